@@ -1,1 +1,15 @@
-//! x
+//! What things are and which rules hold. Pure: no I/O, no SQL, no HTTP, no clock; time is an argument.
+//!
+//! One file per noun. A rule is a function on values, tested beside the code. Everything that crosses
+//! a boundary of the program (a request, a row, a queue message) is parsed here, once, into a type that
+//! carries the proof, and is not checked again inside.
+
+pub mod events;
+pub mod ids;
+pub mod keys;
+pub mod ledger;
+pub mod limits;
+pub mod page;
+pub mod rollups;
+pub mod sessions;
+pub mod time;

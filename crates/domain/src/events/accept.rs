@@ -1,0 +1,307 @@
+//! From the text of one event, as a client sent it, to a [`NewEvent`] or a [`Refusal`] that names field and reason.
+
+use std::borrow::Cow;
+
+use sha2::{Digest, Sha256};
+
+use super::{EventType, NewEvent, Severity, facts_of, payloads};
+use crate::ids::UlidSequence;
+use crate::json::{self, JsonError, Kind, Member, Value};
+use crate::ledger::Reason;
+use crate::limits;
+use crate::time;
+
+/// Metadata keys that only the server may set: they say that an agent's identity was verified.
+const RESERVED_METADATA: [&str; 3] = ["verifiedAgentId", "verifiedAgentMethod", "verifiedOnBehalfOf"];
+/// What an event without an agent is filed under; the published MCP server sends an empty `agentId` for sessions
+/// that it does not know.
+const UNKNOWN_AGENT: &str = "unknown";
+
+/// Why one event was not accepted. Neighbours are not affected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The field, as a path from the event: `payload.toolName`.
+    pub field: String,
+    /// The reason's stable name.
+    pub reason: Reason,
+    /// One sentence for a person.
+    pub message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(field: impl Into<String>, reason: Reason, message: impl Into<String>) -> Self {
+        Self { field: field.into(), reason, message: message.into() }
+    }
+
+    fn unstorable(field: &str, error: &JsonError) -> Self {
+        Self::new(field, Reason::UnstorableJson, format!("{field}: {error}"))
+    }
+}
+
+/// What reading the events of one request needs besides their text.
+#[derive(Debug)]
+pub struct AcceptContext<'a> {
+    /// The server's clock, in microseconds UTC.
+    pub now_us: i64,
+    /// Ids for the events that bring none.
+    pub ids: &'a mut UlidSequence,
+    /// Given when the request has an `Idempotency-Key`.
+    pub idempotency: Option<&'a Idempotency>,
+}
+
+/// An `Idempotency-Key`: it gives each event of the request that brings no id one that a repeat gets again.
+#[derive(Debug, Clone)]
+pub struct Idempotency {
+    seed: [u8; 32],
+}
+
+impl Idempotency {
+    /// `scope` keeps the keys of different API keys apart.
+    pub fn new(scope: &str, key: &str) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(scope.as_bytes());
+        hasher.update([0]);
+        hasher.update(key.as_bytes());
+        Self { seed: hasher.finalize().into() }
+    }
+
+    fn id_of(&self, index: usize) -> String {
+        let mut hasher = Sha256::new();
+        hasher.update(self.seed);
+        hasher.update(index.to_le_bytes());
+        let digest: [u8; 32] = hasher.finalize().into();
+        let mut bytes = [0u8; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        format!("idem_{}", data_encoding::BASE32_NOPAD.encode(&bytes).to_ascii_lowercase())
+    }
+}
+
+/// The members of an event that the protocol knows; others are dropped, as the published server does.
+#[derive(Default)]
+struct Envelope<'a> {
+    id: Option<Value<'a>>,
+    timestamp: Option<Value<'a>>,
+    session_id: Option<Value<'a>>,
+    agent_id: Option<Value<'a>>,
+    event_type: Option<Value<'a>>,
+    severity: Option<Value<'a>>,
+    payload: Option<Value<'a>>,
+    metadata: Option<Value<'a>>,
+}
+
+impl<'a> Envelope<'a> {
+    fn read(members: &[Member<'a>]) -> Self {
+        let mut envelope = Self::default();
+        for Member { key, value } in members {
+            let slot = match key.as_ref() {
+                "id" => &mut envelope.id,
+                "timestamp" => &mut envelope.timestamp,
+                "sessionId" => &mut envelope.session_id,
+                "agentId" => &mut envelope.agent_id,
+                "eventType" => &mut envelope.event_type,
+                "severity" => &mut envelope.severity,
+                "payload" => &mut envelope.payload,
+                "metadata" => &mut envelope.metadata,
+                _ => continue,
+            };
+            if !value.is_null() {
+                *slot = Some(*value);
+            }
+        }
+        envelope
+    }
+}
+
+/// Reads one event. `index` is its place in the request; `raw` is valid JSON of any kind.
+///
+/// An event with a client's id carries a digest of everything the client sent, so that a repeat (same id, same
+/// content) can be told from a clash (same id, other content) even when the server supplied the timestamp.
+pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Result<NewEvent, Refusal> {
+    let event = Value::parse(raw).map_err(|error| Refusal::unstorable("event", &error))?;
+    if event.kind() != Kind::Object {
+        return Err(Refusal::new("event", Reason::InvalidField, "an event must be a JSON object"));
+    }
+    let members = event.members().map_err(|error| Refusal::unstorable("event", &error))?;
+    let envelope = Envelope::read(&members);
+
+    let session_id = required_id(envelope.session_id, "sessionId")?;
+    let agent_id = match optional_id(envelope.agent_id, "agentId")? {
+        Some(id) => id,
+        None if envelope.agent_id.is_some() => UNKNOWN_AGENT.to_owned(),
+        None => return Err(Refusal::new("agentId", Reason::MissingField, "agentId is required")),
+    };
+    let event_type = event_type(envelope.event_type)?;
+    let severity = severity(envelope.severity)?;
+    let sent_timestamp = optional_text(envelope.timestamp, "timestamp")?;
+    let (timestamp, ts_us) = timestamp(sent_timestamp.as_deref(), context.now_us)?;
+    let payload = payload(envelope.payload, event_type)?;
+    let metadata = metadata(envelope.metadata)?;
+
+    let client_id = match (optional_id(envelope.id, "id")?, context.idempotency) {
+        (Some(id), _) => Some(id),
+        (None, Some(idempotency)) => Some(idempotency.id_of(index)),
+        (None, None) => None,
+    };
+    let content_digest = client_id.as_ref().map(|_| {
+        digest_content(&[
+            &session_id,
+            &agent_id,
+            event_type.as_str(),
+            severity.as_str(),
+            sent_timestamp.as_deref().unwrap_or(""),
+            &payload,
+            &metadata,
+        ])
+    });
+    let facts = facts_of(event_type, &payload, &metadata);
+    Ok(NewEvent {
+        id: client_id.unwrap_or_else(|| context.ids.take()),
+        content_digest,
+        session_id,
+        agent_id,
+        event_type,
+        severity,
+        timestamp,
+        ts_us,
+        payload,
+        metadata,
+        facts,
+    })
+}
+
+fn digest_content(parts: &[&str]) -> [u8; 16] {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part.len().to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    let digest: [u8; 32] = hasher.finalize().into();
+    let mut short = [0u8; 16];
+    short.copy_from_slice(&digest[..16]);
+    short
+}
+
+fn text_of<'a>(value: Value<'a>, field: &str) -> Result<Cow<'a, str>, Refusal> {
+    if value.kind() != Kind::String {
+        return Err(Refusal::new(field, Reason::InvalidField, format!("{field} must be a string")));
+    }
+    let text = value.as_str().ok_or_else(|| {
+        Refusal::new(field, Reason::InvalidField, format!("{field} holds a lone surrogate, which no text can"))
+    })?;
+    if text.contains('\0') {
+        return Err(Refusal::new(field, Reason::InvalidField, format!("{field} must not hold a NUL character")));
+    }
+    Ok(text)
+}
+
+/// `None` for an absent, null or empty text: the Go client sends empty ids and timestamps.
+fn optional_text<'a>(value: Option<Value<'a>>, field: &str) -> Result<Option<Cow<'a, str>>, Refusal> {
+    let Some(value) = value else { return Ok(None) };
+    let text = text_of(value, field)?;
+    Ok((!text.is_empty()).then_some(text))
+}
+
+fn optional_id(value: Option<Value<'_>>, field: &str) -> Result<Option<String>, Refusal> {
+    let Some(text) = optional_text(value, field)? else { return Ok(None) };
+    if text.len() > limits::MAX_ID_BYTES {
+        let message = format!("{field} has {} bytes; the limit is {} bytes", text.len(), limits::MAX_ID_BYTES);
+        return Err(Refusal::new(field, Reason::TooLarge, message));
+    }
+    Ok(Some(text.into_owned()))
+}
+
+fn required_id(value: Option<Value<'_>>, field: &str) -> Result<String, Refusal> {
+    optional_id(value, field)?
+        .ok_or_else(|| Refusal::new(field, Reason::MissingField, format!("{field} is required and must not be empty")))
+}
+
+fn event_type(value: Option<Value<'_>>) -> Result<EventType, Refusal> {
+    let text = optional_text(value, "eventType")?
+        .ok_or_else(|| Refusal::new("eventType", Reason::MissingField, "eventType is required"))?;
+    let Some(event_type) = EventType::parse(&text) else {
+        let shown: String = text.chars().take(40).collect();
+        return Err(Refusal::new("eventType", Reason::UnknownEventType, format!("`{shown}` is not an event type; use `custom` for your own")));
+    };
+    if event_type.is_server_only() {
+        let message = format!("`{}` events are written by the server only", event_type.as_str());
+        return Err(Refusal::new("eventType", Reason::ServerOnlyEventType, message));
+    }
+    Ok(event_type)
+}
+
+fn severity(value: Option<Value<'_>>) -> Result<Severity, Refusal> {
+    let Some(text) = optional_text(value, "severity")? else { return Ok(Severity::Info) };
+    Severity::parse(&text).ok_or_else(|| {
+        Refusal::new("severity", Reason::InvalidField, "severity must be one of debug, info, warn, error, critical")
+    })
+}
+
+fn timestamp(sent: Option<&str>, now_us: i64) -> Result<(String, i64), Refusal> {
+    let Some(text) = sent else { return Ok((time::format_rfc3339(now_us), now_us)) };
+    let refuse = |message: String| Err(Refusal::new("timestamp", Reason::InvalidTimestamp, message));
+    let Some(ts_us) = time::parse_rfc3339(text) else {
+        return refuse("timestamp must be an RFC 3339 instant such as 2026-01-02T03:04:05.678Z".to_owned());
+    };
+    if ts_us < limits::MIN_TIMESTAMP_US {
+        return refuse(format!("timestamp lies before {}", time::format_rfc3339(limits::MIN_TIMESTAMP_US)));
+    }
+    if ts_us > now_us + limits::MAX_FUTURE_US {
+        let hours = limits::MAX_FUTURE_US / time::HOUR_US;
+        return refuse(format!("timestamp lies more than {hours} hours in the future of the server's clock"));
+    }
+    Ok((text.to_owned(), ts_us))
+}
+
+fn payload(value: Option<Value<'_>>, event_type: EventType) -> Result<String, Refusal> {
+    let Some(value) = value else {
+        return Err(Refusal::new("payload", Reason::MissingField, "payload is required"));
+    };
+    if value.kind() != Kind::Object {
+        return Err(Refusal::new("payload", Reason::InvalidField, "payload must be an object"));
+    }
+    let text = stored_text(value, "payload", limits::MAX_PAYLOAD_BYTES)?;
+    payloads::check(event_type, &text)?;
+    Ok(text)
+}
+
+fn metadata(value: Option<Value<'_>>) -> Result<String, Refusal> {
+    let Some(value) = value else { return Ok("{}".to_owned()) };
+    if value.kind() != Kind::Object {
+        return Err(Refusal::new("metadata", Reason::InvalidField, "metadata must be an object"));
+    }
+    let text = stored_text(value, "metadata", limits::MAX_METADATA_BYTES)?;
+    Ok(if text.contains("\"verified") { without_reserved(&text) } else { text })
+}
+
+/// The text that is stored: canonical, with number literals as sent where a double can't hold them.
+fn stored_text(value: Value<'_>, field: &str, limit: usize) -> Result<String, Refusal> {
+    let canonical = json::canonicalize(value.text()).map_err(|error| Refusal::unstorable(field, &error))?;
+    let text = canonical.lossless.unwrap_or(canonical.text);
+    if text.len() > limit {
+        let message = format!("{field} has {} bytes; the limit is {limit} bytes", text.len());
+        return Err(Refusal::new(field, Reason::TooLarge, message));
+    }
+    Ok(text)
+}
+
+fn without_reserved(metadata: &str) -> String {
+    let members = Value::parse(metadata).and_then(|value| value.members()).unwrap_or_default();
+    let mut kept = String::with_capacity(metadata.len());
+    for Member { key, value } in &members {
+        if RESERVED_METADATA.contains(&key.as_ref()) {
+            continue;
+        }
+        kept.push(if kept.is_empty() { '{' } else { ',' });
+        kept.push_str(&serde_json::to_string(key).unwrap_or_default());
+        kept.push(':');
+        kept.push_str(value.text());
+    }
+    if kept.is_empty() {
+        kept.push('{');
+    }
+    kept.push('}');
+    kept
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! What each event type's payload must hold, as data: the payload tables of the published protocol.
+//!
+//! Where published clients send something else than the tables say, the tables give way: a session's end without
+//! a reason (CrewAI, AutoGen), tool arguments as a string (OpenAI instrumentation), messages without content
+//! (assistant turns that only call tools), roles that came later (`developer`).
+
+use super::{EventType, Refusal};
+use crate::json::{Kind, Value};
+use crate::ledger::Reason;
+
+/// What a field must be.
+#[derive(Clone, Copy)]
+enum Need {
+    /// A string of at least one character.
+    Text,
+    /// Any string.
+    String,
+    /// Any finite number.
+    Number,
+    /// A whole number, zero or more.
+    Count,
+    /// A whole number above zero.
+    Positive,
+    /// A number, zero or more.
+    Amount,
+    /// An object.
+    Object,
+    /// An array.
+    Array,
+    /// An array of strings.
+    Strings,
+    /// Anything at all, but present.
+    Present,
+    /// A string or null.
+    StringOrNull,
+    /// One of these texts.
+    OneOf(&'static [&'static str]),
+    /// At least one `{role, content}`.
+    Messages,
+    /// `{inputTokens, outputTokens, totalTokens}` and more.
+    Usage,
+}
+
+/// A field's name, what it must be, and whether it must be there. A null counts as absent for optional fields.
+struct Rule(&'static str, Need, Required);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Required {
+    Yes,
+    No,
+}
+use Required::{No, Yes};
+
+const APPROVAL_DECISION: &[Rule] = &[
+    Rule("requestId", Need::Text, Yes),
+    Rule("action", Need::Text, Yes),
+    Rule("decidedBy", Need::Text, Yes),
+    Rule("reason", Need::String, No),
+];
+
+fn rules(event_type: EventType) -> &'static [Rule] {
+    match event_type {
+        EventType::SessionStarted => &[
+            Rule("agentName", Need::String, No),
+            Rule("agentVersion", Need::String, No),
+            Rule("mcpClientInfo", Need::Object, No),
+            Rule("tags", Need::Strings, No),
+        ],
+        EventType::SessionEnded => &[
+            Rule("reason", Need::OneOf(&["completed", "error", "timeout", "manual"]), No),
+            Rule("summary", Need::String, No),
+            Rule("totalToolCalls", Need::Number, No),
+            Rule("totalDurationMs", Need::Number, No),
+        ],
+        EventType::ToolCall => &[
+            Rule("toolName", Need::Text, Yes),
+            Rule("callId", Need::Text, Yes),
+            Rule("arguments", Need::Present, Yes),
+            Rule("serverName", Need::String, No),
+        ],
+        EventType::ToolResponse => &[
+            Rule("callId", Need::Text, Yes),
+            Rule("toolName", Need::Text, Yes),
+            Rule("durationMs", Need::Number, Yes),
+        ],
+        EventType::ToolError => &[
+            Rule("callId", Need::Text, Yes),
+            Rule("toolName", Need::Text, Yes),
+            Rule("error", Need::Present, Yes),
+            Rule("errorCode", Need::String, No),
+            Rule("durationMs", Need::Number, Yes),
+        ],
+        EventType::ApprovalRequested => &[
+            Rule("requestId", Need::Text, Yes),
+            Rule("action", Need::Text, Yes),
+            Rule("params", Need::Object, Yes),
+            Rule("urgency", Need::String, Yes),
+        ],
+        EventType::ApprovalGranted | EventType::ApprovalDenied | EventType::ApprovalExpired => APPROVAL_DECISION,
+        EventType::FormSubmitted => &[
+            Rule("submissionId", Need::Text, Yes),
+            Rule("formId", Need::Text, Yes),
+            Rule("formName", Need::String, No),
+            Rule("fieldCount", Need::Number, Yes),
+        ],
+        EventType::FormCompleted => &[
+            Rule("submissionId", Need::Text, Yes),
+            Rule("formId", Need::Text, Yes),
+            Rule("completedBy", Need::Text, Yes),
+            Rule("durationMs", Need::Number, Yes),
+        ],
+        EventType::FormExpired => &[
+            Rule("submissionId", Need::Text, Yes),
+            Rule("formId", Need::Text, Yes),
+            Rule("expiredAfterMs", Need::Number, Yes),
+        ],
+        _ => model_rules(event_type),
+    }
+}
+
+fn model_rules(event_type: EventType) -> &'static [Rule] {
+    match event_type {
+        EventType::CostTracked => &[
+            Rule("provider", Need::Text, Yes),
+            Rule("model", Need::Text, Yes),
+            Rule("inputTokens", Need::Number, Yes),
+            Rule("outputTokens", Need::Number, Yes),
+            Rule("totalTokens", Need::Number, Yes),
+            Rule("costUsd", Need::Number, Yes),
+            Rule("trigger", Need::String, No),
+        ],
+        EventType::LlmCall => &[
+            Rule("callId", Need::Text, Yes),
+            Rule("provider", Need::Text, Yes),
+            Rule("model", Need::Text, Yes),
+            Rule("messages", Need::Messages, Yes),
+            Rule("systemPrompt", Need::String, No),
+            Rule("parameters", Need::Object, No),
+            Rule("tools", Need::Array, No),
+        ],
+        EventType::LlmResponse => &[
+            Rule("callId", Need::Text, Yes),
+            Rule("provider", Need::Text, Yes),
+            Rule("model", Need::Text, Yes),
+            Rule("completion", Need::StringOrNull, Yes),
+            Rule("toolCalls", Need::Array, No),
+            Rule("finishReason", Need::Text, Yes),
+            Rule("usage", Need::Usage, Yes),
+            Rule("costUsd", Need::Number, Yes),
+            Rule("latencyMs", Need::Number, Yes),
+        ],
+        EventType::AlertTriggered => &[
+            Rule("alertRuleId", Need::Text, Yes),
+            Rule("alertName", Need::Text, Yes),
+            Rule("condition", Need::Present, Yes),
+            Rule("currentValue", Need::Number, Yes),
+            Rule("threshold", Need::Number, Yes),
+            Rule("message", Need::String, Yes),
+        ],
+        EventType::AlertResolved => &[
+            Rule("alertRuleId", Need::Text, Yes),
+            Rule("alertName", Need::Text, Yes),
+            Rule("resolvedBy", Need::String, No),
+        ],
+        EventType::Retrieval => &[
+            Rule("query", Need::String, Yes),
+            Rule("retrieverName", Need::String, No),
+            Rule("topK", Need::Count, No),
+            Rule("resultCount", Need::Count, No),
+            Rule("durationMs", Need::Amount, No),
+        ],
+        EventType::Embedding => &[
+            Rule("model", Need::String, Yes),
+            Rule("inputCount", Need::Count, Yes),
+            Rule("dimensions", Need::Positive, No),
+            Rule("durationMs", Need::Amount, No),
+        ],
+        EventType::ChainStep => &[
+            Rule("name", Need::String, Yes),
+            Rule("stepType", Need::String, No),
+            Rule("durationMs", Need::Amount, No),
+        ],
+        EventType::Custom => &[Rule("type", Need::String, Yes), Rule("data", Need::Object, Yes)],
+        _ => &[],
+    }
+}
+
+/// Checks a canonical payload against its type's table; the first fault is returned.
+pub(super) fn check(event_type: EventType, payload: &str) -> Result<(), Refusal> {
+    let members = Value::parse(payload).and_then(|value| value.members()).unwrap_or_default();
+    for Rule(name, need, required) in rules(event_type) {
+        let value = members.iter().find(|member| member.key == *name).map(|member| member.value);
+        match value {
+            None if *required == Yes => {
+                return Err(Refusal::new(format!("payload.{name}"), Reason::MissingField, format!("a {} event needs payload.{name}", event_type.as_str())));
+            }
+            None => {}
+            Some(value) if value.is_null() && *required == No => {}
+            Some(value) => check_field(name, *need, value)?,
+        }
+    }
+    Ok(())
+}
+
+fn check_field(name: &str, need: Need, value: Value<'_>) -> Result<(), Refusal> {
+    let kind = value.kind();
+    let is_whole_at_least = |least: i64| value.as_i64().is_some_and(|number| number >= least);
+    let expected = match need {
+        Need::Text => (kind != Kind::String || value.text().len() <= 2).then_some("a string that is not empty"),
+        Need::String => (kind != Kind::String).then_some("a string"),
+        Need::Number => (kind != Kind::Number).then_some("a number"),
+        Need::Count => (!is_whole_at_least(0)).then_some("a whole number, zero or more"),
+        Need::Positive => (!is_whole_at_least(1)).then_some("a whole number above zero"),
+        Need::Amount => (!value.as_f64().is_some_and(|number| number >= 0.0)).then_some("a number, zero or more"),
+        Need::Object => (kind != Kind::Object).then_some("an object"),
+        Need::Array => (kind != Kind::Array).then_some("an array"),
+        Need::Strings => (!is_array_of(value, |item| item.kind() == Kind::String)).then_some("an array of strings"),
+        Need::Present => None,
+        Need::StringOrNull => (!matches!(kind, Kind::String | Kind::Null)).then_some("a string or null"),
+        Need::OneOf(choices) => {
+            if value.as_str().is_some_and(|text| choices.contains(&text.as_ref())) {
+                return Ok(());
+            }
+            let message = format!("payload.{name} must be one of {}", choices.join(", "));
+            return Err(Refusal::new(format!("payload.{name}"), Reason::InvalidField, message));
+        }
+        Need::Messages => return check_messages(value),
+        Need::Usage => return check_usage(value),
+    };
+    match expected {
+        None => Ok(()),
+        Some(expected) => Err(Refusal::new(format!("payload.{name}"), Reason::InvalidField, format!("payload.{name} must be {expected}"))),
+    }
+}
+
+fn is_array_of(value: Value<'_>, test: impl Fn(&Value<'_>) -> bool) -> bool {
+    value.kind() == Kind::Array && value.elements().is_ok_and(|items| items.iter().all(test))
+}
+
+fn check_messages(value: Value<'_>) -> Result<(), Refusal> {
+    let refuse = |field: String, expected: &str| {
+        let message = format!("{field} must be {expected}");
+        Err(Refusal::new(field, Reason::InvalidField, message))
+    };
+    let items = match value.kind() {
+        Kind::Array => value.elements().unwrap_or_default(),
+        _ => return refuse("payload.messages".to_owned(), "an array of messages"),
+    };
+    if items.is_empty() {
+        return refuse("payload.messages".to_owned(), "an array of at least one message");
+    }
+    for (index, item) in items.iter().enumerate() {
+        if item.kind() != Kind::Object {
+            return refuse(format!("payload.messages.{index}"), "an object with role and content");
+        }
+        if !item.get("role").is_some_and(|role| role.kind() == Kind::String && role.text().len() > 2) {
+            return refuse(format!("payload.messages.{index}.role"), "a string such as system, user, assistant or tool");
+        }
+        let content_fits = match item.get("content") {
+            None => true,
+            Some(content) => matches!(content.kind(), Kind::String | Kind::Array | Kind::Null),
+        };
+        if !content_fits {
+            return refuse(format!("payload.messages.{index}.content"), "a string or an array of parts");
+        }
+    }
+    Ok(())
+}
+
+fn check_usage(value: Value<'_>) -> Result<(), Refusal> {
+    if value.kind() != Kind::Object {
+        return Err(Refusal::new("payload.usage", Reason::InvalidField, "payload.usage must be an object"));
+    }
+    for name in ["inputTokens", "outputTokens", "totalTokens"] {
+        let field = format!("payload.usage.{name}");
+        match value.get(name) {
+            None => return Err(Refusal::new(field.clone(), Reason::MissingField, format!("{field} is required"))),
+            Some(count) if count.kind() != Kind::Number => {
+                return Err(Refusal::new(field.clone(), Reason::InvalidField, format!("{field} must be a number")));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}

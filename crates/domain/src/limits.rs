@@ -1,0 +1,50 @@
+//! Every limit of the product that is a number, in one place. Plans add theirs in the catalogue.
+//!
+//! An error that a limit causes names the limit and its value; the texts are made from these constants.
+
+/// Events in one request.
+pub const MAX_BATCH_EVENTS: usize = 10_000;
+/// Bytes of a request body as received, before decompression.
+pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of a request body after decompression.
+pub const MAX_DECOMPRESSED_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of one event's payload in its canonical text; such a payload is kept whole.
+pub const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
+/// Bytes of one event's metadata in its canonical text.
+pub const MAX_METADATA_BYTES: usize = 64 * 1024;
+/// Bytes of a session id, an agent id or an event id given by a client.
+pub const MAX_ID_BYTES: usize = 256;
+/// Bytes of an `Idempotency-Key`.
+pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
+/// Nesting of a payload or of metadata.
+pub const MAX_JSON_DEPTH: usize = 256;
+/// Characters of the preview that lists show.
+pub const PREVIEW_CHARS: usize = 200;
+/// Bytes of a name read from a payload into a typed column (tool, model, provider, user, call id).
+pub const MAX_NAME_BYTES: usize = 256;
+/// Tags of a session, and bytes of one of them.
+pub const MAX_TAGS: usize = 64;
+/// How far an event's timestamp may lie in the future (a client's clock is seldom exact), in microseconds: 24 h.
+pub const MAX_FUTURE_US: i64 = 24 * 3600 * 1_000_000;
+/// The earliest timestamp of an event: 2000-01-01T00:00:00Z, in microseconds.
+pub const MIN_TIMESTAMP_US: i64 = 946_684_800_000_000;
+/// Rows of a page unless the request says otherwise.
+pub const DEFAULT_PAGE_ROWS: u32 = 50;
+/// Rows of a page at most.
+pub const MAX_PAGE_ROWS: u32 = 1_000;
+/// The deepest row that `offset` reaches; cursors reach every row.
+pub const MAX_OFFSET_ROWS: u32 = 10_000;
+/// A list's `total` is exact up to this number and capped at it beyond.
+pub const MAX_COUNTED_ROWS: i64 = 10_000;
+/// Events of one timeline answer.
+pub const MAX_TIMELINE_EVENTS: u32 = 10_000;
+/// Minutes without an event after which an open session is shown as idle.
+pub const SESSION_IDLE_MINUTES: i64 = 30;
+/// Orders of magnitude of a search text.
+pub const MAX_SEARCH_BYTES: usize = 1_024;
+/// Rows that one search answer reads at most before it hands back a cursor to go on from.
+pub const MAX_SEARCH_SCAN_EVENTS: usize = 50_000;
+/// Subscribers of the live stream on one server, and for one org.
+pub const MAX_STREAM_SUBSCRIBERS: usize = 1_000;
+/// API keys of one org that are not revoked (plans set lower ones).
+pub const MAX_ACTIVE_KEYS: i64 = 1_000;

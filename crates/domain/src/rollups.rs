@@ -1,0 +1,211 @@
+//! Rollups: sums by hour and by day that every screen reads instead of events.
+//!
+//! A cell is (workspace, environment, dimension, key) of one hour or one day. One event is counted in the total,
+//! in its agent's cell, and in the cell of its model or tool and of its user where it has them. All measures are
+//! sums or mergeable sketches, so cells add up in any order, and equal a recount.
+
+use rustc_hash::FxHashMap;
+
+use crate::events::{EventType, NewEvent};
+use crate::latency::Latency;
+use crate::time::{day_start, hour_start};
+use crate::usage::Usage;
+
+/// What a cell is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Dimension {
+    /// Everything of the workspace and environment.
+    Total,
+    /// One agent.
+    Agent,
+    /// One model of one agent; the name is the model.
+    Model,
+    /// One tool of one agent; the name is the tool.
+    Tool,
+    /// One end user; the name is the user id.
+    User,
+}
+
+impl Dimension {
+    /// The name in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Agent => "agent",
+            Self::Model => "model",
+            Self::Tool => "tool",
+            Self::User => "user",
+        }
+    }
+}
+
+/// The width of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tier {
+    /// One hour.
+    Hour,
+    /// One day, UTC.
+    Day,
+}
+
+/// A cell's key. It borrows from the events that are counted. The order is the order of writing, the same on every node, so that no two writers can deadlock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CellKey<'a> {
+    /// Hour or day.
+    pub tier: Tier,
+    /// The workspace.
+    pub workspace_id: &'a str,
+    /// The environment.
+    pub environment: &'a str,
+    /// What the cell is about.
+    pub dimension: Dimension,
+    /// The agent; empty for totals and users.
+    pub agent_id: &'a str,
+    /// The model's provider; empty for everything else.
+    pub provider: &'a str,
+    /// The model, tool or user; empty for totals and agents.
+    pub name: &'a str,
+    /// The start of the hour or day, in microseconds UTC.
+    pub bucket_us: i64,
+}
+
+/// A cell's measures: sums over its events.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Measures {
+    /// Events.
+    pub event_count: i64,
+    /// Errors, as sessions count them.
+    pub error_count: i64,
+    /// Sessions whose first event (by arrival) is in this cell.
+    pub session_count: i64,
+    /// `llm_response` events.
+    pub llm_call_count: i64,
+    /// `tool_call` events.
+    pub tool_call_count: i64,
+    /// `tool_error` events.
+    pub tool_error_count: i64,
+    /// Tokens of `llm_response` events.
+    pub usage: Usage,
+    /// Cost that counts, in nano-dollars.
+    pub cost_nanos: i64,
+    /// Calls with tokens whose cost is unknown.
+    pub unknown_cost_count: i64,
+    /// Durations of model answers and tool answers.
+    pub latency: Latency,
+}
+
+impl Measures {
+    /// Adds another cell's sums.
+    pub fn merge(&mut self, other: &Self) {
+        self.event_count += other.event_count;
+        self.error_count += other.error_count;
+        self.session_count += other.session_count;
+        self.llm_call_count += other.llm_call_count;
+        self.tool_call_count += other.tool_call_count;
+        self.tool_error_count += other.tool_error_count;
+        self.usage = self.usage.add(&other.usage);
+        self.cost_nanos += other.cost_nanos;
+        self.unknown_cost_count += other.unknown_cost_count;
+        self.latency.merge(&other.latency);
+    }
+}
+
+/// What of an event the rollups count besides the event itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted<'a> {
+    /// The workspace.
+    pub workspace_id: &'a str,
+    /// The environment.
+    pub environment: &'a str,
+    /// Whether it is its session's first event by arrival.
+    pub opens_session: bool,
+    /// Its cost in nano-dollars.
+    pub cost_nanos: i64,
+    /// Whether it has tokens and no known cost.
+    pub cost_is_unknown: bool,
+}
+
+/// The sums of a group of events, ready to be merged into the stored cells.
+#[derive(Debug, Default)]
+pub struct Rollup<'a> {
+    hours: FxHashMap<CellKey<'a>, Measures>,
+}
+
+impl<'a> Rollup<'a> {
+    /// Counts one event in all its cells.
+    pub fn add(&mut self, event: &'a NewEvent, counted: Counted<'a>) {
+        let bucket_us = hour_start(event.ts_us);
+        for (dimension, agent_id, provider, name) in cells_of(event) {
+            let key = CellKey {
+                tier: Tier::Hour,
+                workspace_id: counted.workspace_id,
+                environment: counted.environment,
+                dimension,
+                agent_id,
+                provider,
+                name,
+                bucket_us,
+            };
+            count(self.hours.entry(key).or_default(), event, counted);
+        }
+    }
+
+    /// The cells of hours and of days, in the order of writing.
+    pub fn into_sorted(self) -> Vec<(CellKey<'a>, Measures)> {
+        let mut days: FxHashMap<CellKey<'a>, Measures> = FxHashMap::default();
+        for (key, measures) in &self.hours {
+            let day = CellKey { tier: Tier::Day, bucket_us: day_start(key.bucket_us), ..*key };
+            days.entry(day).or_default().merge(measures);
+        }
+        let mut cells: Vec<_> = self.hours.into_iter().chain(days).collect();
+        cells.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        cells
+    }
+}
+
+type CellParts<'a> = (Dimension, &'a str, &'a str, &'a str);
+
+fn cells_of(event: &NewEvent) -> impl Iterator<Item = CellParts<'_>> {
+    let facts = &event.facts;
+    let model = match event.event_type {
+        EventType::LlmResponse | EventType::CostTracked | EventType::Embedding => facts.model.as_deref(),
+        _ => None,
+    };
+    let tool = match event.event_type {
+        EventType::ToolCall | EventType::ToolResponse | EventType::ToolError => facts.name.as_deref(),
+        _ => None,
+    };
+    let agent = event.agent_id.as_str();
+    let provider = facts.provider.as_deref().unwrap_or("");
+    [
+        Some((Dimension::Total, "", "", "")),
+        Some((Dimension::Agent, agent, "", "")),
+        model.map(|model| (Dimension::Model, agent, provider, model)),
+        tool.map(|tool| (Dimension::Tool, agent, "", tool)),
+        facts.user_id.as_deref().map(|user| (Dimension::User, "", "", user)),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn count(cell: &mut Measures, event: &NewEvent, counted: Counted<'_>) {
+    cell.event_count += 1;
+    cell.error_count += i64::from(event.is_error());
+    cell.session_count += i64::from(counted.opens_session);
+    cell.cost_nanos += counted.cost_nanos;
+    cell.unknown_cost_count += i64::from(counted.cost_is_unknown);
+    match event.event_type {
+        EventType::LlmResponse => {
+            cell.llm_call_count += 1;
+            cell.usage = cell.usage.add(&event.facts.usage.unwrap_or_default());
+        }
+        EventType::ToolCall => cell.tool_call_count += 1,
+        EventType::ToolError => cell.tool_error_count += 1,
+        _ => {}
+    }
+    if matches!(event.event_type, EventType::LlmResponse | EventType::ToolResponse | EventType::ToolError)
+        && let Some(duration_us) = event.facts.duration_us
+    {
+        cell.latency.add(duration_us);
+    }
+}

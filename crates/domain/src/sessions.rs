@@ -1,0 +1,168 @@
+//! Sessions as they are materialised: a fold over the events of one session.
+//!
+//! The fold gives the same result for every order of arrival, except for the chain (`last_seq`, `last_hash`), which
+//! *is* the order of arrival. So a session equals a recount of its events at any time.
+
+use serde::{Deserialize, Serialize};
+
+use crate::events::{EventType, NewEvent, SessionFact};
+use crate::limits;
+use crate::time::HOUR_US;
+
+/// A session's stored state. Instants are microseconds UTC, money nano-dollars.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionState {
+    /// The agent of the earliest event.
+    pub agent_id: String,
+    /// The agent's name, from the latest `session_started`.
+    pub agent_name: Option<String>,
+    /// The end user, from the earliest event that names one.
+    pub user_id: Option<String>,
+    /// The environment of the first event that arrived.
+    pub environment: String,
+    /// Tags of the latest `session_started`.
+    pub tags: Vec<String>,
+    /// The earliest event's instant.
+    pub started_us: i64,
+    /// The latest event's instant.
+    pub last_event_us: i64,
+    /// The latest `session_started`.
+    pub opened_us: Option<i64>,
+    /// The latest `session_ended`.
+    pub ended_us: Option<i64>,
+    /// Whether that end was an error.
+    pub ended_in_error: bool,
+    /// All events.
+    pub event_count: i64,
+    /// `tool_call` events.
+    pub tool_call_count: i64,
+    /// Events of severity error or critical, and tool errors.
+    pub error_count: i64,
+    /// `llm_response` events.
+    pub llm_call_count: i64,
+    /// Input tokens of `llm_response` events, cache reads and writes included.
+    pub input_tokens: i64,
+    /// Output tokens of `llm_response` events, reasoning included.
+    pub output_tokens: i64,
+    /// Cost of `llm_response` and `cost_tracked` events.
+    pub cost_nanos: i64,
+    /// The sequence number of the last event; the first has 1.
+    pub last_seq: i64,
+    /// The hash of the last event.
+    pub last_hash: [u8; 32],
+}
+
+/// How a session stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionStatus {
+    /// Events are coming.
+    Active,
+    /// No end, and no event for [`limits::SESSION_IDLE_MINUTES`].
+    Idle,
+    /// It ended.
+    Completed,
+    /// It ended in an error.
+    Error,
+}
+
+impl SessionStatus {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Idle => "idle",
+            Self::Completed => "completed",
+            Self::Error => "error",
+        }
+    }
+
+    /// Reads a name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "active" => Self::Active,
+            "idle" => Self::Idle,
+            "completed" => Self::Completed,
+            "error" => Self::Error,
+            _ => return None,
+        })
+    }
+}
+
+/// The instant before which an open session's last event makes it idle.
+pub fn idle_before(now_us: i64) -> i64 {
+    now_us - limits::SESSION_IDLE_MINUTES * HOUR_US / 60
+}
+
+impl SessionState {
+    /// A session that is about to get its first event.
+    pub fn opening(event: &NewEvent, environment: &str) -> Self {
+        Self {
+            agent_id: event.agent_id.clone(),
+            agent_name: None,
+            user_id: None,
+            environment: environment.to_owned(),
+            tags: Vec::new(),
+            started_us: event.ts_us,
+            last_event_us: event.ts_us,
+            opened_us: None,
+            ended_us: None,
+            ended_in_error: false,
+            event_count: 0,
+            tool_call_count: 0,
+            error_count: 0,
+            llm_call_count: 0,
+            input_tokens: 0,
+            output_tokens: 0,
+            cost_nanos: 0,
+            last_seq: 0,
+            last_hash: [0; 32],
+        }
+    }
+
+    /// Counts one event that was given its place in the chain; `cost_nanos` is the figure that counts.
+    pub fn add(&mut self, event: &NewEvent, cost_nanos: i64, hash: [u8; 32]) {
+        if event.ts_us < self.started_us {
+            self.agent_id.clone_from(&event.agent_id);
+        }
+        if self.user_id.is_none() {
+            self.user_id.clone_from(&event.facts.user_id);
+        }
+        self.started_us = self.started_us.min(event.ts_us);
+        self.last_event_us = self.last_event_us.max(event.ts_us);
+        match &event.facts.session {
+            Some(SessionFact::Started { agent_name, tags, .. }) if self.opened_us.is_none_or(|at| at <= event.ts_us) => {
+                self.opened_us = Some(event.ts_us);
+                self.agent_name.clone_from(agent_name);
+                self.tags.clone_from(tags);
+            }
+            Some(SessionFact::Ended { is_error }) if self.ended_us.is_none_or(|at| at <= event.ts_us) => {
+                self.ended_us = Some(event.ts_us);
+                self.ended_in_error = *is_error;
+            }
+            _ => {}
+        }
+        self.event_count += 1;
+        self.tool_call_count += i64::from(event.event_type == EventType::ToolCall);
+        self.error_count += i64::from(event.is_error());
+        if event.event_type == EventType::LlmResponse {
+            self.llm_call_count += 1;
+            let usage = event.facts.usage.unwrap_or_default();
+            self.input_tokens += usage.input;
+            self.output_tokens += usage.output;
+        }
+        self.cost_nanos += cost_nanos;
+        self.last_seq += 1;
+        self.last_hash = hash;
+    }
+
+    /// The status that does not depend on the clock: active, completed or error. A start after the end re-opens.
+    pub fn stored_status(&self) -> SessionStatus {
+        match (self.opened_us, self.ended_us) {
+            (_, None) => SessionStatus::Active,
+            (Some(opened), Some(ended)) if opened > ended => SessionStatus::Active,
+            _ if self.ended_in_error => SessionStatus::Error,
+            _ => SessionStatus::Completed,
+        }
+    }
+}
