@@ -4,12 +4,19 @@
 //! a boundary of the program (a request, a row, a queue message) is parsed here, once, into a type that
 //! carries the proof, and is not checked again inside.
 
+pub mod batches;
+pub mod chain;
+pub mod cost;
 pub mod events;
 pub mod ids;
+pub mod json;
 pub mod keys;
+pub mod latency;
 pub mod ledger;
 pub mod limits;
 pub mod page;
 pub mod rollups;
+pub mod search;
 pub mod sessions;
 pub mod time;
+pub mod usage;

@@ -40,7 +40,7 @@ pub const MAX_COUNTED_ROWS: i64 = 10_000;
 pub const MAX_TIMELINE_EVENTS: u32 = 10_000;
 /// Minutes without an event after which an open session is shown as idle.
 pub const SESSION_IDLE_MINUTES: i64 = 30;
-/// Orders of magnitude of a search text.
+/// Bytes of a search text.
 pub const MAX_SEARCH_BYTES: usize = 1_024;
 /// Rows that one search answer reads at most before it hands back a cursor to go on from.
 pub const MAX_SEARCH_SCAN_EVENTS: usize = 50_000;
@@ -48,3 +48,15 @@ pub const MAX_SEARCH_SCAN_EVENTS: usize = 50_000;
 pub const MAX_STREAM_SUBSCRIBERS: usize = 1_000;
 /// API keys of one org that are not revoked (plans set lower ones).
 pub const MAX_ACTIVE_KEYS: i64 = 1_000;
+/// Characters of a refused number literal that an error repeats.
+pub const MAX_ERROR_LITERAL_CHARS: usize = 40;
+/// Characters of the path to an offending value that an error repeats.
+pub const MAX_ERROR_PATH_CHARS: usize = 200;
+/// Events of one segment of the search index.
+pub const SEGMENT_EVENTS: usize = 4096;
+/// Bytes of text after which a segment is closed before it has that many events.
+pub const SEGMENT_TEXT_BYTES: usize = 8 * 1024 * 1024;
+/// Events of one block, the unit in which the search index points at events.
+pub const BLOCK_EVENTS: usize = 64;
+/// Bytes of text after which a block is closed before it has that many events.
+pub const BLOCK_TEXT_BYTES: usize = 128 * 1024;

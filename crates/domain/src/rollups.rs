@@ -103,7 +103,7 @@ impl Measures {
         self.llm_call_count += other.llm_call_count;
         self.tool_call_count += other.tool_call_count;
         self.tool_error_count += other.tool_error_count;
-        self.usage = self.usage.add(&other.usage);
+        self.usage = self.usage.saturating_add(other.usage);
         self.cost_nanos += other.cost_nanos;
         self.unknown_cost_count += other.unknown_cost_count;
         self.latency.merge(&other.latency);
@@ -197,7 +197,7 @@ fn count(cell: &mut Measures, event: &NewEvent, counted: Counted<'_>) {
     match event.event_type {
         EventType::LlmResponse => {
             cell.llm_call_count += 1;
-            cell.usage = cell.usage.add(&event.facts.usage.unwrap_or_default());
+            cell.usage = cell.usage.saturating_add(event.facts.usage.unwrap_or_default());
         }
         EventType::ToolCall => cell.tool_call_count += 1,
         EventType::ToolError => cell.tool_error_count += 1,

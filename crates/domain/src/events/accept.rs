@@ -134,8 +134,8 @@ pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Resul
     let severity = severity(envelope.severity)?;
     let sent_timestamp = optional_text(envelope.timestamp, "timestamp")?;
     let (timestamp, ts_us) = timestamp(sent_timestamp.as_deref(), context.now_us)?;
-    let payload = payload(envelope.payload, event_type)?;
-    let metadata = metadata(envelope.metadata)?;
+    let (payload, wide_payload) = payload(envelope.payload, event_type)?;
+    let (metadata, wide_metadata) = metadata(envelope.metadata)?;
 
     let client_id = match (optional_id(envelope.id, "id")?, context.idempotency) {
         (Some(id), _) => Some(id),
@@ -165,6 +165,7 @@ pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Resul
         ts_us,
         payload,
         metadata,
+        holds_wide_numbers: wide_payload || wide_metadata,
         facts,
     })
 }
@@ -252,36 +253,37 @@ fn timestamp(sent: Option<&str>, now_us: i64) -> Result<(String, i64), Refusal> 
     Ok((text.to_owned(), ts_us))
 }
 
-fn payload(value: Option<Value<'_>>, event_type: EventType) -> Result<String, Refusal> {
+fn payload(value: Option<Value<'_>>, event_type: EventType) -> Result<(String, bool), Refusal> {
     let Some(value) = value else {
         return Err(Refusal::new("payload", Reason::MissingField, "payload is required"));
     };
     if value.kind() != Kind::Object {
         return Err(Refusal::new("payload", Reason::InvalidField, "payload must be an object"));
     }
-    let text = stored_text(value, "payload", limits::MAX_PAYLOAD_BYTES)?;
+    let (text, is_wide) = stored_text(value, "payload", limits::MAX_PAYLOAD_BYTES)?;
     payloads::check(event_type, &text)?;
-    Ok(text)
+    Ok((text, is_wide))
 }
 
-fn metadata(value: Option<Value<'_>>) -> Result<String, Refusal> {
-    let Some(value) = value else { return Ok("{}".to_owned()) };
+fn metadata(value: Option<Value<'_>>) -> Result<(String, bool), Refusal> {
+    let Some(value) = value else { return Ok(("{}".to_owned(), false)) };
     if value.kind() != Kind::Object {
         return Err(Refusal::new("metadata", Reason::InvalidField, "metadata must be an object"));
     }
-    let text = stored_text(value, "metadata", limits::MAX_METADATA_BYTES)?;
-    Ok(if text.contains("\"verified") { without_reserved(&text) } else { text })
+    let (text, is_wide) = stored_text(value, "metadata", limits::MAX_METADATA_BYTES)?;
+    Ok((if text.contains("\"verified") { without_reserved(&text) } else { text }, is_wide))
 }
 
-/// The text that is stored: canonical, with number literals as sent where a double can't hold them.
-fn stored_text(value: Value<'_>, field: &str, limit: usize) -> Result<String, Refusal> {
+/// The text that is stored: canonical, with number literals as sent where a double can't hold them (then `true`).
+fn stored_text(value: Value<'_>, field: &str, limit: usize) -> Result<(String, bool), Refusal> {
     let canonical = json::canonicalize(value.text()).map_err(|error| Refusal::unstorable(field, &error))?;
+    let is_wide = canonical.lossless.is_some();
     let text = canonical.lossless.unwrap_or(canonical.text);
     if text.len() > limit {
         let message = format!("{field} has {} bytes; the limit is {limit} bytes", text.len());
         return Err(Refusal::new(field, Reason::TooLarge, message));
     }
-    Ok(text)
+    Ok((text, is_wide))
 }
 
 fn without_reserved(metadata: &str) -> String {
@@ -292,7 +294,7 @@ fn without_reserved(metadata: &str) -> String {
             continue;
         }
         kept.push(if kept.is_empty() { '{' } else { ',' });
-        kept.push_str(&serde_json::to_string(key).unwrap_or_default());
+        json::write_string(key, &mut kept);
         kept.push(':');
         kept.push_str(value.text());
     }

@@ -141,6 +141,8 @@ pub struct NewEvent {
     pub payload: String,
     /// The metadata, in the same form.
     pub metadata: String,
+    /// Whether payload or metadata hold a number literal that a double can't; then the text is not yet what is hashed.
+    pub holds_wide_numbers: bool,
     /// What was read out of payload and metadata.
     pub facts: Facts,
 }

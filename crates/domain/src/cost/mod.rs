@@ -1,0 +1,126 @@
+//! What calls cost, in whole nano-dollars.
+//!
+//! A client may state a cost and we may compute one from its tokens; [`resolve`] says which of the two
+//! is counted and keeps the other beside it, so that a wrong price never hides. Everything that is summed
+//! is an `i64` of nano-dollars; [`compute`] rounds once per call, half to even.
+
+mod money;
+mod names;
+mod prices;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use money::{NANOS_PER_USD, nanos_to_usd, usd_to_nanos};
+pub(crate) use names::canonical_provider;
+pub use prices::{ONE_MILLIONTHS, Price, PriceError, PriceSpec, Rates, RatesSpec, Tier, TierSpec};
+use serde::{Deserialize, Serialize};
+pub use table::PriceTable;
+
+use crate::usage::Usage;
+
+/// Rates are per this many tokens.
+const TOKENS_PER_RATE: i128 = 1_000_000;
+
+/// The cost of one call in nano-dollars: every token at the rate of its kind, rounded half to even once.
+///
+/// Cached input is billed at cache rates, the rest of the input as audio or text, output as reasoning,
+/// audio or text. A part that exceeds what its total leaves for it is cut there, negative parts count
+/// as 0, and the tier is chosen by the inclusive input.
+pub fn compute(price: &Price, usage: &Usage) -> i64 {
+    to_nanos(money::divide_half_even(token_rates(price, usage), TOKENS_PER_RATE))
+}
+
+/// The cost of one call made through the provider's batch API, in nano-dollars; as [`compute`] where the
+/// price names no batch factor.
+pub fn compute_batch(price: &Price, usage: &Usage) -> i64 {
+    let millionths = price.batch_millionths.unwrap_or(ONE_MILLIONTHS);
+    let scaled = token_rates(price, usage).saturating_mul(i128::from(millionths));
+    to_nanos(money::divide_half_even(scaled, TOKENS_PER_RATE * i128::from(ONE_MILLIONTHS)))
+}
+
+/// The sum of tokens times rate: nano-dollars times a million.
+fn token_rates(price: &Price, usage: &Usage) -> i128 {
+    let rates = price.rates_for(usage.input);
+    let plain_input = usage.uncached_input();
+    let audio_input = usage.audio_input.clamp(0, plain_input);
+    let output = usage.output.max(0);
+    let reasoning = usage.reasoning.clamp(0, output);
+    let audio_output = usage.audio_output.clamp(0, output - reasoning);
+    [
+        (plain_input - audio_input, rates.input),
+        (audio_input, rates.audio_input),
+        (usage.cache_read, rates.cache_read),
+        (usage.cache_write_5m, rates.cache_write_5m),
+        (usage.cache_write_1h, rates.cache_write_1h),
+        (output - reasoning - audio_output, rates.output),
+        (reasoning, rates.reasoning),
+        (audio_output, rates.audio_output),
+    ]
+    .into_iter()
+    .fold(0, |sum: i128, (tokens, rate)| {
+        sum.saturating_add(i128::from(tokens.max(0)).saturating_mul(i128::from(rate.max(0))))
+    })
+}
+
+fn to_nanos(amount: i128) -> i64 {
+    i64::try_from(amount).unwrap_or(i64::MAX)
+}
+
+/// Where the figure we count comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CostSource {
+    /// The client stated it.
+    Reported,
+    /// We computed it from tokens and a known price.
+    Computed,
+    /// Nobody knows; the figure is 0 and must not be shown as "free".
+    #[default]
+    Unknown,
+}
+
+impl CostSource {
+    /// The name in storage and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CostSource::Reported => "reported",
+            CostSource::Computed => "computed",
+            CostSource::Unknown => "unknown",
+        }
+    }
+
+    /// Reads [`CostSource::as_str`]'s names.
+    pub fn parse(text: &str) -> Option<CostSource> {
+        [CostSource::Reported, CostSource::Computed, CostSource::Unknown]
+            .into_iter()
+            .find(|source| source.as_str() == text)
+    }
+}
+
+/// A cost with its origin. Amounts are nano-dollars.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Cost {
+    /// The figure we count; 0 if the source is unknown.
+    pub nanos: i64,
+    /// Where that figure comes from.
+    pub source: CostSource,
+    /// What the client stated, if it was a possible amount.
+    pub reported_nanos: Option<i64>,
+    /// What tokens and price give, if both are known.
+    pub computed_nanos: Option<i64>,
+}
+
+/// Decides which figure counts. `computed` must be `None` unless both the tokens and the price are known.
+///
+/// A stated cost above 0 counts, with the computed one beside it for comparison. A stated 0 yields to a
+/// computed one, because many clients send 0 for models they have no price for. What a client states goes
+/// through [`usd_to_nanos`] first, so that no amount (negative, NaN) is as if nothing had been stated.
+pub fn resolve(reported: Option<i64>, computed: Option<i64>) -> Cost {
+    let (nanos, source) = match (reported, computed) {
+        (Some(nanos), _) if nanos > 0 => (nanos, CostSource::Reported),
+        (_, Some(nanos)) => (nanos, CostSource::Computed),
+        _ => (0, CostSource::Unknown),
+    };
+    Cost { nanos, source, reported_nanos: reported, computed_nanos: computed }
+}

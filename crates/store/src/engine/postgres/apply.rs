@@ -1,0 +1,453 @@
+//! Applying batches on PostgreSQL: one transaction, a few statements, each over arrays of all rows.
+//!
+//! `COPY` is refused under row security, so rows come in by `insert ... select from unnest(...)`, always with
+//! `on conflict`, without which Citus would turn it into the refused `COPY`.
+
+use rustc_hash::FxHashMap;
+use tokio_postgres::Transaction;
+use tokio_postgres::types::ToSql;
+
+use agentlens_domain::batches::Batch;
+use agentlens_domain::latency::Latency;
+use agentlens_domain::rollups::{CellKey, Measures, Tier};
+use agentlens_domain::sessions::SessionState;
+
+use super::PostgresEngine;
+use crate::error::StoreError;
+use crate::tenant::{ApplyReport, EventRow, NEVER_EXPIRES_DAY, Plan, PlanInput, SessionKey, StoredEvent, TenantContext, Verdict, plan};
+
+/// Applies batches in one transaction.
+pub(crate) async fn apply(engine: &PostgresEngine, context: &TenantContext, batches: &[Batch], now_us: i64) -> Result<ApplyReport, StoreError> {
+    let mut client = engine.connection().await?;
+    let transaction = client.transaction().await?;
+    let org = context.org.as_str();
+    transaction.batch_execute(&format!("set local app.current_org = '{org}'")).await?;
+    let (last_position, indexed_position) = lock_state(&transaction, org).await?;
+    let fresh = claim_batches(&transaction, org, batches, now_us).await?;
+    let verdicts = claim_ids(&transaction, context, batches, &fresh).await?;
+    let sessions = load_sessions(&transaction, org, batches, &fresh).await?;
+    let plan = plan(context, PlanInput { batches, fresh, verdicts, sessions, last_position });
+
+    let made = ensure_partitions(engine, &transaction, &plan.events).await?;
+    insert_events(&transaction, org, &plan.events).await?;
+    upsert_sessions(&transaction, org, &plan.sessions).await?;
+    upsert_agents(&transaction, org, &plan).await?;
+    merge_cells(&transaction, org, &plan.cells, Tier::Hour).await?;
+    merge_cells(&transaction, org, &plan.cells, Tier::Day).await?;
+    count_usage(&transaction, org, &plan).await?;
+    let advance = transaction.prepare_cached("update org_state set last_position = $2 where org_id = $1").await?;
+    transaction.execute(&advance, &[&org, &plan.last_position]).await?;
+    transaction.commit().await?;
+    engine.partitions.lock().extend(made);
+    Ok(ApplyReport { batches: plan.applied, last_position: plan.last_position, indexed_position })
+}
+
+/// The row of the org is locked for the transaction: a second writer, who should not exist, waits here.
+async fn lock_state(transaction: &Transaction<'_>, org: &str) -> Result<(i64, i64), StoreError> {
+    let sql = "select last_position, indexed_position from org_state where org_id = $1 for update";
+    let statement = transaction.prepare_cached(sql).await?;
+    if let Some(row) = transaction.query_opt(&statement, &[&org]).await? {
+        return Ok((row.try_get(0)?, row.try_get(1)?));
+    }
+    let insert = "insert into org_state (org_id, last_position, indexed_position, prices_version) values ($1, 0, 0, 0) on conflict do nothing";
+    transaction.execute(insert, &[&org]).await?;
+    let row = transaction.query_one(&statement, &[&org]).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
+
+async fn claim_batches(transaction: &Transaction<'_>, org: &str, batches: &[Batch], now_us: i64) -> Result<Vec<bool>, StoreError> {
+    let ids: Vec<&str> = batches.iter().map(|batch| batch.batch_id.as_str()).collect();
+    let sql = "insert into applied_batches (org_id, batch_id, applied_us)
+         select $1, batch_id, $3 from unnest($2::text[]) as b (batch_id) order by batch_id
+         on conflict do nothing returning batch_id";
+    let statement = transaction.prepare_cached(sql).await?;
+    let rows = transaction.query(&statement, &[&org, &ids, &now_us]).await?;
+    let mut fresh: rustc_hash::FxHashSet<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    // The same batch twice in one group counts once.
+    Ok(ids.iter().map(|id| fresh.remove(*id)).collect())
+}
+
+async fn claim_ids(
+    transaction: &Transaction<'_>,
+    context: &TenantContext,
+    batches: &[Batch],
+    fresh: &[bool],
+) -> Result<FxHashMap<(usize, usize), Verdict>, StoreError> {
+    let org = context.org.as_str();
+    // The first event of the group with an id is its candidate; later ones are compared with what it claims.
+    let mut candidates: FxHashMap<&str, (usize, usize)> = FxHashMap::default();
+    let mut all: Vec<((usize, usize), &str, &[u8; 16])> = Vec::new();
+    let (mut ids, mut digests, mut days): (Vec<&str>, Vec<&[u8]>, Vec<i32>) = Default::default();
+    for (batch_index, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
+        for (event_index, event) in batch.events.iter().enumerate() {
+            let Some(digest) = &event.content_digest else { continue };
+            let place = (batch_index, event_index);
+            all.push((place, &event.id, digest));
+            if !candidates.contains_key(event.id.as_str()) {
+                candidates.insert(&event.id, place);
+                ids.push(&event.id);
+                digests.push(digest);
+                days.push(context.expire_day(event.ts_us));
+            }
+        }
+    }
+    if ids.is_empty() {
+        return Ok(FxHashMap::default());
+    }
+    let claim = "insert into event_keys (org_id, id, content_digest, expire_day)
+         select $1, k.id, k.digest, k.day from unnest($2::text[], $3::bytea[], $4::integer[]) as k (id, digest, day) order by k.id
+         on conflict do nothing returning id";
+    let statement = transaction.prepare_cached(claim).await?;
+    let rows = transaction.query(&statement, &[&org, &ids, &digests, &days]).await?;
+    let claimed: rustc_hash::FxHashSet<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let statement = transaction.prepare_cached("select id, content_digest from event_keys where org_id = $1 and id = any($2)").await?;
+    let rows = transaction.query(&statement, &[&org, &ids]).await?;
+    let mut stored: FxHashMap<String, Vec<u8>> = FxHashMap::default();
+    for row in &rows {
+        stored.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    let verdict_of = |place: (usize, usize), id: &str, digest: &[u8; 16]| {
+        if claimed.contains(id) && candidates.get(id) == Some(&place) {
+            Verdict::New
+        } else if stored.get(id).is_some_and(|stored| stored == digest) {
+            Verdict::Duplicate
+        } else {
+            Verdict::Conflict
+        }
+    };
+    Ok(all.into_iter().map(|(place, id, digest)| (place, verdict_of(place, id, digest))).collect())
+}
+
+async fn load_sessions<'a>(
+    transaction: &Transaction<'_>,
+    org: &str,
+    batches: &'a [Batch],
+    fresh: &[bool],
+) -> Result<FxHashMap<SessionKey<'a>, SessionState>, StoreError> {
+    let mut keys: rustc_hash::FxHashSet<SessionKey<'a>> = rustc_hash::FxHashSet::default();
+    for (_, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
+        keys.extend(batch.events.iter().map(|event| (batch.workspace_id.as_str(), event.session_id.as_str())));
+    }
+    let keys: Vec<SessionKey<'a>> = keys.into_iter().collect();
+    let workspaces: Vec<&str> = keys.iter().map(|key| key.0).collect();
+    let session_ids: Vec<&str> = keys.iter().map(|key| key.1).collect();
+    let sql = "select k.place, s.agent_id, s.agent_name, s.user_id, s.environment, s.tags, s.started_us, s.last_event_us, s.opened_us, s.ended_us,
+           s.ended_in_error, s.event_count, s.tool_call_count, s.error_count, s.llm_call_count, s.input_tokens, s.output_tokens,
+           s.cost_nanos, s.last_seq, s.last_hash
+         from unnest($2::text[], $3::text[]) with ordinality as k (workspace_id, session_id, place)
+         join sessions s on s.org_id = $1 and s.workspace_id = k.workspace_id and s.session_id = k.session_id";
+    let statement = transaction.prepare_cached(sql).await?;
+    let rows = transaction.query(&statement, &[&org, &workspaces, &session_ids]).await?;
+    let mut sessions = FxHashMap::default();
+    for row in &rows {
+        let place = usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or(1) - 1;
+        let key = *keys.get(place).ok_or_else(|| StoreError::Corrupt("an unknown session was joined".to_owned()))?;
+        sessions.insert(key, session_state(row)?);
+    }
+    Ok(sessions)
+}
+
+fn session_state(row: &tokio_postgres::Row) -> Result<SessionState, StoreError> {
+    let hash: Vec<u8> = row.try_get(19)?;
+    Ok(SessionState {
+        agent_id: row.try_get(1)?,
+        agent_name: row.try_get(2)?,
+        user_id: row.try_get(3)?,
+        environment: row.try_get(4)?,
+        tags: serde_json::from_str(row.try_get(5)?).unwrap_or_default(),
+        started_us: row.try_get(6)?,
+        last_event_us: row.try_get(7)?,
+        opened_us: row.try_get(8)?,
+        ended_us: row.try_get(9)?,
+        ended_in_error: row.try_get(10)?,
+        event_count: row.try_get(11)?,
+        tool_call_count: row.try_get(12)?,
+        error_count: row.try_get(13)?,
+        llm_call_count: row.try_get(14)?,
+        input_tokens: row.try_get(15)?,
+        output_tokens: row.try_get(16)?,
+        cost_nanos: row.try_get(17)?,
+        last_seq: row.try_get(18)?,
+        last_hash: hash.try_into().map_err(|_| StoreError::Corrupt("a session's last hash has another length".to_owned()))?,
+    })
+}
+
+/// Makes the partitions of the days that the rows expire on; days that are known to have one are skipped.
+async fn ensure_partitions(engine: &PostgresEngine, transaction: &Transaction<'_>, rows: &[EventRow<'_>]) -> Result<Vec<i32>, StoreError> {
+    let mut days: Vec<i32> = rows.iter().map(|row| row.expire_day).filter(|day| *day != NEVER_EXPIRES_DAY).collect();
+    days.sort_unstable();
+    days.dedup();
+    days.retain(|day| !engine.partitions.lock().contains(day));
+    for day in &days {
+        transaction.execute("select ensure_event_partition($1, $2)", &[day, &(day + 1)]).await?;
+    }
+    Ok(days)
+}
+
+/// An insert over arrays: a name, a type and a value of each row for every column but `org_id`.
+struct Insert<'a> {
+    table: &'static str,
+    names: Vec<&'static str>,
+    types: Vec<&'static str>,
+    values: Vec<Box<dyn ToSql + Sync + Send + 'a>>,
+}
+
+impl<'a> Insert<'a> {
+    fn into(table: &'static str) -> Self {
+        Self { table, names: Vec::new(), types: Vec::new(), values: Vec::new() }
+    }
+
+    fn column<R, T: ToSql + Sync + Send + 'a>(mut self, name: &'static str, ty: &'static str, rows: &'a [R], value: impl Fn(&'a R) -> T) -> Self {
+        self.names.push(name);
+        self.types.push(ty);
+        self.values.push(Box::new(rows.iter().map(value).collect::<Vec<T>>()));
+        self
+    }
+
+    async fn run(self, transaction: &Transaction<'_>, org: &str, on_conflict: &'static str) -> Result<u64, StoreError> {
+        let arrays: Vec<String> = self.types.iter().enumerate().map(|(index, ty)| format!("${}::{ty}[]", index + 2)).collect();
+        let (table, names) = (self.table, self.names.join(", "));
+        let sql = format!("insert into {table} as t (org_id, {names}) select $1, r.* from unnest({}) as r on conflict {on_conflict}", arrays.join(", "));
+        let statement = transaction.prepare_cached(&sql).await?;
+        let mut params: Vec<&(dyn ToSql + Sync)> = vec![&org];
+        params.extend(self.values.iter().map(|values| &**values as &(dyn ToSql + Sync)));
+        Ok(transaction.execute(&statement, &params).await?)
+    }
+}
+
+async fn insert_events(transaction: &Transaction<'_>, org: &str, rows: &[EventRow<'_>]) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let inserted = Insert::into("events")
+        .column("position", "bigint", rows, |row| row.position)
+        .column("id", "text", rows, |row| row.event.id.as_str())
+        .column("workspace_id", "text", rows, |row| row.batch.workspace_id.as_str())
+        .column("environment", "text", rows, |row| row.batch.environment.as_str())
+        .column("session_id", "text", rows, |row| row.event.session_id.as_str())
+        .column("seq", "bigint", rows, |row| row.seq)
+        .column("agent_id", "text", rows, |row| row.event.agent_id.as_str())
+        .column("event_type", "text", rows, |row| row.event.event_type.as_str())
+        .column("severity", "text", rows, |row| row.event.severity.as_str())
+        .column("timestamp", "text", rows, |row| row.event.timestamp.as_str())
+        .column("ts_us", "bigint", rows, |row| row.event.ts_us)
+        .column("received_us", "bigint", rows, |row| row.batch.received_us)
+        .column("expire_day", "integer", rows, |row| row.expire_day)
+        .column("name", "text", rows, |row| row.event.facts.name.as_deref())
+        .column("provider", "text", rows, |row| row.event.facts.provider.as_deref())
+        .column("model", "text", rows, |row| row.event.facts.model.as_deref())
+        .column("call_id", "text", rows, |row| row.event.facts.call_id.as_deref())
+        .column("user_id", "text", rows, |row| row.event.facts.user_id.as_deref())
+        .column("duration_us", "bigint", rows, |row| row.event.facts.duration_us)
+        .column("input_tokens", "bigint", rows, |row| row.event.facts.usage.map(|usage| usage.input))
+        .column("output_tokens", "bigint", rows, |row| row.event.facts.usage.map(|usage| usage.output))
+        .column("usage_parts", "text", rows, |row| row.usage_parts.as_deref())
+        .column("cost_nanos", "bigint", rows, |row| row.cost.as_ref().map(|cost| cost.nanos))
+        .column("cost_source", "text", rows, |row| row.cost.as_ref().map(|cost| cost.source.as_str()))
+        .column("reported_cost_nanos", "bigint", rows, |row| row.cost.as_ref().and_then(|cost| cost.reported_nanos))
+        .column("computed_cost_nanos", "bigint", rows, |row| row.cost.as_ref().and_then(|cost| cost.computed_nanos))
+        .column("prev_hash", "bytea", rows, |row| row.prev_hash.as_ref().map(|hash| hash.as_slice()))
+        .column("hash", "bytea", rows, |row| row.hash.as_slice())
+        .column("seal", "bytea", rows, |row| row.seal.as_slice())
+        .column("preview", "text", rows, |row| row.preview)
+        .column("metadata", "text", rows, |row| row.event.metadata.as_str())
+        .column("encoding", "smallint", rows, |row| i16::try_from(StoredEvent::encoding_of(row.event)).unwrap_or(0))
+        .column("payload", "bytea", rows, |row| row.event.payload.as_bytes())
+        .run(transaction, org, "do nothing")
+        .await?;
+    if inserted != rows.len() as u64 {
+        // Ids of ours can't collide and ids of clients were claimed before, so this is a fault; nothing is written.
+        return Err(StoreError::Refused(format!("{} of {} events have ids that are taken", rows.len() as u64 - inserted, rows.len())));
+    }
+    Ok(())
+}
+
+type SessionRow<'a> = (SessionKey<'a>, SessionState);
+
+async fn upsert_sessions(transaction: &Transaction<'_>, org: &str, rows: &[SessionRow<'_>]) -> Result<(), StoreError> {
+    Insert::into("sessions")
+        .column("workspace_id", "text", rows, |row| row.0.0)
+        .column("session_id", "text", rows, |row| row.0.1)
+        .column("environment", "text", rows, |row| row.1.environment.as_str())
+        .column("agent_id", "text", rows, |row| row.1.agent_id.as_str())
+        .column("agent_name", "text", rows, |row| row.1.agent_name.as_deref())
+        .column("user_id", "text", rows, |row| row.1.user_id.as_deref())
+        .column("tags", "text", rows, |row| serde_json::to_string(&row.1.tags).unwrap_or_default())
+        .column("status", "text", rows, |row| row.1.stored_status().as_str())
+        .column("started_us", "bigint", rows, |row| row.1.started_us)
+        .column("last_event_us", "bigint", rows, |row| row.1.last_event_us)
+        .column("opened_us", "bigint", rows, |row| row.1.opened_us)
+        .column("ended_us", "bigint", rows, |row| row.1.ended_us)
+        .column("ended_in_error", "boolean", rows, |row| row.1.ended_in_error)
+        .column("event_count", "bigint", rows, |row| row.1.event_count)
+        .column("tool_call_count", "bigint", rows, |row| row.1.tool_call_count)
+        .column("error_count", "bigint", rows, |row| row.1.error_count)
+        .column("llm_call_count", "bigint", rows, |row| row.1.llm_call_count)
+        .column("input_tokens", "bigint", rows, |row| row.1.input_tokens)
+        .column("output_tokens", "bigint", rows, |row| row.1.output_tokens)
+        .column("cost_nanos", "bigint", rows, |row| row.1.cost_nanos)
+        .column("last_seq", "bigint", rows, |row| row.1.last_seq)
+        .column("last_hash", "bytea", rows, |row| row.1.last_hash.as_slice())
+        .run(
+            transaction,
+            org,
+            "(org_id, workspace_id, session_id) do update set agent_id = excluded.agent_id, agent_name = excluded.agent_name,
+               user_id = excluded.user_id, tags = excluded.tags, status = excluded.status, started_us = excluded.started_us,
+               last_event_us = excluded.last_event_us, opened_us = excluded.opened_us, ended_us = excluded.ended_us,
+               ended_in_error = excluded.ended_in_error, event_count = excluded.event_count, tool_call_count = excluded.tool_call_count,
+               error_count = excluded.error_count, llm_call_count = excluded.llm_call_count, input_tokens = excluded.input_tokens,
+               output_tokens = excluded.output_tokens, cost_nanos = excluded.cost_nanos, last_seq = excluded.last_seq,
+               last_hash = excluded.last_hash",
+        )
+        .await?;
+    Ok(())
+}
+
+async fn upsert_agents(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) -> Result<(), StoreError> {
+    let rows = plan.agents.as_slice();
+    Insert::into("agents")
+        .column("workspace_id", "text", rows, |row| row.0.0)
+        .column("agent_id", "text", rows, |row| row.0.1)
+        .column("name", "text", rows, |row| row.1.name.unwrap_or(row.0.1))
+        .column("first_seen_us", "bigint", rows, |row| row.1.first_seen_us)
+        .column("last_seen_us", "bigint", rows, |row| row.1.last_seen_us)
+        .column("session_count", "bigint", rows, |row| row.1.session_count)
+        .column("event_count", "bigint", rows, |row| row.1.event_count)
+        .column("error_count", "bigint", rows, |row| row.1.error_count)
+        .column("cost_nanos", "bigint", rows, |row| row.1.cost_nanos)
+        .run(
+            transaction,
+            org,
+            "(org_id, workspace_id, agent_id) do update set
+               name = case when excluded.name = excluded.agent_id then t.name else excluded.name end,
+               first_seen_us = least(t.first_seen_us, excluded.first_seen_us),
+               last_seen_us = greatest(t.last_seen_us, excluded.last_seen_us), session_count = t.session_count + excluded.session_count,
+               event_count = t.event_count + excluded.event_count, error_count = t.error_count + excluded.error_count,
+               cost_nanos = t.cost_nanos + excluded.cost_nanos",
+        )
+        .await?;
+    Ok(())
+}
+
+type Cell<'a> = (CellKey<'a>, Measures);
+
+/// Counters add up in SQL; a sketch is read, merged here and written back, which is safe because the org is locked.
+async fn merge_cells(transaction: &Transaction<'_>, org: &str, cells: &[Cell<'_>], tier: Tier) -> Result<(), StoreError> {
+    let mut rows: Vec<Cell<'_>> = cells.iter().filter(|(key, _)| key.tier == tier).cloned().collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    merge_latencies(transaction, org, &mut rows, tier).await?;
+    let rows = rows.as_slice();
+    let table = match tier {
+        Tier::Hour => "rollup_hour",
+        Tier::Day => "rollup_day",
+    };
+    Insert::into(table)
+        .column("workspace_id", "text", rows, |row| row.0.workspace_id)
+        .column("dimension", "text", rows, |row| row.0.dimension.as_str())
+        .column("bucket_us", "bigint", rows, |row| row.0.bucket_us)
+        .column("environment", "text", rows, |row| row.0.environment)
+        .column("agent_id", "text", rows, |row| row.0.agent_id)
+        .column("provider", "text", rows, |row| row.0.provider)
+        .column("name", "text", rows, |row| row.0.name)
+        .column("event_count", "bigint", rows, |row| row.1.event_count)
+        .column("error_count", "bigint", rows, |row| row.1.error_count)
+        .column("session_count", "bigint", rows, |row| row.1.session_count)
+        .column("llm_call_count", "bigint", rows, |row| row.1.llm_call_count)
+        .column("tool_call_count", "bigint", rows, |row| row.1.tool_call_count)
+        .column("tool_error_count", "bigint", rows, |row| row.1.tool_error_count)
+        .column("input_tokens", "bigint", rows, |row| row.1.usage.input)
+        .column("output_tokens", "bigint", rows, |row| row.1.usage.output)
+        .column("cache_read_tokens", "bigint", rows, |row| row.1.usage.cache_read)
+        .column("cache_write_5m_tokens", "bigint", rows, |row| row.1.usage.cache_write_5m)
+        .column("cache_write_1h_tokens", "bigint", rows, |row| row.1.usage.cache_write_1h)
+        .column("reasoning_tokens", "bigint", rows, |row| row.1.usage.reasoning)
+        .column("audio_input_tokens", "bigint", rows, |row| row.1.usage.audio_input)
+        .column("audio_output_tokens", "bigint", rows, |row| row.1.usage.audio_output)
+        .column("cost_nanos", "bigint", rows, |row| row.1.cost_nanos)
+        .column("unknown_cost_count", "bigint", rows, |row| row.1.unknown_cost_count)
+        .column("latency", "bytea", rows, |row| row.1.latency.encode())
+        .run(transaction, org, MERGE_CELL)
+        .await?;
+    Ok(())
+}
+
+const MERGE_CELL: &str = "(org_id, workspace_id, dimension, bucket_us, environment, agent_id, provider, name) do update set
+   event_count = t.event_count + excluded.event_count, error_count = t.error_count + excluded.error_count,
+   session_count = t.session_count + excluded.session_count, llm_call_count = t.llm_call_count + excluded.llm_call_count,
+   tool_call_count = t.tool_call_count + excluded.tool_call_count, tool_error_count = t.tool_error_count + excluded.tool_error_count,
+   input_tokens = t.input_tokens + excluded.input_tokens, output_tokens = t.output_tokens + excluded.output_tokens,
+   cache_read_tokens = t.cache_read_tokens + excluded.cache_read_tokens,
+   cache_write_5m_tokens = t.cache_write_5m_tokens + excluded.cache_write_5m_tokens,
+   cache_write_1h_tokens = t.cache_write_1h_tokens + excluded.cache_write_1h_tokens,
+   reasoning_tokens = t.reasoning_tokens + excluded.reasoning_tokens,
+   audio_input_tokens = t.audio_input_tokens + excluded.audio_input_tokens,
+   audio_output_tokens = t.audio_output_tokens + excluded.audio_output_tokens,
+   cost_nanos = t.cost_nanos + excluded.cost_nanos, unknown_cost_count = t.unknown_cost_count + excluded.unknown_cost_count,
+   latency = excluded.latency";
+
+macro_rules! stored_latency_sql {
+    ($table:literal) => {
+        concat!(
+            "select k.place, c.latency
+             from unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[]) with ordinality
+               as k (workspace_id, dimension, bucket_us, environment, agent_id, provider, name, place)
+             join ",
+            $table,
+            " c on c.org_id = $1 and c.workspace_id = k.workspace_id and c.dimension = k.dimension and c.bucket_us = k.bucket_us
+               and c.environment = k.environment and c.agent_id = k.agent_id and c.provider = k.provider and c.name = k.name"
+        )
+    };
+}
+
+async fn merge_latencies(transaction: &Transaction<'_>, org: &str, rows: &mut [Cell<'_>], tier: Tier) -> Result<(), StoreError> {
+    let sql = match tier {
+        Tier::Hour => stored_latency_sql!("rollup_hour"),
+        Tier::Day => stored_latency_sql!("rollup_day"),
+    };
+    let texts = |part: fn(&CellKey<'_>) -> &str| -> Vec<String> { rows.iter().map(|(key, _)| part(key).to_owned()).collect() };
+    let workspaces = texts(|key| key.workspace_id);
+    let dimensions = texts(|key| key.dimension.as_str());
+    let buckets: Vec<i64> = rows.iter().map(|(key, _)| key.bucket_us).collect();
+    let environments = texts(|key| key.environment);
+    let agents = texts(|key| key.agent_id);
+    let providers = texts(|key| key.provider);
+    let names = texts(|key| key.name);
+    let statement = transaction.prepare_cached(sql).await?;
+    let stored = transaction
+        .query(&statement, &[&org, &workspaces, &dimensions, &buckets, &environments, &agents, &providers, &names])
+        .await?;
+    for row in &stored {
+        let place = usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0);
+        let latency = Latency::decode(row.try_get(1)?).ok_or_else(|| StoreError::Corrupt("a rollup's latency sketch".to_owned()))?;
+        if let Some((_, measures)) = rows.get_mut(place.wrapping_sub(1)) {
+            measures.latency.merge(&latency);
+        }
+    }
+    Ok(())
+}
+
+async fn count_usage(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) -> Result<(), StoreError> {
+    let ledger = plan.ledger.as_slice();
+    Insert::into("ingest_ledger")
+        .column("key_id", "text", ledger, |row| row.0.0)
+        .column("outcome", "text", ledger, |row| row.0.1)
+        .column("event_count", "bigint", ledger, |row| row.1)
+        .run(transaction, org, "(org_id, key_id, outcome) do update set event_count = t.event_count + excluded.event_count")
+        .await?;
+    let usage = plan.usage.as_slice();
+    Insert::into("usage_days")
+        .column("workspace_id", "text", usage, |row| row.0.0)
+        .column("day", "bigint", usage, |row| i64::from(row.0.1))
+        .column("event_count", "bigint", usage, |row| row.1.0)
+        .column("payload_bytes", "bigint", usage, |row| row.1.1)
+        .run(
+            transaction,
+            org,
+            "(org_id, workspace_id, day) do update set event_count = t.event_count + excluded.event_count,
+               payload_bytes = t.payload_bytes + excluded.payload_bytes",
+        )
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Schema, policies and grants, made under the owner's role. Forward only; each step is one transaction.
+
+use tokio_postgres::Config;
+
+use super::pool;
+use crate::error::StoreError;
+
+/// One step: its number and its text. A step is never edited after it has shipped.
+const STEPS: &[(i64, &str, &str)] = &[
+    (1, "control", include_str!("../../migrations/control/0001_postgres.sql")),
+    (2, "tenant", include_str!("../../migrations/tenant/0001_postgres.sql")),
+];
+/// Any constant will do, as long as every migrating process takes the same.
+const LOCK: i64 = 7_166_342_908;
+
+/// What the application's role may do. Partitions are never granted: they are reached through their parent only.
+const GRANTS: &str = "
+grant usage on schema control, tenant to {role};
+grant select, insert, update, delete on all tables in schema control to {role};
+revoke all on control.migrations from {role};
+do $$
+declare t record;
+begin
+  for t in select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = 'tenant' and c.relkind in ('r', 'p') and not c.relispartition
+  loop
+    execute format('grant select, insert, update, delete on tenant.%I to %I', t.relname, {literal});
+  end loop;
+end $$;
+revoke all on function tenant.ensure_event_partition(integer, integer), tenant.drop_expired_event_partitions() from public;
+grant execute on function tenant.ensure_event_partition(integer, integer), tenant.drop_expired_event_partitions() to {role};";
+
+/// Brings the database of `owner_url` to the newest schema and grants what it needs to the role of `app_url`.
+/// Returns how many steps were run.
+pub(crate) async fn migrate(owner_url: &str, app_url: Option<&str>) -> Result<usize, StoreError> {
+    let pool = pool(owner_url, 1)?;
+    let mut client = pool.get().await?;
+    // `into_inner`-like reuse is not needed: the one connection holds the lock until it is dropped.
+    client.batch_execute(&format!("select pg_advisory_lock({LOCK})")).await?;
+    client
+        .batch_execute(
+            "create schema if not exists control; create schema if not exists tenant;
+             create table if not exists control.migrations (step bigint primary key, applied timestamptz not null default now());",
+        )
+        .await?;
+    let newest: i64 = client.query_one("select coalesce(max(step), 0) from control.migrations", &[]).await?.try_get(0)?;
+    let known = STEPS.last().map_or(0, |(step, _, _)| *step);
+    if newest > known {
+        return Err(StoreError::Misconfigured(format!(
+            "the database has schema step {newest}, which is newer than this program's {known}; run a newer agentlens"
+        )));
+    }
+    let mut run = 0;
+    for (step, schema, sql) in STEPS.iter().filter(|(step, _, _)| *step > newest) {
+        let transaction = client.transaction().await?;
+        transaction.batch_execute(&format!("set local search_path = {schema}")).await?;
+        transaction.batch_execute(sql).await?;
+        transaction.execute("insert into control.migrations (step) values ($1)", &[step]).await?;
+        transaction.commit().await?;
+        run += 1;
+    }
+    if let Some(role) = app_url.map(role_of).transpose()? {
+        let identifier = format!("\"{}\"", role.replace('"', "\"\""));
+        let literal = format!("'{}'", role.replace('\'', "''"));
+        client.batch_execute(&GRANTS.replace("{role}", &identifier).replace("{literal}", &literal)).await?;
+    }
+    client.batch_execute(&format!("select pg_advisory_unlock({LOCK})")).await?;
+    Ok(run)
+}
+
+fn role_of(url: &str) -> Result<String, StoreError> {
+    let config: Config =
+        url.parse().map_err(|error| StoreError::Misconfigured(format!("the database URL can't be read: {error}")))?;
+    config
+        .get_user()
+        .map(str::to_owned)
+        .ok_or_else(|| StoreError::Misconfigured("the URL of --database-url must name its role".to_owned()))
+}

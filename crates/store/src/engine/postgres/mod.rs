@@ -1,0 +1,108 @@
+//! PostgreSQL: one pool of connections under the application's role, which owns nothing and can't bypass row security.
+//!
+//! Every tenant statement runs in a transaction that begins by naming its org in `app.current_org`; the policies of all
+//! tenant tables compare with it. `SET LOCAL` with a literal (org ids are plain characters by type) rather than
+//! `set_config($1)`, because Citus carries only `SET LOCAL` to its workers.
+
+pub(crate) mod apply;
+mod guard;
+pub(crate) mod migrate;
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Config, NoTls};
+
+use agentlens_domain::ids::OrgId;
+
+use crate::error::StoreError;
+use crate::statement::{Row, Value};
+
+/// How long a request waits for a connection before it is told to come back.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A pool under the application's role.
+pub(crate) struct PostgresEngine {
+    pool: Pool,
+    /// Days of expiry that are known to have a partition.
+    pub(crate) partitions: parking_lot::Mutex<std::collections::BTreeSet<i32>>,
+}
+
+impl PostgresEngine {
+    /// Connects, and refuses to go on if the role could read across orgs.
+    pub(crate) async fn open(url: &str, max_connections: usize) -> Result<Self, StoreError> {
+        let pool = pool(url, max_connections)?;
+        let engine = Self { pool, partitions: parking_lot::Mutex::default() };
+        guard::check_role(&engine).await?;
+        Ok(engine)
+    }
+
+    pub(crate) async fn connection(&self) -> Result<Object, StoreError> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// Runs one reading statement, for one org or (control tables) for none.
+    pub(crate) async fn query(&self, org: Option<&OrgId>, sql: &str, args: &[Value]) -> Result<Vec<Row>, StoreError> {
+        let client = self.connection().await?;
+        let statement = client.prepare_cached(sql).await?;
+        let params = params(args);
+        let rows = match org {
+            None => client.query(&statement, &params).await?,
+            Some(org) => {
+                // The three are sent together and answered in order: one round trip.
+                let begin = begin_sql("begin read only", org);
+                let (begun, rows, ended) = tokio::join!(client.batch_execute(&begin), client.query(&statement, &params), client.batch_execute("commit"));
+                begun?;
+                let rows = rows?;
+                ended?;
+                rows
+            }
+        };
+        rows.iter().map(Row::from_postgres).collect()
+    }
+
+    /// Runs statements in one transaction; returns how many rows each changed.
+    pub(crate) async fn execute_all(&self, org: Option<&OrgId>, statements: &[(String, Vec<Value>)]) -> Result<Vec<u64>, StoreError> {
+        let mut client = self.connection().await?;
+        let transaction = client.transaction().await?;
+        if let Some(org) = org {
+            transaction.batch_execute(&format!("set local app.current_org = '{org}'")).await?;
+        }
+        let mut changed = Vec::with_capacity(statements.len());
+        for (sql, args) in statements {
+            let statement = transaction.prepare_cached(sql).await?;
+            changed.push(transaction.execute(&statement, &params(args)).await?);
+        }
+        transaction.commit().await?;
+        Ok(changed)
+    }
+}
+
+/// A pool for any role; the schemas are found through the search path.
+pub(crate) fn pool(url: &str, max_connections: usize) -> Result<Pool, StoreError> {
+    let mut config: Config = url
+        .parse()
+        .map_err(|error| StoreError::Misconfigured(format!("the database URL can't be read: {error}")))?;
+    config.options("-c search_path=tenant,control -c timezone=UTC");
+    config.application_name("agentlens");
+    config.connect_timeout(Duration::from_secs(5));
+    config.keepalives_idle(Duration::from_secs(30));
+    let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    Pool::builder(manager)
+        .max_size(max_connections)
+        .wait_timeout(Some(WAIT_TIMEOUT))
+        .create_timeout(Some(WAIT_TIMEOUT))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| StoreError::Misconfigured(error.to_string()))
+}
+
+/// The start of a tenant transaction. The org id needs no quoting by its type.
+pub(crate) fn begin_sql(begin: &str, org: &OrgId) -> String {
+    format!("{begin}; set local app.current_org = '{org}'")
+}
+
+pub(crate) fn params(args: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
+    args.iter().map(|value| value as &(dyn ToSql + Sync)).collect()
+}

@@ -1,0 +1,339 @@
+//! Applying batches on SQLite: one immediate transaction on the writing connection, prepared statements in loops.
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rustc_hash::FxHashMap;
+
+use agentlens_domain::batches::Batch;
+use agentlens_domain::rollups::{CellKey, Measures, Tier};
+use agentlens_domain::sessions::SessionState;
+
+use crate::error::StoreError;
+use crate::tenant::{ApplyReport, EventRow, PlanInput, SessionKey, StoredEvent, TenantContext, Verdict, plan};
+
+/// Applies batches in one transaction.
+pub(crate) fn apply(connection: &mut Connection, context: &TenantContext, batches: &[Batch], now_us: i64) -> Result<ApplyReport, StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let org = context.org.as_str();
+    let (last_position, indexed_position) = state(&transaction, org)?;
+    let fresh = claim_batches(&transaction, org, batches, now_us)?;
+    let verdicts = claim_ids(&transaction, context, batches, &fresh)?;
+    let sessions = load_sessions(&transaction, org, batches, &fresh)?;
+    let plan = plan(context, PlanInput { batches, fresh, verdicts, sessions, last_position });
+
+    insert_events(&transaction, org, &plan.events)?;
+    upsert_sessions(&transaction, org, &plan.sessions)?;
+    upsert_agents(&transaction, org, &plan)?;
+    merge_cells(&transaction, org, &plan.cells)?;
+    count_usage(&transaction, org, &plan)?;
+    transaction
+        .prepare_cached("update org_state set last_position = ?2 where org_id = ?1")?
+        .execute(params![org, plan.last_position])?;
+    transaction.commit()?;
+    Ok(ApplyReport { batches: plan.applied, last_position: plan.last_position, indexed_position })
+}
+
+fn state(transaction: &Transaction<'_>, org: &str) -> Result<(i64, i64), StoreError> {
+    let mut statement = transaction.prepare_cached("select last_position, indexed_position from org_state where org_id = ?1")?;
+    if let Some(state) = statement.query_row([org], |row| Ok((row.get(0)?, row.get(1)?))).optional()? {
+        return Ok(state);
+    }
+    transaction.execute("insert into org_state (org_id, last_position, indexed_position, prices_version) values (?1, 0, 0, 0)", [org])?;
+    Ok((0, 0))
+}
+
+fn claim_batches(transaction: &Transaction<'_>, org: &str, batches: &[Batch], now_us: i64) -> Result<Vec<bool>, StoreError> {
+    let mut statement = transaction
+        .prepare_cached("insert into applied_batches (org_id, batch_id, applied_us) values (?1, ?2, ?3) on conflict do nothing")?;
+    batches
+        .iter()
+        .map(|batch| Ok(statement.execute(params![org, batch.batch_id.as_str(), now_us])? == 1))
+        .collect()
+}
+
+fn claim_ids(
+    transaction: &Transaction<'_>,
+    context: &TenantContext,
+    batches: &[Batch],
+    fresh: &[bool],
+) -> Result<FxHashMap<(usize, usize), Verdict>, StoreError> {
+    let org = context.org.as_str();
+    let mut claim = transaction.prepare_cached(
+        "insert into event_keys (org_id, id, content_digest, expire_day) values (?1, ?2, ?3, ?4) on conflict do nothing",
+    )?;
+    let mut compare = transaction.prepare_cached("select content_digest = ?3 from event_keys where org_id = ?1 and id = ?2")?;
+    let mut verdicts = FxHashMap::default();
+    for (batch_index, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
+        for (event_index, event) in batch.events.iter().enumerate() {
+            let Some(digest) = &event.content_digest else { continue };
+            let verdict = if claim.execute(params![org, event.id, digest, context.expire_day(event.ts_us)])? == 1 {
+                Verdict::New
+            } else if compare.query_row(params![org, event.id, digest], |row| row.get(0))? {
+                Verdict::Duplicate
+            } else {
+                Verdict::Conflict
+            };
+            verdicts.insert((batch_index, event_index), verdict);
+        }
+    }
+    Ok(verdicts)
+}
+
+fn load_sessions<'a>(
+    transaction: &Transaction<'_>,
+    org: &str,
+    batches: &'a [Batch],
+    fresh: &[bool],
+) -> Result<FxHashMap<SessionKey<'a>, SessionState>, StoreError> {
+    let mut statement = transaction.prepare_cached(
+        "select agent_id, agent_name, user_id, environment, tags, started_us, last_event_us, opened_us, ended_us, ended_in_error,
+           event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash
+         from sessions where org_id = ?1 and workspace_id = ?2 and session_id = ?3",
+    )?;
+    let mut looked_up: FxHashMap<SessionKey<'a>, Option<SessionState>> = FxHashMap::default();
+    for (_, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
+        for event in &batch.events {
+            let key = (batch.workspace_id.as_str(), event.session_id.as_str());
+            if let std::collections::hash_map::Entry::Vacant(vacant) = looked_up.entry(key) {
+                vacant.insert(load_session(&mut statement, org, key)?);
+            }
+        }
+    }
+    Ok(looked_up.into_iter().filter_map(|(key, state)| Some((key, state?))).collect())
+}
+
+fn load_session(statement: &mut CachedStatement<'_>, org: &str, key: SessionKey<'_>) -> Result<Option<SessionState>, StoreError> {
+    let state = statement
+        .query_row(params![org, key.0, key.1], |row| {
+            Ok(SessionState {
+                agent_id: row.get(0)?,
+                agent_name: row.get(1)?,
+                user_id: row.get(2)?,
+                environment: row.get(3)?,
+                tags: serde_json::from_str(&row.get::<_, String>(4)?).unwrap_or_default(),
+                started_us: row.get(5)?,
+                last_event_us: row.get(6)?,
+                opened_us: row.get(7)?,
+                ended_us: row.get(8)?,
+                ended_in_error: row.get(9)?,
+                event_count: row.get(10)?,
+                tool_call_count: row.get(11)?,
+                error_count: row.get(12)?,
+                llm_call_count: row.get(13)?,
+                input_tokens: row.get(14)?,
+                output_tokens: row.get(15)?,
+                cost_nanos: row.get(16)?,
+                last_seq: row.get(17)?,
+                last_hash: row.get(18)?,
+            })
+        })
+        .optional()?;
+    Ok(state)
+}
+
+fn insert_events(transaction: &Transaction<'_>, org: &str, rows: &[EventRow<'_>]) -> Result<(), StoreError> {
+    let mut statement = transaction.prepare_cached(
+        "insert into events (position, org_id, id, workspace_id, environment, session_id, seq, agent_id, event_type, severity, timestamp,
+           ts_us, received_us, expire_day, name, provider, model, call_id, user_id, duration_us, input_tokens, output_tokens, usage_parts,
+           cost_nanos, cost_source, reported_cost_nanos, computed_cost_nanos, prev_hash, hash, seal, preview, metadata, encoding, payload)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25,
+           ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)",
+    )?;
+    for row in rows {
+        let (event, facts, cost) = (row.event, &row.event.facts, row.cost.as_ref());
+        statement.execute(params![
+            row.position,
+            org,
+            event.id,
+            row.batch.workspace_id.as_str(),
+            row.batch.environment,
+            event.session_id,
+            row.seq,
+            event.agent_id,
+            event.event_type.as_str(),
+            event.severity.as_str(),
+            event.timestamp,
+            event.ts_us,
+            row.batch.received_us,
+            row.expire_day,
+            facts.name,
+            facts.provider,
+            facts.model,
+            facts.call_id,
+            facts.user_id,
+            facts.duration_us,
+            facts.usage.map(|usage| usage.input),
+            facts.usage.map(|usage| usage.output),
+            row.usage_parts,
+            cost.map(|cost| cost.nanos),
+            cost.map(|cost| cost.source.as_str()),
+            cost.and_then(|cost| cost.reported_nanos),
+            cost.and_then(|cost| cost.computed_nanos),
+            row.prev_hash,
+            row.hash,
+            row.seal,
+            row.preview,
+            event.metadata,
+            StoredEvent::encoding_of(event),
+            event.payload.as_bytes(),
+        ])?;
+    }
+    Ok(())
+}
+
+fn upsert_sessions(transaction: &Transaction<'_>, org: &str, sessions: &[(SessionKey<'_>, SessionState)]) -> Result<(), StoreError> {
+    let mut statement = transaction.prepare_cached(
+        "insert into sessions (org_id, workspace_id, session_id, environment, agent_id, agent_name, user_id, tags, status, started_us,
+           last_event_us, opened_us, ended_us, ended_in_error, event_count, tool_call_count, error_count, llm_call_count, input_tokens,
+           output_tokens, cost_nanos, last_seq, last_hash)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)
+         on conflict (org_id, workspace_id, session_id) do update set
+           agent_id = excluded.agent_id, agent_name = excluded.agent_name, user_id = excluded.user_id, tags = excluded.tags,
+           status = excluded.status, started_us = excluded.started_us, last_event_us = excluded.last_event_us,
+           opened_us = excluded.opened_us, ended_us = excluded.ended_us, ended_in_error = excluded.ended_in_error,
+           event_count = excluded.event_count, tool_call_count = excluded.tool_call_count, error_count = excluded.error_count,
+           llm_call_count = excluded.llm_call_count, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
+           cost_nanos = excluded.cost_nanos, last_seq = excluded.last_seq, last_hash = excluded.last_hash",
+    )?;
+    for ((workspace, session_id), state) in sessions {
+        statement.execute(params![
+            org,
+            workspace,
+            session_id,
+            state.environment,
+            state.agent_id,
+            state.agent_name,
+            state.user_id,
+            serde_json::to_string(&state.tags).unwrap_or_default(),
+            state.stored_status().as_str(),
+            state.started_us,
+            state.last_event_us,
+            state.opened_us,
+            state.ended_us,
+            state.ended_in_error,
+            state.event_count,
+            state.tool_call_count,
+            state.error_count,
+            state.llm_call_count,
+            state.input_tokens,
+            state.output_tokens,
+            state.cost_nanos,
+            state.last_seq,
+            state.last_hash,
+        ])?;
+    }
+    Ok(())
+}
+
+fn upsert_agents(transaction: &Transaction<'_>, org: &str, plan: &crate::tenant::Plan<'_>) -> Result<(), StoreError> {
+    let mut statement = transaction.prepare_cached(
+        "insert into agents (org_id, workspace_id, agent_id, name, first_seen_us, last_seen_us, session_count, event_count, error_count, cost_nanos)
+         values (?1, ?2, ?3, coalesce(?4, ?3), ?5, ?6, ?7, ?8, ?9, ?10)
+         on conflict (org_id, workspace_id, agent_id) do update set
+           name = coalesce(?4, agents.name), first_seen_us = min(agents.first_seen_us, excluded.first_seen_us),
+           last_seen_us = max(agents.last_seen_us, excluded.last_seen_us), session_count = agents.session_count + excluded.session_count,
+           event_count = agents.event_count + excluded.event_count, error_count = agents.error_count + excluded.error_count,
+           cost_nanos = agents.cost_nanos + excluded.cost_nanos",
+    )?;
+    for ((workspace, agent_id), delta) in &plan.agents {
+        statement.execute(params![
+            org,
+            workspace,
+            agent_id,
+            delta.name,
+            delta.first_seen_us,
+            delta.last_seen_us,
+            delta.session_count,
+            delta.event_count,
+            delta.error_count,
+            delta.cost_nanos,
+        ])?;
+    }
+    Ok(())
+}
+
+macro_rules! merge_cell_sql {
+    ($table:literal) => {
+        concat!(
+            "insert into ",
+            $table,
+            " as t (org_id, workspace_id, dimension, bucket_us, environment, agent_id, provider, name, event_count, error_count,
+               session_count, llm_call_count, tool_call_count, tool_error_count, input_tokens, output_tokens, cache_read_tokens,
+               cache_write_5m_tokens, cache_write_1h_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, cost_nanos,
+               unknown_cost_count, latency)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)
+             on conflict do update set
+               event_count = t.event_count + excluded.event_count, error_count = t.error_count + excluded.error_count,
+               session_count = t.session_count + excluded.session_count, llm_call_count = t.llm_call_count + excluded.llm_call_count,
+               tool_call_count = t.tool_call_count + excluded.tool_call_count,
+               tool_error_count = t.tool_error_count + excluded.tool_error_count,
+               input_tokens = t.input_tokens + excluded.input_tokens, output_tokens = t.output_tokens + excluded.output_tokens,
+               cache_read_tokens = t.cache_read_tokens + excluded.cache_read_tokens,
+               cache_write_5m_tokens = t.cache_write_5m_tokens + excluded.cache_write_5m_tokens,
+               cache_write_1h_tokens = t.cache_write_1h_tokens + excluded.cache_write_1h_tokens,
+               reasoning_tokens = t.reasoning_tokens + excluded.reasoning_tokens,
+               audio_input_tokens = t.audio_input_tokens + excluded.audio_input_tokens,
+               audio_output_tokens = t.audio_output_tokens + excluded.audio_output_tokens,
+               cost_nanos = t.cost_nanos + excluded.cost_nanos,
+               unknown_cost_count = t.unknown_cost_count + excluded.unknown_cost_count,
+               latency = latency_merge(t.latency, excluded.latency)"
+        )
+    };
+}
+
+fn merge_cells(transaction: &Transaction<'_>, org: &str, cells: &[(CellKey<'_>, Measures)]) -> Result<(), StoreError> {
+    let mut hours = transaction.prepare_cached(merge_cell_sql!("rollup_hour"))?;
+    let mut days = transaction.prepare_cached(merge_cell_sql!("rollup_day"))?;
+    for (key, cell) in cells {
+        let statement = match key.tier {
+            Tier::Hour => &mut hours,
+            Tier::Day => &mut days,
+        };
+        statement.execute(params![
+            org,
+            key.workspace_id,
+            key.dimension.as_str(),
+            key.bucket_us,
+            key.environment,
+            key.agent_id,
+            key.provider,
+            key.name,
+            cell.event_count,
+            cell.error_count,
+            cell.session_count,
+            cell.llm_call_count,
+            cell.tool_call_count,
+            cell.tool_error_count,
+            cell.usage.input,
+            cell.usage.output,
+            cell.usage.cache_read,
+            cell.usage.cache_write_5m,
+            cell.usage.cache_write_1h,
+            cell.usage.reasoning,
+            cell.usage.audio_input,
+            cell.usage.audio_output,
+            cell.cost_nanos,
+            cell.unknown_cost_count,
+            cell.latency.encode(),
+        ])?;
+    }
+    Ok(())
+}
+
+fn count_usage(transaction: &Transaction<'_>, org: &str, plan: &crate::tenant::Plan<'_>) -> Result<(), StoreError> {
+    let mut ledger = transaction.prepare_cached(
+        "insert into ingest_ledger as t (org_id, key_id, outcome, event_count) values (?1, ?2, ?3, ?4)
+         on conflict do update set event_count = t.event_count + excluded.event_count",
+    )?;
+    for ((key_id, outcome), count) in &plan.ledger {
+        ledger.execute(params![org, key_id, outcome, count])?;
+    }
+    let mut usage = transaction.prepare_cached(
+        "insert into usage_days as t (org_id, workspace_id, day, event_count, payload_bytes) values (?1, ?2, ?3, ?4, ?5)
+         on conflict do update set event_count = t.event_count + excluded.event_count,
+           payload_bytes = t.payload_bytes + excluded.payload_bytes",
+    )?;
+    for ((workspace, day), (events, bytes)) in &plan.usage {
+        usage.execute(params![org, workspace, day, events, bytes])?;
+    }
+    Ok(())
+}

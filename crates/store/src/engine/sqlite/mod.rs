@@ -1,0 +1,178 @@
+//! SQLite: a control file and a file per org, each in WAL mode with full sync.
+//!
+//! One connection writes, a few read. Work on a connection is blocking and runs on tokio's blocking pool; a hot path
+//! is one closure there. Open org files are kept in an LRU, so that thousands of orgs cost only their directory entries.
+
+pub(crate) mod apply;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use rusqlite::functions::FunctionFlags;
+use rusqlite::{Connection, OpenFlags, params_from_iter};
+
+use agentlens_domain::ids::OrgId;
+use agentlens_domain::latency::Latency;
+
+use crate::error::StoreError;
+use crate::statement::{Row, Value, for_sqlite};
+
+/// Org files that stay open.
+const MAX_OPEN_ORGS: usize = 128;
+/// Reading connections that a file keeps for the next reader.
+const MAX_IDLE_READERS: usize = 4;
+/// Prepared statements that a connection keeps.
+const STATEMENT_CACHE: usize = 96;
+
+const CONTROL_MIGRATIONS: &[&str] = &[include_str!("../../migrations/control/0001_sqlite.sql")];
+const TENANT_MIGRATIONS: &[&str] = &[include_str!("../../migrations/tenant/0001_sqlite.sql")];
+
+/// All files of one data directory.
+pub(crate) struct SqliteEngine {
+    directory: PathBuf,
+    control: Arc<SqliteFile>,
+    orgs: Mutex<LruCache<OrgId, Arc<SqliteFile>>>,
+}
+
+impl SqliteEngine {
+    /// Opens the control file, creating directory and file where they are missing.
+    pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
+        let orgs = directory.join("orgs");
+        std::fs::create_dir_all(&orgs)
+            .map_err(|error| StoreError::Misconfigured(format!("the data directory {} can't be made: {error}", directory.display())))?;
+        let control = Arc::new(SqliteFile::open(&directory.join("control.db"), CONTROL_MIGRATIONS)?);
+        let capacity = NonZeroUsize::new(MAX_OPEN_ORGS).unwrap_or(NonZeroUsize::MIN);
+        Ok(Self { directory: orgs, control, orgs: Mutex::new(LruCache::new(capacity)) })
+    }
+
+    pub(crate) fn control(&self) -> &Arc<SqliteFile> {
+        &self.control
+    }
+
+    /// The org's file. That the org exists is the caller's business: the file is created when missing.
+    pub(crate) fn org(&self, org: &OrgId) -> Result<Arc<SqliteFile>, StoreError> {
+        let mut orgs = self.orgs.lock();
+        if let Some(file) = orgs.get(org) {
+            return Ok(Arc::clone(file));
+        }
+        let path = self.directory.join(format!("{org}.db"));
+        let file = Arc::new(SqliteFile::open(&path, TENANT_MIGRATIONS)?);
+        orgs.put(org.clone(), Arc::clone(&file));
+        Ok(file)
+    }
+}
+
+/// One database file.
+pub(crate) struct SqliteFile {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+}
+
+impl SqliteFile {
+    fn open(path: &Path, migrations: &[&str]) -> Result<Self, StoreError> {
+        let mut writer = Connection::open(path)?;
+        writer.execute_batch(
+            "pragma page_size = 8192; pragma journal_mode = wal; pragma synchronous = full; pragma wal_autocheckpoint = 4000;
+             pragma journal_size_limit = 67108864; pragma cache_size = -16384; pragma foreign_keys = on; pragma temp_store = memory;",
+        )?;
+        prepare_connection(&writer)?;
+        migrate(&mut writer, migrations)?;
+        Ok(Self { path: path.to_owned(), writer: Mutex::new(writer), readers: Mutex::new(Vec::new()) })
+    }
+
+    /// Runs a closure with the writing connection. Blocking.
+    pub(crate) fn write<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        work(&mut self.writer.lock())
+    }
+
+    /// Runs a closure with a reading connection. Blocking.
+    pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let idle = self.readers.lock().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.open_reader()?,
+        };
+        let result = work(&connection);
+        let mut readers = self.readers.lock();
+        if readers.len() < MAX_IDLE_READERS {
+            readers.push(connection);
+        }
+        result
+    }
+
+    fn open_reader(&self) -> Result<Connection, StoreError> {
+        let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.execute_batch("pragma cache_size = -8192; pragma temp_store = memory; pragma query_only = on;")?;
+        prepare_connection(&connection)?;
+        Ok(connection)
+    }
+
+    /// Bytes of the file, without its write-ahead log.
+    pub(crate) fn size_bytes(&self) -> i64 {
+        std::fs::metadata(&self.path).map_or(0, |data| i64::try_from(data.len()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Runs a statement that returns rows.
+pub(crate) fn query(connection: &Connection, sql: &str, args: &[Value]) -> Result<Vec<Row>, StoreError> {
+    let mut statement = connection.prepare_cached(&for_sqlite(sql))?;
+    let columns = statement.column_count();
+    let mut rows = statement.query(params_from_iter(args))?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        all.push(Row::from_sqlite(row, columns)?);
+    }
+    Ok(all)
+}
+
+/// Runs statements in one transaction; returns how many rows each changed.
+pub(crate) fn execute_all(connection: &mut Connection, statements: &[(String, Vec<Value>)]) -> Result<Vec<u64>, StoreError> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let mut changed = Vec::with_capacity(statements.len());
+    for (sql, args) in statements {
+        let count = transaction.prepare_cached(&for_sqlite(sql))?.execute(params_from_iter(args))?;
+        changed.push(u64::try_from(count).unwrap_or(0));
+    }
+    transaction.commit()?;
+    Ok(changed)
+}
+
+fn prepare_connection(connection: &Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    connection.create_scalar_function("latency_merge", 2, flags, |context| {
+        let stored: Vec<u8> = context.get(0)?;
+        let added: Vec<u8> = context.get(1)?;
+        let mut latency = Latency::decode(&stored).unwrap_or_default();
+        latency.merge(&Latency::decode(&added).unwrap_or_default());
+        Ok(latency.encode())
+    })?;
+    Ok(())
+}
+
+/// Brings a file to the newest schema; each step is one transaction.
+fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), StoreError> {
+    let current: usize = connection.query_row("pragma user_version", [], |row| row.get(0))?;
+    if current > migrations.len() {
+        return Err(StoreError::Misconfigured(format!(
+            "the data has schema version {current}, which is newer than this program's {}; run a newer agentlens",
+            migrations.len()
+        )));
+    }
+    for (index, migration) in migrations.iter().enumerate().skip(current) {
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        // Another process may have migrated while this one waited for the lock.
+        let now: usize = transaction.query_row("pragma user_version", [], |row| row.get(0))?;
+        if now <= index {
+            transaction.execute_batch(migration)?;
+            transaction.pragma_update(None, "user_version", index + 1)?;
+        }
+        transaction.commit()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! Applying batches: what the worker does to an org's tables, in one transaction.
+//!
+//! The engines load what the plan needs (which batches are new, which ids are taken, how the sessions stand), the plan
+//! is computed here without I/O, and the engines write it. So both engines chain, count and cost alike.
+
+mod plan;
+
+pub(crate) use plan::{AgentDelta, EventRow, Plan, PlanInput, SessionKey, Verdict, plan};
+
+use agentlens_domain::batches::{Batch, Outcome};
+
+use super::{Place, Tenant};
+use crate::error::StoreError;
+use crate::engine;
+
+/// What became of one batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// Its effect is in the tables now; an outcome for each of its events, in their order.
+    Now(Vec<Outcome>),
+    /// Its effect was in the tables already.
+    Before,
+}
+
+/// What applying a group of batches did.
+#[derive(Debug)]
+pub struct ApplyReport {
+    /// One for each batch, in order.
+    pub batches: Vec<Applied>,
+    /// The position of the last stored event of the org.
+    pub last_position: i64,
+    /// How far the search index reaches.
+    pub indexed_position: i64,
+}
+
+impl Tenant {
+    /// Applies batches in one transaction: events, chain, sessions, agents, rollups, usage, ledger. All or nothing.
+    pub async fn apply(&self, batches: Vec<Batch>, now_us: i64) -> Result<ApplyReport, StoreError> {
+        match &self.place {
+            Place::Sqlite(file) => {
+                let (file, context) = (file.clone(), self.context());
+                super::blocking(move || file.write(|connection| engine::sqlite::apply::apply(connection, &context, &batches, now_us))).await
+            }
+            Place::Postgres(engine) => engine::postgres::apply::apply(engine, &self.context(), &batches, now_us).await,
+        }
+    }
+}

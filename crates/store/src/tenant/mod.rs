@@ -1,0 +1,128 @@
+//! An org's data. A [`Tenant`] is opened for one org, and that org is bound as `$1` of every statement it runs: no
+//! function of it takes an org id, so no caller can name another.
+//!
+//! On PostgreSQL each statement also runs in a transaction that names the org to row security; on SQLite the
+//! handle holds the org's own file.
+
+mod agents;
+mod analytics;
+mod apply;
+mod chains;
+mod dead_letters;
+mod events;
+mod ledger;
+mod retention;
+mod seal;
+mod sessions;
+
+use std::sync::Arc;
+
+use agentlens_domain::cost::PriceTable;
+use agentlens_domain::ids::OrgId;
+use agentlens_domain::time::day_of;
+
+pub use agents::AgentRow;
+pub use analytics::{CellRow, CellQuery, Totals};
+pub use apply::{Applied, ApplyReport};
+pub(crate) use apply::{EventRow, Plan, PlanInput, SessionKey, Verdict, plan};
+pub use chains::{BrokenChain, ChainReport, SessionChain};
+pub use dead_letters::DeadLetter;
+pub use events::{EventFilter, EventPage, Order, SearchPage, StoredEvent};
+pub use ledger::LedgerRow;
+pub use sessions::{SessionFilter, SessionPage, SessionRow};
+
+use crate::engine::postgres::PostgresEngine;
+use crate::engine::sqlite::{self, SqliteFile};
+use crate::error::StoreError;
+use crate::statement::{FromRow, Value};
+
+/// The day of expiry of events that are kept for ever: 9999-12-31.
+pub(crate) const NEVER_EXPIRES_DAY: i32 = 2_932_896;
+
+#[derive(Clone)]
+pub(crate) enum Place {
+    Sqlite(Arc<SqliteFile>),
+    Postgres(Arc<PostgresEngine>),
+}
+
+/// What applying and reading need to know of the org.
+#[derive(Clone)]
+pub(crate) struct TenantContext {
+    pub(crate) org: OrgId,
+    pub(crate) retention_days: Option<i32>,
+    pub(crate) prices: Arc<PriceTable>,
+}
+
+impl TenantContext {
+    /// The day on which an event of the given instant may be deleted: its day, the retention, and a day of grace.
+    pub(crate) fn expire_day(&self, ts_us: i64) -> i32 {
+        self.retention_days.map_or(NEVER_EXPIRES_DAY, |days| day_of(ts_us) + days + 1)
+    }
+}
+
+/// The handle of one org.
+#[derive(Clone)]
+pub struct Tenant {
+    pub(crate) place: Place,
+    pub(crate) context: Arc<TenantContext>,
+}
+
+impl Tenant {
+    /// The org that this handle is bound to.
+    pub fn org(&self) -> &OrgId {
+        &self.context.org
+    }
+
+    /// How long events are kept, in days; `None` for ever.
+    pub fn retention_days(&self) -> Option<i32> {
+        self.context.retention_days
+    }
+
+    pub(crate) fn context(&self) -> Arc<TenantContext> {
+        Arc::clone(&self.context)
+    }
+
+    /// Runs a statement that returns rows. `args` begin at `$2`.
+    pub(crate) async fn fetch<T: FromRow>(&self, sql: impl Into<String>, args: Vec<Value>) -> Result<Vec<T>, StoreError> {
+        let sql = sql.into();
+        let args = self.bind(args);
+        let rows = match &self.place {
+            Place::Sqlite(file) => {
+                let file = Arc::clone(file);
+                blocking(move || file.read(|connection| sqlite::query(connection, &sql, &args))).await?
+            }
+            Place::Postgres(engine) => engine.query(Some(self.org()), &sql, &args).await?,
+        };
+        rows.iter().map(T::from_row).collect()
+    }
+
+    /// Like [`Tenant::fetch`] for a statement with one row or none.
+    pub(crate) async fn find<T: FromRow>(&self, sql: impl Into<String>, args: Vec<Value>) -> Result<Option<T>, StoreError> {
+        Ok(self.fetch(sql, args).await?.into_iter().next())
+    }
+
+    /// Runs statements in one transaction; `args` begin at `$2`. Returns how many rows each changed.
+    pub(crate) async fn execute_all(&self, statements: Vec<(String, Vec<Value>)>) -> Result<Vec<u64>, StoreError> {
+        let statements: Vec<_> = statements.into_iter().map(|(sql, args)| (sql, self.bind(args))).collect();
+        match &self.place {
+            Place::Sqlite(file) => {
+                let file = Arc::clone(file);
+                blocking(move || file.write(|connection| sqlite::execute_all(connection, &statements))).await
+            }
+            Place::Postgres(engine) => engine.execute_all(Some(self.org()), &statements).await,
+        }
+    }
+
+    fn bind(&self, mut args: Vec<Value>) -> Vec<Value> {
+        args.insert(0, Value::from(self.org().as_str()));
+        args
+    }
+}
+
+/// Runs blocking work on the pool that is there for it.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(StoreError::Unavailable(format!("a store task ended early: {error}"))),
+    }
+}
