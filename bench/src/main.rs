@@ -1,1 +1,74 @@
-fn main() {}
+//! `agentlens-bench`: the programs that measure AgentLens from outside, by its front door.
+//!
+//! Each subcommand prints a table and, with `--json FILE`, leaves a record with the machine, the
+//! date and the commit. README.md says how each figure comes about.
+
+mod crash;
+mod events;
+mod hold;
+mod http;
+mod keys;
+mod latency;
+mod load;
+mod postgres_baseline;
+mod postgres_table;
+mod process;
+mod procstat;
+mod reads;
+mod report;
+mod rows;
+mod seed;
+mod sender;
+mod services;
+mod sqlite_baseline;
+mod stack;
+mod startup;
+mod summary;
+mod text;
+mod visible;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "agentlens-bench", version, about = "Measures AgentLens from outside")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Sends events at a fixed rate or as fast as they are taken.
+    Load(load::LoadArgs),
+    /// SQLite alone, inserting the same rows.
+    SqliteBaseline(sqlite_baseline::SqliteArgs),
+    /// PostgreSQL alone, inserting the same rows.
+    PostgresBaseline(postgres_baseline::PostgresArgs),
+    /// Fills a server with events of many orgs over the past days.
+    Seed(seed::SeedArgs),
+    /// How long reading takes while events arrive.
+    Reads(reads::ReadsArgs),
+    /// Kills processes under load and checks that nothing was lost.
+    Crash(crash::CrashArgs),
+    /// Time to ready, idle memory, binary size.
+    Startup(startup::StartupArgs),
+    /// Starts a whole AgentLens and holds it until told to end.
+    Stack(hold::HoldArgs),
+    /// Joins records into one file per form and writes the results page.
+    Summary(summary::SummaryArgs),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Load(args) => load::run(&args),
+        Command::SqliteBaseline(args) => sqlite_baseline::run(&args),
+        Command::PostgresBaseline(args) => postgres_baseline::run(&args),
+        Command::Seed(args) => seed::run(&args),
+        Command::Reads(args) => reads::run(&args),
+        Command::Crash(args) => crash::run(&args),
+        Command::Startup(args) => startup::run(&args),
+        Command::Stack(args) => hold::run(&args),
+        Command::Summary(args) => summary::run(&args),
+    }
+}

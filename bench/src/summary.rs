@@ -1,0 +1,193 @@
+//! `summary`: joins the records of one run into `<date>-<form>.json`, and writes the results page
+//! from the newest such file of each form.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde_json::{Value, json};
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SummaryArgs {
+    /// `embedded` or `cloud`.
+    #[arg(long)]
+    form: String,
+    /// The folder of results.
+    #[arg(long, value_name = "DIR", default_value = "bench/results")]
+    out: PathBuf,
+    /// Records written by `--json`.
+    #[arg(required = true, value_name = "RECORD")]
+    records: Vec<PathBuf>,
+}
+
+/// A line of the page: what it says, where its figure stands, its unit, and the aim per form.
+struct Line {
+    says: &'static str,
+    record: &'static str,
+    pointer: &'static str,
+    unit: &'static str,
+    aims: (&'static str, &'static str),
+}
+
+const fn line(
+    says: &'static str,
+    record: &'static str,
+    pointer: &'static str,
+    unit: &'static str,
+    aims: (&'static str, &'static str),
+) -> Line {
+    Line { says, record, pointer, unit, aims }
+}
+
+const LINES: [Line; 26] = [
+    line(
+        "Durable events/s, 60 s, search off",
+        "load max, search off",
+        "/stored_per_s",
+        "/s",
+        ("60,000 or half of SQLite alone", "25,000 or half of inserts alone"),
+    ),
+    line("Durable events/s, 60 s, search on", "load max, search on", "/stored_per_s", "/s", ("", "")),
+    line("SQLite alone, same rows", "sqlite-baseline", "/rows_per_s", "/s", ("", "")),
+    line("PostgreSQL alone, same rows", "postgres-baseline", "/rows_per_s", "/s", ("", "")),
+    line(
+        "Server CPU per event, search off",
+        "load max, search off",
+        "/server_cpu_us_per_event",
+        "us",
+        ("20", "40"),
+    ),
+    line(
+        "Server CPU per event, search on",
+        "load max, search on",
+        "/server_cpu_us_per_event",
+        "us",
+        ("36", "70"),
+    ),
+    line("Accept p99 at 10,000/s", "load 10000", "/accept/p99_ms", "ms", ("50", "50")),
+    line("Accepted to visible, p95, at 10,000/s", "load 10000", "/visible/p95_ms", "ms", ("100", "300")),
+    line("Ready after first start", "startup", "/first_ready_ms", "ms", ("1000", "1000")),
+    line("Ready after later starts, worst", "startup", "/later_ready_max_ms", "ms", ("1000", "1000")),
+    line("Resident memory, idle", "startup", "/idle_rss_mib", "MiB", ("80", "80")),
+    line("Binary", "startup", "/binary_mib", "MiB", ("60", "60")),
+    line("Session list, largest org, p95", "reads", "/largest_org/session_list/p95_ms", "ms", ("100", "100")),
+    line(
+        "Event list, largest org, p95",
+        "reads",
+        "/largest_org/event_list_first_page/p95_ms",
+        "ms",
+        ("100", "100"),
+    ),
+    line(
+        "Event list, deep page, p95",
+        "reads",
+        "/largest_org/event_list_deep_page/p95_ms",
+        "ms",
+        ("100", "100"),
+    ),
+    line(
+        "Timeline of 1,000 events, p95",
+        "reads",
+        "/largest_org/timeline_1000_events/p95_ms",
+        "ms",
+        ("100", "100"),
+    ),
+    line("24-hour analytics, p95", "reads", "/largest_org/analytics_24h/p95_ms", "ms", ("100", "100")),
+    line("90-day analytics, p95", "reads", "/largest_org/analytics_90d/p95_ms", "ms", ("50", "50")),
+    line("90-day model analytics, p95", "reads", "/largest_org/analytics_llm_90d/p95_ms", "ms", ("50", "50")),
+    line("Search, rare word, p95", "reads", "/largest_org/search_rare_word/p95_ms", "ms", ("100", "100")),
+    line("Search, common word, p95", "reads", "/largest_org/search_common_word/p95_ms", "ms", ("100", "100")),
+    line(
+        "Search, CJK substring, p95",
+        "reads",
+        "/largest_org/search_cjk_substring/p95_ms",
+        "ms",
+        ("100", "100"),
+    ),
+    line("Search, absent word, p95", "reads", "/largest_org/search_absent_word/p95_ms", "ms", ("100", "100")),
+    line("Events acknowledged under kills", "crash", "/acknowledged", "", ("", "")),
+    line("of them missing or twice", "crash", "/missing", "", ("0", "0")),
+    line("Crash run passed", "crash", "/passed", "", ("true", "true")),
+];
+
+pub(crate) fn run(args: &SummaryArgs) -> Result<()> {
+    let records: Vec<Value> = args.records.iter().map(|path| read(path)).collect::<Result<_>>()?;
+    std::fs::create_dir_all(&args.out)?;
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let joined = json!({"form": args.form, "date": date, "records": records});
+    let file = args.out.join(format!("{date}-{}.json", args.form));
+    std::fs::write(&file, serde_json::to_string_pretty(&joined)? + "\n")?;
+    std::fs::write(args.out.join("README.md"), page(&newest(&args.out)?))?;
+    println!("wrote {}", file.display());
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not a record", path.display()))
+}
+
+/// The newest joined file of each form; their names sort by date.
+fn newest(folder: &Path) -> Result<BTreeMap<String, Value>> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    files.sort();
+    let mut forms = BTreeMap::new();
+    for file in files {
+        let joined = read(&file)?;
+        if let Some(form) = joined["form"].as_str().map(str::to_owned) {
+            forms.insert(form, joined);
+        }
+    }
+    Ok(forms)
+}
+
+fn page(forms: &BTreeMap<String, Value>) -> String {
+    let mut out = String::from(
+        "# Results\n\nMade by `bench/run.sh`; how each figure is measured: [../README.md](../README.md).\n",
+    );
+    for (form, joined) in forms {
+        let first = &joined["records"][0];
+        let machine = &first["machine"];
+        let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
+        out += &format!(
+            "\n## {form}, {}\n\n{}, {} cores shared with the generator, {} GiB; commit {}.\n\n",
+            text(&joined["date"]),
+            text(&machine["cpu"]),
+            machine["cores"],
+            machine["memory_gib"],
+            text(&first["commit"])
+        );
+        out += "| | measured | aim |\n|---|---|---|\n";
+        for line in &LINES {
+            let Some(value) = figure(joined, line) else { continue };
+            let aim = if form == "cloud" { line.aims.1 } else { line.aims.0 };
+            out += &format!("| {} | {value} {} | {aim} |\n", line.says, line.unit);
+        }
+        out += &peaks(joined);
+    }
+    out
+}
+
+fn figure(joined: &Value, line: &Line) -> Option<String> {
+    let record = joined["records"].as_array()?.iter().find(|record| record["what"] == line.record)?;
+    record["results"].pointer(line.pointer).map(Value::to_string)
+}
+
+/// The peak memory of each process over all loads.
+fn peaks(joined: &Value) -> String {
+    let mut peaks: BTreeMap<String, f64> = BTreeMap::new();
+    for record in joined["records"].as_array().into_iter().flatten() {
+        for (process, mib) in record["results"]["peak_rss_mib"].as_object().into_iter().flatten() {
+            let name = process.split(' ').next().unwrap_or(process).to_owned();
+            let peak = peaks.entry(name).or_default();
+            *peak = peak.max(mib.as_f64().unwrap_or(0.0));
+        }
+    }
+    let aim = |name: &str| if name.starts_with("agentlens") { "512" } else { "" };
+    peaks
+        .iter()
+        .map(|(name, mib)| format!("| Peak memory under load, {name} | {mib} MiB | {} |\n", aim(name)))
+        .collect()
+}
