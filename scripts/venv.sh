@@ -14,10 +14,10 @@ shift
 python=$(command -v python3 || true)
 if [[ -z $python ]] && apt_install python3; then python=$(command -v python3); fi
 if [[ -z $python ]]; then
-    services_die 'Python is missing: install python3, 3.10 or newer, with its venv module (Debian: apt-get install python3-venv).'
+    services_die 'Python is missing: install python3, 3.11 or newer, with its venv module (Debian: apt-get install python3-venv).'
 fi
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
-    services_die "$("$python" --version) is too old: Python 3.10 or newer is needed as python3."
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    services_die "$("$python" --version) is too old: Python 3.11 or newer is needed as python3."
 fi
 # Debian ships Python without the part that puts pip into a new environment.
 if ! "$python" -c 'import venv, ensurepip' 2>/dev/null && ! apt_install python3-venv; then
