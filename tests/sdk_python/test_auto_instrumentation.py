@@ -32,6 +32,11 @@ def openai_client(providers: Providers) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{providers.url}/v1", api_key="sk-test", max_retries=0)
 
 
+def cost(input_tokens: int, input_price: float, output_tokens: int, output_price: float) -> Any:
+    """Dollars, from prices for a million tokens; the server counts in nano-dollars."""
+    return pytest.approx((input_tokens * input_price + output_tokens * output_price) / 1_000_000, abs=1e-9)
+
+
 def finished(reader: Client, world: World, count: int) -> Story:
     """After the background sender has emptied its queue."""
     agentlensai.shutdown()
@@ -85,6 +90,8 @@ def test_openai(
         "costUsd": 0.0,
     }
     assert (story.session.llm_call_count, story.session.total_input_tokens) == (1, 21)
+    # The SDK knows no prices for OpenAI and Anthropic and sends 0, which yields to the server's price table.
+    assert story.session.total_cost_usd == cost(21, 2.5, 8, 10)
 
 
 def test_openai_tool_call_whose_arguments_are_text(
@@ -229,6 +236,7 @@ def test_anthropic(
     assert response["toolCalls"] == [{"id": "toolu_1", "name": "search", "arguments": {"query": "rust", "limit": 5}}]
     assert response["usage"] == {"inputTokens": 34, "outputTokens": 13, "totalTokens": 47}
     assert (story.session.total_input_tokens, story.session.total_output_tokens) == (34, 13)
+    assert story.session.total_cost_usd == cost(34, 3, 13, 15)
 
 
 def test_ollama(
@@ -287,6 +295,7 @@ def test_bedrock(instrument: Callable[..., str], providers: Providers, reader: C
     }
     assert [r["completion"] for r in story.payloads("llm_response")] == ["Hi from Bedrock", "Conversed"]
     assert (story.session.total_input_tokens, story.session.total_output_tokens) == (17 + 19, 5 + 3)
+    assert story.session.total_cost_usd == cost(17 + 19, 0.25, 5 + 3, 1.25)
 
 
 def test_everything_installed_is_found(instrument: Callable[..., str]) -> None:

@@ -56,6 +56,7 @@ def test_every_hook(reader: Client, world: World) -> None:
     assert (response["inputTokens"], response["outputTokens"], "usage" in response) == (40, 9, False)
     assert story.session.total_input_tokens == 40
     assert story.session.total_output_tokens == 9
+    assert story.session.total_cost_usd == pytest.approx((40 * 2.5 + 9 * 10) / 1_000_000, abs=1e-9)
     # A failed program is sent with a severity that does not exist, and is still an event.
     assert [event.severity for event in story.events][6:8] == ["warn", "info"]
     assert story.session.status == "completed"
