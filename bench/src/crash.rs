@@ -82,6 +82,7 @@ pub(crate) fn run(args: &CrashArgs) -> Result<()> {
             return Err(error.context(format!("seed {seed}; {hint}")));
         }
     };
+    stack.end().context("ending what is left")?;
     let passed = results["findings"].as_array().is_some_and(Vec::is_empty);
     if let Some(map) = results.as_object_mut() {
         map.insert("passed".to_owned(), json!(passed));
@@ -135,12 +136,12 @@ fn storm_and_check(args: &CrashArgs, seed: u64, runtime: &Runtime, stack: &mut S
 /// Kills and revives until the number is reached.
 fn storm(args: &CrashArgs, seed: u64, stack: &mut Stack, ledger: &Arc<Mutex<Ledger>>) -> Result<Storm> {
     let mut rng = SmallRng::seed_from_u64(seed);
-    let mut storm = Storm::default();
+    let (mut storm, mut deck) = (Storm::default(), Deck::new(stack.parts()));
     let (mut killed, mut acknowledged) = (0, 0);
     while killed < args.kills {
         std::thread::sleep(Duration::from_millis(rng.random_range(1..LONGEST_UPTIME_MS)));
         storm.unasked_ends += stack.revive_ended()?.len();
-        let victims = victims(&mut rng, &stack.parts());
+        let victims = deck.victims(&mut rng, args.kills - killed);
         for &part in &victims {
             if part == Part::Redis {
                 storm.redis_kills.push(Instant::now());
@@ -168,9 +169,33 @@ fn storm(args: &CrashArgs, seed: u64, stack: &mut Stack, ledger: &Arc<Mutex<Ledg
     Ok(storm)
 }
 
-/// One part, or now and then two at once.
-fn victims(rng: &mut SmallRng, parts: &[Part]) -> Vec<Part> {
-    let first = parts[rng.random_range(0..parts.len())];
-    let second = parts[rng.random_range(0..parts.len())];
-    if second != first && rng.random_ratio(1, 5) { vec![first, second] } else { vec![first] }
+/// Deals the parts in turns of random order, so that a short storm meets every one of them.
+struct Deck {
+    parts: Vec<Part>,
+    left: Vec<Part>,
+}
+
+impl Deck {
+    fn new(parts: Vec<Part>) -> Self {
+        Self { parts, left: Vec::new() }
+    }
+
+    fn draw(&mut self, rng: &mut SmallRng) -> Part {
+        if self.left.is_empty() {
+            self.left.clone_from(&self.parts);
+        }
+        self.left.swap_remove(rng.random_range(0..self.left.len()))
+    }
+
+    /// One part, or now and then two at once, as far as kills are left.
+    fn victims(&mut self, rng: &mut SmallRng, kills_left: usize) -> Vec<Part> {
+        let mut victims = vec![self.draw(rng)];
+        if self.parts.len() > 1 && kills_left > 1 && rng.random_ratio(1, 5) {
+            let second = self.draw(rng);
+            if !victims.contains(&second) {
+                victims.push(second);
+            }
+        }
+        victims
+    }
 }

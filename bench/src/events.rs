@@ -40,7 +40,7 @@ const TOOLS: [&str; 8] = [
     "lookup_user",
 ];
 /// What follows a payload's text in every event: closing fields, metadata and timestamp.
-const TAIL_BYTES: usize = 190;
+const TAIL_BYTES: usize = 145;
 const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const MS_PER_DAY: u64 = 86_400_000;
 

@@ -47,8 +47,9 @@ pub(crate) fn run(args: &HoldArgs) -> Result<()> {
         .chain(stack.pid(Part::Postgres).map(|pid| format!("--pid-tree {pid}")))
         .collect();
     state += &format!("BENCH_PIDS='{}'\n", pids.join(" "));
-    if let Some((app, superuser)) = stack.database_urls() {
-        state += &format!("BENCH_DATABASE_URL='{app}'\nBENCH_DATABASE_SUPERUSER_URL='{superuser}'\n");
+    if let Some(urls) = stack.service_urls() {
+        state += &format!("BENCH_DATABASE_URL='{}'\nBENCH_REDIS_URL='{}'\n", urls.database, urls.redis);
+        state += &format!("BENCH_DATABASE_SUPERUSER_URL='{}'\n", urls.superuser);
     }
     let fresh = args.state.with_extension("new");
     std::fs::write(&fresh, state)?;

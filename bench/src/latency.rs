@@ -16,8 +16,11 @@ impl Latencies {
     }
 
     pub(crate) fn record(&mut self, elapsed: Duration) {
-        // The histogram resizes itself, so a microsecond count of any run fits.
-        self.0.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+        // `saturating_record` would clamp instead of letting the histogram grow.
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        if self.0.record(micros).is_err() {
+            self.0.saturating_record(micros);
+        }
     }
 
     pub(crate) fn merge(&mut self, other: &Self) -> Result<()> {
@@ -37,5 +40,21 @@ impl Latencies {
             "max_ms": self.quantile_ms(1.0),
             "samples": self.0.len(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_latency_is_kept_as_it_is() -> Result<()> {
+        let mut latencies = Latencies::new()?;
+        latencies.record(Duration::from_millis(1));
+        latencies.record(Duration::from_secs(40));
+        let mut all = Latencies::new()?;
+        all.merge(&latencies)?;
+        assert!((all.quantile_ms(1.0) - 40_000.0).abs() < 40.0);
+        Ok(())
     }
 }

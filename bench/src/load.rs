@@ -201,7 +201,9 @@ fn report(
     drained: Option<Instant>,
     used: &Used,
 ) -> Value {
-    let window = (answered - schedule.measure_from).as_secs_f64();
+    // The last answer comes before the end when the rate leaves pauses, and after it under overload.
+    let since_start = |moment: Instant| (moment.max(schedule.end) - schedule.measure_from).as_secs_f64();
+    let window = since_start(answered);
     let accepted = outcome.accepted.max(1) as f64;
     let mut results = json!({
         "accepted_events": outcome.accepted,
@@ -218,8 +220,10 @@ fn report(
     });
     let Some(map) = results.as_object_mut() else { return results };
     if let Some(drained) = drained {
-        let until_stored = (drained - schedule.measure_from).as_secs_f64();
-        map.insert("stored_per_s".to_owned(), json!(round(outcome.accepted as f64 / until_stored, 0)));
+        map.insert(
+            "stored_per_s".to_owned(),
+            json!(round(outcome.accepted as f64 / since_start(drained), 0)),
+        );
         map.insert("drain_ms".to_owned(), json!((drained - answered).as_millis()));
     }
     if !used.server.is_empty() {

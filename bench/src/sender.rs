@@ -217,7 +217,10 @@ impl Lane {
             let key = turn % self.plan.keys.len();
             turn += 1;
             let body = Bytes::from(self.generators[key].body(self.plan.batch, now_ms(), 0));
-            tokio::time::sleep_until(due.into()).await;
+            // The timer rounds up to the next millisecond, even for a time that is already past.
+            if due > Instant::now() {
+                tokio::time::sleep_until(due.into()).await;
+            }
             if self.schedule.is_over() {
                 self.outcome.unsent += 1;
                 break;

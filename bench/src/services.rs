@@ -129,6 +129,13 @@ impl Postgres {
     }
 }
 
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // A postmaster killed alone would leave its children to notice by themselves.
+        let _ = self.kill();
+    }
+}
+
 fn execute(port: u16, statement: &str) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

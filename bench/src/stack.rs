@@ -68,6 +68,15 @@ pub(crate) enum Part {
     Postgres,
 }
 
+/// Where the services of the cloud form listen.
+pub(crate) struct ServiceUrls {
+    /// As the application's role.
+    pub(crate) database: String,
+    /// As the superuser, for measuring only.
+    pub(crate) superuser: String,
+    pub(crate) redis: String,
+}
+
 pub(crate) struct Stack {
     pub(crate) port: u16,
     pub(crate) key: String,
@@ -78,7 +87,7 @@ pub(crate) struct Stack {
     worker: Option<Recipe>,
     server_running: Option<Running>,
     worker_running: Option<Running>,
-    pub(crate) postgres: Option<Postgres>,
+    postgres: Option<Postgres>,
     redis: Option<Redis>,
     // Removed with all data when the stack goes; declared last, so after the processes.
     _temporary: Option<tempfile::TempDir>,
@@ -178,8 +187,11 @@ impl Stack {
         self.dir.join("data")
     }
 
-    pub(crate) fn database_urls(&self) -> Option<(String, String)> {
-        self.postgres.as_ref().map(|postgres| (postgres.url("agentlens_app"), postgres.superuser_url()))
+    /// Of the cloud form.
+    pub(crate) fn service_urls(&self) -> Option<ServiceUrls> {
+        let (postgres, redis) = (self.postgres.as_ref()?, self.redis.as_ref()?);
+        let (database, superuser) = (postgres.url("agentlens_app"), postgres.superuser_url());
+        Some(ServiceUrls { database, superuser, redis: redis.url() })
     }
 
     pub(crate) fn parts(&self) -> Vec<Part> {
