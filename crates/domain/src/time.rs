@@ -21,9 +21,9 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
 
 /// Writes an instant as `2026-01-02T03:04:05.678Z`: milliseconds always, microseconds when there are any.
 ///
-/// Instants outside of the years 0 to 9999 are clamped to them.
+/// Instants outside of the years 0 to 9999 are clamped to them (the last two days of 9999 are beyond the library).
 pub fn format_rfc3339(us: i64) -> String {
-    let clamped = us.clamp(-62_167_219_200_000_000, 253_402_300_799_999_999);
+    let clamped = us.clamp(-62_167_219_200_000_000, Timestamp::MAX.as_microsecond());
     let timestamp = Timestamp::from_microsecond(clamped).unwrap_or(Timestamp::UNIX_EPOCH);
     if clamped % 1000 == 0 { format!("{timestamp:.3}") } else { format!("{timestamp:.6}") }
 }

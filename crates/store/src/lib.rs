@@ -1,1 +1,108 @@
-//! Placeholder while the house is built.
+//! Data at rest: [`Control`] (orgs, people, keys) and [`Tenant`] (everything that belongs to one org), on SQLite and
+//! PostgreSQL. One SQL text serves both engines; what truly differs lies in `engine/`.
+
+mod control;
+mod engine;
+mod error;
+pub mod statement;
+mod tenant;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use agentlens_domain::ids::OrgId;
+
+pub use control::{Control, KeyRow, NewKey, OrgRow};
+pub use error::StoreError;
+pub use tenant::*;
+
+use control::ControlPlace;
+use engine::postgres::PostgresEngine;
+use engine::sqlite::SqliteEngine;
+use tenant::{Place, TenantContext};
+
+/// How long a tenant's context (retention, prices) is used before it is looked up again.
+const CONTEXT_TTL: Duration = Duration::from_secs(10);
+
+/// The store of one server.
+#[derive(Clone)]
+pub struct Store {
+    control: Control,
+    tenants: Arc<Mutex<FxHashMap<OrgId, (Instant, Arc<TenantContext>)>>>,
+}
+
+impl Store {
+    /// Opens the embedded store in a directory, creating what is missing.
+    pub async fn open_sqlite(directory: &Path) -> Result<Self, StoreError> {
+        let directory = directory.to_owned();
+        let engine = tenant::blocking(move || SqliteEngine::open(&directory)).await?;
+        Ok(Self::over(ControlPlace::Sqlite(Arc::new(engine))))
+    }
+
+    /// Connects to PostgreSQL under the application's role; refused if that role could read across orgs.
+    pub async fn open_postgres(url: &str, max_connections: usize) -> Result<Self, StoreError> {
+        let engine = PostgresEngine::open(url, max_connections).await?;
+        Ok(Self::over(ControlPlace::Postgres(Arc::new(engine))))
+    }
+
+    /// Brings a PostgreSQL database to the newest schema under the owner's role, and grants the application's role what
+    /// it needs. Returns how many steps were run.
+    pub async fn migrate_postgres(owner_url: &str, app_url: Option<&str>) -> Result<usize, StoreError> {
+        engine::postgres::migrate::migrate(owner_url, app_url).await
+    }
+
+    fn over(place: ControlPlace) -> Self {
+        Self { control: Control { place }, tenants: Arc::default() }
+    }
+
+    /// Orgs, people and keys.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Whether this is the embedded store.
+    pub fn is_embedded(&self) -> bool {
+        matches!(self.control.place, ControlPlace::Sqlite(_))
+    }
+
+    /// The handle of one org; [`StoreError::NotFound`] if there is no such org.
+    pub async fn tenant(&self, org: &OrgId) -> Result<Tenant, StoreError> {
+        let known = self.tenants.lock().get(org).filter(|(at, _)| at.elapsed() < CONTEXT_TTL).map(|(_, context)| Arc::clone(context));
+        if let Some(context) = known {
+            return self.open(context).await;
+        }
+        let row = self.control.find_org(org).await?.ok_or(StoreError::NotFound)?;
+        let context = TenantContext { org: org.clone(), retention_days: row.retention_days, prices: tenant::embedded_prices() };
+        let tenant = self.open(Arc::new(context.clone())).await?;
+        let prices = tenant.prices().await?;
+        let context = Arc::new(TenantContext { prices, ..context });
+        self.tenants.lock().insert(org.clone(), (Instant::now(), Arc::clone(&context)));
+        self.open(context).await
+    }
+
+    /// Makes the partitions of the coming days and drops expired ones (PostgreSQL only). Returns how many were dropped and
+    /// about how many rows lie in the default partition, which should be none.
+    pub async fn maintain_partitions(&self, now_us: i64) -> Result<(i64, i64), StoreError> {
+        let ControlPlace::Postgres(engine) = &self.control.place else { return Ok((0, 0)) };
+        let longest = self.control.list_orgs().await?.iter().filter_map(|org| org.retention_days).max();
+        tenant::maintain_partitions(engine, longest, now_us).await
+    }
+
+    async fn open(&self, context: Arc<TenantContext>) -> Result<Tenant, StoreError> {
+        let place = match &self.control.place {
+            ControlPlace::Sqlite(engine) => match engine.opened(&context.org) {
+                Some(file) => Place::Sqlite(file),
+                None => {
+                    let (engine, org) = (Arc::clone(engine), context.org.clone());
+                    Place::Sqlite(tenant::blocking(move || engine.org(&org)).await?)
+                }
+            },
+            ControlPlace::Postgres(engine) => Place::Postgres(Arc::clone(engine)),
+        };
+        Ok(Tenant { place, context })
+    }
+}

@@ -3,8 +3,8 @@
 //! `COPY` is refused under row security, so rows come in by `insert ... select from unnest(...)`, always with
 //! `on conflict`, without which Citus would turn it into the refused `COPY`.
 
+use deadpool_postgres::Transaction;
 use rustc_hash::FxHashMap;
-use tokio_postgres::Transaction;
 use tokio_postgres::types::ToSql;
 
 use agentlens_domain::batches::Batch;
@@ -406,7 +406,7 @@ async fn merge_latencies(transaction: &Transaction<'_>, org: &str, rows: &mut [C
         Tier::Hour => stored_latency_sql!("rollup_hour"),
         Tier::Day => stored_latency_sql!("rollup_day"),
     };
-    let texts = |part: fn(&CellKey<'_>) -> &str| -> Vec<String> { rows.iter().map(|(key, _)| part(key).to_owned()).collect() };
+    let texts = |part: for<'k> fn(&CellKey<'k>) -> &'k str| -> Vec<String> { rows.iter().map(|(key, _)| part(key).to_owned()).collect() };
     let workspaces = texts(|key| key.workspace_id);
     let dimensions = texts(|key| key.dimension.as_str());
     let buckets: Vec<i64> = rows.iter().map(|(key, _)| key.bucket_us).collect();

@@ -52,6 +52,11 @@ impl SqliteEngine {
         &self.control
     }
 
+    /// The org's file if it is open.
+    pub(crate) fn opened(&self, org: &OrgId) -> Option<Arc<SqliteFile>> {
+        self.orgs.lock().get(org).map(Arc::clone)
+    }
+
     /// The org's file. That the org exists is the caller's business: the file is created when missing.
     pub(crate) fn org(&self, org: &OrgId) -> Result<Arc<SqliteFile>, StoreError> {
         let mut orgs = self.orgs.lock();

@@ -198,6 +198,7 @@ create table search_segments (
   max_ts_us bigint not null,
   min_expire_day integer not null,
   max_expire_day integer not null,
+  has_text boolean not null,
   block_starts text not null,
   primary key (org_id, first_position)
 );

@@ -196,6 +196,7 @@ create table search_segments (
   max_ts_us integer not null,
   min_expire_day integer not null,
   max_expire_day integer not null,
+  has_text integer not null,
   block_starts text not null,
   primary key (org_id, first_position)
 ) without rowid;

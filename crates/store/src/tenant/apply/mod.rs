@@ -5,7 +5,9 @@
 
 mod plan;
 
-pub(crate) use plan::{AgentDelta, EventRow, Plan, PlanInput, SessionKey, Verdict, plan};
+pub(crate) use plan::{EventRow, Plan, PlanInput, SessionKey, Verdict, plan};
+
+use std::sync::Arc;
 
 use agentlens_domain::batches::{Batch, Outcome};
 
@@ -35,7 +37,7 @@ pub struct ApplyReport {
 
 impl Tenant {
     /// Applies batches in one transaction: events, chain, sessions, agents, rollups, usage, ledger. All or nothing.
-    pub async fn apply(&self, batches: Vec<Batch>, now_us: i64) -> Result<ApplyReport, StoreError> {
+    pub async fn apply(&self, batches: Arc<Vec<Batch>>, now_us: i64) -> Result<ApplyReport, StoreError> {
         match &self.place {
             Place::Sqlite(file) => {
                 let (file, context) = (file.clone(), self.context());

@@ -47,7 +47,6 @@ pub(crate) struct PlanInput<'a> {
     /// How the touched sessions stand; absent for new ones.
     pub(crate) sessions: FxHashMap<SessionKey<'a>, SessionState>,
     pub(crate) last_position: i64,
-    pub(crate) now_us: i64,
 }
 
 /// One row of `events`.

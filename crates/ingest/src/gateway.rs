@@ -1,0 +1,298 @@
+//! The gateway: from a request's bytes to accepted events in the queue and a refusal for each of the others.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use agentlens_domain::batches::{Batch, Outcome};
+use agentlens_domain::events::{AcceptContext, Idempotency, NewEvent, Refusal, accept};
+use agentlens_domain::ids::{BatchId, KeyId, UlidSequence, WorkspaceId};
+use agentlens_domain::ledger::{Reason, Refusals};
+use agentlens_domain::limits::{MAX_BATCH_EVENTS, MAX_IDEMPOTENCY_KEY_BYTES};
+use agentlens_domain::time::DAY_US;
+use agentlens_store::{Applied, StoreError, Tenant};
+
+use crate::queue::{Queue, QueueError, Receipt};
+
+/// Bodies above this many bytes are read on the blocking pool.
+const LARGE_BODY_BYTES: usize = 512 * 1024;
+
+/// Who sends, as the credential says.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// The key.
+    pub key_id: KeyId,
+    /// Its workspace.
+    pub workspace_id: WorkspaceId,
+    /// Its environment.
+    pub environment: String,
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct IngestRequest {
+    /// Who sends.
+    pub sender: Sender,
+    /// The plain body.
+    pub body: Bytes,
+    /// The `Idempotency-Key`, if any.
+    pub idempotency_key: Option<String>,
+    /// All or nothing.
+    pub strict: bool,
+    /// The server's clock, microseconds UTC.
+    pub now_us: i64,
+}
+
+/// What became of one event of the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventResult {
+    /// It is stored, or durably queued; the hash is known when it is stored.
+    Accepted {
+        /// Its id.
+        id: String,
+        /// Its hash in the chain.
+        hash: Option<[u8; 32]>,
+        /// The same event had come before; it is stored once.
+        is_duplicate: bool,
+    },
+    /// It is not stored.
+    Refused(Refusal),
+}
+
+/// What became of the events of a request, in their order.
+#[derive(Debug, Default)]
+pub struct IngestReport {
+    /// One for each event.
+    pub results: Vec<EventResult>,
+}
+
+/// Why a request as a whole was not taken; nothing of it is stored.
+#[derive(Debug)]
+pub enum IngestError {
+    /// The body is not JSON of the expected form.
+    InvalidBody(String),
+    /// The batch is empty.
+    EmptyBatch,
+    /// More events than the limit.
+    TooManyEvents(usize),
+    /// The `Idempotency-Key` is too long.
+    InvalidIdempotencyKey,
+    /// All or nothing was asked for, and these events were refused.
+    Strict(IngestReport),
+    /// The queue did not take it.
+    Queue(QueueError),
+    /// The store did not answer.
+    Store(StoreError),
+}
+
+/// Accepts requests and hands their events to the queue.
+#[derive(Clone)]
+pub struct Gateway {
+    queue: Arc<dyn Queue>,
+}
+
+impl Gateway {
+    /// A gateway before a queue.
+    pub fn new(queue: Arc<dyn Queue>) -> Self {
+        Self { queue }
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &Arc<dyn Queue> {
+        &self.queue
+    }
+
+    /// Takes one request: every event is accepted or refused by itself, and all accepted ones are durable on return.
+    pub async fn ingest(&self, tenant: &Tenant, request: IngestRequest) -> Result<IngestReport, IngestError> {
+        let retention_days = tenant.retention_days();
+        let parsed = if request.body.len() > LARGE_BODY_BYTES {
+            let parse = move || Parsed::read(request, retention_days);
+            tokio::task::spawn_blocking(parse).await.map_err(|error| IngestError::Queue(QueueError::Unavailable(error.to_string())))??
+        } else {
+            Parsed::read(request, retention_days)?
+        };
+        self.publish(tenant, parsed).await
+    }
+
+    async fn publish(&self, tenant: &Tenant, mut parsed: Parsed) -> Result<IngestReport, IngestError> {
+        parsed.refuse_known_clashes(tenant).await.map_err(IngestError::Store)?;
+        let is_refused_whole = parsed.request.strict && !parsed.refusals.is_empty();
+        if is_refused_whole {
+            parsed.refused.add_many(Reason::StrictBatch, u32::try_from(parsed.events.len()).unwrap_or(u32::MAX));
+            parsed.events.clear();
+        }
+        let batch = parsed.batch();
+        let ids: Vec<(usize, String)> = std::mem::take(&mut parsed.places).into_iter().zip(batch.events.iter().map(|event| event.id.clone())).collect();
+        let receipt = self.queue.publish(tenant, batch).await.map_err(IngestError::Queue)?;
+        let report = parsed.report(ids, &receipt);
+        if is_refused_whole { Err(IngestError::Strict(report)) } else { Ok(report) }
+    }
+}
+
+/// A request whose events have been read.
+struct Parsed {
+    request: IngestRequest,
+    count: usize,
+    events: Vec<NewEvent>,
+    /// The index in the request of each of `events`.
+    places: Vec<usize>,
+    refusals: Vec<(usize, Refusal)>,
+    refused: Refusals,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    events: Vec<&'a RawValue>,
+}
+
+/// The three forms of a body: `{"events":[...]}`, a bare array, or one bare event.
+fn split(body: &[u8]) -> Result<Vec<&RawValue>, IngestError> {
+    let invalid = |error: serde_json::Error| IngestError::InvalidBody(error.to_string());
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first == Some(&b'[') {
+        return serde_json::from_slice(body).map_err(invalid);
+    }
+    match serde_json::from_slice::<Envelope<'_>>(body) {
+        Ok(envelope) => Ok(envelope.events),
+        Err(error) => {
+            let event: &RawValue = serde_json::from_slice(body).map_err(invalid)?;
+            let is_event = event.get().starts_with('{') && event.get().contains("\"eventType\"") && !event.get().contains("\"events\"");
+            if is_event { Ok(vec![event]) } else { Err(invalid(error)) }
+        }
+    }
+}
+
+impl Parsed {
+    fn read(request: IngestRequest, retention_days: Option<i32>) -> Result<Self, IngestError> {
+        if request.idempotency_key.as_ref().is_some_and(|key| key.len() > MAX_IDEMPOTENCY_KEY_BYTES) {
+            return Err(IngestError::InvalidIdempotencyKey);
+        }
+        let body = request.body.clone();
+        let raws = split(&body)?;
+        if raws.is_empty() {
+            return Err(IngestError::EmptyBatch);
+        }
+        if raws.len() > MAX_BATCH_EVENTS {
+            return Err(IngestError::TooManyEvents(raws.len()));
+        }
+        let idempotency = request.idempotency_key.as_deref().filter(|key| !key.is_empty()).map(|key| Idempotency::new(request.sender.key_id.as_str(), key));
+        let mut ids = UlidSequence::at(request.now_us);
+        let mut context = AcceptContext { now_us: request.now_us, ids: &mut ids, idempotency: idempotency.as_ref() };
+        let mut parsed = Self {
+            count: raws.len(),
+            events: Vec::with_capacity(raws.len()),
+            places: Vec::with_capacity(raws.len()),
+            refusals: Vec::new(),
+            refused: Refusals::default(),
+            request,
+        };
+        for (index, raw) in raws.iter().enumerate() {
+            match accept(raw.get(), index, &mut context).and_then(|event| within_retention(event, context.now_us, retention_days)) {
+                Ok(event) => {
+                    parsed.events.push(event);
+                    parsed.places.push(index);
+                }
+                Err(refusal) => parsed.refuse(index, refusal),
+            }
+        }
+        Ok(parsed)
+    }
+
+    fn refuse(&mut self, index: usize, refusal: Refusal) {
+        self.refused.add(refusal.reason);
+        self.refusals.push((index, refusal));
+    }
+
+    /// Events whose id is known to be used for another content are refused now rather than by the worker, so that the
+    /// client hears of it.
+    async fn refuse_known_clashes(&mut self, tenant: &Tenant) -> Result<(), StoreError> {
+        let ids: Vec<String> = self.events.iter().filter(|event| event.content_digest.is_some()).map(|event| event.id.clone()).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let known: FxHashMap<String, [u8; 16]> = tenant.event_key_digests(ids).await?.into_iter().collect();
+        let mut taken: FxHashMap<String, [u8; 16]> = FxHashMap::default();
+        let (mut events, mut places) = (Vec::with_capacity(self.events.len()), Vec::with_capacity(self.places.len()));
+        for (event, place) in std::mem::take(&mut self.events).into_iter().zip(std::mem::take(&mut self.places)) {
+            let Some(digest) = event.content_digest else {
+                events.push(event);
+                places.push(place);
+                continue;
+            };
+            let standing = known.get(&event.id).copied().unwrap_or_else(|| *taken.entry(event.id.clone()).or_insert(digest));
+            if standing == digest {
+                events.push(event);
+                places.push(place);
+            } else {
+                self.refuse(place, clash(&event.id));
+            }
+        }
+        (self.events, self.places) = (events, places);
+        Ok(())
+    }
+
+    fn batch(&mut self) -> Batch {
+        Batch {
+            batch_id: BatchId::at(self.request.now_us),
+            workspace_id: self.request.sender.workspace_id.clone(),
+            environment: self.request.sender.environment.clone(),
+            key_id: self.request.sender.key_id.clone(),
+            received_us: self.request.now_us,
+            received_count: u32::try_from(self.count).unwrap_or(u32::MAX),
+            refused: std::mem::take(&mut self.refused),
+            events: std::mem::take(&mut self.events),
+        }
+    }
+
+    fn report(self, ids: Vec<(usize, String)>, receipt: &Receipt) -> IngestReport {
+        let mut results: Vec<Option<EventResult>> = vec![None; self.count];
+        for (order, (place, id)) in ids.into_iter().enumerate() {
+            let outcome = match receipt {
+                Receipt::Applied(Applied::Now(outcomes)) => outcomes.get(order),
+                Receipt::Applied(Applied::Before) | Receipt::Queued => None,
+            };
+            results[place] = Some(match outcome {
+                Some(Outcome::Stored { hash }) => EventResult::Accepted { id, hash: Some(*hash), is_duplicate: false },
+                Some(Outcome::Duplicate) => EventResult::Accepted { id, hash: None, is_duplicate: true },
+                Some(Outcome::Conflict) => EventResult::Refused(clash(&id)),
+                None => EventResult::Accepted { id, hash: None, is_duplicate: false },
+            });
+        }
+        for (place, refusal) in self.refusals {
+            results[place] = Some(EventResult::Refused(refusal));
+        }
+        let strict = || Refusal {
+            field: "event".to_owned(),
+            reason: Reason::StrictBatch,
+            message: "not stored because another event of the strict batch was refused".to_owned(),
+        };
+        IngestReport { results: results.into_iter().map(|result| result.unwrap_or_else(|| EventResult::Refused(strict()))).collect() }
+    }
+}
+
+fn clash(id: &str) -> Refusal {
+    Refusal { field: "id".to_owned(), reason: Reason::IdConflict, message: format!("the id {id} was used before for an event with another content") }
+}
+
+/// What is older than the org keeps would be deleted at once, so it is refused and said.
+fn within_retention(event: NewEvent, now_us: i64, retention_days: Option<i32>) -> Result<NewEvent, Refusal> {
+    let Some(days) = retention_days else { return Ok(event) };
+    if event.ts_us >= now_us - i64::from(days) * DAY_US {
+        return Ok(event);
+    }
+    Err(Refusal {
+        field: "timestamp".to_owned(),
+        reason: Reason::InvalidTimestamp,
+        message: format!("timestamp lies before the {days} days that this org keeps events"),
+    })
+}
+
+/// The clock, in microseconds UTC. Rules get it as an argument.
+pub fn now_us() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,68 @@
+//! Keeping the search index close behind the events, beside the writer rather than in its way.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashSet;
+use tokio_util::task::TaskTracker;
+
+use agentlens_domain::ids::OrgId;
+use agentlens_domain::limits::SEGMENT_EVENTS;
+use agentlens_store::Tenant;
+
+/// Segments that may wait before the writer itself waits for the index.
+const MAX_LAG_SEGMENTS: usize = 16;
+
+/// Starts indexing where enough events wait; one run at a time for each org.
+#[derive(Clone)]
+pub(crate) struct Indexer {
+    tasks: TaskTracker,
+    running: Arc<Mutex<FxHashSet<OrgId>>>,
+    with_text: bool,
+}
+
+impl Indexer {
+    pub(crate) fn new(tasks: TaskTracker, with_text: bool) -> Self {
+        Self { tasks, running: Arc::default(), with_text }
+    }
+
+    /// Called after a commit with the number of events that are not indexed.
+    pub(crate) async fn follow(&self, tenant: &Tenant, lag_events: i64) {
+        let lag = usize::try_from(lag_events).unwrap_or(0);
+        if lag < SEGMENT_EVENTS || !self.running.lock().insert(tenant.org().clone()) {
+            return;
+        }
+        let run = Run { indexer: self.clone(), tenant: tenant.clone() };
+        let task = self.tasks.spawn(run.index());
+        if lag > SEGMENT_EVENTS * MAX_LAG_SEGMENTS {
+            let _ = task.await;
+        }
+    }
+}
+
+struct Run {
+    indexer: Indexer,
+    tenant: Tenant,
+}
+
+impl Run {
+    async fn index(self) {
+        loop {
+            match self.tenant.index_next_segment(self.indexer.with_text).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    // The tail grows and stays searchable; the next commit tries again.
+                    tracing::warn!(org.id = %self.tenant.org(), error = %error, "indexing for search failed");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.indexer.running.lock().remove(self.tenant.org());
+    }
+}

@@ -1,0 +1,368 @@
+//! Workers of the Redis queue: each shard has one consumer at a time, by lease, and applies what waits org by org.
+//!
+//! A lease is only the way not to do work twice; correctness does not hang on it. Should two workers apply the same
+//! batch, the org's row lock puts them in line and the second finds the batch applied.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis::aio::ConnectionManager;
+use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
+use redis::{Client, RedisError, Script};
+use rustc_hash::FxHashMap;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use agentlens_domain::batches::Batch;
+use agentlens_domain::ids::OrgId;
+use agentlens_store::{DeadLetter, Store, StoreError};
+
+use crate::gateway::now_us;
+use crate::indexer::Indexer;
+use crate::live::Live;
+use crate::message;
+use crate::queue::QueueError;
+use crate::queue::redis::{GROUP, Keys, SHARDS, connect, ensure_groups};
+
+/// How long a lease lives without being renewed; a dead worker's shard is taken over after at most this long.
+const LEASE_MS: u64 = 6_000;
+const RENEW_EVERY: Duration = Duration::from_secs(2);
+/// How often a worker tries to take a shard that another one holds.
+const ACQUIRE_EVERY: Duration = Duration::from_secs(1);
+/// Messages read at a time, and events applied in one transaction.
+const READ_MESSAGES: usize = 128;
+const MAX_GROUP_EVENTS: usize = 5_000;
+/// How long a read waits for messages.
+const BLOCK_MS: u64 = 250;
+/// A batch that the store refused this often goes to the dead letters.
+const MAX_ATTEMPTS: u32 = 3;
+/// How long to wait when the store is away.
+const STORE_AWAY: Duration = Duration::from_millis(500);
+
+/// Takes the lease, or renews it if it is held by us.
+const TAKE_LEASE: &str = "
+local holder = redis.call('get', KEYS[1])
+if holder == false or holder == ARGV[1] then redis.call('set', KEYS[1], ARGV[1], 'px', ARGV[2]) return 1 end
+return 0";
+const DROP_LEASE: &str = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0";
+/// Acknowledges and removes one message; the counters move only with the acknowledgement, so never twice.
+const FINISH: &str = "
+if redis.call('xack', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
+redis.call('xdel', KEYS[1], ARGV[2])
+if redis.call('hincrby', KEYS[2], ARGV[3], -tonumber(ARGV[4])) <= 0 then redis.call('hdel', KEYS[2], ARGV[3]) end
+redis.call('decrby', KEYS[3], ARGV[5])
+return 1";
+
+/// The worker of one process.
+#[derive(Clone)]
+pub struct Worker {
+    client: Client,
+    keys: Keys,
+    store: Store,
+    live: Live,
+    indexer: Indexer,
+    /// Names this process in leases and in the consumer group.
+    name: Arc<str>,
+    scripts: Arc<Scripts>,
+}
+
+struct Scripts {
+    take_lease: Script,
+    drop_lease: Script,
+    finish: Script,
+}
+
+/// A message on its way.
+struct Message {
+    stream_id: String,
+    org: OrgId,
+    key: String,
+    events: i64,
+    bytes: usize,
+    raw: Vec<u8>,
+    batch: Result<Batch, String>,
+}
+
+impl Worker {
+    /// A worker named `name`, which no other live process may bear.
+    pub fn new(url: &str, prefix: &str, name: &str, store: Store, live: Live, tasks: &TaskTracker, index_text: bool) -> Result<Self, QueueError> {
+        let client = Client::open(url).map_err(|error| QueueError::Unavailable(error.to_string()))?;
+        let scripts = Scripts { take_lease: Script::new(TAKE_LEASE), drop_lease: Script::new(DROP_LEASE), finish: Script::new(FINISH) };
+        let indexer = Indexer::new(tasks.clone(), index_text);
+        Ok(Self { client, keys: Keys::new(prefix), store, live, indexer, name: name.into(), scripts: Arc::new(scripts) })
+    }
+
+    /// Consumes until shutdown; what is being applied then is finished first.
+    pub fn start(&self, tasks: &TaskTracker, shutdown: &CancellationToken) {
+        for shard in 0..SHARDS {
+            let (worker, shutdown) = (self.clone(), shutdown.clone());
+            tasks.spawn(async move { worker.run_shard(shard, shutdown).await });
+        }
+    }
+
+    async fn run_shard(&self, shard: u64, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            match self.try_shard(shard, &shutdown).await {
+                Ok(()) => {}
+                Err(error) => tracing::warn!(shard, error = %error, "a shard of the ingest queue can't be read"),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = tokio::time::sleep(ACQUIRE_EVERY) => {}
+            }
+        }
+    }
+
+    async fn try_shard(&self, shard: u64, shutdown: &CancellationToken) -> Result<(), RedisError> {
+        // A blocking read holds its connection, so each shard has its own.
+        let mut connection = connect(&self.client).await?;
+        if !self.take_lease(&mut connection, shard).await? {
+            return Ok(());
+        }
+        tracing::debug!(shard, "shard taken");
+        let result = self.consume(&mut connection, shard, shutdown).await;
+        let _: Result<i64, RedisError> =
+            self.scripts.drop_lease.key(self.keys.lease(shard)).arg(&*self.name).invoke_async(&mut connection).await;
+        result
+    }
+
+    async fn take_lease(&self, connection: &mut ConnectionManager, shard: u64) -> Result<bool, RedisError> {
+        let taken: i64 =
+            self.scripts.take_lease.key(self.keys.lease(shard)).arg(&*self.name).arg(LEASE_MS).invoke_async(connection).await?;
+        Ok(taken == 1)
+    }
+
+    async fn consume(&self, connection: &mut ConnectionManager, shard: u64, shutdown: &CancellationToken) -> Result<(), RedisError> {
+        ensure_groups(connection, &self.keys).await?;
+        let mut attempts: FxHashMap<String, u32> = FxHashMap::default();
+        let mut renewed = Instant::now();
+        // What a worker before us took and did not finish comes first.
+        let mut pending = self.claim(connection, shard).await?;
+        while !shutdown.is_cancelled() {
+            if renewed.elapsed() >= RENEW_EVERY {
+                if !self.take_lease(connection, shard).await? {
+                    return Ok(());
+                }
+                renewed = Instant::now();
+            }
+            let messages = if pending.is_empty() { self.read(connection, shard).await? } else { std::mem::take(&mut pending) };
+            if messages.is_empty() {
+                continue;
+            }
+            let is_all_done = self.apply(connection, shard, messages, &mut attempts).await?;
+            if !is_all_done {
+                tokio::time::sleep(STORE_AWAY).await;
+                pending = self.claim(connection, shard).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that was read and not acknowledged, by whoever.
+    async fn claim(&self, connection: &mut ConnectionManager, shard: u64) -> Result<Vec<StreamId>, RedisError> {
+        let mut all = Vec::new();
+        let mut start = "0-0".to_owned();
+        loop {
+            let reply: StreamAutoClaimReply = redis::cmd("XAUTOCLAIM")
+                .arg(self.keys.stream(shard))
+                .arg(GROUP)
+                .arg(&*self.name)
+                .arg(0)
+                .arg(&start)
+                .arg("COUNT")
+                .arg(READ_MESSAGES)
+                .query_async(connection)
+                .await?;
+            all.extend(reply.claimed);
+            if reply.next_stream_id == "0-0" || all.len() >= READ_MESSAGES {
+                return Ok(all);
+            }
+            start = reply.next_stream_id;
+        }
+    }
+
+    async fn read(&self, connection: &mut ConnectionManager, shard: u64) -> Result<Vec<StreamId>, RedisError> {
+        let reply: Option<StreamReadReply> = redis::cmd("XREADGROUP")
+            .arg("GROUP")
+            .arg(GROUP)
+            .arg(&*self.name)
+            .arg("COUNT")
+            .arg(READ_MESSAGES)
+            .arg("BLOCK")
+            .arg(BLOCK_MS)
+            .arg("STREAMS")
+            .arg(self.keys.stream(shard))
+            .arg(">")
+            .query_async(connection)
+            .await?;
+        Ok(reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect())
+    }
+
+    /// Applies messages org by org; returns whether all of them are finished.
+    async fn apply(&self, connection: &mut ConnectionManager, shard: u64, messages: Vec<StreamId>, attempts: &mut FxHashMap<String, u32>) -> Result<bool, RedisError> {
+        let mut orgs: Vec<(OrgId, Vec<Message>)> = Vec::new();
+        for id in messages {
+            let Some(message) = read_message(&id) else {
+                tracing::error!(stream.id = %id.id, "a message of the ingest queue is not ours; it is removed");
+                self.finish_foreign(connection, shard, &id.id).await?;
+                continue;
+            };
+            match orgs.iter_mut().find(|(org, _)| *org == message.org) {
+                Some((_, group)) => group.push(message),
+                None => orgs.push((message.org.clone(), vec![message])),
+            }
+        }
+        let mut is_all_done = true;
+        for (org, group) in orgs {
+            for chunk in chunks(group) {
+                is_all_done &= self.apply_org(connection, shard, &org, chunk, attempts).await?;
+            }
+        }
+        Ok(is_all_done)
+    }
+
+    async fn apply_org(
+        &self,
+        connection: &mut ConnectionManager,
+        shard: u64,
+        org: &OrgId,
+        group: Vec<Message>,
+        attempts: &mut FxHashMap<String, u32>,
+    ) -> Result<bool, RedisError> {
+        let batches: Vec<Batch> = group.iter().filter_map(|message| message.batch.as_ref().ok().cloned()).collect();
+        let is_readable = batches.len() == group.len();
+        let result = if is_readable { self.store_batches(org, batches).await } else { Err(StoreError::Corrupt("unreadable message".to_owned())) };
+        match result {
+            Ok(()) => {
+                self.finish(connection, shard, &group).await?;
+                Ok(true)
+            }
+            Err(error) if error.is_transient() => {
+                tracing::warn!(org.id = %org, error = %error, "the store is away; the batches stay in the queue");
+                Ok(false)
+            }
+            Err(_) if group.len() > 1 => {
+                let mut is_all_done = true;
+                for message in group {
+                    is_all_done &= Box::pin(self.apply_org(connection, shard, org, vec![message], attempts)).await?;
+                }
+                Ok(is_all_done)
+            }
+            Err(error) => self.note_failure(connection, shard, org, group, &error, attempts).await,
+        }
+    }
+
+    async fn store_batches(&self, org: &OrgId, batches: Vec<Batch>) -> Result<(), StoreError> {
+        let tenant = self.store.tenant(org).await?;
+        let report = tenant.apply(Arc::new(batches), now_us()).await?;
+        self.live.advance(org, report.last_position);
+        self.indexer.follow(&tenant, report.last_position - report.indexed_position).await;
+        Ok(())
+    }
+
+    /// Counts a refusal; after the last attempt the batch goes to the dead letters with its reason.
+    async fn note_failure(
+        &self,
+        connection: &mut ConnectionManager,
+        shard: u64,
+        org: &OrgId,
+        group: Vec<Message>,
+        error: &StoreError,
+        attempts: &mut FxHashMap<String, u32>,
+    ) -> Result<bool, RedisError> {
+        let mut is_all_done = true;
+        for message in group {
+            let count = attempts.entry(message.stream_id.clone()).or_default();
+            *count += 1;
+            tracing::error!(org.id = %org, error = %error, attempt = *count, "a batch could not be applied");
+            let is_unreadable = message.batch.is_err();
+            if *count < MAX_ATTEMPTS && !is_unreadable {
+                is_all_done = false;
+                continue;
+            }
+            let reason = message.batch.as_ref().err().cloned().unwrap_or_else(|| error.to_string());
+            if let Err(error) = self.bury(org, &message, reason).await {
+                tracing::error!(org.id = %org, error = %error, "a dead letter could not be kept; the batch stays in the queue");
+                is_all_done = false;
+                continue;
+            }
+            attempts.remove(&message.stream_id);
+            self.finish(connection, shard, std::slice::from_ref(&message)).await?;
+        }
+        Ok(is_all_done)
+    }
+
+    async fn bury(&self, org: &OrgId, message: &Message, reason: String) -> Result<(), StoreError> {
+        let tenant = match self.store.tenant(org).await {
+            // The org is gone, and its data with it.
+            Err(StoreError::NotFound) => return Ok(()),
+            other => other?,
+        };
+        let batch_id = match &message.batch {
+            Ok(batch) => batch.batch_id.as_str().to_owned(),
+            Err(_) => format!("stream-{}", message.stream_id.replace(':', "-")),
+        };
+        let letter = DeadLetter { batch_id, key_id: message.key.clone(), failed_us: now_us(), reason, event_count: message.events };
+        tenant.insert_dead_letter(&letter, &message.raw).await
+    }
+
+    async fn finish(&self, connection: &mut ConnectionManager, shard: u64, group: &[Message]) -> Result<(), RedisError> {
+        let mut pipe = redis::pipe();
+        for message in group {
+            pipe.invoke_script(
+                self.scripts
+                    .finish
+                    .key(self.keys.stream(shard))
+                    .key(self.keys.waiting(message.org.as_str()))
+                    .key(self.keys.bytes())
+                    .arg(GROUP)
+                    .arg(&message.stream_id)
+                    .arg(&message.key)
+                    .arg(message.events)
+                    .arg(message.bytes),
+            )
+            .ignore();
+        }
+        // A pipeline sends only the script's digest; a Redis that restarted has to be told the text first.
+        self.scripts.finish.prepare_invoke().load_async(connection).await?;
+        pipe.query_async(connection).await
+    }
+
+    async fn finish_foreign(&self, connection: &mut ConnectionManager, shard: u64, id: &str) -> Result<(), RedisError> {
+        let stream = self.keys.stream(shard);
+        redis::pipe().cmd("XACK").arg(&stream).arg(GROUP).arg(id).ignore().cmd("XDEL").arg(&stream).arg(id).ignore().query_async(connection).await
+    }
+}
+
+fn read_message(id: &StreamId) -> Option<Message> {
+    let org = OrgId::parse(&id.get::<String>("org")?).ok()?;
+    let raw: Vec<u8> = id.get("batch")?;
+    let batch = message::decode(&raw).map_err(|error| error.to_string());
+    Some(Message {
+        stream_id: id.id.clone(),
+        org,
+        key: id.get("key")?,
+        events: id.get("events")?,
+        bytes: raw.len(),
+        raw,
+        batch,
+    })
+}
+
+/// Groups of at most so many events that one transaction takes.
+fn chunks(messages: Vec<Message>) -> Vec<Vec<Message>> {
+    let mut all: Vec<Vec<Message>> = Vec::new();
+    let mut events = usize::MAX;
+    for message in messages {
+        let size = message.batch.as_ref().map_or(0, |batch| batch.events.len());
+        if events.saturating_add(size) > MAX_GROUP_EVENTS {
+            all.push(Vec::new());
+            events = 0;
+        }
+        events += size;
+        if let Some(chunk) = all.last_mut() {
+            chunk.push(message);
+        }
+    }
+    all
+}

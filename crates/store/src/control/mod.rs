@@ -1,0 +1,62 @@
+//! Orgs, workspaces, people, keys and settings: everything that is not tenant data.
+
+mod keys;
+mod orgs;
+mod settings;
+mod users;
+
+use std::sync::Arc;
+
+pub use keys::{KeyRow, NewKey};
+pub use orgs::OrgRow;
+
+use crate::engine::postgres::PostgresEngine;
+use crate::engine::sqlite::{self, SqliteEngine};
+use crate::error::StoreError;
+use crate::statement::{FromRow, Value};
+use crate::tenant::blocking;
+
+#[derive(Clone)]
+pub(crate) enum ControlPlace {
+    Sqlite(Arc<SqliteEngine>),
+    Postgres(Arc<PostgresEngine>),
+}
+
+/// The handle of the control tables.
+#[derive(Clone)]
+pub struct Control {
+    pub(crate) place: ControlPlace,
+}
+
+impl Control {
+    async fn fetch<T: FromRow>(&self, sql: &'static str, args: Vec<Value>) -> Result<Vec<T>, StoreError> {
+        let rows = match &self.place {
+            ControlPlace::Sqlite(engine) => {
+                let file = Arc::clone(engine.control());
+                blocking(move || file.read(|connection| sqlite::query(connection, sql, &args))).await?
+            }
+            ControlPlace::Postgres(engine) => engine.query(None, sql, &args).await?,
+        };
+        rows.iter().map(T::from_row).collect()
+    }
+
+    async fn find<T: FromRow>(&self, sql: &'static str, args: Vec<Value>) -> Result<Option<T>, StoreError> {
+        Ok(self.fetch(sql, args).await?.into_iter().next())
+    }
+
+    async fn execute_all(&self, statements: Vec<(&'static str, Vec<Value>)>) -> Result<Vec<u64>, StoreError> {
+        let statements: Vec<_> = statements.into_iter().map(|(sql, args)| (sql.to_owned(), args)).collect();
+        match &self.place {
+            ControlPlace::Sqlite(engine) => {
+                let file = Arc::clone(engine.control());
+                blocking(move || file.write(|connection| sqlite::execute_all(connection, &statements))).await
+            }
+            ControlPlace::Postgres(engine) => engine.execute_all(None, &statements).await,
+        }
+    }
+
+    /// Whether the control tables answer.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.fetch::<i64>("select count(*) from settings", vec![]).await.map(|_| ())
+    }
+}

@@ -1,0 +1,68 @@
+//! Agents: what was observed, counted as events come in.
+
+use super::Tenant;
+use crate::error::StoreError;
+use crate::{args, row_type};
+
+row_type! {
+    /// An agent of a workspace. Instants are microseconds UTC, money nano-dollars.
+    pub struct AgentRow {
+        /// Its id.
+        pub agent_id: String,
+        /// Its name: that of its latest `session_started`, else its id.
+        pub name: String,
+        /// What people wrote about it.
+        pub description: Option<String>,
+        /// Its earliest event.
+        pub first_seen_us: i64,
+        /// Its latest event.
+        pub last_seen_us: i64,
+        /// Sessions whose first event (by arrival) was its.
+        pub session_count: i64,
+        /// Its events.
+        pub event_count: i64,
+        /// Its errors.
+        pub error_count: i64,
+        /// What it cost.
+        pub cost_nanos: i64,
+        /// The model it is to use instead, set by guardrails.
+        pub model_override: Option<String>,
+        /// When it was paused.
+        pub paused_us: Option<i64>,
+        /// Why it was paused.
+        pub pause_reason: Option<String>,
+    }
+}
+
+impl Tenant {
+    /// A workspace's agents, latest first. `after` is the last row of the page before.
+    pub async fn list_agents(&self, workspace: &str, after: Option<(i64, &str)>, limit: u32) -> Result<Vec<AgentRow>, StoreError> {
+        let (last_seen_us, agent_id) = after.unwrap_or((i64::MAX, ""));
+        self.fetch(
+            "select agent_id, name, description, first_seen_us, last_seen_us, session_count, event_count, error_count, cost_nanos,
+               model_override, paused_us, pause_reason
+             from agents
+             where org_id = $1 and workspace_id = $2 and (last_seen_us < $3 or (last_seen_us = $3 and agent_id > $4))
+             order by last_seen_us desc, agent_id
+             limit $5",
+            args![workspace, last_seen_us, agent_id, limit],
+        )
+        .await
+    }
+
+    /// One agent.
+    pub async fn find_agent(&self, workspace: &str, agent_id: &str) -> Result<Option<AgentRow>, StoreError> {
+        self.find(
+            "select agent_id, name, description, first_seen_us, last_seen_us, session_count, event_count, error_count, cost_nanos,
+               model_override, paused_us, pause_reason
+             from agents where org_id = $1 and workspace_id = $2 and agent_id = $3",
+            args![workspace, agent_id],
+        )
+        .await
+    }
+
+    /// How many agents a workspace has.
+    pub async fn count_agents(&self, workspace: &str) -> Result<i64, StoreError> {
+        Ok(self.find("select count(*) from agents where org_id = $1 and workspace_id = $2", args![workspace]).await?.unwrap_or(0))
+    }
+}

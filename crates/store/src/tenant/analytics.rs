@@ -1,0 +1,131 @@
+//! Rollup cells and the figures made of them. No screen sums raw events.
+
+use agentlens_domain::latency::Latency;
+use agentlens_domain::rollups::{Dimension, Measures, Tier};
+use agentlens_domain::usage::Usage;
+
+use super::{Place, Tenant};
+use crate::error::StoreError;
+use crate::statement::{Builder, FromRow, Row};
+use crate::args;
+
+/// Which cells to read. Buckets begin in [from, to), microseconds UTC.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each field is the condition that its name says")]
+pub struct CellQuery {
+    pub tier: Tier,
+    pub dimension: Dimension,
+    pub workspace: String,
+    pub environment: Option<String>,
+    pub agent_id: Option<String>,
+    pub provider: Option<String>,
+    pub name: Option<String>,
+    pub from_us: i64,
+    pub to_us: i64,
+}
+
+/// A stored cell.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "see `CellKey`")]
+pub struct CellRow {
+    pub bucket_us: i64,
+    pub environment: String,
+    pub agent_id: String,
+    pub provider: String,
+    pub name: String,
+    pub measures: Measures,
+}
+
+impl FromRow for CellRow {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        let latency: Vec<u8> = row.get(21)?;
+        Ok(Self {
+            bucket_us: row.get(0)?,
+            environment: row.get(1)?,
+            agent_id: row.get(2)?,
+            provider: row.get(3)?,
+            name: row.get(4)?,
+            measures: Measures {
+                event_count: row.get(5)?,
+                error_count: row.get(6)?,
+                session_count: row.get(7)?,
+                llm_call_count: row.get(8)?,
+                tool_call_count: row.get(9)?,
+                tool_error_count: row.get(10)?,
+                usage: Usage {
+                    input: row.get(11)?,
+                    output: row.get(12)?,
+                    cache_read: row.get(13)?,
+                    cache_write_5m: row.get(14)?,
+                    cache_write_1h: row.get(15)?,
+                    reasoning: row.get(16)?,
+                    audio_input: row.get(17)?,
+                    audio_output: row.get(18)?,
+                },
+                cost_nanos: row.get(19)?,
+                unknown_cost_count: row.get(20)?,
+                latency: Latency::decode(&latency).ok_or_else(|| StoreError::Corrupt("a rollup's latency sketch".to_owned()))?,
+            },
+        })
+    }
+}
+
+macro_rules! cells_sql {
+    ($table:literal) => {
+        concat!(
+            "select bucket_us, environment, agent_id, provider, name, event_count, error_count, session_count, llm_call_count,
+               tool_call_count, tool_error_count, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,
+               cache_write_1h_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, cost_nanos, unknown_cost_count, latency
+             from ",
+            $table,
+            " where org_id = $1"
+        )
+    };
+}
+
+/// Figures about everything that an org has in a workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrgStats {
+    /// Bytes of the org's file (embedded store), or absent where orgs share tables.
+    pub storage_bytes: Option<i64>,
+    /// How many sessions there are.
+    pub session_count: i64,
+}
+
+impl Tenant {
+    /// Cells in the order of their buckets.
+    pub async fn cells(&self, query: &CellQuery) -> Result<Vec<CellRow>, StoreError> {
+        let mut statement = Builder::new(match query.tier {
+            Tier::Hour => cells_sql!("rollup_hour"),
+            Tier::Day => cells_sql!("rollup_day"),
+        });
+        statement
+            .with(" and workspace_id = $", query.workspace.as_str())
+            .with(" and dimension = $", query.dimension.as_str())
+            .with(" and bucket_us >= $", query.from_us)
+            .with(" and bucket_us < $", query.to_us)
+            .with_some(" and environment = $", query.environment.as_deref())
+            .with_some(" and agent_id = $", query.agent_id.as_deref())
+            .with_some(" and provider = $", query.provider.as_deref())
+            .with_some(" and name = $", query.name.as_deref())
+            .text(" order by bucket_us, environment, agent_id, provider, name");
+        let (sql, args) = statement.finish();
+        self.fetch(sql, args).await
+    }
+
+    /// Figures that no rollup holds.
+    pub async fn stats(&self, workspace: &str) -> Result<OrgStats, StoreError> {
+        let storage_bytes = match &self.place {
+            Place::Sqlite(file) => Some(file.size_bytes()),
+            Place::Postgres(_) => None,
+        };
+        let session_count = self
+            .find(
+                "select cast(coalesce(sum(session_count), 0) as bigint) from rollup_day where org_id = $1 and workspace_id = $2 and dimension = 'total'",
+                args![workspace],
+            )
+            .await?
+            .unwrap_or(0);
+        Ok(OrgStats { storage_bytes, session_count })
+    }
+}

@@ -1,0 +1,56 @@
+//! Batches that could not be applied, kept whole until someone replays or drops them.
+
+use agentlens_domain::ids::BatchId;
+
+use super::Tenant;
+use crate::error::StoreError;
+use crate::{args, row_type};
+
+row_type! {
+    /// A batch that could not be applied.
+    pub struct DeadLetter {
+        /// The batch.
+        pub batch_id: String,
+        /// The key that sent it.
+        pub key_id: String,
+        /// When it was given up, microseconds UTC.
+        pub failed_us: i64,
+        /// Why.
+        pub reason: String,
+        /// How many events it holds.
+        pub event_count: i64,
+    }
+}
+
+impl Tenant {
+    /// Keeps a batch as it was in the queue.
+    pub async fn insert_dead_letter(&self, letter: &DeadLetter, message: &[u8]) -> Result<(), StoreError> {
+        let sql = "insert into dead_letters (org_id, batch_id, key_id, failed_us, reason, event_count, message)
+             values ($1, $2, $3, $4, $5, $6, $7) on conflict (org_id, batch_id) do update set reason = excluded.reason, failed_us = excluded.failed_us";
+        let args = args![&letter.batch_id, &letter.key_id, letter.failed_us, &letter.reason, letter.event_count, message];
+        self.execute_all(vec![(sql.to_owned(), args)]).await.map(|_| ())
+    }
+
+    /// The oldest letters first.
+    pub async fn list_dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
+        self.fetch(
+            "select batch_id, key_id, failed_us, reason, event_count from dead_letters where org_id = $1 order by failed_us, batch_id limit $2",
+            args![limit],
+        )
+        .await
+    }
+
+    /// A letter's message, for replaying it.
+    pub async fn dead_letter_message(&self, batch: &BatchId) -> Result<Vec<u8>, StoreError> {
+        let rows: Vec<crate::statement::Row> =
+            self.fetch("select message from dead_letters where org_id = $1 and batch_id = $2", args![batch.as_str()]).await?;
+        rows.first().ok_or(StoreError::NotFound)?.get(0)
+    }
+
+    /// Removes a letter, after it was replayed or because it is not wanted.
+    pub async fn delete_dead_letter(&self, batch: &BatchId) -> Result<(), StoreError> {
+        let sql = "delete from dead_letters where org_id = $1 and batch_id = $2".to_owned();
+        let changed = self.execute_all(vec![(sql, args![batch.as_str()])]).await?;
+        if changed.first() == Some(&1) { Ok(()) } else { Err(StoreError::NotFound) }
+    }
+}

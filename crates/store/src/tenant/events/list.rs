@@ -1,0 +1,152 @@
+//! Lists of events by time. A list without conditions on content walks the time index; one of a session walks the
+//! session; everything else asks the search index which blocks of events are worth reading.
+
+use agentlens_domain::page::Cursor;
+
+use super::{COLUMNS, StoredEvent};
+use crate::error::StoreError;
+use crate::statement::Builder;
+use crate::tenant::Tenant;
+
+/// Which way a list runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// Newest first.
+    #[default]
+    Descending,
+    /// Oldest first.
+    Ascending,
+}
+
+/// Which events to list. Empty lists and `None` are no condition; `from` and `to` are inclusive, microseconds UTC.
+#[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "each field is the condition that its name says")]
+pub struct EventFilter {
+    pub workspace: String,
+    pub environment: Option<String>,
+    pub session_id: Option<String>,
+    pub agent_id: Option<String>,
+    pub user_id: Option<String>,
+    pub model: Option<String>,
+    pub name: Option<String>,
+    pub event_types: Vec<String>,
+    pub severities: Vec<String>,
+    pub from_us: Option<i64>,
+    pub to_us: Option<i64>,
+    pub order: Order,
+}
+
+/// A page of events.
+#[derive(Debug, Default)]
+pub struct EventPage {
+    /// The rows.
+    pub events: Vec<StoredEvent>,
+    /// Where the next page begins; absent on the last one.
+    pub next: Option<Cursor>,
+}
+
+impl EventFilter {
+    /// Whether the time index alone can't find the events quickly.
+    pub(super) fn needs_index(&self) -> bool {
+        self.session_id.is_none()
+            && (self.agent_id.is_some()
+                || self.user_id.is_some()
+                || self.model.is_some()
+                || self.name.is_some()
+                || !self.event_types.is_empty()
+                || !self.severities.is_empty())
+    }
+
+    /// Adds all conditions to a statement on `events`.
+    pub(super) fn add_to(&self, statement: &mut Builder) {
+        statement
+            .with(" and workspace_id = $", self.workspace.as_str())
+            .with_some(" and session_id = $", self.session_id.as_deref())
+            .with_some(" and environment = $", self.environment.as_deref())
+            .with_some(" and agent_id = $", self.agent_id.as_deref())
+            .with_some(" and user_id = $", self.user_id.as_deref())
+            .with_some(" and model = $", self.model.as_deref())
+            .with_some(" and name = $", self.name.as_deref())
+            .with_some(" and ts_us >= $", self.from_us)
+            .with_some(" and ts_us <= $", self.to_us);
+        if !self.event_types.is_empty() {
+            statement.with(" and event_type = any($)", self.event_types.clone());
+        }
+        if !self.severities.is_empty() {
+            statement.with(" and severity = any($)", self.severities.clone());
+        }
+    }
+}
+
+/// Adds the condition that a row comes after the cursor, and the order.
+pub(super) fn add_keyset(statement: &mut Builder, order: Order, after: Option<&Cursor>) {
+    if let Some(cursor) = after {
+        match order {
+            Order::Descending => statement.with(" and (ts_us, id) < ($", cursor.value).with(", $)", cursor.id.as_str()),
+            Order::Ascending => statement.with(" and (ts_us, id) > ($", cursor.value).with(", $)", cursor.id.as_str()),
+        };
+    }
+    statement.text(match order {
+        Order::Descending => " order by ts_us desc, id desc",
+        Order::Ascending => " order by ts_us, id",
+    });
+}
+
+impl Tenant {
+    /// One page of events by time.
+    pub async fn list_events(&self, filter: &EventFilter, after: Option<&Cursor>, offset: u32, limit: u32) -> Result<EventPage, StoreError> {
+        if filter.needs_index() {
+            let page = self.scan_events(filter, None, after, offset, limit).await?;
+            return Ok(EventPage { events: page.events, next: page.next });
+        }
+        let mut statement = Builder::new("select ");
+        statement.text(COLUMNS).text(" from events where org_id = $1");
+        filter.add_to(&mut statement);
+        add_keyset(&mut statement, filter.order, after);
+        statement.with(" limit $", limit + 1).with(" offset $", offset);
+        let (sql, args) = statement.finish();
+        let mut events: Vec<StoredEvent> = self.fetch(sql, args).await?;
+        let has_more = events.len() > limit as usize;
+        events.truncate(limit as usize);
+        let next = events.last().filter(|_| has_more).map(|last| Cursor { value: last.ts_us, id: last.id.clone() });
+        Ok(EventPage { events, next })
+    }
+
+    /// How many events match, counted up to `cap`.
+    pub async fn count_events(&self, filter: &EventFilter, cap: i64) -> Result<i64, StoreError> {
+        let mut statement = Builder::new("select count(*) from (select 1 from events where org_id = $1");
+        filter.add_to(&mut statement);
+        statement.with(" limit $) as counted", cap);
+        let (sql, args) = statement.finish();
+        Ok(self.find(sql, args).await?.unwrap_or(0))
+    }
+
+    /// One event of a workspace.
+    pub async fn find_event(&self, workspace: &str, id: &str) -> Result<Option<StoredEvent>, StoreError> {
+        let mut statement = Builder::new("select ");
+        statement.text(COLUMNS).text(" from events where org_id = $1").with(" and id = $", id).with(" and workspace_id = $", workspace);
+        let (sql, args) = statement.finish();
+        self.find(sql, args).await
+    }
+
+    /// Events after a position, in the order in which they were stored; the live stream goes on from there.
+    pub async fn events_after(&self, position: i64, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
+        let mut statement = Builder::new("select ");
+        statement.text(COLUMNS).text(" from events where org_id = $1").with(" and position > $", position);
+        statement.text(" order by position").with(" limit $", limit);
+        let (sql, args) = statement.finish();
+        self.fetch(sql, args).await
+    }
+
+    /// Digests of what the given ids were used for; ids that were never used are left out.
+    pub async fn event_key_digests(&self, ids: Vec<String>) -> Result<Vec<(String, [u8; 16])>, StoreError> {
+        let rows: Vec<crate::statement::Row> =
+            self.fetch("select id, content_digest from event_keys where org_id = $1 and id = any($2)", crate::args![ids]).await?;
+        rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+    }
+
+    /// The position of the last stored event.
+    pub async fn last_position(&self) -> Result<i64, StoreError> {
+        Ok(self.find("select last_position from org_state where org_id = $1", vec![]).await?.unwrap_or(0))
+    }
+}

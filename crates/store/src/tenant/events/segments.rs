@@ -1,0 +1,119 @@
+//! Building the search index: some thousand events at a time, after they are stored. What is not indexed yet is a tail
+//! of at most a few thousand events, which searches read directly.
+
+use agentlens_domain::limits::SEGMENT_EVENTS;
+use agentlens_domain::search::{Segment, SegmentBuilder, fold};
+
+use crate::error::StoreError;
+use crate::statement::Value;
+use crate::tenant::{Tenant, blocking};
+use crate::{args, row_type};
+
+row_type! {
+    /// What the index needs of an event.
+    pub struct IndexedEvent {
+        /// Its position.
+        pub position: i64,
+        /// Its instant.
+        pub ts_us: i64,
+        /// Its day of expiry.
+        pub expire_day: i32,
+        /// Its agent.
+        pub agent_id: String,
+        /// Its type.
+        pub event_type: String,
+        /// Its severity.
+        pub severity: String,
+        /// Its end user.
+        pub user_id: Option<String>,
+        /// Its model.
+        pub model: Option<String>,
+        /// Its name.
+        pub name: Option<String>,
+        /// Its payload.
+        pub payload: Vec<u8>,
+    }
+}
+
+/// A segment with the bounds of its events.
+struct Built {
+    segment: Segment,
+    ts_us: (i64, i64),
+    expire_day: (i32, i32),
+}
+
+impl Tenant {
+    /// Indexes the next segment if enough events wait for it; returns whether it did. `with_text` off leaves out the
+    /// payloads' text, so that only agents, types and the like are found quickly.
+    pub async fn index_next_segment(&self, with_text: bool) -> Result<bool, StoreError> {
+        let state: Vec<crate::statement::Row> =
+            self.fetch("select last_position, indexed_position from org_state where org_id = $1", vec![]).await?;
+        let Some(row) = state.first() else { return Ok(false) };
+        let (last, indexed): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let segment_events = i64::try_from(SEGMENT_EVENTS).unwrap_or(i64::MAX);
+        if last - indexed < segment_events {
+            return Ok(false);
+        }
+        let events: Vec<IndexedEvent> = self
+            .fetch(
+                "select position, ts_us, expire_day, agent_id, event_type, severity, user_id, model, name, payload
+                 from events where org_id = $1 and position > $2 and position <= $3 order by position",
+                args![indexed, indexed + segment_events],
+            )
+            .await?;
+        let reached = indexed + segment_events;
+        let built = blocking(move || Ok(build(&events, with_text))).await?;
+        self.store_segment(built, indexed, reached, with_text).await?;
+        Ok(true)
+    }
+
+    async fn store_segment(&self, built: Option<Built>, indexed: i64, reached: i64, with_text: bool) -> Result<(), StoreError> {
+        // All events of the range may have expired meanwhile; then there is nothing to store but the progress.
+        let last = built.as_ref().map_or(reached, |built| built.segment.last_position);
+        let mut statements: Vec<(String, Vec<Value>)> = Vec::with_capacity(260);
+        if let Some(Built { segment, ts_us, expire_day }) = built {
+            let starts = serde_json::to_string(&segment.block_starts).unwrap_or_default();
+            statements.push((
+                "insert into search_segments (org_id, first_position, last_position, min_ts_us, max_ts_us, min_expire_day, max_expire_day, has_text, block_starts)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+                    .to_owned(),
+                args![segment.first_position, segment.last_position, ts_us.0, ts_us.1, expire_day.0, expire_day.1, with_text, starts],
+            ));
+            for (shard, grams) in segment.shards {
+                statements.push((
+                    "insert into search_shards (org_id, shard, first_position, grams) values ($1, $2, $3, $4)".to_owned(),
+                    args![i32::from(shard), segment.first_position, grams],
+                ));
+            }
+        }
+        statements.push((
+            "update org_state set indexed_position = $3 where org_id = $1 and indexed_position = $2".to_owned(),
+            args![indexed, last],
+        ));
+        self.execute_all(statements).await.map(|_| ())
+    }
+}
+
+fn build(events: &[IndexedEvent], with_text: bool) -> Option<Built> {
+    let first = events.first()?;
+    let mut built = Built { segment: SegmentBuilder::new().finish(), ts_us: (first.ts_us, first.ts_us), expire_day: (first.expire_day, first.expire_day) };
+    let mut builder = SegmentBuilder::new();
+    let mut text = String::new();
+    for event in events {
+        if builder.is_full() {
+            break;
+        }
+        text.clear();
+        if with_text {
+            fold(&String::from_utf8_lossy(&event.payload), &mut text);
+        }
+        let optional = [("user", &event.user_id), ("model", &event.model), ("name", &event.name)];
+        let mut facets = vec![("agent", event.agent_id.as_str()), ("type", &event.event_type), ("severity", &event.severity)];
+        facets.extend(optional.iter().filter_map(|(facet, value)| Some((*facet, value.as_deref()?))));
+        builder.push(event.position, &text, &facets);
+        built.ts_us = (built.ts_us.0.min(event.ts_us), built.ts_us.1.max(event.ts_us));
+        built.expire_day = (built.expire_day.0.min(event.expire_day), built.expire_day.1.max(event.expire_day));
+    }
+    built.segment = builder.finish();
+    Some(built)
+}

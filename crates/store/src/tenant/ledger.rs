@@ -1,0 +1,24 @@
+//! The ingest ledger: what became of every event that a key sent.
+
+use super::Tenant;
+use crate::error::StoreError;
+use crate::{args, row_type};
+
+row_type! {
+    /// One count of one key.
+    pub struct LedgerRow {
+        /// The key.
+        pub key_id: String,
+        /// `received`, `stored` or a reason of refusal.
+        pub outcome: String,
+        /// How many events.
+        pub event_count: i64,
+    }
+}
+
+impl Tenant {
+    /// All counts, by key.
+    pub async fn ledger(&self) -> Result<Vec<LedgerRow>, StoreError> {
+        self.fetch("select key_id, outcome, event_count from ingest_ledger where org_id = $1 order by key_id, outcome", args![]).await
+    }
+}

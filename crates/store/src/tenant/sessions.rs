@@ -1,0 +1,193 @@
+//! Sessions: lists and single ones. They are written only by applying batches.
+
+use agentlens_domain::page::Cursor;
+use agentlens_domain::sessions::{SessionStatus, idle_before};
+
+use super::Tenant;
+use crate::error::StoreError;
+use crate::statement::Builder;
+use crate::{args, row_type};
+
+row_type! {
+    /// A session. Instants are microseconds UTC, money nano-dollars.
+    pub struct SessionRow {
+        /// Its id.
+        pub session_id: String,
+        /// The workspace.
+        pub workspace_id: String,
+        /// The environment of its first event.
+        pub environment: String,
+        /// Its agent.
+        pub agent_id: String,
+        /// The agent's name as the session states it.
+        pub agent_name: Option<String>,
+        /// Its end user.
+        pub user_id: Option<String>,
+        /// Tags as a JSON array.
+        pub tags: String,
+        /// active, completed or error; idle is derived, see [`SessionRow::status_at`].
+        pub status: String,
+        /// Its earliest event.
+        pub started_us: i64,
+        /// Its latest event.
+        pub last_event_us: i64,
+        /// Its latest `session_ended`.
+        pub ended_us: Option<i64>,
+        /// Events.
+        pub event_count: i64,
+        /// Tool calls.
+        pub tool_call_count: i64,
+        /// Errors.
+        pub error_count: i64,
+        /// Model answers.
+        pub llm_call_count: i64,
+        /// Input tokens.
+        pub input_tokens: i64,
+        /// Output tokens.
+        pub output_tokens: i64,
+        /// Cost.
+        pub cost_nanos: i64,
+        /// The sequence number of its last event.
+        pub last_seq: i64,
+        /// The hash of its last event.
+        pub last_hash: [u8; 32],
+    }
+}
+
+impl SessionRow {
+    /// The status as it is shown: an open session without events for a while is idle.
+    pub fn status_at(&self, now_us: i64) -> SessionStatus {
+        match SessionStatus::parse(&self.status).unwrap_or(SessionStatus::Active) {
+            SessionStatus::Active if self.last_event_us < idle_before(now_us) => SessionStatus::Idle,
+            stored => stored,
+        }
+    }
+}
+
+/// Which sessions to list. Instants are microseconds UTC; `from` and `to` bound the start, both inclusive.
+#[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "each field is the condition that its name says")]
+pub struct SessionFilter {
+    pub workspace: String,
+    pub environment: Option<String>,
+    pub agent_id: Option<String>,
+    pub user_id: Option<String>,
+    /// Any of these; empty for all.
+    pub statuses: Vec<SessionStatus>,
+    /// At least one of these; empty for all.
+    pub tags: Vec<String>,
+    pub from_us: Option<i64>,
+    pub to_us: Option<i64>,
+    /// Oldest first instead of newest first.
+    pub ascending: bool,
+    pub now_us: i64,
+}
+
+/// A page of sessions.
+#[derive(Debug)]
+pub struct SessionPage {
+    /// The rows.
+    pub sessions: Vec<SessionRow>,
+    /// Where the next page begins; absent on the last one.
+    pub next: Option<Cursor>,
+}
+
+const COLUMNS_FROM: &str = "select session_id, workspace_id, environment, agent_id, agent_name, user_id, tags, status, started_us, last_event_us,
+   ended_us, event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash
+ from sessions where org_id = $1";
+
+impl Tenant {
+    /// One page of sessions by start.
+    pub async fn list_sessions(&self, filter: &SessionFilter, after: Option<&Cursor>, offset: u32, limit: u32) -> Result<SessionPage, StoreError> {
+        let mut statement = Builder::new(COLUMNS_FROM);
+        add_conditions(&mut statement, filter);
+        if let Some(cursor) = after {
+            if filter.ascending {
+                statement.with(" and (started_us, session_id) > ($", cursor.value).with(", $)", cursor.id.as_str());
+            } else {
+                statement.with(" and (started_us, session_id) < ($", cursor.value).with(", $)", cursor.id.as_str());
+            }
+        }
+        statement.text(if filter.ascending { " order by started_us, session_id" } else { " order by started_us desc, session_id desc" });
+        statement.with(" limit $", limit + 1).with(" offset $", offset);
+        let (sql, args) = statement.finish();
+        let mut sessions: Vec<SessionRow> = self.fetch(sql, args).await?;
+        let has_more = sessions.len() > limit as usize;
+        sessions.truncate(limit as usize);
+        let next = sessions.last().filter(|_| has_more).map(|last| Cursor { value: last.started_us, id: last.session_id.clone() });
+        Ok(SessionPage { sessions, next })
+    }
+
+    /// How many sessions match, counted up to `cap`.
+    pub async fn count_sessions(&self, filter: &SessionFilter, cap: i64) -> Result<i64, StoreError> {
+        let mut statement = Builder::new("select count(*) from (select 1 from sessions where org_id = $1");
+        add_conditions(&mut statement, filter);
+        statement.with(" limit $) as counted", cap);
+        let (sql, args) = statement.finish();
+        Ok(self.find(sql, args).await?.unwrap_or(0))
+    }
+
+    /// One session.
+    pub async fn find_session(&self, workspace: &str, session_id: &str) -> Result<Option<SessionRow>, StoreError> {
+        let mut statement = Builder::new(COLUMNS_FROM);
+        statement.with(" and workspace_id = $", workspace).with(" and session_id = $", session_id);
+        let (sql, args) = statement.finish();
+        self.find(sql, args).await
+    }
+
+    /// Session ids of a workspace that have an event in [from, to], by id, after `after`; for walks over all of them.
+    pub async fn session_ids(&self, workspace: Option<&str>, range: Option<(i64, i64)>, after: (&str, &str), limit: u32) -> Result<Vec<(String, String)>, StoreError> {
+        let mut statement = Builder::new("select workspace_id, session_id from sessions where org_id = $1");
+        statement.with_some(" and workspace_id = $", workspace);
+        if let Some((from_us, to_us)) = range {
+            statement.with(" and started_us <= $", to_us).with(" and last_event_us >= $", from_us);
+        }
+        statement.with(" and (workspace_id, session_id) > ($", after.0).with(", $)", after.1);
+        statement.with(" order by workspace_id, session_id limit $", limit);
+        let (sql, args) = statement.finish();
+        let rows: Vec<crate::statement::Row> = self.fetch(sql, args).await?;
+        rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+    }
+
+    /// The first and last instants of a workspace's sessions, and how many there are, up to a cap.
+    pub async fn session_bounds(&self, workspace: &str) -> Result<(Option<i64>, Option<i64>), StoreError> {
+        let rows: Vec<crate::statement::Row> = self
+            .fetch("select min(started_us), max(last_event_us) from sessions where org_id = $1 and workspace_id = $2", args![workspace])
+            .await?;
+        rows.first().map_or(Ok((None, None)), |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+}
+
+fn add_conditions(statement: &mut Builder, filter: &SessionFilter) {
+    statement
+        .with(" and workspace_id = $", filter.workspace.as_str())
+        .with_some(" and environment = $", filter.environment.as_deref())
+        .with_some(" and agent_id = $", filter.agent_id.as_deref())
+        .with_some(" and user_id = $", filter.user_id.as_deref())
+        .with_some(" and started_us >= $", filter.from_us)
+        .with_some(" and started_us <= $", filter.to_us);
+    if !filter.statuses.is_empty() {
+        let idle_us = idle_before(filter.now_us);
+        statement.text(" and (");
+        for (index, status) in filter.statuses.iter().enumerate() {
+            statement.text(if index == 0 { "" } else { " or " });
+            match status {
+                SessionStatus::Active => statement.with("(status = 'active' and last_event_us >= $)", idle_us),
+                SessionStatus::Idle => statement.with("(status = 'active' and last_event_us < $)", idle_us),
+                SessionStatus::Completed => statement.text("status = 'completed'"),
+                SessionStatus::Error => statement.text("status = 'error'"),
+            };
+        }
+        statement.text(")");
+    }
+    if !filter.tags.is_empty() {
+        statement.text(" and (");
+        for (index, tag) in filter.tags.iter().enumerate() {
+            statement.text(if index == 0 { "" } else { " or " });
+            // A tag is found in the JSON array by its quoted form, which no other tag contains.
+            let quoted = serde_json::to_string(tag).unwrap_or_default();
+            statement.with("replace(tags, $, '') <> tags", quoted);
+        }
+        statement.text(")");
+    }
+}
