@@ -40,9 +40,9 @@ pub(crate) struct StackArgs {
     /// An empty or missing folder for all data and logs; a temporary one by default.
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    /// Folder with `initdb` and `postgres`.
-    #[arg(long, value_name = "DIR", default_value = "/usr/lib/postgresql/15/bin")]
-    pub(crate) pg_bin: PathBuf,
+    /// Folder with `initdb` and `postgres`; by default they are found on the PATH.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pg_bin: Option<PathBuf>,
     #[arg(long, value_name = "FILE", default_value = "redis-server")]
     pub(crate) redis_server: PathBuf,
     #[arg(long, default_value = "everysec")]
@@ -133,7 +133,8 @@ impl Stack {
         if let Some(name) = &args.run_as {
             names = vec![name];
         }
-        let postgres = Postgres::create(&args.pg_bin, &self.dir, User::other_than_root(&names)?)?;
+        let bin = args.pg_bin.as_ref().map_or_else(|| Ok(PathBuf::new()), std::fs::canonicalize)?;
+        let postgres = Postgres::create(&bin, &self.dir, User::other_than_root(&names)?)?;
         let redis = Redis::create(&args.redis_server, &self.dir, args.appendfsync)?;
         for (name, value) in [
             ("AGENTLENS_DATABASE_URL", postgres.url("agentlens_app")),

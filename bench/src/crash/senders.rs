@@ -23,7 +23,9 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
 const LONGEST_RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// A batch that nobody takes for so long fails the run.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(120);
+/// Sessions that all senders write to at the same time, and for how long before others take their place.
 const SHARED_SESSIONS: u64 = 4;
+const SHARED_FOR_MS: u64 = 3000;
 
 /// What was acknowledged of one event.
 pub(crate) struct Acknowledged {
@@ -171,8 +173,8 @@ impl Sender {
         let mut events = Vec::with_capacity(size + 2);
         while events.len() < size {
             if self.rng.random_ratio(1, 6) {
-                let (number, hour) = (self.rng.random_range(0..SHARED_SESSIONS), now_ms() / 10_000);
-                self.tool_pair(&mut events, &format!("shared-{hour}-{number}"), "agent-shared");
+                let (number, turn) = (self.rng.random_range(0..SHARED_SESSIONS), now_ms() / SHARED_FOR_MS);
+                self.tool_pair(&mut events, &format!("shared-{turn}-{number}"), "agent-shared");
                 continue;
             }
             let Some(session) = self.session.take() else {
