@@ -1,1 +1,19 @@
-//! Placeholder while the house is built.
+//! HTTP: authentication, one folder per feature, jobs on a clock. The only room that knows HTTP.
+//!
+//! A handler is thin: extractor, one call, response. The extractor is the permission: [`auth::Scope`] authenticates, checks
+//! the key's scope and hands over the tenant's handle.
+
+pub mod api;
+pub mod auth;
+pub mod client;
+pub mod error;
+pub mod features;
+pub mod jobs;
+pub mod keys;
+pub mod metrics;
+pub mod query;
+pub mod router;
+pub mod state;
+
+pub use router::{openapi, router};
+pub use state::AppState;

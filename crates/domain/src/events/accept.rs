@@ -232,7 +232,8 @@ fn event_type(value: Option<Value<'_>>) -> Result<EventType, Refusal> {
 
 fn severity(value: Option<Value<'_>>) -> Result<Severity, Refusal> {
     let Some(text) = optional_text(value, "severity")? else { return Ok(Severity::Info) };
-    Severity::parse(&text).ok_or_else(|| {
+    // The published AutoGen handler says `warning`.
+    Severity::parse(if text == "warning" { "warn" } else { &text }).ok_or_else(|| {
         Refusal::new("severity", Reason::InvalidField, "severity must be one of debug, info, warn, error, critical")
     })
 }

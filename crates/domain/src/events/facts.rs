@@ -84,8 +84,10 @@ fn model_facts(event_type: EventType, payload: &Fields<'_>) -> Facts {
     let provider = payload.name("provider");
     let model = payload.name("model");
     let usage = match event_type {
+        // Some published handlers put the counts beside the answer instead of into `usage`.
+        EventType::LlmResponse if payload.get("usage").is_none() => payload.number("inputTokens").map(|_| payload.clone()),
         EventType::LlmResponse => payload.get("usage").map(|usage| Fields::of(usage.text())),
-        EventType::CostTracked => Some(Fields(payload.0.clone())),
+        EventType::CostTracked => Some(payload.clone()),
         _ => None,
     };
     let usage = usage.map(|fields| {
@@ -116,6 +118,7 @@ fn reported(usage: &Fields<'_>) -> Reported {
 }
 
 /// The top-level members of an object, read leniently.
+#[derive(Clone)]
 struct Fields<'a>(Vec<crate::json::Member<'a>>);
 
 impl<'a> Fields<'a> {

@@ -2,7 +2,8 @@
 //!
 //! Where published clients send something else than the tables say, the tables give way: a session's end without
 //! a reason (CrewAI, AutoGen), tool arguments as a string (OpenAI instrumentation), messages without content
-//! (assistant turns that only call tools), roles that came later (`developer`).
+//! (assistant turns that only call tools), roles that came later (`developer`), no messages at all (Gemini), model
+//! calls without a provider and answers with flat token counts (AutoGen, Semantic Kernel).
 
 use super::{EventType, Refusal};
 use crate::json::{Kind, Value};
@@ -35,7 +36,7 @@ enum Need {
     StringOrNull,
     /// One of these texts.
     OneOf(&'static [&'static str]),
-    /// At least one `{role, content}`.
+    /// An array of `{role, content}`.
     Messages,
     /// `{inputTokens, outputTokens, totalTokens}` and more.
     Usage,
@@ -131,7 +132,7 @@ fn model_rules(event_type: EventType) -> &'static [Rule] {
         ],
         EventType::LlmCall => &[
             Rule("callId", Need::Text, Yes),
-            Rule("provider", Need::Text, Yes),
+            Rule("provider", Need::Text, No),
             Rule("model", Need::Text, Yes),
             Rule("messages", Need::Messages, Yes),
             Rule("systemPrompt", Need::String, No),
@@ -140,14 +141,14 @@ fn model_rules(event_type: EventType) -> &'static [Rule] {
         ],
         EventType::LlmResponse => &[
             Rule("callId", Need::Text, Yes),
-            Rule("provider", Need::Text, Yes),
+            Rule("provider", Need::Text, No),
             Rule("model", Need::Text, Yes),
             Rule("completion", Need::StringOrNull, Yes),
             Rule("toolCalls", Need::Array, No),
-            Rule("finishReason", Need::Text, Yes),
-            Rule("usage", Need::Usage, Yes),
-            Rule("costUsd", Need::Number, Yes),
-            Rule("latencyMs", Need::Number, Yes),
+            Rule("finishReason", Need::Text, No),
+            Rule("usage", Need::Usage, No),
+            Rule("costUsd", Need::Number, No),
+            Rule("latencyMs", Need::Number, No),
         ],
         EventType::AlertTriggered => &[
             Rule("alertRuleId", Need::Text, Yes),
@@ -246,9 +247,6 @@ fn check_messages(value: Value<'_>) -> Result<(), Refusal> {
         Kind::Array => value.elements().unwrap_or_default(),
         _ => return refuse("payload.messages".to_owned(), "an array of messages"),
     };
-    if items.is_empty() {
-        return refuse("payload.messages".to_owned(), "an array of at least one message");
-    }
     for (index, item) in items.iter().enumerate() {
         if item.kind() != Kind::Object {
             return refuse(format!("payload.messages.{index}"), "an object with role and content");

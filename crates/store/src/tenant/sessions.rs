@@ -135,6 +135,19 @@ impl Tenant {
         self.find(sql, args).await
     }
 
+    /// The sessions that began in [from, to] and cost most.
+    pub async fn dearest_sessions(&self, workspace: &str, agent_id: Option<&str>, from_us: i64, to_us: i64, limit: u32) -> Result<Vec<SessionRow>, StoreError> {
+        let mut statement = Builder::new(COLUMNS_FROM);
+        statement
+            .with(" and workspace_id = $", workspace)
+            .with_some(" and agent_id = $", agent_id)
+            .with(" and started_us >= $", from_us)
+            .with(" and started_us <= $", to_us)
+            .with(" and cost_nanos > 0 order by cost_nanos desc, session_id limit $", limit);
+        let (sql, args) = statement.finish();
+        self.fetch(sql, args).await
+    }
+
     /// Session ids of a workspace that have an event in [from, to], by id, after `after`; for walks over all of them.
     pub async fn session_ids(&self, workspace: Option<&str>, range: Option<(i64, i64)>, after: (&str, &str), limit: u32) -> Result<Vec<(String, String)>, StoreError> {
         let mut statement = Builder::new("select workspace_id, session_id from sessions where org_id = $1");

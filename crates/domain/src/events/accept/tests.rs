@@ -53,7 +53,7 @@ fn refusals_name_field_and_reason() {
         (&event(r#""eventType":"custom","payload":{"type":"x","data":{"a":1,"a":2}}"#), "payload", Reason::UnstorableJson),
         (&event(r#""eventType":"custom","payload":{"type":"x","data":{"n":1e400}}"#), "payload", Reason::UnstorableJson),
         (&event(r#""eventType":"tool_call","payload":{"toolName":"","callId":"c","arguments":{}}"#), "payload.toolName", Reason::InvalidField),
-        (&event(r#""eventType":"llm_call","payload":{"callId":"c","provider":"p","model":"m","messages":[]}"#), "payload.messages", Reason::InvalidField),
+        (&event(r#""eventType":"llm_call","payload":{"callId":"c","provider":"p","model":"m","messages":{}}"#), "payload.messages", Reason::InvalidField),
         (&event(r#""eventType":"llm_call","payload":{"callId":"c","provider":"p","model":"m","messages":[{"content":"x"}]}"#), "payload.messages.0.role", Reason::InvalidField),
         (&event(r#""eventType":"embedding","payload":{"model":"m","inputCount":1.5}"#), "payload.inputCount", Reason::InvalidField),
         (&custom(r#","severity":"loud""#), "severity", Reason::InvalidField),
@@ -74,6 +74,9 @@ fn what_published_clients_send_is_accepted() {
         r#""eventType":"session_ended","payload":{}"#,
         r#""eventType":"tool_call","payload":{"toolName":"t","callId":"c","arguments":"{\"q\":1}"}"#,
         r#""eventType":"llm_call","payload":{"callId":"c","provider":"p","model":"m","messages":[{"role":"developer","content":null}]}"#,
+        r#""eventType":"llm_call","payload":{"callId":"c","model":"m","messages":[]}"#,
+        r#""eventType":"llm_response","payload":{"callId":"c","model":"m","completion":"x","inputTokens":1,"outputTokens":2,"durationMs":3}"#,
+        r#""eventType":"custom","severity":"warning","payload":{"type":"x","data":{}}"#,
         r#""eventType":"custom","payload":{"type":"x","data":{}},"id":"","timestamp":"""#,
     ] {
         accept_one(&event(fields)).unwrap_or_else(|refusal| panic!("{fields}: {}", refusal.message));

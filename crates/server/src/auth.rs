@@ -1,0 +1,91 @@
+//! The extractor that is the permission. A handler that takes `Scope<EventsRead>` can only run for a credential that
+//! may read events, and gets the tenant's handle from it; there is no other way to a tenant in this room.
+
+use std::marker::PhantomData;
+
+use axum::extract::FromRequestParts;
+use axum::http::header;
+use axum::http::request::Parts;
+
+use agentlens_domain::keys::KeyScope;
+use agentlens_store::Tenant;
+
+use crate::error::ApiError;
+use crate::keys::{KeyError, Principal};
+use crate::state::{AppState, now_us};
+
+/// A permission as a type.
+pub trait Permission: Send + Sync + 'static {
+    /// The scope that a key needs.
+    const SCOPE: KeyScope;
+}
+
+macro_rules! permissions {
+    ($($(#[$doc:meta])* $name:ident),+) => {
+        $($(#[$doc])* #[derive(Debug, Clone, Copy)] pub struct $name;
+        impl Permission for $name { const SCOPE: KeyScope = KeyScope::$name; })+
+    };
+}
+permissions!(
+    /// Sending events.
+    EventsWrite,
+    /// Reading events, sessions, agents and analytics.
+    EventsRead,
+    /// Verifying chains and reading audit data.
+    AuditRead,
+    /// Making, listing and revoking keys.
+    KeysManage
+);
+
+/// An authenticated request that has the permission `P`, with the handle of its org.
+pub struct Scope<P> {
+    /// The org's data.
+    pub tenant: Tenant,
+    /// Who asks.
+    pub principal: Principal,
+    permission: PhantomData<P>,
+}
+
+impl<P> Scope<P> {
+    /// The workspace of the credential.
+    pub fn workspace(&self) -> &str {
+        self.principal.workspace_id.as_str()
+    }
+}
+
+impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let key = bearer(parts).ok_or_else(|| ApiError::unauthorized("missing_credential", "Authentication required"))?;
+        let principal = state.keys.authenticate(&key, now_us()).await.map_err(|error| match error {
+            KeyError::Invalid => ApiError::unauthorized("invalid_key", "Invalid or revoked API key"),
+            KeyError::Expired => ApiError::unauthorized("expired_key", "API key expired"),
+            KeyError::Store(error) => error.into(),
+        })?;
+        parts.extensions.insert(principal.clone());
+        if !P::SCOPE.is_granted_by(&principal.scopes) {
+            return Err(ApiError::forbidden(P::SCOPE.as_str()));
+        }
+        let tenant = state.store.tenant(&principal.org).await?;
+        Ok(Self { tenant, principal, permission: PhantomData })
+    }
+}
+
+/// The key of a request: `Authorization: Bearer`, `X-API-Key`, or (for streams, which browsers open without headers)
+/// the parameter `token`.
+fn bearer(parts: &Parts) -> Option<String> {
+    if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
+        let text = value.to_str().ok()?;
+        let (scheme, key) = text.split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("bearer").then(|| key.trim().to_owned());
+    }
+    if let Some(value) = parts.headers.get("x-api-key") {
+        return value.to_str().ok().map(str::to_owned);
+    }
+    if parts.uri.path() != "/api/stream" {
+        return None;
+    }
+    let query = parts.uri.query()?;
+    query.split('&').find_map(|pair| pair.strip_prefix("token=")).map(str::to_owned)
+}

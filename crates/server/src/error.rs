@@ -1,0 +1,216 @@
+//! Errors as clients see them: one body everywhere, a stable code, and never internal text.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use agentlens_ingest::{IngestError, QueueError};
+use agentlens_store::StoreError;
+
+/// A refusal of a request.
+#[derive(Debug, Clone)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    details: Vec<ErrorDetail>,
+    hint: Option<&'static str>,
+    retry_after_s: Option<u32>,
+}
+
+/// One fault of a request.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ErrorDetail {
+    /// Where: `events.0.payload.toolName`, or the name of a parameter.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// The error body of every endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorBody {
+    /// One sentence for a person.
+    pub error: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// A stable name for programs.
+    pub code: &'static str,
+    /// Single faults, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<ErrorDetail>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<&'static str>,
+    /// The id under which the server's log has this request; also in the `X-Request-Id` header.
+    pub request_id: String,
+}
+
+tokio::task_local! {
+    /// The id of the request that is being answered.
+    pub(crate) static REQUEST_ID: String;
+}
+
+/// The id of the request that is being answered.
+pub(crate) fn request_id() -> String {
+    REQUEST_ID.try_with(Clone::clone).unwrap_or_default()
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), details: Vec::new(), hint: None, retry_after_s: None }
+    }
+
+    /// 400: the request can't be understood or breaks a rule.
+    pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// 400: one parameter is wrong.
+    pub fn invalid_parameter(name: &str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        let detail = ErrorDetail { path: name.to_owned(), message: message.clone() };
+        Self::new(StatusCode::BAD_REQUEST, "invalid_parameter", format!("{name}: {message}")).with_details(vec![detail])
+    }
+
+    /// 401: no credential, or one that is not valid.
+    pub fn unauthorized(code: &'static str, message: &'static str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, code, message)
+    }
+
+    /// 403: the credential does not allow it.
+    pub fn forbidden(required: &'static str) -> Self {
+        let detail = ErrorDetail { path: "scope".to_owned(), message: format!("this needs the scope {required}") };
+        Self::new(StatusCode::FORBIDDEN, "insufficient_scope", "Insufficient permissions").with_details(vec![detail])
+    }
+
+    /// 404: not there, or another org's.
+    pub fn not_found(what: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", format!("{what} not found"))
+    }
+
+    /// 413: larger than a limit.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+
+    /// 501: the feature is planned and not built.
+    pub fn not_built(feature: &'static str) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", format!("the feature `{feature}` is not built yet"))
+    }
+
+    /// 503: something behind the server is away; coming back helps.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
+        error.retry_after_s = Some(2);
+        error
+    }
+
+    /// 504: it took too long.
+    pub fn timed_out(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "timed_out", message)
+    }
+
+    /// 500: our fault; the log has more.
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal server error")
+    }
+
+    /// Adds single faults.
+    pub fn with_details(mut self, details: Vec<ErrorDetail>) -> Self {
+        self.details = details;
+        self
+    }
+
+    /// Adds what to do about it.
+    pub fn with_hint(mut self, hint: &'static str) -> Self {
+        self.hint = Some(hint);
+        self
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = ErrorBody {
+            error: self.message,
+            status: self.status.as_u16(),
+            code: self.code,
+            details: self.details,
+            hint: self.hint,
+            request_id: request_id(),
+        };
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound => Self::not_found("resource"),
+            StoreError::Exists(what) => Self::new(StatusCode::CONFLICT, "exists", format!("this {what} exists already")),
+            StoreError::LimitReached(message) => Self::new(StatusCode::FORBIDDEN, "limit_reached", message),
+            StoreError::Unavailable(_) => {
+                tracing::warn!(request.id = request_id(), error = %error, "the store is unavailable");
+                Self::unavailable("The store is unavailable, try again")
+            }
+            StoreError::Refused(_) | StoreError::Corrupt(_) | StoreError::Misconfigured(_) => {
+                tracing::error!(request.id = request_id(), error = %error, "a request failed in the store");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<QueueError> for ApiError {
+    fn from(error: QueueError) -> Self {
+        match error {
+            QueueError::Full { retry_after_s } => {
+                let mut refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", "Too many events are waiting, try again");
+                refusal.retry_after_s = Some(retry_after_s);
+                refusal
+            }
+            QueueError::Unavailable(_) => {
+                tracing::warn!(request.id = request_id(), error = %error, "the ingest queue is unavailable");
+                Self::unavailable("The ingest queue is unavailable, try again")
+            }
+            QueueError::Refused(_) => {
+                tracing::error!(request.id = request_id(), error = %error, "a batch was refused");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<IngestError> for ApiError {
+    fn from(error: IngestError) -> Self {
+        use agentlens_domain::limits::{MAX_BATCH_EVENTS, MAX_IDEMPOTENCY_KEY_BYTES};
+        match error {
+            IngestError::InvalidBody(message) => Self::bad_request("invalid_json", format!("Invalid JSON body: {message}"))
+                .with_hint("send {\"events\": [...]}, an array of events, or one event"),
+            IngestError::EmptyBatch => Self::bad_request("empty_batch", "The batch holds no event; it must hold 1 or more"),
+            IngestError::TooManyEvents(count) => {
+                Self::too_large(format!("The batch holds {count} events; the limit is {MAX_BATCH_EVENTS} a request")).with_hint("send several smaller batches")
+            }
+            IngestError::InvalidIdempotencyKey => {
+                Self::bad_request("invalid_idempotency_key", format!("Idempotency-Key is longer than {MAX_IDEMPOTENCY_KEY_BYTES} bytes"))
+            }
+            IngestError::Strict(_) => Self::bad_request("validation_failed", "Validation failed"),
+            IngestError::Queue(error) => error.into(),
+            IngestError::Store(error) => error.into(),
+        }
+    }
+}

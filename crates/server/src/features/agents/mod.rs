@@ -1,0 +1,127 @@
+//! Agents.
+
+use axum::Json;
+use axum::extract::Path;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use agentlens_domain::cost::nanos_to_usd;
+use agentlens_domain::page::Cursor;
+use agentlens_domain::time::format_rfc3339;
+use agentlens_store::AgentRow;
+
+use crate::auth::{EventsRead, Scope};
+use crate::error::{ApiError, ErrorBody};
+use crate::query::{self, Params};
+use crate::state::AppState;
+
+/// The routes of this feature.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list_agents)).routes(routes!(get_agent))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+struct AgentsQuery {
+    /// Rows of the page: 50, at most 1000.
+    limit: Option<String>,
+    /// `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct AgentsPage {
+    /// The agents, the last seen first.
+    agents: Vec<AgentView>,
+    /// How many there are.
+    total: i64,
+    /// Whether there are more.
+    has_more: bool,
+    /// Where the next page begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+/// An agent.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct AgentView {
+    /// Its id.
+    id: String,
+    /// Its name: what its sessions state, else its id.
+    name: String,
+    /// What people wrote about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
+    /// Its earliest event.
+    first_seen_at: String,
+    /// Its latest event.
+    last_seen_at: String,
+    /// Sessions that it began.
+    session_count: i64,
+    /// Events.
+    event_count: i64,
+    /// Errors.
+    error_count: i64,
+    /// Cost in dollars.
+    total_cost_usd: f64,
+    /// The org.
+    tenant_id: String,
+    /// The model it is to use instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_override: Option<String>,
+    /// When it was paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused_at: Option<String>,
+    /// Why it was paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pause_reason: Option<String>,
+}
+
+impl AgentView {
+    fn of(row: AgentRow, org: &str) -> Self {
+        Self {
+            id: row.agent_id,
+            name: row.name,
+            description: row.description,
+            first_seen_at: format_rfc3339(row.first_seen_us),
+            last_seen_at: format_rfc3339(row.last_seen_us),
+            session_count: row.session_count,
+            event_count: row.event_count,
+            error_count: row.error_count,
+            total_cost_usd: nanos_to_usd(row.cost_nanos),
+            tenant_id: org.to_owned(),
+            model_override: row.model_override,
+            paused_at: row.paused_us.map(format_rfc3339),
+            pause_reason: row.pause_reason,
+        }
+    }
+}
+
+/// List agents, the last seen first.
+#[utoipa::path(get, path = "/api/agents", tag = "agents", params(AgentsQuery),
+    responses((status = 200, body = AgentsPage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn list_agents(scope: Scope<EventsRead>, Params(params): Params<AgentsQuery>) -> Result<Json<AgentsPage>, ApiError> {
+    let limit = query::limit(params.limit.as_ref())?;
+    let cursor = query::cursor(params.cursor.as_ref())?;
+    let after = cursor.as_ref().map(|cursor| (cursor.value, cursor.id.as_str()));
+    let (mut rows, total) = tokio::try_join!(
+        scope.tenant.list_agents(scope.workspace(), after, limit + 1),
+        scope.tenant.count_agents(scope.workspace())
+    )?;
+    let has_more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next_cursor = rows.last().filter(|_| has_more).map(|last| Cursor { value: last.last_seen_us, id: last.agent_id.clone() }.encode());
+    let org = scope.tenant.org().as_str();
+    Ok(Json(AgentsPage { total, has_more, next_cursor, agents: rows.into_iter().map(|row| AgentView::of(row, org)).collect() }))
+}
+
+/// Get one agent.
+#[utoipa::path(get, path = "/api/agents/{id}", tag = "agents", params(("id" = String, Path, description = "The agent's id")),
+    responses((status = 200, body = AgentView), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn get_agent(scope: Scope<EventsRead>, Path(id): Path<String>) -> Result<Json<AgentView>, ApiError> {
+    let row = scope.tenant.find_agent(scope.workspace(), &id).await?.ok_or_else(|| ApiError::not_found("Agent"))?;
+    Ok(Json(AgentView::of(row, scope.tenant.org().as_str())))
+}

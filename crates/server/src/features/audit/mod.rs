@@ -1,0 +1,132 @@
+//! Verifying chains from the stored bytes, with a signed report.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use agentlens_domain::time::{DAY_US, format_rfc3339};
+use agentlens_store::{BrokenChain, ChainReport};
+
+use crate::api::{READ_TIMEOUT, hex};
+use crate::auth::{AuditRead, Scope};
+use crate::error::{ApiError, ErrorBody};
+use crate::query::{self, Params};
+use crate::state::{AppState, now_us};
+
+/// The longest range of one verification.
+const MAX_RANGE_US: i64 = 366 * DAY_US;
+
+/// The routes of this feature.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(verify))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(rename_all = "camelCase")]
+struct VerifyQuery {
+    /// Verify one session.
+    session_id: Option<String>,
+    /// Verify all sessions with an event from here on ...
+    from: Option<String>,
+    /// ... up to here; at most a year.
+    to: Option<String>,
+}
+
+/// What was verified.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct VerifyReport {
+    /// Whether every chain holds.
+    verified: bool,
+    verified_at: String,
+    range: Option<VerifiedRange>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<String>,
+    sessions_verified: i64,
+    total_events: i64,
+    first_hash: Option<String>,
+    last_hash: Option<String>,
+    /// Sessions whose chain does not hold, each with its first broken event.
+    broken_chains: Vec<BrokenView>,
+    /// HMAC-SHA-256 under the server's secret over this report without `signature`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct VerifiedRange {
+    from: String,
+    to: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct BrokenView {
+    session_id: String,
+    failed_at_index: i64,
+    failed_event_id: String,
+    reason: String,
+}
+
+impl From<BrokenChain> for BrokenView {
+    fn from(broken: BrokenChain) -> Self {
+        Self {
+            session_id: broken.session_id,
+            failed_at_index: broken.failed_at_index,
+            failed_event_id: broken.failed_event_id,
+            reason: broken.reason,
+        }
+    }
+}
+
+/// Verify the chain of one session, or of all sessions in a range, from the stored bytes.
+#[utoipa::path(get, path = "/api/audit/verify", tag = "audit", params(VerifyQuery),
+    responses((status = 200, body = VerifyReport), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 504, body = ErrorBody)))]
+async fn verify(scope: Scope<AuditRead>, State(state): State<AppState>, Params(params): Params<VerifyQuery>) -> Result<Json<VerifyReport>, ApiError> {
+    let session_id = query::text(params.session_id.as_ref());
+    let range = match (query::instant("from", params.from.as_ref())?, query::instant("to", params.to.as_ref())?) {
+        (Some(from_us), Some(to_us)) if from_us > to_us => return Err(ApiError::invalid_parameter("from", "must not be after `to`")),
+        (Some(from_us), Some(to_us)) if to_us - from_us > MAX_RANGE_US => return Err(ApiError::invalid_parameter("to", "must be at most one year after `from`")),
+        (Some(from_us), Some(to_us)) => Some((from_us, to_us)),
+        (None, None) if session_id.is_some() => None,
+        _ => return Err(ApiError::bad_request("missing_parameter", "Either sessionId or both from and to are required")),
+    };
+    let verifying = async {
+        match &session_id {
+            Some(id) => {
+                let session = scope.tenant.find_session(scope.workspace(), id).await?.ok_or_else(|| ApiError::not_found("Session"))?;
+                let chain = scope.tenant.verify_session(&session).await?;
+                Ok(ChainReport {
+                    sessions_verified: 1,
+                    total_events: chain.event_count,
+                    first_hash: chain.first_hash,
+                    last_hash: chain.last_hash,
+                    broken: chain.broken.into_iter().collect(),
+                })
+            }
+            None => Ok::<_, ApiError>(scope.tenant.verify_all(Some(scope.workspace()), range).await?),
+        }
+    };
+    let report = tokio::time::timeout(READ_TIMEOUT, verifying)
+        .await
+        .map_err(|_| ApiError::timed_out("verifying took too long; choose a shorter range, or run `agentlens verify`"))??;
+    let mut view = VerifyReport {
+        verified: report.broken.is_empty(),
+        verified_at: format_rfc3339(now_us()),
+        range: range.map(|(from_us, to_us)| VerifiedRange { from: format_rfc3339(from_us), to: format_rfc3339(to_us) }),
+        session_id,
+        sessions_verified: report.sessions_verified,
+        total_events: report.total_events,
+        first_hash: report.first_hash.map(|hash| hex(&hash)),
+        last_hash: report.last_hash.map(|hash| hex(&hash)),
+        broken_chains: report.broken.into_iter().map(BrokenView::from).collect(),
+        signature: None,
+    };
+    let text = serde_json::to_string(&view).map_err(|_| ApiError::internal())?;
+    view.signature = Some(format!("hmac-sha256:{}", hex(&state.keys.secret().digest(&text))));
+    Ok(Json(view))
+}

@@ -1,0 +1,79 @@
+//! Whether the server lives, what it is, and what it can do. None of this needs a key.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// What the published clients may find here; the list grows with the product.
+const FEATURES: [&str; 4] = ["sessions", "agents", "analytics", "stats"];
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The routes of this feature.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(get_health))
+        .routes(routes!(get_server_info))
+        .routes(routes!(get_version))
+        .route("/healthz", axum::routing::get(|| async { "ok" }))
+        .route("/readyz", axum::routing::get(ready))
+}
+
+/// The server lives.
+#[derive(Debug, Serialize, ToSchema)]
+struct Health {
+    /// Always `ok`.
+    status: &'static str,
+    /// The program's version.
+    version: &'static str,
+}
+
+/// Whether the server lives.
+#[utoipa::path(get, path = "/api/health", tag = "server", responses((status = 200, body = Health)), security(()))]
+async fn get_health() -> Json<Health> {
+    Json(Health { status: "ok", version: VERSION })
+}
+
+/// What the server can do.
+#[derive(Debug, Serialize, ToSchema)]
+struct ServerInfo {
+    version: &'static str,
+    /// Features that are built; the MCP server offers its tools by this list.
+    features: [&'static str; 4],
+}
+
+/// What the server can do.
+#[utoipa::path(get, path = "/api/server-info", tag = "server", responses((status = 200, body = ServerInfo)), security(()))]
+async fn get_server_info() -> Json<ServerInfo> {
+    Json(ServerInfo { version: VERSION, features: FEATURES })
+}
+
+/// The version.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    version: &'static str,
+    /// The version of this API.
+    api_version: &'static str,
+}
+
+/// The version.
+#[utoipa::path(get, path = "/api/version", tag = "server", responses((status = 200, body = Version)), security(()))]
+async fn get_version() -> Json<Version> {
+    Json(Version { version: VERSION, api_version: "v1" })
+}
+
+/// Ready means: the store answers and the server is not stopping.
+async fn ready(State(state): State<AppState>) -> Result<(StatusCode, &'static str), ApiError> {
+    if state.shutdown.is_cancelled() {
+        return Err(ApiError::unavailable("the server is stopping"));
+    }
+    state.store.control().ping().await?;
+    Ok((StatusCode::OK, "ready"))
+}

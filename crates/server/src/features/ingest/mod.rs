@@ -1,0 +1,232 @@
+//! Sending events, and the ledger of what became of them.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use agentlens_domain::limits::MAX_BODY_BYTES;
+use agentlens_ingest::body::{BodyError, decompress, is_compressed};
+use agentlens_ingest::{EventResult, IngestError, IngestReport, IngestRequest, Sender};
+
+use crate::api::hex;
+use crate::auth::{EventsRead, EventsWrite, Scope};
+use crate::error::{ApiError, ErrorBody, ErrorDetail, request_id};
+use crate::query::Params;
+use crate::state::{AppState, now_us};
+
+/// The routes of this feature.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(send_events))
+        .routes(routes!(get_ledger))
+        .route("/v1/events", axum::routing::post(send_events))
+        .route("/api/obs/ingest/events", axum::routing::post(send_events))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+struct IngestQuery {
+    /// `true`: all or nothing. One refused event refuses the whole batch, and nothing is stored.
+    strict: Option<String>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+struct IngestAnswer {
+    /// Events that are durable.
+    accepted: usize,
+    /// The same number, under the name that published clients read.
+    ingested: usize,
+    /// Events that were refused.
+    rejected: usize,
+    /// The id of this request in the server's log.
+    request_id: String,
+    /// The accepted events in the order of the request.
+    events: Vec<AcceptedEvent>,
+    /// The refused ones.
+    errors: Vec<RefusedEvent>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct AcceptedEvent {
+    /// The event's id: the client's, or the server's.
+    id: String,
+    /// Its hash in the chain, when it is stored already (embedded store).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<String>,
+    /// The same event had come before; it is stored once.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct RefusedEvent {
+    /// Its place in the request, from 0.
+    index: usize,
+    /// The field, as a path from the event.
+    field: String,
+    /// Why, for a person.
+    error: String,
+    /// Why, for a program.
+    reason: &'static str,
+}
+
+/// Send events: one, an array, or `{"events": [...]}`.
+///
+/// Each event is accepted or refused by itself. The answer comes when all accepted ones are durable. The body may be
+/// compressed with gzip or zstd. A repeat with the same event ids, or with the same `Idempotency-Key` for events without
+/// ids, is stored once.
+#[utoipa::path(
+    post,
+    path = "/api/events",
+    tag = "ingest",
+    params(IngestQuery, ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat of this request harmless")),
+    request_body(content = Object, description = "`{\"events\": [{sessionId, agentId, eventType, payload, id?, severity?, metadata?, timestamp?}]}`"),
+    responses(
+        (status = 202, description = "Durable", body = IngestAnswer),
+        (status = 400, description = "No event was good, or the body is not JSON", body = ErrorBody),
+        (status = 401, description = "No valid key", body = ErrorBody),
+        (status = 403, description = "The key may not send events", body = ErrorBody),
+        (status = 413, description = "The body or the batch is too large", body = ErrorBody),
+        (status = 429, description = "Too much is waiting; see Retry-After", body = ErrorBody),
+        (status = 503, description = "The store or queue is away; see Retry-After", body = ErrorBody),
+    )
+)]
+async fn send_events(scope: Scope<EventsWrite>, State(state): State<AppState>, Params(query): Params<IngestQuery>, request: Request) -> Result<Response, ApiError> {
+    let strict = crate::query::choice("strict", query.strict.as_ref(), &[("true", true), ("1", true), ("false", false), ("0", false)])?.unwrap_or(false);
+    let (parts, body) = request.into_parts();
+    let body = read_body(&parts.headers, body).await?;
+    let idempotency_key = match parts.headers.get("idempotency-key") {
+        None => None,
+        Some(value) => Some(
+            value
+                .to_str()
+                .map_err(|_| ApiError::bad_request("invalid_idempotency_key", "Idempotency-Key must be printable ASCII"))?
+                .to_owned(),
+        ),
+    };
+    let sender = Sender {
+        key_id: scope.principal.key_id.clone(),
+        workspace_id: scope.principal.workspace_id.clone(),
+        environment: scope.principal.environment.clone(),
+    };
+    let request = IngestRequest { sender, body, idempotency_key, strict, now_us: now_us() };
+    let (report, is_strict_refusal) = match state.gateway.ingest(&scope.tenant, request).await {
+        Ok(report) => (report, false),
+        Err(IngestError::Strict(report)) => (report, true),
+        Err(error) => return Err(error.into()),
+    };
+    let answer = answer(report);
+    state.metrics.count_ingest(scope.principal.org.as_str(), answer.accepted, answer.rejected);
+    if answer.accepted == 0 || is_strict_refusal {
+        return Err(validation_failed(answer));
+    }
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+}
+
+/// Nothing was stored: the published 400, with every fault.
+fn validation_failed(answer: IngestAnswer) -> ApiError {
+    let details = answer
+        .errors
+        .into_iter()
+        .map(|refused| ErrorDetail { path: format!("events.{}.{}", refused.index, refused.field), message: refused.error })
+        .collect();
+    ApiError::bad_request("validation_failed", "Validation failed").with_details(details)
+}
+
+fn answer(report: IngestReport) -> IngestAnswer {
+    let mut events = Vec::with_capacity(report.results.len());
+    let mut errors = Vec::new();
+    for (index, result) in report.results.into_iter().enumerate() {
+        match result {
+            EventResult::Accepted { id, hash, is_duplicate } => events.push(AcceptedEvent { id, hash: hash.map(|hash| hex(&hash)), duplicate: is_duplicate }),
+            EventResult::Refused(refusal) => {
+                errors.push(RefusedEvent { index, field: refusal.field, error: refusal.message, reason: refusal.reason.as_str() });
+            }
+        }
+    }
+    IngestAnswer { accepted: events.len(), ingested: events.len(), rejected: errors.len(), request_id: request_id(), events, errors }
+}
+
+/// The plain bytes of a request, bounded before and after decompression.
+async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+    let too_large = || ApiError::too_large(format!("The request body is larger than {MAX_BODY_BYTES} bytes")).with_hint("send several smaller batches, or compress them");
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|value| value.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > MAX_BODY_BYTES) {
+        return Err(too_large());
+    }
+    let body = axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
+        let is_limit = std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("length limit"));
+        if is_limit { too_large() } else { ApiError::bad_request("incomplete_body", "The request body broke off") }
+    })?;
+    let encoding = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let plain = if is_compressed(encoding.as_deref()) {
+        let task = tokio::task::spawn_blocking(move || decompress(body, encoding.as_deref()));
+        task.await.map_err(|_| ApiError::internal())?
+    } else {
+        decompress(body, encoding.as_deref())
+    };
+    plain.map_err(|error| match error {
+        BodyError::TooLarge => ApiError::too_large(error.to_string()),
+        BodyError::UnknownEncoding | BodyError::Broken(_) => ApiError::bad_request("invalid_encoding", error.to_string()),
+    })
+}
+
+/// The ledger: for each key `received = stored + refused (summed) + waiting`.
+#[derive(Debug, Serialize, ToSchema)]
+struct Ledger {
+    /// By key.
+    keys: Vec<KeyLedger>,
+}
+
+#[derive(Debug, Default, Serialize, ToSchema)]
+struct KeyLedger {
+    /// The key's id.
+    key_id: String,
+    /// Events that came in requests which were taken.
+    received: i64,
+    /// Events that are stored.
+    stored: i64,
+    /// Events that are not, by reason. `duplicate` are repeats of stored ones.
+    refused: BTreeMap<String, i64>,
+    /// Events that are durable in the queue and not applied yet.
+    waiting: i64,
+}
+
+/// What became of every event that the org's keys sent.
+#[utoipa::path(get, path = "/v1/ingest/ledger", tag = "ingest", responses((status = 200, body = Ledger), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn get_ledger(scope: Scope<EventsRead>, State(state): State<AppState>) -> Result<Json<Ledger>, ApiError> {
+    // What waits is read first: a batch that is applied in between is then in neither figure twice.
+    let waiting = state.gateway.queue().waiting(&scope.tenant).await?;
+    let rows = scope.tenant.ledger().await?;
+    let mut keys: BTreeMap<String, KeyLedger> = BTreeMap::new();
+    for row in rows {
+        let key = keys.entry(row.key_id).or_default();
+        match row.outcome.as_str() {
+            "received" => {}
+            "stored" => key.stored = row.event_count,
+            _ => {
+                key.refused.insert(row.outcome, row.event_count);
+            }
+        }
+    }
+    for (key_id, count) in waiting.into_iter().filter(|(_, count)| *count > 0) {
+        keys.entry(key_id).or_default().waiting = count;
+    }
+    let keys = keys
+        .into_iter()
+        .map(|(key_id, key)| {
+            let received = key.stored + key.refused.values().sum::<i64>() + key.waiting;
+            KeyLedger { key_id, received, ..key }
+        })
+        .collect();
+    Ok(Json(Ledger { keys }))
+}

@@ -1,0 +1,13 @@
+//! One folder per feature. Features do not import each other; they meet in domain or store.
+
+pub mod agents;
+pub mod analytics;
+pub mod audit;
+pub mod docs;
+pub mod events;
+pub mod health;
+pub mod ingest;
+pub mod sessions;
+pub mod stats;
+pub mod stream;
+pub mod unbuilt;

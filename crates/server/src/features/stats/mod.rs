@@ -1,0 +1,111 @@
+//! Totals of a workspace, and today beside yesterday.
+
+use axum::Json;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use agentlens_domain::rollups::{Dimension, Measures, Tier};
+use agentlens_domain::time::{DAY_US, day_start, format_rfc3339};
+use agentlens_store::CellQuery;
+
+use crate::api::ratio;
+use crate::auth::{EventsRead, Scope};
+use crate::error::{ApiError, ErrorBody};
+use crate::state::{AppState, now_us};
+
+/// The routes of this feature.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(get_stats)).routes(routes!(get_overview))
+}
+
+/// Totals of a workspace.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Stats {
+    total_events: i64,
+    total_sessions: i64,
+    total_agents: i64,
+    /// The start of the earliest session.
+    oldest_event: Option<String>,
+    /// The end of the latest session.
+    newest_event: Option<String>,
+    /// Bytes of the org's database file; 0 where orgs share a database.
+    storage_size_bytes: i64,
+}
+
+/// Totals of the workspace.
+#[utoipa::path(get, path = "/api/stats", tag = "stats", responses((status = 200, body = Stats), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn get_stats(scope: Scope<EventsRead>) -> Result<Json<Stats>, ApiError> {
+    let workspace = scope.workspace();
+    let (days, stats, total_agents, (oldest, newest)) = tokio::try_join!(
+        days(&scope, i64::MIN / 2, i64::MAX / 2),
+        async { Ok(scope.tenant.stats(workspace).await?) },
+        async { Ok(scope.tenant.count_agents(workspace).await?) },
+        async { Ok(scope.tenant.session_bounds(workspace).await?) }
+    )?;
+    Ok(Json(Stats {
+        total_events: days.event_count,
+        total_sessions: stats.session_count,
+        total_agents,
+        oldest_event: oldest.map(format_rfc3339),
+        newest_event: newest.map(format_rfc3339),
+        storage_size_bytes: stats.storage_bytes.unwrap_or(0),
+    }))
+}
+
+/// Today (UTC) beside yesterday.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Overview {
+    events_today_count: i64,
+    events_yesterday_count: i64,
+    errors_today_count: i64,
+    errors_yesterday_count: i64,
+    sessions_today_count: i64,
+    sessions_yesterday_count: i64,
+    total_agents: i64,
+    /// Errors per event, today.
+    error_rate: f64,
+}
+
+/// Today beside yesterday.
+#[utoipa::path(get, path = "/api/stats/overview", tag = "stats", responses((status = 200, body = Overview), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn get_overview(scope: Scope<EventsRead>) -> Result<Json<Overview>, ApiError> {
+    let today_us = day_start(now_us());
+    let (today, yesterday, total_agents) = tokio::try_join!(
+        days(&scope, today_us, today_us + DAY_US),
+        days(&scope, today_us - DAY_US, today_us),
+        async { Ok(scope.tenant.count_agents(scope.workspace()).await?) }
+    )?;
+    Ok(Json(Overview {
+        events_today_count: today.event_count,
+        events_yesterday_count: yesterday.event_count,
+        errors_today_count: today.error_count,
+        errors_yesterday_count: yesterday.error_count,
+        sessions_today_count: today.session_count,
+        sessions_yesterday_count: yesterday.session_count,
+        total_agents,
+        error_rate: ratio(today.error_count, today.event_count),
+    }))
+}
+
+async fn days(scope: &Scope<EventsRead>, from_us: i64, to_us: i64) -> Result<Measures, ApiError> {
+    let query = CellQuery {
+        tier: Tier::Day,
+        dimension: Dimension::Total,
+        workspace: scope.workspace().to_owned(),
+        environment: None,
+        agent_id: None,
+        provider: None,
+        name: None,
+        from_us,
+        to_us,
+    };
+    let mut total = Measures::default();
+    for cell in scope.tenant.cells(&query).await? {
+        total.merge(&cell.measures);
+    }
+    Ok(total)
+}

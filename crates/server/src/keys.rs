@@ -1,0 +1,160 @@
+//! Keys that were looked up, kept for speed and dropped within half a second of any change.
+//!
+//! A counter in the control tables moves with every change of a key, whoever makes it. Every node reads it twice a
+//! second. When it can't be read, nothing cached is trusted for longer than a second.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use tokio_util::sync::CancellationToken;
+
+use agentlens_domain::ids::{KeyId, OrgId, WorkspaceId};
+use agentlens_domain::keys::{ApiKey, KeyScope, ServerSecret};
+use agentlens_store::{Control, KeyRow, StoreError};
+
+/// How often the counter is read.
+const CHECK_EVERY: Duration = Duration::from_millis(400);
+/// How long a cached key is used after the last good reading of the counter.
+const TRUST_FOR: Duration = Duration::from_secs(1);
+/// How often the times of last use are written.
+const TOUCH_EVERY: Duration = Duration::from_secs(30);
+/// Keys kept at most.
+const MAX_CACHED_KEYS: usize = 100_000;
+
+/// What a valid key stands for.
+#[derive(Debug, Clone)]
+pub struct Principal {
+    /// The org.
+    pub org: OrgId,
+    /// The key.
+    pub key_id: KeyId,
+    /// Its workspace.
+    pub workspace_id: WorkspaceId,
+    /// Its environment.
+    pub environment: String,
+    /// What it may do.
+    pub scopes: Vec<KeyScope>,
+    /// When it stops working, microseconds UTC.
+    pub expires_us: Option<i64>,
+}
+
+/// Why a key is not taken.
+#[derive(Debug)]
+pub enum KeyError {
+    /// Malformed, unknown or revoked.
+    Invalid,
+    /// Past its day.
+    Expired,
+    /// It can't be looked up now.
+    Store(StoreError),
+}
+
+/// The cache of one node.
+pub struct KeyCache {
+    control: Control,
+    secret: ServerSecret,
+    entries: Mutex<FxHashMap<[u8; 32], Principal>>,
+    version: AtomicI64,
+    checked: Mutex<Instant>,
+    used: Mutex<FxHashMap<(OrgId, KeyId), i64>>,
+}
+
+impl KeyCache {
+    /// An empty cache.
+    pub fn new(control: Control, secret: ServerSecret) -> Self {
+        Self {
+            control,
+            secret,
+            entries: Mutex::default(),
+            version: AtomicI64::new(-1),
+            checked: Mutex::new(Instant::now()),
+            used: Mutex::default(),
+        }
+    }
+
+    /// The secret that digests keys and signs reports.
+    pub fn secret(&self) -> &ServerSecret {
+        &self.secret
+    }
+
+    /// Whom a presented key stands for.
+    pub async fn authenticate(&self, presented: &str, now_us: i64) -> Result<Principal, KeyError> {
+        let key = ApiKey::parse(presented).ok_or(KeyError::Invalid)?;
+        let digest = self.secret.digest(key.reveal());
+        let is_trusted = self.checked.lock().elapsed() < TRUST_FOR;
+        let cached = if is_trusted { self.entries.lock().get(&digest).cloned() } else { None };
+        let principal = match cached {
+            Some(principal) => principal,
+            None => self.look_up(digest).await?,
+        };
+        if principal.expires_us.is_some_and(|at| at <= now_us) {
+            return Err(KeyError::Expired);
+        }
+        self.used.lock().insert((principal.org.clone(), principal.key_id.clone()), now_us);
+        Ok(principal)
+    }
+
+    async fn look_up(&self, digest: [u8; 32]) -> Result<Principal, KeyError> {
+        // The counter is read first: a change after it drops the entry again.
+        let version = self.version.load(Ordering::Acquire);
+        let row = self.control.find_key_by_digest(&digest).await.map_err(KeyError::Store)?.ok_or(KeyError::Invalid)?;
+        if row.revoked_us.is_some() {
+            return Err(KeyError::Invalid);
+        }
+        let principal = principal_of(&row).ok_or(KeyError::Invalid)?;
+        let mut entries = self.entries.lock();
+        if self.version.load(Ordering::Acquire) == version && entries.len() < MAX_CACHED_KEYS {
+            entries.insert(digest, principal.clone());
+        }
+        Ok(principal)
+    }
+
+    /// Follows the counter and writes times of last use until shutdown.
+    pub async fn watch(&self, shutdown: CancellationToken) {
+        let mut touched = Instant::now();
+        while !shutdown.is_cancelled() {
+            match self.control.keys_version().await {
+                Ok(version) => {
+                    if self.version.swap(version, Ordering::AcqRel) != version {
+                        self.entries.lock().clear();
+                    }
+                    *self.checked.lock() = Instant::now();
+                }
+                Err(error) => tracing::warn!(error = %error, "the keys' version can't be read"),
+            }
+            if touched.elapsed() >= TOUCH_EVERY {
+                self.write_last_use().await;
+                touched = Instant::now();
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = tokio::time::sleep(CHECK_EVERY) => {}
+            }
+        }
+        self.write_last_use().await;
+    }
+
+    async fn write_last_use(&self) {
+        let used = std::mem::take(&mut *self.used.lock());
+        if used.is_empty() {
+            return;
+        }
+        let used = used.into_iter().map(|((org, key), at)| (org, key, at)).collect();
+        if let Err(error) = self.control.touch_keys(used).await {
+            tracing::warn!(error = %error, "the keys' last use can't be written");
+        }
+    }
+}
+
+fn principal_of(row: &KeyRow) -> Option<Principal> {
+    Some(Principal {
+        org: OrgId::parse(&row.org_id).ok()?,
+        key_id: KeyId::parse(&row.key_id).ok()?,
+        workspace_id: WorkspaceId::parse(&row.workspace_id).ok()?,
+        environment: row.environment.clone(),
+        scopes: row.scopes.split(' ').filter_map(KeyScope::parse).collect(),
+        expires_us: row.expires_us,
+    })
+}

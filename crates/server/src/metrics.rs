@@ -1,0 +1,136 @@
+//! Counters for `/metrics`. Labels by org are bounded: the first so many orgs have their own, the rest share one.
+
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use rustc_hash::FxHashSet;
+
+use agentlens_ingest::QueueStatus;
+
+/// Orgs that get a label of their own.
+const MAX_ORG_LABELS: usize = 200;
+/// The label of all others.
+const OTHER_ORGS: &str = "other";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OrgLabel {
+    org: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabel {
+    method: String,
+    route: String,
+    status: u16,
+}
+
+/// The metrics of one process.
+pub struct Metrics {
+    registry: Registry,
+    orgs: Mutex<FxHashSet<String>>,
+    accepted: Family<OrgLabel, Counter>,
+    refused: Family<OrgLabel, Counter>,
+    requests: Family<RequestLabel, Counter>,
+    latency: Family<RouteLabel, Histogram, fn() -> Histogram>,
+    queue_batches: Gauge<i64>,
+    queue_bytes: Gauge<i64>,
+    default_partition_rows: Gauge<i64>,
+    last_retention_s: Gauge<f64, AtomicU64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabel {
+    route: String,
+}
+
+fn latency_histogram() -> Histogram {
+    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("agentlens");
+        let metrics = Self {
+            orgs: Mutex::default(),
+            accepted: Family::default(),
+            refused: Family::default(),
+            requests: Family::default(),
+            latency: Family::new_with_constructor(latency_histogram),
+            queue_batches: Gauge::default(),
+            queue_bytes: Gauge::default(),
+            default_partition_rows: Gauge::default(),
+            last_retention_s: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("ingest_accepted_events", "Events that were accepted, by org", metrics.accepted.clone());
+        registry.register("ingest_refused_events", "Events that were refused, by org", metrics.refused.clone());
+        registry.register("http_requests", "Requests, by method, route and status", metrics.requests.clone());
+        registry.register("http_request_seconds", "Time to the answer's head, by route", metrics.latency.clone());
+        registry.register("queue_batches", "Batches that wait to be applied", metrics.queue_batches.clone());
+        registry.register("queue_bytes", "Bytes that wait to be applied", metrics.queue_bytes.clone());
+        registry.register("default_partition_rows", "Events in the default partition; should be 0", metrics.default_partition_rows.clone());
+        registry.register("last_retention_timestamp_seconds", "When retention last ran", metrics.last_retention_s.clone());
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    fn org_label(&self, org: &str) -> OrgLabel {
+        let mut orgs = self.orgs.lock();
+        let has_own = orgs.contains(org) || (orgs.len() < MAX_ORG_LABELS && orgs.insert(org.to_owned()));
+        OrgLabel { org: if has_own { org.to_owned() } else { OTHER_ORGS.to_owned() } }
+    }
+
+    /// Counts the events of one request.
+    pub fn count_ingest(&self, org: &str, accepted: usize, refused: usize) {
+        let label = self.org_label(org);
+        self.accepted.get_or_create(&label).inc_by(accepted as u64);
+        if refused > 0 {
+            self.refused.get_or_create(&label).inc_by(refused as u64);
+        }
+    }
+
+    /// Counts one request. `route` is the pattern, never the path.
+    pub fn count_request(&self, method: &str, route: &str, status: u16, seconds: f64) {
+        self.requests.get_or_create(&RequestLabel { method: method.to_owned(), route: route.to_owned(), status }).inc();
+        self.latency.get_or_create(&RouteLabel { route: route.to_owned() }).observe(seconds);
+    }
+
+    /// Notes that retention ran.
+    pub fn note_retention(&self, now_us: i64, default_partition_rows: i64) {
+        self.last_retention_s.set(crate::api::ms(now_us) / 1000.0);
+        self.default_partition_rows.set(default_partition_rows);
+    }
+
+    /// All metrics in the text format of OpenMetrics.
+    pub fn render(&self, queue: QueueStatus) -> String {
+        self.queue_batches.set(i64::try_from(queue.batches).unwrap_or(i64::MAX));
+        self.queue_bytes.set(i64::try_from(queue.bytes).unwrap_or(i64::MAX));
+        let mut text = String::new();
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_by_org_are_bounded() {
+        let metrics = Metrics::default();
+        for org in 0..MAX_ORG_LABELS + 50 {
+            metrics.count_ingest(&format!("o{org}"), 1, 0);
+        }
+        let text = metrics.render(QueueStatus::default());
+        assert_eq!(text.matches("agentlens_ingest_accepted_events_total{").count(), MAX_ORG_LABELS + 1);
+        assert!(text.contains("org=\"other\"} 50"));
+    }
+}

@@ -1,0 +1,109 @@
+//! All routes, and what every request passes: an id, one log line, security headers, a catch for panics.
+
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+
+use agentlens_domain::ids::ulid_at;
+
+use crate::error::{ApiError, REQUEST_ID};
+use crate::features;
+use crate::features::docs::Documents;
+use crate::keys::Principal;
+use crate::state::{AppState, now_us};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "AgentLens", description = "What AI agents do, cost and suffer from. Keys go into `Authorization: Bearer`.", license(name = "MIT")),
+    security(("api_key" = [])),
+    modifiers(&ApiKeyScheme)
+)]
+struct Document;
+
+struct ApiKeyScheme;
+
+impl utoipa::Modify for ApiKeyScheme {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        openapi.components.get_or_insert_default().add_security_scheme("api_key", scheme);
+    }
+}
+
+fn documented() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(features::ingest::routes())
+        .merge(features::events::routes())
+        .merge(features::sessions::routes())
+        .merge(features::agents::routes())
+        .merge(features::analytics::routes())
+        .merge(features::stats::routes())
+        .merge(features::stream::routes())
+        .merge(features::audit::routes())
+        .merge(features::health::routes())
+}
+
+/// The API's description, as it is served and committed.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    documented().into_openapi()
+}
+
+/// The whole application.
+pub fn router(state: AppState) -> Router {
+    let (routes, document) = documented().split_for_parts();
+    routes
+        .merge(features::unbuilt::routes())
+        .merge(features::docs::routes(Documents::of(&document)))
+        .route("/metrics", get(metrics))
+        .fallback(|| async { ApiError::not_found("Route") })
+        .method_not_allowed_fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, ApiError::bad_request("method_not_allowed", "Method not allowed")).into_response() })
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| ApiError::internal().into_response()))
+        .layer(middleware::from_fn_with_state(state.clone(), observe))
+        .with_state(state)
+}
+
+async fn metrics(State(state): State<AppState>) -> Response {
+    let text = state.metrics.render(state.gateway.queue().status());
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}
+
+/// Gives the request its id, counts it, and writes its one line.
+async fn observe(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = ulid_at(now_us());
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let mut response = REQUEST_ID.scope(id.clone(), next.run(request)).await;
+    let status = response.status().as_u16();
+    let seconds = started.elapsed().as_secs_f64();
+    state.metrics.count_request(method.as_str(), &route, status, seconds);
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert("x-request-id", value);
+    }
+    add_security_headers(&mut response);
+    let org = response.extensions().get::<Principal>().map(|principal| principal.org.to_string());
+    tracing::info!(request.id = id, %method, route, status, duration_ms = seconds * 1000.0, org.id = org, "request");
+    response
+}
+
+fn add_security_headers(response: &mut Response) {
+    const HEADERS: [(&str, &str); 6] = [
+        ("x-api-version", "v1"),
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "no-store"),
+        ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    ];
+    for (name, value) in HEADERS {
+        response.headers_mut().entry(HeaderName::from_static(name)).or_insert(HeaderValue::from_static(value));
+    }
+}

@@ -1,0 +1,33 @@
+//! What every handler can reach.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use agentlens_ingest::{Gateway, Live};
+use agentlens_store::Store;
+
+use crate::keys::KeyCache;
+use crate::metrics::Metrics;
+
+/// The state of a server; cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    /// Data at rest.
+    pub store: Store,
+    /// The write path.
+    pub gateway: Gateway,
+    /// Who is told of new events.
+    pub live: Live,
+    /// Keys that were looked up.
+    pub keys: Arc<KeyCache>,
+    /// Counters for `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// Set when the server is to stop; streams end then.
+    pub shutdown: CancellationToken,
+}
+
+/// The clock, in microseconds UTC.
+pub fn now_us() -> i64 {
+    agentlens_ingest::gateway::now_us()
+}
