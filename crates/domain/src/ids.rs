@@ -149,7 +149,10 @@ fn random_text<const N: usize>() -> String {
 }
 
 /// Fills with bytes of the operating system's generator.
-#[expect(clippy::expect_used, reason = "without randomness no secret and no id may be made; stopping is the only safe answer")]
+#[expect(
+    clippy::expect_used,
+    reason = "without randomness no secret and no id may be made; stopping is the only safe answer"
+)]
 pub(crate) fn fill_random(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the operating system gives random bytes");
 }

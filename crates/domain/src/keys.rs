@@ -139,7 +139,8 @@ pub enum KeyScope {
 
 impl KeyScope {
     /// Every scope, in the order in which they are documented.
-    pub const EVERY: [Self; 5] = [Self::All, Self::EventsWrite, Self::EventsRead, Self::AuditRead, Self::KeysManage];
+    pub const EVERY: [Self; 5] =
+        [Self::All, Self::EventsWrite, Self::EventsRead, Self::AuditRead, Self::KeysManage];
 
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {

@@ -131,7 +131,9 @@ impl SessionState {
         self.started_us = self.started_us.min(event.ts_us);
         self.last_event_us = self.last_event_us.max(event.ts_us);
         match &event.facts.session {
-            Some(SessionFact::Started { agent_name, tags, .. }) if self.opened_us.is_none_or(|at| at <= event.ts_us) => {
+            Some(SessionFact::Started { agent_name, tags, .. })
+                if self.opened_us.is_none_or(|at| at <= event.ts_us) =>
+            {
                 self.opened_us = Some(event.ts_us);
                 self.agent_name.clone_from(agent_name);
                 self.tags.clone_from(tags);

@@ -34,7 +34,8 @@ pub fn decompress(body: Bytes, encoding: Option<&str>) -> Result<Bytes, BodyErro
             read_bounded(flate2::read::MultiGzDecoder::new(body.as_ref()), "gzip")
         }
         Some(name) if name.eq_ignore_ascii_case("zstd") => {
-            let decoder = zstd::stream::read::Decoder::new(body.as_ref()).map_err(|_| BodyError::Broken("zstd"))?;
+            let decoder =
+                zstd::stream::read::Decoder::new(body.as_ref()).map_err(|_| BodyError::Broken("zstd"))?;
             read_bounded(decoder, "zstd")
         }
         Some(_) => Err(BodyError::UnknownEncoding),
@@ -43,7 +44,10 @@ pub fn decompress(body: Bytes, encoding: Option<&str>) -> Result<Bytes, BodyErro
 
 fn read_bounded(reader: impl Read, name: &'static str) -> Result<Bytes, BodyError> {
     let mut plain = Vec::new();
-    reader.take(MAX_DECOMPRESSED_BYTES as u64 + 1).read_to_end(&mut plain).map_err(|_| BodyError::Broken(name))?;
+    reader
+        .take(MAX_DECOMPRESSED_BYTES as u64 + 1)
+        .read_to_end(&mut plain)
+        .map_err(|_| BodyError::Broken(name))?;
     if plain.len() > MAX_DECOMPRESSED_BYTES { Err(BodyError::TooLarge) } else { Ok(plain.into()) }
 }
 
@@ -64,7 +68,10 @@ mod tests {
         let plain = Bytes::from_static(b"{\"events\":[]}");
         assert_eq!(decompress(plain.clone(), None).unwrap(), plain);
         assert_eq!(decompress(gzip(&plain), Some("GZIP")).unwrap(), plain);
-        assert_eq!(decompress(zstd::encode_all(plain.as_ref(), 1).unwrap().into(), Some("zstd")).unwrap(), plain);
+        assert_eq!(
+            decompress(zstd::encode_all(plain.as_ref(), 1).unwrap().into(), Some("zstd")).unwrap(),
+            plain
+        );
     }
 
     #[test]

@@ -110,7 +110,9 @@ impl Gateway {
         let retention_days = tenant.retention_days();
         let parsed = if request.body.len() > LARGE_BODY_BYTES {
             let parse = move || Parsed::read(request, retention_days);
-            tokio::task::spawn_blocking(parse).await.map_err(|error| IngestError::Queue(QueueError::Unavailable(error.to_string())))??
+            tokio::task::spawn_blocking(parse)
+                .await
+                .map_err(|error| IngestError::Queue(QueueError::Unavailable(error.to_string())))??
         } else {
             Parsed::read(request, retention_days)?
         };
@@ -121,11 +123,16 @@ impl Gateway {
         parsed.refuse_known_clashes(tenant).await.map_err(IngestError::Store)?;
         let is_refused_whole = parsed.request.strict && !parsed.refusals.is_empty();
         if is_refused_whole {
-            parsed.refused.add_many(Reason::StrictBatch, u32::try_from(parsed.events.len()).unwrap_or(u32::MAX));
+            parsed
+                .refused
+                .add_many(Reason::StrictBatch, u32::try_from(parsed.events.len()).unwrap_or(u32::MAX));
             parsed.events.clear();
         }
         let batch = parsed.batch();
-        let ids: Vec<(usize, String)> = std::mem::take(&mut parsed.places).into_iter().zip(batch.events.iter().map(|event| event.id.clone())).collect();
+        let ids: Vec<(usize, String)> = std::mem::take(&mut parsed.places)
+            .into_iter()
+            .zip(batch.events.iter().map(|event| event.id.clone()))
+            .collect();
         let receipt = self.queue.publish(tenant, batch).await.map_err(IngestError::Queue)?;
         let report = parsed.report(ids, &receipt);
         if is_refused_whole { Err(IngestError::Strict(report)) } else { Ok(report) }
@@ -160,7 +167,9 @@ fn split(body: &[u8]) -> Result<Vec<&RawValue>, IngestError> {
         Ok(envelope) => Ok(envelope.events),
         Err(error) => {
             let event: &RawValue = serde_json::from_slice(body).map_err(invalid)?;
-            let is_event = event.get().starts_with('{') && event.get().contains("\"eventType\"") && !event.get().contains("\"events\"");
+            let is_event = event.get().starts_with('{')
+                && event.get().contains("\"eventType\"")
+                && !event.get().contains("\"events\"");
             if is_event { Ok(vec![event]) } else { Err(invalid(error)) }
         }
     }
@@ -179,9 +188,14 @@ impl Parsed {
         if raws.len() > MAX_BATCH_EVENTS {
             return Err(IngestError::TooManyEvents(raws.len()));
         }
-        let idempotency = request.idempotency_key.as_deref().filter(|key| !key.is_empty()).map(|key| Idempotency::new(request.sender.key_id.as_str(), key));
+        let idempotency = request
+            .idempotency_key
+            .as_deref()
+            .filter(|key| !key.is_empty())
+            .map(|key| Idempotency::new(request.sender.key_id.as_str(), key));
         let mut ids = UlidSequence::at(request.now_us);
-        let mut context = AcceptContext { now_us: request.now_us, ids: &mut ids, idempotency: idempotency.as_ref() };
+        let mut context =
+            AcceptContext { now_us: request.now_us, ids: &mut ids, idempotency: idempotency.as_ref() };
         let mut parsed = Self {
             count: raws.len(),
             events: Vec::with_capacity(raws.len()),
@@ -191,7 +205,9 @@ impl Parsed {
             request,
         };
         for (index, raw) in raws.iter().enumerate() {
-            match accept(raw.get(), index, &mut context).and_then(|event| within_retention(event, context.now_us, retention_days)) {
+            match accept(raw.get(), index, &mut context)
+                .and_then(|event| within_retention(event, context.now_us, retention_days))
+            {
                 Ok(event) => {
                     parsed.events.push(event);
                     parsed.places.push(index);
@@ -210,20 +226,31 @@ impl Parsed {
     /// Events whose id is known to be used for another content are refused now rather than by the worker, so that the
     /// client hears of it.
     async fn refuse_known_clashes(&mut self, tenant: &Tenant) -> Result<(), StoreError> {
-        let ids: Vec<String> = self.events.iter().filter(|event| event.content_digest.is_some()).map(|event| event.id.clone()).collect();
+        let ids: Vec<String> = self
+            .events
+            .iter()
+            .filter(|event| event.content_digest.is_some())
+            .map(|event| event.id.clone())
+            .collect();
         if ids.is_empty() {
             return Ok(());
         }
         let known: FxHashMap<String, [u8; 16]> = tenant.event_key_digests(ids).await?.into_iter().collect();
         let mut taken: FxHashMap<String, [u8; 16]> = FxHashMap::default();
-        let (mut events, mut places) = (Vec::with_capacity(self.events.len()), Vec::with_capacity(self.places.len()));
-        for (event, place) in std::mem::take(&mut self.events).into_iter().zip(std::mem::take(&mut self.places)) {
+        let (mut events, mut places) =
+            (Vec::with_capacity(self.events.len()), Vec::with_capacity(self.places.len()));
+        for (event, place) in
+            std::mem::take(&mut self.events).into_iter().zip(std::mem::take(&mut self.places))
+        {
             let Some(digest) = event.content_digest else {
                 events.push(event);
                 places.push(place);
                 continue;
             };
-            let standing = known.get(&event.id).copied().unwrap_or_else(|| *taken.entry(event.id.clone()).or_insert(digest));
+            let standing = known
+                .get(&event.id)
+                .copied()
+                .unwrap_or_else(|| *taken.entry(event.id.clone()).or_insert(digest));
             if standing == digest {
                 events.push(event);
                 places.push(place);
@@ -256,7 +283,9 @@ impl Parsed {
                 Receipt::Applied(Applied::Before) | Receipt::Queued => None,
             };
             results[place] = Some(match outcome {
-                Some(Outcome::Stored { hash }) => EventResult::Accepted { id, hash: Some(*hash), is_duplicate: false },
+                Some(Outcome::Stored { hash }) => {
+                    EventResult::Accepted { id, hash: Some(*hash), is_duplicate: false }
+                }
                 Some(Outcome::Duplicate) => EventResult::Accepted { id, hash: None, is_duplicate: true },
                 Some(Outcome::Conflict) => EventResult::Refused(clash(&id)),
                 None => EventResult::Accepted { id, hash: None, is_duplicate: false },
@@ -270,12 +299,21 @@ impl Parsed {
             reason: Reason::StrictBatch,
             message: "not stored because another event of the strict batch was refused".to_owned(),
         };
-        IngestReport { results: results.into_iter().map(|result| result.unwrap_or_else(|| EventResult::Refused(strict()))).collect() }
+        IngestReport {
+            results: results
+                .into_iter()
+                .map(|result| result.unwrap_or_else(|| EventResult::Refused(strict())))
+                .collect(),
+        }
     }
 }
 
 fn clash(id: &str) -> Refusal {
-    Refusal { field: "id".to_owned(), reason: Reason::IdConflict, message: format!("the id {id} was used before for an event with another content") }
+    Refusal {
+        field: "id".to_owned(),
+        reason: Reason::IdConflict,
+        message: format!("the id {id} was used before for an event with another content"),
+    }
 }
 
 /// What is older than the org keeps would be deleted at once, so it is refused and said.

@@ -37,6 +37,11 @@ impl Live {
 
     /// Orgs that someone follows; on a node without workers their positions are looked up regularly.
     pub fn followed(&self) -> Vec<OrgId> {
-        self.orgs.lock().iter().filter(|(_, sender)| sender.receiver_count() > 0).map(|(org, _)| org.clone()).collect()
+        self.orgs
+            .lock()
+            .iter()
+            .filter(|(_, sender)| sender.receiver_count() > 0)
+            .map(|(org, _)| org.clone())
+            .collect()
     }
 }

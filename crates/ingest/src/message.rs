@@ -22,7 +22,8 @@ pub enum MessageError {
 pub fn encode(batch: &Batch) -> Result<Vec<u8>, MessageError> {
     let plain = postcard::to_stdvec(batch).map_err(|_| MessageError::Broken)?;
     let mut message = vec![VERSION];
-    zstd::stream::copy_encode(plain.as_slice(), &mut message, ZSTD_LEVEL).map_err(|_| MessageError::Broken)?;
+    zstd::stream::copy_encode(plain.as_slice(), &mut message, ZSTD_LEVEL)
+        .map_err(|_| MessageError::Broken)?;
     Ok(message)
 }
 
@@ -36,7 +37,8 @@ pub fn decode(message: &[u8]) -> Result<Batch, MessageError> {
     let plain = zstd::stream::read::Decoder::new(compressed).map_err(|_| MessageError::Broken)?;
     let mut bytes = Vec::new();
     let bound = 2 * MAX_DECOMPRESSED_BYTES as u64;
-    std::io::Read::read_to_end(&mut std::io::Read::take(plain, bound), &mut bytes).map_err(|_| MessageError::Broken)?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(plain, bound), &mut bytes)
+        .map_err(|_| MessageError::Broken)?;
     postcard::from_bytes(&bytes).map_err(|_| MessageError::Broken)
 }
 

@@ -44,7 +44,8 @@ const TAKE_LEASE: &str = "
 local holder = redis.call('get', KEYS[1])
 if holder == false or holder == ARGV[1] then redis.call('set', KEYS[1], ARGV[1], 'px', ARGV[2]) return 1 end
 return 0";
-const DROP_LEASE: &str = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0";
+const DROP_LEASE: &str =
+    "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0";
 /// Acknowledges and removes one message; the counters move only with the acknowledgement, so never twice.
 const FINISH: &str = "
 if redis.call('xack', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
@@ -85,11 +86,31 @@ struct Message {
 
 impl Worker {
     /// A worker named `name`, which no other live process may bear.
-    pub fn new(url: &str, prefix: &str, name: &str, store: Store, live: Live, tasks: &TaskTracker, index_text: bool) -> Result<Self, QueueError> {
+    pub fn new(
+        url: &str,
+        prefix: &str,
+        name: &str,
+        store: Store,
+        live: Live,
+        tasks: &TaskTracker,
+        index_text: bool,
+    ) -> Result<Self, QueueError> {
         let client = Client::open(url).map_err(|error| QueueError::Unavailable(error.to_string()))?;
-        let scripts = Scripts { take_lease: Script::new(TAKE_LEASE), drop_lease: Script::new(DROP_LEASE), finish: Script::new(FINISH) };
+        let scripts = Scripts {
+            take_lease: Script::new(TAKE_LEASE),
+            drop_lease: Script::new(DROP_LEASE),
+            finish: Script::new(FINISH),
+        };
         let indexer = Indexer::new(tasks.clone(), index_text);
-        Ok(Self { client, keys: Keys::new(prefix), store, live, indexer, name: name.into(), scripts: Arc::new(scripts) })
+        Ok(Self {
+            client,
+            keys: Keys::new(prefix),
+            store,
+            live,
+            indexer,
+            name: name.into(),
+            scripts: Arc::new(scripts),
+        })
     }
 
     /// Consumes until shutdown; what is being applied then is finished first.
@@ -104,7 +125,9 @@ impl Worker {
         while !shutdown.is_cancelled() {
             match self.try_shard(shard, &shutdown).await {
                 Ok(()) => {}
-                Err(error) => tracing::warn!(shard, error = %error, "a shard of the ingest queue can't be read"),
+                Err(error) => {
+                    tracing::warn!(shard, error = %error, "a shard of the ingest queue can't be read")
+                }
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}
@@ -121,18 +144,34 @@ impl Worker {
         }
         tracing::debug!(shard, "shard taken");
         let result = self.consume(&mut connection, shard, shutdown).await;
-        let _: Result<i64, RedisError> =
-            self.scripts.drop_lease.key(self.keys.lease(shard)).arg(&*self.name).invoke_async(&mut connection).await;
+        let _: Result<i64, RedisError> = self
+            .scripts
+            .drop_lease
+            .key(self.keys.lease(shard))
+            .arg(&*self.name)
+            .invoke_async(&mut connection)
+            .await;
         result
     }
 
     async fn take_lease(&self, connection: &mut ConnectionManager, shard: u64) -> Result<bool, RedisError> {
-        let taken: i64 =
-            self.scripts.take_lease.key(self.keys.lease(shard)).arg(&*self.name).arg(LEASE_MS).invoke_async(connection).await?;
+        let taken: i64 = self
+            .scripts
+            .take_lease
+            .key(self.keys.lease(shard))
+            .arg(&*self.name)
+            .arg(LEASE_MS)
+            .invoke_async(connection)
+            .await?;
         Ok(taken == 1)
     }
 
-    async fn consume(&self, connection: &mut ConnectionManager, shard: u64, shutdown: &CancellationToken) -> Result<(), RedisError> {
+    async fn consume(
+        &self,
+        connection: &mut ConnectionManager,
+        shard: u64,
+        shutdown: &CancellationToken,
+    ) -> Result<(), RedisError> {
         ensure_groups(connection, &self.keys).await?;
         let mut attempts: FxHashMap<String, u32> = FxHashMap::default();
         let mut renewed = Instant::now();
@@ -145,7 +184,11 @@ impl Worker {
                 }
                 renewed = Instant::now();
             }
-            let messages = if pending.is_empty() { self.read(connection, shard).await? } else { std::mem::take(&mut pending) };
+            let messages = if pending.is_empty() {
+                self.read(connection, shard).await?
+            } else {
+                std::mem::take(&mut pending)
+            };
             if messages.is_empty() {
                 continue;
             }
@@ -159,7 +202,11 @@ impl Worker {
     }
 
     /// Everything that was read and not acknowledged, by whoever.
-    async fn claim(&self, connection: &mut ConnectionManager, shard: u64) -> Result<Vec<StreamId>, RedisError> {
+    async fn claim(
+        &self,
+        connection: &mut ConnectionManager,
+        shard: u64,
+    ) -> Result<Vec<StreamId>, RedisError> {
         let mut all = Vec::new();
         let mut start = "0-0".to_owned();
         loop {
@@ -181,7 +228,11 @@ impl Worker {
         }
     }
 
-    async fn read(&self, connection: &mut ConnectionManager, shard: u64) -> Result<Vec<StreamId>, RedisError> {
+    async fn read(
+        &self,
+        connection: &mut ConnectionManager,
+        shard: u64,
+    ) -> Result<Vec<StreamId>, RedisError> {
         let reply: Option<StreamReadReply> = redis::cmd("XREADGROUP")
             .arg("GROUP")
             .arg(GROUP)
@@ -199,7 +250,13 @@ impl Worker {
     }
 
     /// Applies messages org by org; returns whether all of them are finished.
-    async fn apply(&self, connection: &mut ConnectionManager, shard: u64, messages: Vec<StreamId>, attempts: &mut FxHashMap<String, u32>) -> Result<bool, RedisError> {
+    async fn apply(
+        &self,
+        connection: &mut ConnectionManager,
+        shard: u64,
+        messages: Vec<StreamId>,
+        attempts: &mut FxHashMap<String, u32>,
+    ) -> Result<bool, RedisError> {
         let mut orgs: Vec<(OrgId, Vec<Message>)> = Vec::new();
         for id in messages {
             let Some(message) = read_message(&id) else {
@@ -229,9 +286,14 @@ impl Worker {
         group: Vec<Message>,
         attempts: &mut FxHashMap<String, u32>,
     ) -> Result<bool, RedisError> {
-        let batches: Vec<Batch> = group.iter().filter_map(|message| message.batch.as_ref().ok().cloned()).collect();
+        let batches: Vec<Batch> =
+            group.iter().filter_map(|message| message.batch.as_ref().ok().cloned()).collect();
         let is_readable = batches.len() == group.len();
-        let result = if is_readable { self.store_batches(org, batches).await } else { Err(StoreError::Corrupt("unreadable message".to_owned())) };
+        let result = if is_readable {
+            self.store_batches(org, batches).await
+        } else {
+            Err(StoreError::Corrupt("unreadable message".to_owned()))
+        };
         match result {
             Ok(()) => {
                 self.finish(connection, shard, &group).await?;
@@ -244,7 +306,8 @@ impl Worker {
             Err(_) if group.len() > 1 => {
                 let mut is_all_done = true;
                 for message in group {
-                    is_all_done &= Box::pin(self.apply_org(connection, shard, org, vec![message], attempts)).await?;
+                    is_all_done &=
+                        Box::pin(self.apply_org(connection, shard, org, vec![message], attempts)).await?;
                 }
                 Ok(is_all_done)
             }
@@ -302,11 +365,22 @@ impl Worker {
             Ok(batch) => batch.batch_id.as_str().to_owned(),
             Err(_) => format!("stream-{}", message.stream_id.replace(':', "-")),
         };
-        let letter = DeadLetter { batch_id, key_id: message.key.clone(), failed_us: now_us(), reason, event_count: message.events };
+        let letter = DeadLetter {
+            batch_id,
+            key_id: message.key.clone(),
+            failed_us: now_us(),
+            reason,
+            event_count: message.events,
+        };
         tenant.insert_dead_letter(&letter, &message.raw).await
     }
 
-    async fn finish(&self, connection: &mut ConnectionManager, shard: u64, group: &[Message]) -> Result<(), RedisError> {
+    async fn finish(
+        &self,
+        connection: &mut ConnectionManager,
+        shard: u64,
+        group: &[Message],
+    ) -> Result<(), RedisError> {
         let mut pipe = redis::pipe();
         for message in group {
             pipe.invoke_script(
@@ -328,9 +402,25 @@ impl Worker {
         pipe.query_async(connection).await
     }
 
-    async fn finish_foreign(&self, connection: &mut ConnectionManager, shard: u64, id: &str) -> Result<(), RedisError> {
+    async fn finish_foreign(
+        &self,
+        connection: &mut ConnectionManager,
+        shard: u64,
+        id: &str,
+    ) -> Result<(), RedisError> {
         let stream = self.keys.stream(shard);
-        redis::pipe().cmd("XACK").arg(&stream).arg(GROUP).arg(id).ignore().cmd("XDEL").arg(&stream).arg(id).ignore().query_async(connection).await
+        redis::pipe()
+            .cmd("XACK")
+            .arg(&stream)
+            .arg(GROUP)
+            .arg(id)
+            .ignore()
+            .cmd("XDEL")
+            .arg(&stream)
+            .arg(id)
+            .ignore()
+            .query_async(connection)
+            .await
     }
 }
 

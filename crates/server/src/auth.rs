@@ -57,7 +57,8 @@ impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let key = bearer(parts).ok_or_else(|| ApiError::unauthorized("missing_credential", "Authentication required"))?;
+        let key = bearer(parts)
+            .ok_or_else(|| ApiError::unauthorized("missing_credential", "Authentication required"))?;
         let principal = state.keys.authenticate(&key, now_us()).await.map_err(|error| match error {
             KeyError::Invalid => ApiError::unauthorized("invalid_key", "Invalid or revoked API key"),
             KeyError::Expired => ApiError::unauthorized("expired_key", "API key expired"),

@@ -35,7 +35,14 @@ impl Client {
     pub fn event_type<'a>(self, event_type: &'a str) -> &'a str {
         let is_newer = matches!(
             event_type,
-            "error" | "eval_result" | "human_score" | "feedback" | "skill_activated" | "retrieval" | "embedding" | "chain_step"
+            "error"
+                | "eval_result"
+                | "human_score"
+                | "feedback"
+                | "skill_activated"
+                | "retrieval"
+                | "embedding"
+                | "chain_step"
         );
         if self == Self::Python && is_newer { "custom" } else { event_type }
     }

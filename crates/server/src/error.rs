@@ -72,7 +72,8 @@ impl ApiError {
     pub fn invalid_parameter(name: &str, message: impl Into<String>) -> Self {
         let message = message.into();
         let detail = ErrorDetail { path: name.to_owned(), message: message.clone() };
-        Self::new(StatusCode::BAD_REQUEST, "invalid_parameter", format!("{name}: {message}")).with_details(vec![detail])
+        Self::new(StatusCode::BAD_REQUEST, "invalid_parameter", format!("{name}: {message}"))
+            .with_details(vec![detail])
     }
 
     /// 401: no credential, or one that is not valid.
@@ -82,8 +83,10 @@ impl ApiError {
 
     /// 403: the credential does not allow it.
     pub fn forbidden(required: &'static str) -> Self {
-        let detail = ErrorDetail { path: "scope".to_owned(), message: format!("this needs the scope {required}") };
-        Self::new(StatusCode::FORBIDDEN, "insufficient_scope", "Insufficient permissions").with_details(vec![detail])
+        let detail =
+            ErrorDetail { path: "scope".to_owned(), message: format!("this needs the scope {required}") };
+        Self::new(StatusCode::FORBIDDEN, "insufficient_scope", "Insufficient permissions")
+            .with_details(vec![detail])
     }
 
     /// 404: not there, or another org's.
@@ -98,7 +101,11 @@ impl ApiError {
 
     /// 501: the feature is planned and not built.
     pub fn not_built(feature: &'static str) -> Self {
-        Self::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", format!("the feature `{feature}` is not built yet"))
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "not_implemented",
+            format!("the feature `{feature}` is not built yet"),
+        )
     }
 
     /// 503: something behind the server is away; coming back helps.
@@ -161,7 +168,9 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound => Self::not_found("resource"),
-            StoreError::Exists(what) => Self::new(StatusCode::CONFLICT, "exists", format!("this {what} exists already")),
+            StoreError::Exists(what) => {
+                Self::new(StatusCode::CONFLICT, "exists", format!("this {what} exists already"))
+            }
             StoreError::LimitReached(message) => Self::new(StatusCode::FORBIDDEN, "limit_reached", message),
             StoreError::Unavailable(_) => {
                 tracing::warn!(request.id = request_id(), error = %error, "the store is unavailable");
@@ -179,7 +188,11 @@ impl From<QueueError> for ApiError {
     fn from(error: QueueError) -> Self {
         match error {
             QueueError::Full { retry_after_s } => {
-                let mut refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", "Too many events are waiting, try again");
+                let mut refusal = Self::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "queue_full",
+                    "Too many events are waiting, try again",
+                );
                 refusal.retry_after_s = Some(retry_after_s);
                 refusal
             }
@@ -199,15 +212,21 @@ impl From<IngestError> for ApiError {
     fn from(error: IngestError) -> Self {
         use agentlens_domain::limits::{MAX_BATCH_EVENTS, MAX_IDEMPOTENCY_KEY_BYTES};
         match error {
-            IngestError::InvalidBody(message) => Self::bad_request("invalid_json", format!("Invalid JSON body: {message}"))
-                .with_hint("send {\"events\": [...]}, an array of events, or one event"),
-            IngestError::EmptyBatch => Self::bad_request("empty_batch", "The batch holds no event; it must hold 1 or more"),
-            IngestError::TooManyEvents(count) => {
-                Self::too_large(format!("The batch holds {count} events; the limit is {MAX_BATCH_EVENTS} a request")).with_hint("send several smaller batches")
+            IngestError::InvalidBody(message) => {
+                Self::bad_request("invalid_json", format!("Invalid JSON body: {message}"))
+                    .with_hint("send {\"events\": [...]}, an array of events, or one event")
             }
-            IngestError::InvalidIdempotencyKey => {
-                Self::bad_request("invalid_idempotency_key", format!("Idempotency-Key is longer than {MAX_IDEMPOTENCY_KEY_BYTES} bytes"))
+            IngestError::EmptyBatch => {
+                Self::bad_request("empty_batch", "The batch holds no event; it must hold 1 or more")
             }
+            IngestError::TooManyEvents(count) => Self::too_large(format!(
+                "The batch holds {count} events; the limit is {MAX_BATCH_EVENTS} a request"
+            ))
+            .with_hint("send several smaller batches"),
+            IngestError::InvalidIdempotencyKey => Self::bad_request(
+                "invalid_idempotency_key",
+                format!("Idempotency-Key is longer than {MAX_IDEMPOTENCY_KEY_BYTES} bytes"),
+            ),
             IngestError::Strict(_) => Self::bad_request("validation_failed", "Validation failed"),
             IngestError::Queue(error) => error.into(),
             IngestError::Store(error) => error.into(),

@@ -32,7 +32,10 @@ async fn retention_once(store: &Store, metrics: &Metrics) -> Result<(), StoreErr
     let now_us = now_us();
     let (dropped, in_default) = store.maintain_partitions(now_us).await?;
     if in_default > 0 {
-        tracing::error!(rows = in_default, "events lie in the default partition; they expire only when someone moves them");
+        tracing::error!(
+            rows = in_default,
+            "events lie in the default partition; they expire only when someone moves them"
+        );
     }
     for row in store.control().list_orgs().await? {
         let Ok(org) = OrgId::parse(&row.org_id) else { continue };
@@ -63,7 +66,9 @@ pub async fn follow_positions(store: Store, live: agentlens_ingest::Live, shutdo
             };
             match position {
                 Ok(position) => live.advance(&org, position),
-                Err(error) => tracing::warn!(org.id = %org, error = %error, "the position of a followed org can't be read"),
+                Err(error) => {
+                    tracing::warn!(org.id = %org, error = %error, "the position of a followed org can't be read")
+                }
             }
         }
     }

@@ -99,7 +99,12 @@ impl KeyCache {
     async fn look_up(&self, digest: [u8; 32]) -> Result<Principal, KeyError> {
         // The counter is read first: a change after it drops the entry again.
         let version = self.version.load(Ordering::Acquire);
-        let row = self.control.find_key_by_digest(&digest).await.map_err(KeyError::Store)?.ok_or(KeyError::Invalid)?;
+        let row = self
+            .control
+            .find_key_by_digest(&digest)
+            .await
+            .map_err(KeyError::Store)?
+            .ok_or(KeyError::Invalid)?;
         if row.revoked_us.is_some() {
             return Err(KeyError::Invalid);
         }

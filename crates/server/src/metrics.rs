@@ -69,14 +69,34 @@ impl Default for Metrics {
             last_retention_s: Gauge::default(),
             registry: Registry::default(),
         };
-        registry.register("ingest_accepted_events", "Events that were accepted, by org", metrics.accepted.clone());
-        registry.register("ingest_refused_events", "Events that were refused, by org", metrics.refused.clone());
+        registry.register(
+            "ingest_accepted_events",
+            "Events that were accepted, by org",
+            metrics.accepted.clone(),
+        );
+        registry.register(
+            "ingest_refused_events",
+            "Events that were refused, by org",
+            metrics.refused.clone(),
+        );
         registry.register("http_requests", "Requests, by method, route and status", metrics.requests.clone());
-        registry.register("http_request_seconds", "Time to the answer's head, by route", metrics.latency.clone());
+        registry.register(
+            "http_request_seconds",
+            "Time to the answer's head, by route",
+            metrics.latency.clone(),
+        );
         registry.register("queue_batches", "Batches that wait to be applied", metrics.queue_batches.clone());
         registry.register("queue_bytes", "Bytes that wait to be applied", metrics.queue_bytes.clone());
-        registry.register("default_partition_rows", "Events in the default partition; should be 0", metrics.default_partition_rows.clone());
-        registry.register("last_retention_timestamp_seconds", "When retention last ran", metrics.last_retention_s.clone());
+        registry.register(
+            "default_partition_rows",
+            "Events in the default partition; should be 0",
+            metrics.default_partition_rows.clone(),
+        );
+        registry.register(
+            "last_retention_timestamp_seconds",
+            "When retention last ran",
+            metrics.last_retention_s.clone(),
+        );
         Self { registry, ..metrics }
     }
 }
@@ -99,7 +119,9 @@ impl Metrics {
 
     /// Counts one request. `route` is the pattern, never the path.
     pub fn count_request(&self, method: &str, route: &str, status: u16, seconds: f64) {
-        self.requests.get_or_create(&RequestLabel { method: method.to_owned(), route: route.to_owned(), status }).inc();
+        self.requests
+            .get_or_create(&RequestLabel { method: method.to_owned(), route: route.to_owned(), status })
+            .inc();
         self.latency.get_or_create(&RouteLabel { route: route.to_owned() }).observe(seconds);
     }
 

@@ -20,7 +20,10 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Params<T> {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(params)) => Ok(Self(params)),
-            Err(error) => Err(ApiError::bad_request("invalid_query", format!("the query can't be read: {}", error.body_text()))),
+            Err(error) => Err(ApiError::bad_request(
+                "invalid_query",
+                format!("the query can't be read: {}", error.body_text()),
+            )),
         }
     }
 }
@@ -32,7 +35,11 @@ pub fn text(value: Option<&String>) -> Option<String> {
 
 /// A comma-separated list.
 pub fn list(value: Option<&String>) -> Vec<String> {
-    value.map(|value| value.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()).unwrap_or_default()
+    value
+        .map(|value| {
+            value.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        })
+        .unwrap_or_default()
 }
 
 /// An instant in RFC 3339 (a date alone is its midnight UTC), or milliseconds since 1970.
@@ -44,7 +51,9 @@ pub fn instant(name: &str, value: Option<&String>) -> Result<Option<i64>, ApiErr
         .or_else(|| parse_rfc3339(&format!("{value}T00:00:00Z")))
         .or_else(|| parse_rfc3339(&format!("{value}Z")))
         .or_else(|| value.parse::<i64>().ok().and_then(|millis| millis.checked_mul(1000)));
-    read.map(Some).ok_or_else(|| ApiError::invalid_parameter(name, "must be an RFC 3339 instant such as 2026-01-02T03:04:05Z"))
+    read.map(Some).ok_or_else(|| {
+        ApiError::invalid_parameter(name, "must be an RFC 3339 instant such as 2026-01-02T03:04:05Z")
+    })
 }
 
 /// A number of rows, at most the limit of a page.
@@ -52,7 +61,10 @@ pub fn limit(value: Option<&String>) -> Result<u32, ApiError> {
     let Some(value) = text(value) else { return Ok(DEFAULT_PAGE_ROWS) };
     match value.parse::<u32>() {
         Ok(rows) if rows >= 1 => Ok(rows.min(MAX_PAGE_ROWS)),
-        _ => Err(ApiError::invalid_parameter("limit", format!("must be a whole number from 1 to {MAX_PAGE_ROWS}"))),
+        _ => Err(ApiError::invalid_parameter(
+            "limit",
+            format!("must be a whole number from 1 to {MAX_PAGE_ROWS}"),
+        )),
     }
 }
 
@@ -61,18 +73,27 @@ pub fn offset(value: Option<&String>) -> Result<u32, ApiError> {
     let Some(value) = text(value) else { return Ok(0) };
     match value.parse::<u32>() {
         Ok(rows) if rows <= MAX_OFFSET_ROWS => Ok(rows),
-        _ => Err(ApiError::invalid_parameter("offset", format!("must be a whole number from 0 to {MAX_OFFSET_ROWS}; use cursor to go further"))),
+        _ => Err(ApiError::invalid_parameter(
+            "offset",
+            format!("must be a whole number from 0 to {MAX_OFFSET_ROWS}; use cursor to go further"),
+        )),
     }
 }
 
 /// The cursor of the page before.
 pub fn cursor(value: Option<&String>) -> Result<Option<Cursor>, ApiError> {
     let Some(value) = text(value) else { return Ok(None) };
-    Cursor::decode(&value).map(Some).ok_or_else(|| ApiError::invalid_parameter("cursor", "must be a `nextCursor` of an earlier answer"))
+    Cursor::decode(&value)
+        .map(Some)
+        .ok_or_else(|| ApiError::invalid_parameter("cursor", "must be a `nextCursor` of an earlier answer"))
 }
 
 /// One of a few words.
-pub fn choice<T: Copy>(name: &str, value: Option<&String>, choices: &[(&str, T)]) -> Result<Option<T>, ApiError> {
+pub fn choice<T: Copy>(
+    name: &str,
+    value: Option<&String>,
+    choices: &[(&str, T)],
+) -> Result<Option<T>, ApiError> {
     let Some(value) = text(value) else { return Ok(None) };
     let found = choices.iter().find(|(word, _)| *word == value).map(|(_, choice)| *choice);
     found.map(Some).ok_or_else(|| {

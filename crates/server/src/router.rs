@@ -8,6 +8,9 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -56,23 +59,45 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     documented().into_openapi()
 }
 
+/// Answers requests until `closing`, then finishes those under way. HTTP/1.1 and HTTP/2 (prior knowledge) alike.
+pub async fn serve(
+    listener: TcpListener,
+    state: AppState,
+    closing: CancellationToken,
+) -> std::io::Result<()> {
+    // Without this, answers in several writes wait for the client's acknowledgement.
+    let listener = listener.tap_io(|connection| {
+        let _ = connection.set_nodelay(true);
+    });
+    axum::serve(listener, router(state)).with_graceful_shutdown(closing.cancelled_owned()).await
+}
+
 /// The whole application.
-pub fn router(state: AppState) -> Router {
+fn router(state: AppState) -> Router {
     let (routes, document) = documented().split_for_parts();
     routes
         .merge(features::unbuilt::routes())
         .merge(features::docs::routes(Documents::of(&document)))
         .route("/metrics", get(metrics))
         .fallback(|| async { ApiError::not_found("Route") })
-        .method_not_allowed_fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, ApiError::bad_request("method_not_allowed", "Method not allowed")).into_response() })
-        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| ApiError::internal().into_response()))
+        .method_not_allowed_fallback(|| async {
+            (
+                StatusCode::METHOD_NOT_ALLOWED,
+                ApiError::bad_request("method_not_allowed", "Method not allowed"),
+            )
+                .into_response()
+        })
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            ApiError::internal().into_response()
+        }))
         .layer(middleware::from_fn_with_state(state.clone(), observe))
         .with_state(state)
 }
 
 async fn metrics(State(state): State<AppState>) -> Response {
     let text = state.metrics.render(state.gateway.queue().status());
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+        .into_response()
 }
 
 /// Gives the request its id, counts it, and writes its one line.
@@ -104,6 +129,9 @@ fn add_security_headers(response: &mut Response) {
         ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
     ];
     for (name, value) in HEADERS {
-        response.headers_mut().entry(HeaderName::from_static(name)).or_insert(HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .entry(HeaderName::from_static(name))
+            .or_insert(HeaderValue::from_static(value));
     }
 }

@@ -35,9 +35,14 @@ impl StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase, SystemIoFailure};
+        use rusqlite::ErrorCode::{
+            CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase,
+            SystemIoFailure,
+        };
         match error.sqlite_error_code() {
-            Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen) => Self::Unavailable(error.to_string()),
+            Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen) => {
+                Self::Unavailable(error.to_string())
+            }
             Some(DatabaseCorrupt | NotADatabase) => Self::Corrupt(error.to_string()),
             _ => Self::Refused(error.to_string()),
         }
@@ -47,7 +52,9 @@ impl From<rusqlite::Error> for StoreError {
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(state) = error.code() else { return Self::Unavailable(error.to_string()) };
-        let text = error.as_db_error().map_or_else(|| error.to_string(), |detail| format!("{}: {}", state.code(), detail.message()));
+        let text = error
+            .as_db_error()
+            .map_or_else(|| error.to_string(), |detail| format!("{}: {}", state.code(), detail.message()));
         // Connection trouble, resources, operator intervention, system errors, and lost races (40) heal by themselves.
         match state.code().get(..2) {
             Some("08" | "40" | "53" | "57" | "58") => Self::Unavailable(text),

@@ -71,12 +71,21 @@ impl Store {
 
     /// The handle of one org; [`StoreError::NotFound`] if there is no such org.
     pub async fn tenant(&self, org: &OrgId) -> Result<Tenant, StoreError> {
-        let known = self.tenants.lock().get(org).filter(|(at, _)| at.elapsed() < CONTEXT_TTL).map(|(_, context)| Arc::clone(context));
+        let known = self
+            .tenants
+            .lock()
+            .get(org)
+            .filter(|(at, _)| at.elapsed() < CONTEXT_TTL)
+            .map(|(_, context)| Arc::clone(context));
         if let Some(context) = known {
             return self.open(context).await;
         }
         let row = self.control.find_org(org).await?.ok_or(StoreError::NotFound)?;
-        let context = TenantContext { org: org.clone(), retention_days: row.retention_days, prices: tenant::embedded_prices() };
+        let context = TenantContext {
+            org: org.clone(),
+            retention_days: row.retention_days,
+            prices: tenant::embedded_prices(),
+        };
         let tenant = self.open(Arc::new(context.clone())).await?;
         let prices = tenant.prices().await?;
         let context = Arc::new(TenantContext { prices, ..context });

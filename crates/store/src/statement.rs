@@ -97,7 +97,11 @@ impl rusqlite::ToSql for Value {
 }
 
 impl ToSql for Value {
-    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+    fn to_sql(
+        &self,
+        ty: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
         match self {
             Self::Null => Ok(IsNull::Yes),
             Self::Int(x) => match *ty {
@@ -105,7 +109,10 @@ impl ToSql for Value {
                 Type::INT2 => i16::try_from(*x)?.to_sql(ty, out),
                 Type::BOOL => (*x != 0).to_sql(ty, out),
                 Type::FLOAT8 => {
-                    #[expect(clippy::cast_precision_loss, reason = "an integer given where a double is wanted")]
+                    #[expect(
+                        clippy::cast_precision_loss,
+                        reason = "an integer given where a double is wanted"
+                    )]
                     let double = *x as f64;
                     double.to_sql(ty, out)
                 }
@@ -163,8 +170,12 @@ impl Row {
                 Type::BOOL => row.try_get::<_, Option<bool>>(index)?.into(),
                 Type::FLOAT8 => row.try_get::<_, Option<f64>>(index)?.into(),
                 Type::BYTEA => row.try_get::<_, Option<Vec<u8>>>(index)?.into(),
-                Type::TEXT | Type::VARCHAR | Type::NAME | Type::UNKNOWN => row.try_get::<_, Option<String>>(index)?.into(),
-                ref other => return Err(StoreError::Corrupt(format!("column {} has type {other}", column.name()))),
+                Type::TEXT | Type::VARCHAR | Type::NAME | Type::UNKNOWN => {
+                    row.try_get::<_, Option<String>>(index)?.into()
+                }
+                ref other => {
+                    return Err(StoreError::Corrupt(format!("column {} has type {other}", column.name())));
+                }
             });
         }
         Ok(Self(values))
@@ -173,7 +184,8 @@ impl Row {
     /// The column at `index` as the type asked for.
     pub fn get<T: FromValue>(&self, index: usize) -> Result<T, StoreError> {
         let value = self.0.get(index).unwrap_or(&Value::Null);
-        T::from_value(value).ok_or_else(|| StoreError::Corrupt(format!("column {index} holds {}", kind_of(value))))
+        T::from_value(value)
+            .ok_or_else(|| StoreError::Corrupt(format!("column {index} holds {}", kind_of(value))))
     }
 }
 
@@ -239,10 +251,10 @@ impl FromRow for String {
 /// Declares a struct whose fields are a statement's columns, in order.
 #[macro_export]
 macro_rules! row_type {
-    ($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* pub $field:ident: $ty:ty,)+ }) => {
+    ($(#[$doc:meta])* $vis:vis struct $name:ident { $($(#[$field_doc:meta])* pub $field:ident: $ty:ty,)+ }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq)]
-        pub struct $name { $($(#[$field_doc])* pub $field: $ty,)+ }
+        $vis struct $name { $($(#[$field_doc])* pub $field: $ty,)+ }
 
         impl $crate::statement::FromRow for $name {
             fn from_row(row: &$crate::statement::Row) -> Result<Self, $crate::StoreError> {

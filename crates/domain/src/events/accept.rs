@@ -187,10 +187,18 @@ fn text_of<'a>(value: Value<'a>, field: &str) -> Result<Cow<'a, str>, Refusal> {
         return Err(Refusal::new(field, Reason::InvalidField, format!("{field} must be a string")));
     }
     let text = value.as_str().ok_or_else(|| {
-        Refusal::new(field, Reason::InvalidField, format!("{field} holds a lone surrogate, which no text can"))
+        Refusal::new(
+            field,
+            Reason::InvalidField,
+            format!("{field} holds a lone surrogate, which no text can"),
+        )
     })?;
     if text.contains('\0') {
-        return Err(Refusal::new(field, Reason::InvalidField, format!("{field} must not hold a NUL character")));
+        return Err(Refusal::new(
+            field,
+            Reason::InvalidField,
+            format!("{field} must not hold a NUL character"),
+        ));
     }
     Ok(text)
 }
@@ -205,15 +213,17 @@ fn optional_text<'a>(value: Option<Value<'a>>, field: &str) -> Result<Option<Cow
 fn optional_id(value: Option<Value<'_>>, field: &str) -> Result<Option<String>, Refusal> {
     let Some(text) = optional_text(value, field)? else { return Ok(None) };
     if text.len() > limits::MAX_ID_BYTES {
-        let message = format!("{field} has {} bytes; the limit is {} bytes", text.len(), limits::MAX_ID_BYTES);
+        let message =
+            format!("{field} has {} bytes; the limit is {} bytes", text.len(), limits::MAX_ID_BYTES);
         return Err(Refusal::new(field, Reason::TooLarge, message));
     }
     Ok(Some(text.into_owned()))
 }
 
 fn required_id(value: Option<Value<'_>>, field: &str) -> Result<String, Refusal> {
-    optional_id(value, field)?
-        .ok_or_else(|| Refusal::new(field, Reason::MissingField, format!("{field} is required and must not be empty")))
+    optional_id(value, field)?.ok_or_else(|| {
+        Refusal::new(field, Reason::MissingField, format!("{field} is required and must not be empty"))
+    })
 }
 
 fn event_type(value: Option<Value<'_>>) -> Result<EventType, Refusal> {
@@ -221,7 +231,11 @@ fn event_type(value: Option<Value<'_>>) -> Result<EventType, Refusal> {
         .ok_or_else(|| Refusal::new("eventType", Reason::MissingField, "eventType is required"))?;
     let Some(event_type) = EventType::parse(&text) else {
         let shown: String = text.chars().take(40).collect();
-        return Err(Refusal::new("eventType", Reason::UnknownEventType, format!("`{shown}` is not an event type; use `custom` for your own")));
+        return Err(Refusal::new(
+            "eventType",
+            Reason::UnknownEventType,
+            format!("`{shown}` is not an event type; use `custom` for your own"),
+        ));
     };
     if event_type.is_server_only() {
         let message = format!("`{}` events are written by the server only", event_type.as_str());
@@ -234,7 +248,11 @@ fn severity(value: Option<Value<'_>>) -> Result<Severity, Refusal> {
     let Some(text) = optional_text(value, "severity")? else { return Ok(Severity::Info) };
     // The published AutoGen handler says `warning`.
     Severity::parse(if text == "warning" { "warn" } else { &text }).ok_or_else(|| {
-        Refusal::new("severity", Reason::InvalidField, "severity must be one of debug, info, warn, error, critical")
+        Refusal::new(
+            "severity",
+            Reason::InvalidField,
+            "severity must be one of debug, info, warn, error, critical",
+        )
     })
 }
 

@@ -54,7 +54,9 @@ pub enum SessionFact {
 pub fn facts_of(event_type: EventType, payload: &str, metadata: &str) -> Facts {
     let payload = Fields::of(payload);
     let mut facts = match event_type {
-        EventType::LlmCall | EventType::LlmResponse | EventType::CostTracked | EventType::Embedding => model_facts(event_type, &payload),
+        EventType::LlmCall | EventType::LlmResponse | EventType::CostTracked | EventType::Embedding => {
+            model_facts(event_type, &payload)
+        }
         EventType::SessionStarted => Facts {
             session: Some(SessionFact::Started {
                 agent_name: payload.name("agentName"),
@@ -68,7 +70,9 @@ pub fn facts_of(event_type: EventType, payload: &str, metadata: &str) -> Facts {
             Facts { session: Some(SessionFact::Ended { is_error }), ..Facts::default() }
         }
         _ => Facts {
-            name: ["toolName", "action", "formId", "name", "retrieverName", "type", "alertName"].iter().find_map(|key| payload.name(key)),
+            name: ["toolName", "action", "formId", "name", "retrieverName", "type", "alertName"]
+                .iter()
+                .find_map(|key| payload.name(key)),
             call_id: ["callId", "requestId", "submissionId"].iter().find_map(|key| payload.name(key)),
             duration_us: payload.millis("durationMs"),
             ..Facts::default()
@@ -85,13 +89,16 @@ fn model_facts(event_type: EventType, payload: &Fields<'_>) -> Facts {
     let model = payload.name("model");
     let usage = match event_type {
         // Some published handlers put the counts beside the answer instead of into `usage`.
-        EventType::LlmResponse if payload.get("usage").is_none() => payload.number("inputTokens").map(|_| payload.clone()),
+        EventType::LlmResponse if payload.get("usage").is_none() => {
+            payload.number("inputTokens").map(|_| payload.clone())
+        }
         EventType::LlmResponse => payload.get("usage").map(|usage| Fields::of(usage.text())),
         EventType::CostTracked => Some(payload.clone()),
         _ => None,
     };
     let usage = usage.map(|fields| {
-        let convention = TokenConvention::for_provider(provider.as_deref().unwrap_or(""), model.as_deref().unwrap_or(""));
+        let convention =
+            TokenConvention::for_provider(provider.as_deref().unwrap_or(""), model.as_deref().unwrap_or(""));
         Usage::from_reported(reported(&fields), convention)
     });
     Facts {
@@ -149,11 +156,15 @@ impl<'a> Fields<'a> {
     }
 
     fn tags(&self) -> Vec<String> {
-        let Some(Ok(items)) = self.get("tags").filter(|value| value.kind() == Kind::Array).map(|value| value.elements()) else {
+        let Some(Ok(items)) =
+            self.get("tags").filter(|value| value.kind() == Kind::Array).map(|value| value.elements())
+        else {
             return Vec::new();
         };
         let tags = items.iter().filter_map(|item| item.as_str_lossy());
-        tags.take(limits::MAX_TAGS).map(|tag| tag.replace('\0', "\u{fffd}").chars().take(limits::MAX_NAME_BYTES / 4).collect()).collect()
+        tags.take(limits::MAX_TAGS)
+            .map(|tag| tag.replace('\0', "\u{fffd}").chars().take(limits::MAX_NAME_BYTES / 4).collect())
+            .collect()
     }
 
     /// Milliseconds as microseconds; what is negative or longer than ten years is not a duration.

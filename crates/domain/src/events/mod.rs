@@ -114,7 +114,10 @@ text_enum! {
 impl EventType {
     /// Whether only the server may write this type.
     pub fn is_server_only(self) -> bool {
-        matches!(self, Self::Error | Self::EvalResult | Self::HumanScore | Self::Feedback | Self::SkillActivated)
+        matches!(
+            self,
+            Self::Error | Self::EvalResult | Self::HumanScore | Self::Feedback | Self::SkillActivated
+        )
     }
 }
 
@@ -150,6 +153,7 @@ pub struct NewEvent {
 impl NewEvent {
     /// Whether sessions and rollups count this event as an error.
     pub fn is_error(&self) -> bool {
-        matches!(self.severity, Severity::Error | Severity::Critical) || self.event_type == EventType::ToolError
+        matches!(self.severity, Severity::Error | Severity::Critical)
+            || self.event_type == EventType::ToolError
     }
 }

@@ -97,7 +97,9 @@ fn rules(event_type: EventType) -> &'static [Rule] {
             Rule("params", Need::Object, Yes),
             Rule("urgency", Need::String, Yes),
         ],
-        EventType::ApprovalGranted | EventType::ApprovalDenied | EventType::ApprovalExpired => APPROVAL_DECISION,
+        EventType::ApprovalGranted | EventType::ApprovalDenied | EventType::ApprovalExpired => {
+            APPROVAL_DECISION
+        }
         EventType::FormSubmitted => &[
             Rule("submissionId", Need::Text, Yes),
             Rule("formId", Need::Text, Yes),
@@ -193,7 +195,11 @@ pub(super) fn check(event_type: EventType, payload: &str) -> Result<(), Refusal>
         let value = members.iter().find(|member| member.key == *name).map(|member| member.value);
         match value {
             None if *required == Yes => {
-                return Err(Refusal::new(format!("payload.{name}"), Reason::MissingField, format!("a {} event needs payload.{name}", event_type.as_str())));
+                return Err(Refusal::new(
+                    format!("payload.{name}"),
+                    Reason::MissingField,
+                    format!("a {} event needs payload.{name}", event_type.as_str()),
+                ));
             }
             None => {}
             Some(value) if value.is_null() && *required == No => {}
@@ -207,15 +213,21 @@ fn check_field(name: &str, need: Need, value: Value<'_>) -> Result<(), Refusal> 
     let kind = value.kind();
     let is_whole_at_least = |least: i64| value.as_i64().is_some_and(|number| number >= least);
     let expected = match need {
-        Need::Text => (kind != Kind::String || value.text().len() <= 2).then_some("a string that is not empty"),
+        Need::Text => {
+            (kind != Kind::String || value.text().len() <= 2).then_some("a string that is not empty")
+        }
         Need::String => (kind != Kind::String).then_some("a string"),
         Need::Number => (kind != Kind::Number).then_some("a number"),
         Need::Count => (!is_whole_at_least(0)).then_some("a whole number, zero or more"),
         Need::Positive => (!is_whole_at_least(1)).then_some("a whole number above zero"),
-        Need::Amount => (!value.as_f64().is_some_and(|number| number >= 0.0)).then_some("a number, zero or more"),
+        Need::Amount => {
+            (!value.as_f64().is_some_and(|number| number >= 0.0)).then_some("a number, zero or more")
+        }
         Need::Object => (kind != Kind::Object).then_some("an object"),
         Need::Array => (kind != Kind::Array).then_some("an array"),
-        Need::Strings => (!is_array_of(value, |item| item.kind() == Kind::String)).then_some("an array of strings"),
+        Need::Strings => {
+            (!is_array_of(value, |item| item.kind() == Kind::String)).then_some("an array of strings")
+        }
         Need::Present => None,
         Need::StringOrNull => (!matches!(kind, Kind::String | Kind::Null)).then_some("a string or null"),
         Need::OneOf(choices) => {
@@ -230,7 +242,11 @@ fn check_field(name: &str, need: Need, value: Value<'_>) -> Result<(), Refusal> 
     };
     match expected {
         None => Ok(()),
-        Some(expected) => Err(Refusal::new(format!("payload.{name}"), Reason::InvalidField, format!("payload.{name} must be {expected}"))),
+        Some(expected) => Err(Refusal::new(
+            format!("payload.{name}"),
+            Reason::InvalidField,
+            format!("payload.{name} must be {expected}"),
+        )),
     }
 }
 
@@ -252,7 +268,10 @@ fn check_messages(value: Value<'_>) -> Result<(), Refusal> {
             return refuse(format!("payload.messages.{index}"), "an object with role and content");
         }
         if !item.get("role").is_some_and(|role| role.kind() == Kind::String && role.text().len() > 2) {
-            return refuse(format!("payload.messages.{index}.role"), "a string such as system, user, assistant or tool");
+            return refuse(
+                format!("payload.messages.{index}.role"),
+                "a string such as system, user, assistant or tool",
+            );
         }
         let content_fits = match item.get("content") {
             None => true,
@@ -272,9 +291,15 @@ fn check_usage(value: Value<'_>) -> Result<(), Refusal> {
     for name in ["inputTokens", "outputTokens", "totalTokens"] {
         let field = format!("payload.usage.{name}");
         match value.get(name) {
-            None => return Err(Refusal::new(field.clone(), Reason::MissingField, format!("{field} is required"))),
+            None => {
+                return Err(Refusal::new(field.clone(), Reason::MissingField, format!("{field} is required")));
+            }
             Some(count) if count.kind() != Kind::Number => {
-                return Err(Refusal::new(field.clone(), Reason::InvalidField, format!("{field} must be a number")));
+                return Err(Refusal::new(
+                    field.clone(),
+                    Reason::InvalidField,
+                    format!("{field} must be a number"),
+                ));
             }
             Some(_) => {}
         }

@@ -77,7 +77,12 @@ impl MemoryQueue {
         }
         let (sender, receiver) = mpsc::channel(MAX_WAITING_BATCHES);
         orgs.insert(org.clone(), sender.clone());
-        let writer = Writer { receiver, live: self.live.clone(), indexer: self.indexer.clone(), waiting_batches: Arc::clone(&self.waiting_batches) };
+        let writer = Writer {
+            receiver,
+            live: self.live.clone(),
+            indexer: self.indexer.clone(),
+            waiting_batches: Arc::clone(&self.waiting_batches),
+        };
         self.tasks.spawn(writer.run());
         sender
     }
@@ -93,7 +98,9 @@ impl MemoryQueue {
 impl Queue for MemoryQueue {
     async fn publish(&self, tenant: &Tenant, batch: Batch) -> Result<Receipt, QueueError> {
         let full = || QueueError::Full { retry_after_s: RETRY_AFTER_S };
-        let kib = u32::try_from(size_of_batch(&batch) / 1024 + 1).unwrap_or(u32::MAX).min(u32::try_from(MAX_WAITING_KIB).unwrap_or(u32::MAX));
+        let kib = u32::try_from(size_of_batch(&batch) / 1024 + 1)
+            .unwrap_or(u32::MAX)
+            .min(u32::try_from(MAX_WAITING_KIB).unwrap_or(u32::MAX));
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(kib).map_err(|_| full())?;
         let waiting = self.waiting_of(tenant.org(), batch.key_id.as_str());
         let events = i64::from(batch.received_count);
@@ -208,5 +215,9 @@ async fn apply_alone(tenant: &Tenant, batch: Batch) -> Result<Applied, QueueErro
 
 fn refusal(error: &StoreError) -> QueueError {
     tracing::error!(error = %error, "a batch could not be applied");
-    if error.is_transient() { QueueError::Unavailable(error.to_string()) } else { QueueError::Refused(error.to_string()) }
+    if error.is_transient() {
+        QueueError::Unavailable(error.to_string())
+    } else {
+        QueueError::Refused(error.to_string())
+    }
 }

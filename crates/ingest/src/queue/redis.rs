@@ -64,7 +64,9 @@ impl Keys {
 
 /// The shard of an org. Stable across versions and machines: FNV-1a over the id.
 pub(crate) fn shard_of(org: &OrgId) -> u64 {
-    let hash = org.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = org.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     hash % SHARDS
 }
 
@@ -92,27 +94,45 @@ pub(crate) async fn connect(client: &Client) -> Result<ConnectionManager, RedisE
 
 impl RedisQueue {
     /// Connects, makes the consumer groups, and starts reading the fill on `tasks`.
-    pub async fn open(url: &str, prefix: &str, tasks: &TaskTracker, shutdown: CancellationToken) -> Result<Self, QueueError> {
+    pub async fn open(
+        url: &str,
+        prefix: &str,
+        tasks: &TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Result<Self, QueueError> {
         let client = Client::open(url).map_err(|error| unavailable(&error))?;
         let mut connection = connect(&client).await.map_err(|error| unavailable(&error))?;
         let keys = Keys::new(prefix);
         ensure_groups(&mut connection, &keys).await.map_err(|error| unavailable(&error))?;
         let queue = Self { connection, keys, fill: Arc::default() };
         queue.refresh().await?;
-        tasks.spawn(watch_fill(queue.connection.clone(), queue.keys.clone(), Arc::clone(&queue.fill), shutdown));
+        tasks.spawn(watch_fill(
+            queue.connection.clone(),
+            queue.keys.clone(),
+            Arc::clone(&queue.fill),
+            shutdown,
+        ));
         Ok(queue)
     }
 
     async fn refresh(&self) -> Result<(), QueueError> {
-        read_fill(&mut self.connection.clone(), &self.keys, &self.fill).await.map_err(|error| unavailable(&error))
+        read_fill(&mut self.connection.clone(), &self.keys, &self.fill)
+            .await
+            .map_err(|error| unavailable(&error))
     }
 }
 
 /// Makes the consumer groups where they are missing, reading from the beginning.
 pub(crate) async fn ensure_groups(connection: &mut ConnectionManager, keys: &Keys) -> Result<(), RedisError> {
     for shard in 0..SHARDS {
-        let made: Result<(), RedisError> =
-            redis::cmd("XGROUP").arg("CREATE").arg(keys.stream(shard)).arg(GROUP).arg("0").arg("MKSTREAM").query_async(connection).await;
+        let made: Result<(), RedisError> = redis::cmd("XGROUP")
+            .arg("CREATE")
+            .arg(keys.stream(shard))
+            .arg(GROUP)
+            .arg("0")
+            .arg("MKSTREAM")
+            .query_async(connection)
+            .await;
         match made {
             Err(error) if error.code() != Some("BUSYGROUP") => return Err(error),
             _ => {}
@@ -121,7 +141,12 @@ pub(crate) async fn ensure_groups(connection: &mut ConnectionManager, keys: &Key
     Ok(())
 }
 
-async fn watch_fill(mut connection: ConnectionManager, keys: Keys, fill: Arc<Fill>, shutdown: CancellationToken) {
+async fn watch_fill(
+    mut connection: ConnectionManager,
+    keys: Keys,
+    fill: Arc<Fill>,
+    shutdown: CancellationToken,
+) {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -139,7 +164,8 @@ async fn read_fill(connection: &mut ConnectionManager, keys: &Keys, fill: &Fill)
         pipe.cmd("XLEN").arg(keys.stream(shard));
     }
     pipe.cmd("GET").arg(keys.bytes());
-    let (a, b, c, d, e, f, g, h, bytes): (u64, u64, u64, u64, u64, u64, u64, u64, Option<i64>) = pipe.query_async(connection).await?;
+    let (a, b, c, d, e, f, g, h, bytes): (u64, u64, u64, u64, u64, u64, u64, u64, Option<i64>) =
+        pipe.query_async(connection).await?;
     fill.batches.store(a + b + c + d + e + f + g + h, Ordering::Relaxed);
     fill.bytes.store(u64::try_from(bytes.unwrap_or(0)).unwrap_or(0), Ordering::Relaxed);
     Ok(())
@@ -195,6 +221,9 @@ impl Queue for RedisQueue {
     }
 
     fn status(&self) -> QueueStatus {
-        QueueStatus { batches: self.fill.batches.load(Ordering::Relaxed), bytes: self.fill.bytes.load(Ordering::Relaxed) }
+        QueueStatus {
+            batches: self.fill.batches.load(Ordering::Relaxed),
+            bytes: self.fill.bytes.load(Ordering::Relaxed),
+        }
     }
 }

@@ -90,7 +90,10 @@ impl Control {
         if self.find_key_by_digest(&key.digest).await?.is_some() {
             return Err(StoreError::Exists("key"));
         }
-        Err(StoreError::LimitReached(format!("the org has {} active keys, which is the limit", limits::MAX_ACTIVE_KEYS)))
+        Err(StoreError::LimitReached(format!(
+            "the org has {} active keys, which is the limit",
+            limits::MAX_ACTIVE_KEYS
+        )))
     }
 
     /// The key with this digest, whatever its state.
@@ -117,23 +120,29 @@ impl Control {
 
     /// Revokes a key; every node stops taking it within a second.
     pub async fn revoke_key(&self, org: &OrgId, key_id: &KeyId, now_us: i64) -> Result<(), StoreError> {
-        let revoke = "update api_keys set revoked_us = $3 where org_id = $1 and key_id = $2 and revoked_us is null";
+        let revoke =
+            "update api_keys set revoked_us = $3 where org_id = $1 and key_id = $2 and revoked_us is null";
         let changed = self
-            .execute_all(vec![(revoke, args![org.as_str(), key_id.as_str(), now_us]), (BUMP_VERSION, args![])])
+            .execute_all(vec![
+                (revoke, args![org.as_str(), key_id.as_str(), now_us]),
+                (BUMP_VERSION, args![]),
+            ])
             .await?;
         if changed.first() == Some(&1) { Ok(()) } else { Err(StoreError::NotFound) }
     }
 
     /// A number that grows with every change of any key; caches of keys are dropped when it moves.
     pub async fn keys_version(&self) -> Result<i64, StoreError> {
-        let value: Option<String> = self.find("select value from settings where name = 'keys_version'", args![]).await?;
+        let value: Option<String> =
+            self.find("select value from settings where name = 'keys_version'", args![]).await?;
         Ok(value.and_then(|value| value.parse().ok()).unwrap_or(0))
     }
 
     /// Notes when keys were last used.
     pub async fn touch_keys(&self, used: Vec<(OrgId, KeyId, i64)>) -> Result<(), StoreError> {
         let touch = "update api_keys set last_used_us = $3 where org_id = $1 and key_id = $2 and coalesce(last_used_us, 0) < $3";
-        let statements = used.into_iter().map(|(org, key, at)| (touch, args![org.as_str(), key.as_str(), at])).collect();
+        let statements =
+            used.into_iter().map(|(org, key, at)| (touch, args![org.as_str(), key.as_str(), at])).collect();
         self.execute_all(statements).await.map(|_| ())
     }
 }

@@ -58,7 +58,10 @@ impl Control {
     /// Sets how long an org's events are kept; `None` for ever. Events that are stored already keep their day of expiry.
     pub async fn set_retention(&self, org: &OrgId, days: Option<i32>) -> Result<(), StoreError> {
         let changed = self
-            .execute_all(vec![("update orgs set retention_days = $2 where org_id = $1 and deleted_us is null", args![org.as_str(), days])])
+            .execute_all(vec![(
+                "update orgs set retention_days = $2 where org_id = $1 and deleted_us is null",
+                args![org.as_str(), days],
+            )])
             .await?;
         if changed.first() == Some(&1) { Ok(()) } else { Err(StoreError::NotFound) }
     }

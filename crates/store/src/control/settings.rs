@@ -12,7 +12,11 @@ impl Control {
 
     /// Sets a value unless there is one, and returns the one that stands: the first writer wins, on any node.
     pub async fn ensure_setting(&self, name: &str, value: &str) -> Result<String, StoreError> {
-        self.execute_all(vec![("insert into settings (name, value) values ($1, $2) on conflict do nothing", args![name, value])]).await?;
+        self.execute_all(vec![(
+            "insert into settings (name, value) values ($1, $2) on conflict do nothing",
+            args![name, value],
+        )])
+        .await?;
         self.find_setting(name).await?.ok_or(StoreError::NotFound)
     }
 }

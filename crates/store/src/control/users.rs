@@ -13,7 +13,14 @@ impl Control {
     }
 
     /// Makes a person who owns an org. The password comes as an argon2id hash.
-    pub async fn insert_owner(&self, org: &OrgId, user: &UserId, email: &str, password_hash: &str, now_us: i64) -> Result<(), StoreError> {
+    pub async fn insert_owner(
+        &self,
+        org: &OrgId,
+        user: &UserId,
+        email: &str,
+        password_hash: &str,
+        now_us: i64,
+    ) -> Result<(), StoreError> {
         let insert = "insert into users (user_id, email, password_hash, email_verified_us, created_us) values ($1, $2, $3, $4, $4) on conflict do nothing";
         let join = "insert into org_members (org_id, user_id, role, created_us)
              select $1, $2, 'owner', $3 where exists (select 1 from users where user_id = $2)";

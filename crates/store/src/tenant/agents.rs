@@ -36,7 +36,12 @@ row_type! {
 
 impl Tenant {
     /// A workspace's agents, latest first. `after` is the last row of the page before.
-    pub async fn list_agents(&self, workspace: &str, after: Option<(i64, &str)>, limit: u32) -> Result<Vec<AgentRow>, StoreError> {
+    pub async fn list_agents(
+        &self,
+        workspace: &str,
+        after: Option<(i64, &str)>,
+        limit: u32,
+    ) -> Result<Vec<AgentRow>, StoreError> {
         let (last_seen_us, agent_id) = after.unwrap_or((i64::MAX, ""));
         self.fetch(
             "select agent_id, name, description, first_seen_us, last_seen_us, session_count, event_count, error_count, cost_nanos,
@@ -63,6 +68,9 @@ impl Tenant {
 
     /// How many agents a workspace has.
     pub async fn count_agents(&self, workspace: &str) -> Result<i64, StoreError> {
-        Ok(self.find("select count(*) from agents where org_id = $1 and workspace_id = $2", args![workspace]).await?.unwrap_or(0))
+        Ok(self
+            .find("select count(*) from agents where org_id = $1 and workspace_id = $2", args![workspace])
+            .await?
+            .unwrap_or(0))
     }
 }

@@ -5,9 +5,9 @@ use agentlens_domain::rollups::{Dimension, Measures, Tier};
 use agentlens_domain::usage::Usage;
 
 use super::{Place, Tenant};
+use crate::args;
 use crate::error::StoreError;
 use crate::statement::{Builder, FromRow, Row};
-use crate::args;
 
 /// Which cells to read. Buckets begin in [from, to), microseconds UTC.
 #[derive(Debug, Clone)]
@@ -64,7 +64,8 @@ impl FromRow for CellRow {
                 },
                 cost_nanos: row.get(19)?,
                 unknown_cost_count: row.get(20)?,
-                latency: Latency::decode(&latency).ok_or_else(|| StoreError::Corrupt("a rollup's latency sketch".to_owned()))?,
+                latency: Latency::decode(&latency)
+                    .ok_or_else(|| StoreError::Corrupt("a rollup's latency sketch".to_owned()))?,
             },
         })
     }

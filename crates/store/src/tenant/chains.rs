@@ -60,7 +60,9 @@ impl Tenant {
     pub async fn verify_session(&self, session: &SessionRow) -> Result<SessionChain, StoreError> {
         let mut walk = Walk::new(&session.session_id, self.retention_days().is_some());
         loop {
-            let events = self.events_of_session(&session.workspace_id, &session.session_id, walk.last_seq, CHUNK_EVENTS).await?;
+            let events = self
+                .events_of_session(&session.workspace_id, &session.session_id, walk.last_seq, CHUNK_EVENTS)
+                .await?;
             let is_last = events.len() < CHUNK_EVENTS as usize;
             for event in &events {
                 if !walk.add(event) {
@@ -72,14 +74,23 @@ impl Tenant {
             }
         }
         // Whatever was appended while this ran is newer than `session`; what is missing is older.
-        if walk.last_seq < session.last_seq || (walk.last_seq == session.last_seq && walk.last_hash != Some(session.last_hash)) {
-            walk.fail("", format!("Session ends at event {} but {} were stored", walk.last_seq, session.last_seq));
+        if walk.last_seq < session.last_seq
+            || (walk.last_seq == session.last_seq && walk.last_hash != Some(session.last_hash))
+        {
+            walk.fail(
+                "",
+                format!("Session ends at event {} but {} were stored", walk.last_seq, session.last_seq),
+            );
         }
         Ok(walk.finish())
     }
 
     /// Verifies all sessions of a workspace (of all when `None`) that have an event in the range (all when `None`).
-    pub async fn verify_all(&self, workspace: Option<&str>, range: Option<(i64, i64)>) -> Result<ChainReport, StoreError> {
+    pub async fn verify_all(
+        &self,
+        workspace: Option<&str>,
+        range: Option<(i64, i64)>,
+    ) -> Result<ChainReport, StoreError> {
         let mut report = ChainReport::default();
         let mut after = (String::new(), String::new());
         loop {
@@ -101,8 +112,16 @@ impl Tenant {
     }
 
     /// A session's events in the order of its chain, after `after_seq`.
-    pub async fn events_of_session(&self, workspace: &str, session_id: &str, after_seq: i64, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
-        let sql = format!("select {COLUMNS} from events where org_id = $1 and workspace_id = $2 and session_id = $3 and seq > $4 order by seq limit $5");
+    pub async fn events_of_session(
+        &self,
+        workspace: &str,
+        session_id: &str,
+        after_seq: i64,
+        limit: u32,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let sql = format!(
+            "select {COLUMNS} from events where org_id = $1 and workspace_id = $2 and session_id = $3 and seq > $4 order by seq limit $5"
+        );
         self.fetch(sql, args![workspace, session_id, after_seq, limit]).await
     }
 }
@@ -122,17 +141,33 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(session_id: &'a str, may_start_late: bool) -> Self {
-        Self { session_id, may_start_late, verifier: Verifier::new(), last_seq: 0, event_count: 0, first_hash: None, last_hash: None, broken: None }
+        Self {
+            session_id,
+            may_start_late,
+            verifier: Verifier::new(),
+            last_seq: 0,
+            event_count: 0,
+            first_hash: None,
+            last_hash: None,
+            broken: None,
+        }
     }
 
     /// Returns whether the chain holds so far.
     fn add(&mut self, event: &StoredEvent) -> bool {
         self.event_count += 1;
-        let link = Link { seq: event.seq, prev_hash: event.prev_hash.map(Hash::from), hash: Hash::from(event.hash), recomputed: recompute(event) };
+        let link = Link {
+            seq: event.seq,
+            prev_hash: event.prev_hash.map(Hash::from),
+            hash: Hash::from(event.hash),
+            recomputed: recompute(event),
+        };
         let covered = Sealed::of_stored(event).bytes();
         if self.may_start_late && self.last_seq == 0 && event.seq > 1 {
             // Retention removed the beginning: the chain is checked from the first event that is left.
-            self.verifier = event.prev_hash.map_or_else(Verifier::new, |hash| Verifier::starting_after(event.seq - 1, Hash::from(hash)));
+            self.verifier = event
+                .prev_hash
+                .map_or_else(Verifier::new, |hash| Verifier::starting_after(event.seq - 1, Hash::from(hash)));
         }
         if let Err(fault) = self.verifier.push_sealed(&link, &event.seal, &covered) {
             self.fail(&event.id, fault.to_string());
@@ -150,11 +185,21 @@ impl<'a> Walk<'a> {
 
     fn fail(&mut self, event_id: &str, reason: String) {
         let failed_at_index = if event_id.is_empty() { self.event_count } else { self.event_count - 1 };
-        self.broken = Some(BrokenChain { session_id: self.session_id.to_owned(), failed_at_index, failed_event_id: event_id.to_owned(), reason });
+        self.broken = Some(BrokenChain {
+            session_id: self.session_id.to_owned(),
+            failed_at_index,
+            failed_event_id: event_id.to_owned(),
+            reason,
+        });
     }
 
     fn finish(self) -> SessionChain {
-        SessionChain { event_count: self.event_count, first_hash: self.first_hash, last_hash: self.last_hash, broken: self.broken }
+        SessionChain {
+            event_count: self.event_count,
+            first_hash: self.first_hash,
+            last_hash: self.last_hash,
+            broken: self.broken,
+        }
     }
 }
 

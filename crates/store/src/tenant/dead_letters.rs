@@ -27,7 +27,14 @@ impl Tenant {
     pub async fn insert_dead_letter(&self, letter: &DeadLetter, message: &[u8]) -> Result<(), StoreError> {
         let sql = "insert into dead_letters (org_id, batch_id, key_id, failed_us, reason, event_count, message)
              values ($1, $2, $3, $4, $5, $6, $7) on conflict (org_id, batch_id) do update set reason = excluded.reason, failed_us = excluded.failed_us";
-        let args = args![&letter.batch_id, &letter.key_id, letter.failed_us, &letter.reason, letter.event_count, message];
+        let args = args![
+            &letter.batch_id,
+            &letter.key_id,
+            letter.failed_us,
+            &letter.reason,
+            letter.event_count,
+            message
+        ];
         self.execute_all(vec![(sql.to_owned(), args)]).await.map(|_| ())
     }
 
@@ -42,8 +49,12 @@ impl Tenant {
 
     /// A letter's message, for replaying it.
     pub async fn dead_letter_message(&self, batch: &BatchId) -> Result<Vec<u8>, StoreError> {
-        let rows: Vec<crate::statement::Row> =
-            self.fetch("select message from dead_letters where org_id = $1 and batch_id = $2", args![batch.as_str()]).await?;
+        let rows: Vec<crate::statement::Row> = self
+            .fetch(
+                "select message from dead_letters where org_id = $1 and batch_id = $2",
+                args![batch.as_str()],
+            )
+            .await?;
         rows.first().ok_or(StoreError::NotFound)?.get(0)
     }
 

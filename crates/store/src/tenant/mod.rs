@@ -25,13 +25,13 @@ use agentlens_domain::time::day_of;
 pub use agents::AgentRow;
 pub use analytics::{CellQuery, CellRow, OrgStats};
 pub use apply::{Applied, ApplyReport};
-pub(crate) use retention::maintain_partitions;
-pub(crate) use prices::embedded as embedded_prices;
 pub(crate) use apply::{EventRow, Plan, PlanInput, SessionKey, Verdict, plan};
 pub use chains::{BrokenChain, ChainReport, SessionChain};
 pub use dead_letters::DeadLetter;
 pub use events::{EventFilter, EventPage, Order, SearchPage, StoredEvent};
 pub use ledger::LedgerRow;
+pub(crate) use prices::embedded as embedded_prices;
+pub(crate) use retention::maintain_partitions;
 pub use sessions::{SessionFilter, SessionPage, SessionRow};
 
 use crate::engine::postgres::PostgresEngine;
@@ -86,7 +86,11 @@ impl Tenant {
     }
 
     /// Runs a statement that returns rows. `args` begin at `$2`.
-    pub(crate) async fn fetch<T: FromRow>(&self, sql: impl Into<String>, args: Vec<Value>) -> Result<Vec<T>, StoreError> {
+    pub(crate) async fn fetch<T: FromRow>(
+        &self,
+        sql: impl Into<String>,
+        args: Vec<Value>,
+    ) -> Result<Vec<T>, StoreError> {
         let sql = sql.into();
         let args = self.bind(args);
         let rows = match &self.place {
@@ -100,12 +104,19 @@ impl Tenant {
     }
 
     /// Like [`Tenant::fetch`] for a statement with one row or none.
-    pub(crate) async fn find<T: FromRow>(&self, sql: impl Into<String>, args: Vec<Value>) -> Result<Option<T>, StoreError> {
+    pub(crate) async fn find<T: FromRow>(
+        &self,
+        sql: impl Into<String>,
+        args: Vec<Value>,
+    ) -> Result<Option<T>, StoreError> {
         Ok(self.fetch(sql, args).await?.into_iter().next())
     }
 
     /// Runs statements in one transaction; `args` begin at `$2`. Returns how many rows each changed.
-    pub(crate) async fn execute_all(&self, statements: Vec<(String, Vec<Value>)>) -> Result<Vec<u64>, StoreError> {
+    pub(crate) async fn execute_all(
+        &self,
+        statements: Vec<(String, Vec<Value>)>,
+    ) -> Result<Vec<u64>, StoreError> {
         let statements: Vec<_> = statements.into_iter().map(|(sql, args)| (sql, self.bind(args))).collect();
         match &self.place {
             Place::Sqlite(file) => {
@@ -123,7 +134,9 @@ impl Tenant {
 }
 
 /// Runs blocking work on the pool that is there for it.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(StoreError::Unavailable(format!("a store task ended early: {error}"))),

@@ -11,28 +11,42 @@ use crate::error::StoreError;
 impl Tenant {
     /// The price table of the org: the program's, with the org's own prices before it.
     pub(crate) async fn prices(&self) -> Result<Arc<PriceTable>, StoreError> {
-        let own: Vec<String> = self.fetch("select price from price_overrides where org_id = $1 order by model, effective_us", args![]).await?;
+        let own: Vec<String> = self
+            .fetch(
+                "select price from price_overrides where org_id = $1 order by model, effective_us",
+                args![],
+            )
+            .await?;
         if own.is_empty() {
             return Ok(embedded());
         }
         let prices = own.iter().map(|text| {
-            let spec: PriceSpec = serde_json::from_str(text).map_err(|error| StoreError::Corrupt(format!("a price override: {error}")))?;
+            let spec: PriceSpec = serde_json::from_str(text)
+                .map_err(|error| StoreError::Corrupt(format!("a price override: {error}")))?;
             Price::from_spec(&spec).map_err(|error| StoreError::Corrupt(format!("a price override: {error}")))
         });
         Ok(Arc::new(PriceTable::embedded().with_overrides(prices.collect::<Result<_, _>>()?)))
     }
 
     /// Sets the org's own price of a model from an instant on (microseconds UTC). Costs that were computed before stay.
-    pub async fn set_price(&self, spec: &PriceSpec, effective_us: i64, now_us: i64) -> Result<(), StoreError> {
+    pub async fn set_price(
+        &self,
+        spec: &PriceSpec,
+        effective_us: i64,
+        now_us: i64,
+    ) -> Result<(), StoreError> {
         let text = serde_json::to_string(spec).map_err(|error| StoreError::Refused(error.to_string()))?;
         let sql = "insert into price_overrides (org_id, model, effective_us, price, created_us) values ($1, $2, $3, $4, $5)
              on conflict (org_id, model, effective_us) do update set price = excluded.price, created_us = excluded.created_us";
-        self.execute_all(vec![(sql.to_owned(), args![&spec.model, effective_us, text, now_us])]).await.map(|_| ())
+        self.execute_all(vec![(sql.to_owned(), args![&spec.model, effective_us, text, now_us])])
+            .await
+            .map(|_| ())
     }
 }
 
 /// The program's own table, shared by all orgs that have no prices of their own.
-static EMBEDDED: std::sync::LazyLock<Arc<PriceTable>> = std::sync::LazyLock::new(|| Arc::new(PriceTable::embedded().clone()));
+static EMBEDDED: std::sync::LazyLock<Arc<PriceTable>> =
+    std::sync::LazyLock::new(|| Arc::new(PriceTable::embedded().clone()));
 
 /// The program's own price table.
 pub(crate) fn embedded() -> Arc<PriceTable> {

@@ -19,23 +19,39 @@ impl Tenant {
         let today = day_of(now_us);
         let mut statements: Vec<(String, Vec<Value>)> = vec![
             ("delete from event_keys where org_id = $1 and expire_day < $2".to_owned(), args![today]),
-            ("delete from rollup_hour where org_id = $1 and bucket_us < $2".to_owned(), args![now_us - HOURLY_DAYS * DAY_US]),
-            ("delete from applied_batches where org_id = $1 and applied_us < $2".to_owned(), args![now_us - APPLIED_DAYS * DAY_US]),
+            (
+                "delete from rollup_hour where org_id = $1 and bucket_us < $2".to_owned(),
+                args![now_us - HOURLY_DAYS * DAY_US],
+            ),
+            (
+                "delete from applied_batches where org_id = $1 and applied_us < $2".to_owned(),
+                args![now_us - APPLIED_DAYS * DAY_US],
+            ),
             (
                 "delete from search_shards where org_id = $1 and first_position in
                    (select first_position from search_segments where org_id = $1 and max_expire_day < $2)"
                     .to_owned(),
                 args![today],
             ),
-            ("delete from search_segments where org_id = $1 and max_expire_day < $2".to_owned(), args![today]),
+            (
+                "delete from search_segments where org_id = $1 and max_expire_day < $2".to_owned(),
+                args![today],
+            ),
         ];
         if let Place::Sqlite(_) = self.place {
-            statements.push(("delete from events where org_id = $1 and expire_day < $2".to_owned(), args![today]));
+            statements
+                .push(("delete from events where org_id = $1 and expire_day < $2".to_owned(), args![today]));
         }
         if let Some(days) = self.retention_days() {
             let before_us = now_us - (i64::from(days) + 1) * DAY_US;
-            statements.push(("delete from sessions where org_id = $1 and last_event_us < $2".to_owned(), args![before_us]));
-            statements.push(("delete from rollup_day where org_id = $1 and bucket_us < $2".to_owned(), args![before_us - DAY_US]));
+            statements.push((
+                "delete from sessions where org_id = $1 and last_event_us < $2".to_owned(),
+                args![before_us],
+            ));
+            statements.push((
+                "delete from rollup_day where org_id = $1 and bucket_us < $2".to_owned(),
+                args![before_us - DAY_US],
+            ));
         }
         Ok(self.execute_all(statements).await?.iter().sum())
     }
@@ -43,7 +59,11 @@ impl Tenant {
 
 /// Makes the partitions of the coming days and drops those whose last day is over; returns how many were dropped and
 /// how many rows lie in the default partition, which should be none.
-pub(crate) async fn maintain_partitions(engine: &PostgresEngine, longest_retention_days: Option<i32>, now_us: i64) -> Result<(i64, i64), StoreError> {
+pub(crate) async fn maintain_partitions(
+    engine: &PostgresEngine,
+    longest_retention_days: Option<i32>,
+    now_us: i64,
+) -> Result<(i64, i64), StoreError> {
     let today = day_of(now_us);
     let last = longest_retention_days.map_or(today, |days| today + days + 3);
     for day in today + 1..=last {

@@ -98,23 +98,40 @@ const COLUMNS_FROM: &str = "select session_id, workspace_id, environment, agent_
 
 impl Tenant {
     /// One page of sessions by start.
-    pub async fn list_sessions(&self, filter: &SessionFilter, after: Option<&Cursor>, offset: u32, limit: u32) -> Result<SessionPage, StoreError> {
+    pub async fn list_sessions(
+        &self,
+        filter: &SessionFilter,
+        after: Option<&Cursor>,
+        offset: u32,
+        limit: u32,
+    ) -> Result<SessionPage, StoreError> {
         let mut statement = Builder::new(COLUMNS_FROM);
         add_conditions(&mut statement, filter);
         if let Some(cursor) = after {
             if filter.ascending {
-                statement.with(" and (started_us, session_id) > ($", cursor.value).with(", $)", cursor.id.as_str());
+                statement
+                    .with(" and (started_us, session_id) > ($", cursor.value)
+                    .with(", $)", cursor.id.as_str());
             } else {
-                statement.with(" and (started_us, session_id) < ($", cursor.value).with(", $)", cursor.id.as_str());
+                statement
+                    .with(" and (started_us, session_id) < ($", cursor.value)
+                    .with(", $)", cursor.id.as_str());
             }
         }
-        statement.text(if filter.ascending { " order by started_us, session_id" } else { " order by started_us desc, session_id desc" });
+        statement.text(if filter.ascending {
+            " order by started_us, session_id"
+        } else {
+            " order by started_us desc, session_id desc"
+        });
         statement.with(" limit $", limit + 1).with(" offset $", offset);
         let (sql, args) = statement.finish();
         let mut sessions: Vec<SessionRow> = self.fetch(sql, args).await?;
         let has_more = sessions.len() > limit as usize;
         sessions.truncate(limit as usize);
-        let next = sessions.last().filter(|_| has_more).map(|last| Cursor { value: last.started_us, id: last.session_id.clone() });
+        let next = sessions
+            .last()
+            .filter(|_| has_more)
+            .map(|last| Cursor { value: last.started_us, id: last.session_id.clone() });
         Ok(SessionPage { sessions, next })
     }
 
@@ -128,7 +145,11 @@ impl Tenant {
     }
 
     /// One session.
-    pub async fn find_session(&self, workspace: &str, session_id: &str) -> Result<Option<SessionRow>, StoreError> {
+    pub async fn find_session(
+        &self,
+        workspace: &str,
+        session_id: &str,
+    ) -> Result<Option<SessionRow>, StoreError> {
         let mut statement = Builder::new(COLUMNS_FROM);
         statement.with(" and workspace_id = $", workspace).with(" and session_id = $", session_id);
         let (sql, args) = statement.finish();
@@ -136,7 +157,14 @@ impl Tenant {
     }
 
     /// The sessions that began in [from, to] and cost most.
-    pub async fn dearest_sessions(&self, workspace: &str, agent_id: Option<&str>, from_us: i64, to_us: i64, limit: u32) -> Result<Vec<SessionRow>, StoreError> {
+    pub async fn dearest_sessions(
+        &self,
+        workspace: &str,
+        agent_id: Option<&str>,
+        from_us: i64,
+        to_us: i64,
+        limit: u32,
+    ) -> Result<Vec<SessionRow>, StoreError> {
         let mut statement = Builder::new(COLUMNS_FROM);
         statement
             .with(" and workspace_id = $", workspace)
@@ -149,7 +177,13 @@ impl Tenant {
     }
 
     /// Session ids of a workspace that have an event in [from, to], by id, after `after`; for walks over all of them.
-    pub async fn session_ids(&self, workspace: Option<&str>, range: Option<(i64, i64)>, after: (&str, &str), limit: u32) -> Result<Vec<(String, String)>, StoreError> {
+    pub async fn session_ids(
+        &self,
+        workspace: Option<&str>,
+        range: Option<(i64, i64)>,
+        after: (&str, &str),
+        limit: u32,
+    ) -> Result<Vec<(String, String)>, StoreError> {
         let mut statement = Builder::new("select workspace_id, session_id from sessions where org_id = $1");
         statement.with_some(" and workspace_id = $", workspace);
         if let Some((from_us, to_us)) = range {
@@ -185,7 +219,9 @@ fn add_conditions(statement: &mut Builder, filter: &SessionFilter) {
         for (index, status) in filter.statuses.iter().enumerate() {
             statement.text(if index == 0 { "" } else { " or " });
             match status {
-                SessionStatus::Active => statement.with("(status = 'active' and last_event_us >= $)", idle_us),
+                SessionStatus::Active => {
+                    statement.with("(status = 'active' and last_event_us >= $)", idle_us)
+                }
                 SessionStatus::Idle => statement.with("(status = 'active' and last_event_us < $)", idle_us),
                 SessionStatus::Completed => statement.text("status = 'completed'"),
                 SessionStatus::Error => statement.text("status = 'error'"),

@@ -41,21 +41,69 @@ fn refusals_name_field_and_reason() {
         ("[]", "event", Reason::InvalidField),
         (r#"{"agentId":"a","eventType":"custom","payload":{}}"#, "sessionId", Reason::MissingField),
         (r#"{"sessionId":"s","eventType":"custom","payload":{}}"#, "agentId", Reason::MissingField),
-        (r#"{"sessionId":5,"agentId":"a","eventType":"custom","payload":{}}"#, "sessionId", Reason::InvalidField),
-        (r#"{"sessionId":"s","sessionId":"t","agentId":"a","eventType":"custom","payload":{}}"#, "event", Reason::UnstorableJson),
-        (r#"{"sessionId":"a\u0000b","agentId":"a","eventType":"custom","payload":{}}"#, "sessionId", Reason::InvalidField),
-        (r#"{"sessionId":"\ud800","agentId":"a","eventType":"custom","payload":{}}"#, "sessionId", Reason::InvalidField),
+        (
+            r#"{"sessionId":5,"agentId":"a","eventType":"custom","payload":{}}"#,
+            "sessionId",
+            Reason::InvalidField,
+        ),
+        (
+            r#"{"sessionId":"s","sessionId":"t","agentId":"a","eventType":"custom","payload":{}}"#,
+            "event",
+            Reason::UnstorableJson,
+        ),
+        (
+            r#"{"sessionId":"a\u0000b","agentId":"a","eventType":"custom","payload":{}}"#,
+            "sessionId",
+            Reason::InvalidField,
+        ),
+        (
+            r#"{"sessionId":"\ud800","agentId":"a","eventType":"custom","payload":{}}"#,
+            "sessionId",
+            Reason::InvalidField,
+        ),
         (&event(r#""eventType":"nope","payload":{}"#), "eventType", Reason::UnknownEventType),
         (&event(r#""eventType":"eval_result","payload":{}"#), "eventType", Reason::ServerOnlyEventType),
         (&event(r#""eventType":"custom""#), "payload", Reason::MissingField),
         (&event(r#""eventType":"custom","payload":"x""#), "payload", Reason::InvalidField),
-        (&event(r#""eventType":"custom","payload":{"type":"x","data":[]}"#), "payload.data", Reason::InvalidField),
-        (&event(r#""eventType":"custom","payload":{"type":"x","data":{"a":1,"a":2}}"#), "payload", Reason::UnstorableJson),
-        (&event(r#""eventType":"custom","payload":{"type":"x","data":{"n":1e400}}"#), "payload", Reason::UnstorableJson),
-        (&event(r#""eventType":"tool_call","payload":{"toolName":"","callId":"c","arguments":{}}"#), "payload.toolName", Reason::InvalidField),
-        (&event(r#""eventType":"llm_call","payload":{"callId":"c","provider":"p","model":"m","messages":{}}"#), "payload.messages", Reason::InvalidField),
-        (&event(r#""eventType":"llm_call","payload":{"callId":"c","provider":"p","model":"m","messages":[{"content":"x"}]}"#), "payload.messages.0.role", Reason::InvalidField),
-        (&event(r#""eventType":"embedding","payload":{"model":"m","inputCount":1.5}"#), "payload.inputCount", Reason::InvalidField),
+        (
+            &event(r#""eventType":"custom","payload":{"type":"x","data":[]}"#),
+            "payload.data",
+            Reason::InvalidField,
+        ),
+        (
+            &event(r#""eventType":"custom","payload":{"type":"x","data":{"a":1,"a":2}}"#),
+            "payload",
+            Reason::UnstorableJson,
+        ),
+        (
+            &event(r#""eventType":"custom","payload":{"type":"x","data":{"n":1e400}}"#),
+            "payload",
+            Reason::UnstorableJson,
+        ),
+        (
+            &event(r#""eventType":"tool_call","payload":{"toolName":"","callId":"c","arguments":{}}"#),
+            "payload.toolName",
+            Reason::InvalidField,
+        ),
+        (
+            &event(
+                r#""eventType":"llm_call","payload":{"callId":"c","provider":"p","model":"m","messages":{}}"#,
+            ),
+            "payload.messages",
+            Reason::InvalidField,
+        ),
+        (
+            &event(
+                r#""eventType":"llm_call","payload":{"callId":"c","provider":"p","model":"m","messages":[{"content":"x"}]}"#,
+            ),
+            "payload.messages.0.role",
+            Reason::InvalidField,
+        ),
+        (
+            &event(r#""eventType":"embedding","payload":{"model":"m","inputCount":1.5}"#),
+            "payload.inputCount",
+            Reason::InvalidField,
+        ),
         (&custom(r#","severity":"loud""#), "severity", Reason::InvalidField),
         (&custom(r#","timestamp":"2026-01-02 03:04""#), "timestamp", Reason::InvalidTimestamp),
         (&custom(r#","timestamp":"1999-12-31T23:59:59Z""#), "timestamp", Reason::InvalidTimestamp),
@@ -81,7 +129,8 @@ fn what_published_clients_send_is_accepted() {
     ] {
         accept_one(&event(fields)).unwrap_or_else(|refusal| panic!("{fields}: {}", refusal.message));
     }
-    let unknown = accept_one(r#"{"sessionId":"s","agentId":"","eventType":"session_started","payload":{}}"#).unwrap();
+    let unknown =
+        accept_one(r#"{"sessionId":"s","agentId":"","eventType":"session_started","payload":{}}"#).unwrap();
     assert_eq!(unknown.agent_id, "unknown");
 }
 
@@ -110,19 +159,28 @@ fn an_idempotency_key_gives_ids_that_depend_on_scope_key_and_index() {
 
 #[test]
 fn reserved_metadata_is_stripped() {
-    let accepted = accept_one(&custom(r#","metadata":{"verifiedAgentId":"boss","a":{"b":[1]},"verifiedOnBehalfOf":"x"}"#)).unwrap();
+    let accepted = accept_one(&custom(
+        r#","metadata":{"verifiedAgentId":"boss","a":{"b":[1]},"verifiedOnBehalfOf":"x"}"#,
+    ))
+    .unwrap();
     assert_eq!(accepted.metadata, r#"{"a":{"b":[1]}}"#);
 }
 
 #[test]
 fn integers_beyond_a_double_are_kept_as_sent() {
-    let accepted = accept_one(&event(r#""eventType":"custom","payload":{"type":"x","data":{"id":12345678901234567890}}"#)).unwrap();
+    let accepted = accept_one(&event(
+        r#""eventType":"custom","payload":{"type":"x","data":{"id":12345678901234567890}}"#,
+    ))
+    .unwrap();
     assert!(accepted.payload.contains("12345678901234567890"));
 }
 
 #[test]
 fn deep_nesting_is_refused_without_harm() {
     let deep = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
-    let refusal = accept_one(&event(&format!(r#""eventType":"custom","payload":{{"type":"x","data":{{"d":{deep}}}}}"#))).unwrap_err();
+    let refusal = accept_one(&event(&format!(
+        r#""eventType":"custom","payload":{{"type":"x","data":{{"d":{deep}}}}}"#
+    )))
+    .unwrap_err();
     assert_eq!(refusal.reason, Reason::UnstorableJson);
 }

@@ -103,7 +103,10 @@ impl AgentView {
 /// List agents, the last seen first.
 #[utoipa::path(get, path = "/api/agents", tag = "agents", params(AgentsQuery),
     responses((status = 200, body = AgentsPage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn list_agents(scope: Scope<EventsRead>, Params(params): Params<AgentsQuery>) -> Result<Json<AgentsPage>, ApiError> {
+async fn list_agents(
+    scope: Scope<EventsRead>,
+    Params(params): Params<AgentsQuery>,
+) -> Result<Json<AgentsPage>, ApiError> {
     let limit = query::limit(params.limit.as_ref())?;
     let cursor = query::cursor(params.cursor.as_ref())?;
     let after = cursor.as_ref().map(|cursor| (cursor.value, cursor.id.as_str()));
@@ -113,15 +116,24 @@ async fn list_agents(scope: Scope<EventsRead>, Params(params): Params<AgentsQuer
     )?;
     let has_more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
-    let next_cursor = rows.last().filter(|_| has_more).map(|last| Cursor { value: last.last_seen_us, id: last.agent_id.clone() }.encode());
+    let next_cursor = rows
+        .last()
+        .filter(|_| has_more)
+        .map(|last| Cursor { value: last.last_seen_us, id: last.agent_id.clone() }.encode());
     let org = scope.tenant.org().as_str();
-    Ok(Json(AgentsPage { total, has_more, next_cursor, agents: rows.into_iter().map(|row| AgentView::of(row, org)).collect() }))
+    Ok(Json(AgentsPage {
+        total,
+        has_more,
+        next_cursor,
+        agents: rows.into_iter().map(|row| AgentView::of(row, org)).collect(),
+    }))
 }
 
 /// Get one agent.
 #[utoipa::path(get, path = "/api/agents/{id}", tag = "agents", params(("id" = String, Path, description = "The agent's id")),
     responses((status = 200, body = AgentView), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn get_agent(scope: Scope<EventsRead>, Path(id): Path<String>) -> Result<Json<AgentView>, ApiError> {
-    let row = scope.tenant.find_agent(scope.workspace(), &id).await?.ok_or_else(|| ApiError::not_found("Agent"))?;
+    let row =
+        scope.tenant.find_agent(scope.workspace(), &id).await?.ok_or_else(|| ApiError::not_found("Agent"))?;
     Ok(Json(AgentView::of(row, scope.tenant.org().as_str())))
 }

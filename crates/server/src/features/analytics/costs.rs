@@ -92,18 +92,37 @@ struct TotalCost {
 /// Costs by agent, model, session and tool, and over time.
 #[utoipa::path(get, path = "/api/analytics/costs", tag = "analytics", params(RangeQuery),
     responses((status = 200, body = Costs), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-pub(super) async fn get_costs(scope: Scope<EventsRead>, Params(params): Params<RangeQuery>) -> Result<Json<Costs>, ApiError> {
+pub(super) async fn get_costs(
+    scope: Scope<EventsRead>,
+    Params(params): Params<RangeQuery>,
+) -> Result<Json<Costs>, ApiError> {
     let range = params.read()?;
     let workspace = scope.workspace();
     let (agents, models, tools, sessions) = tokio::try_join!(
         range.cells(&scope.tenant, workspace, Dimension::Agent),
         range.cells(&scope.tenant, workspace, Dimension::Model),
         range.cells(&scope.tenant, workspace, Dimension::Tool),
-        async { Ok(scope.tenant.dearest_sessions(workspace, range.agent_id.as_deref(), range.from_us, range.to_us, TOP_SESSIONS).await?) }
+        async {
+            Ok(scope
+                .tenant
+                .dearest_sessions(
+                    workspace,
+                    range.agent_id.as_deref(),
+                    range.from_us,
+                    range.to_us,
+                    TOP_SESSIONS,
+                )
+                .await?)
+        }
     )?;
     let mut by_agent: Vec<AgentCost> = sum_by(&agents, |cell| cell.agent_id.clone())
         .into_iter()
-        .map(|(agent_id, sum)| AgentCost { agent_id, total_cost_usd: nanos_to_usd(sum.cost_nanos), event_count: sum.event_count, session_count: sum.session_count })
+        .map(|(agent_id, sum)| AgentCost {
+            agent_id,
+            total_cost_usd: nanos_to_usd(sum.cost_nanos),
+            event_count: sum.event_count,
+            session_count: sum.session_count,
+        })
         .collect();
     by_agent.sort_by(|a, b| b.total_cost_usd.total_cmp(&a.total_cost_usd));
     let mut by_model: Vec<ModelCost> = sum_by(&models, |cell| (cell.provider.clone(), cell.name.clone()))
@@ -128,9 +147,12 @@ pub(super) async fn get_costs(scope: Scope<EventsRead>, Params(params): Params<R
     let mut over_time: BTreeMap<i64, BucketCost> = BTreeMap::new();
     for cell in &agents {
         let at = range.bucket(cell.bucket_us);
-        let bucket = over_time
-            .entry(at)
-            .or_insert_with(|| BucketCost { bucket: bucket_text(at), total_cost_usd: 0.0, event_count: 0, by_agent: BTreeMap::new() });
+        let bucket = over_time.entry(at).or_insert_with(|| BucketCost {
+            bucket: bucket_text(at),
+            total_cost_usd: 0.0,
+            event_count: 0,
+            by_agent: BTreeMap::new(),
+        });
         let cost_usd = nanos_to_usd(cell.measures.cost_nanos);
         bucket.total_cost_usd += cost_usd;
         bucket.event_count += cell.measures.event_count;
@@ -142,10 +164,18 @@ pub(super) async fn get_costs(scope: Scope<EventsRead>, Params(params): Params<R
         by_model,
         by_session: sessions
             .into_iter()
-            .map(|row| SessionCost { session_id: row.session_id, agent_id: row.agent_id, total_cost_usd: nanos_to_usd(row.cost_nanos) })
+            .map(|row| SessionCost {
+                session_id: row.session_id,
+                agent_id: row.agent_id,
+                total_cost_usd: nanos_to_usd(row.cost_nanos),
+            })
             .collect(),
         by_tool,
         over_time: over_time.into_values().collect(),
-        totals: TotalCost { total_cost_usd: nanos_to_usd(total.cost_nanos), event_count: total.event_count, unknown_cost_count: total.unknown_cost_count },
+        totals: TotalCost {
+            total_cost_usd: nanos_to_usd(total.cost_nanos),
+            event_count: total.event_count,
+            unknown_cost_count: total.unknown_cost_count,
+        },
     }))
 }

@@ -84,12 +84,18 @@ impl Figures {
 /// Figures over time.
 #[utoipa::path(get, path = "/api/analytics", tag = "analytics", params(RangeQuery),
     responses((status = 200, body = Analytics), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-pub(super) async fn get_analytics(scope: Scope<EventsRead>, Params(params): Params<RangeQuery>) -> Result<Json<Analytics>, ApiError> {
+pub(super) async fn get_analytics(
+    scope: Scope<EventsRead>,
+    Params(params): Params<RangeQuery>,
+) -> Result<Json<Analytics>, ApiError> {
     let range = params.read()?;
     let dimension = if range.agent_id.is_some() { Dimension::Agent } else { Dimension::Total };
     let cells = range.cells(&scope.tenant, scope.workspace(), dimension).await?;
     let buckets = range.by_bucket(&cells);
-    let buckets = buckets.iter().map(|(at, measures)| Bucket { timestamp: bucket_text(*at), figures: Figures::of(measures) }).collect();
+    let buckets = buckets
+        .iter()
+        .map(|(at, measures)| Bucket { timestamp: bucket_text(*at), figures: Figures::of(measures) })
+        .collect();
     Ok(Json(Analytics { buckets, totals: Figures::of(&sum(&cells)) }))
 }
 
@@ -185,15 +191,24 @@ impl CallFigures {
 /// Model calls: totals, by model, over time.
 #[utoipa::path(get, path = "/api/analytics/llm", tag = "analytics", params(RangeQuery),
     responses((status = 200, body = LlmAnalytics), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-pub(super) async fn get_llm_analytics(scope: Scope<EventsRead>, Params(params): Params<RangeQuery>) -> Result<Json<LlmAnalytics>, ApiError> {
+pub(super) async fn get_llm_analytics(
+    scope: Scope<EventsRead>,
+    Params(params): Params<RangeQuery>,
+) -> Result<Json<LlmAnalytics>, ApiError> {
     let range = params.read()?;
     let cells = range.cells(&scope.tenant, scope.workspace(), Dimension::Model).await?;
     let total = sum(&cells);
     let mut by_model: Vec<ModelFigures> = sum_by(&cells, |cell| (cell.provider.clone(), cell.name.clone()))
         .into_iter()
-        .map(|((provider, model), measures)| ModelFigures { provider, model, figures: CallFigures::of(&measures) })
+        .map(|((provider, model), measures)| ModelFigures {
+            provider,
+            model,
+            figures: CallFigures::of(&measures),
+        })
         .collect();
-    by_model.sort_by(|a, b| b.figures.cost_usd.total_cmp(&a.figures.cost_usd).then(b.figures.calls.cmp(&a.figures.calls)));
+    by_model.sort_by(|a, b| {
+        b.figures.cost_usd.total_cmp(&a.figures.cost_usd).then(b.figures.calls.cmp(&a.figures.calls))
+    });
     let by_time = range.by_bucket(&cells);
     Ok(Json(LlmAnalytics {
         summary: LlmSummary {
@@ -210,6 +225,12 @@ pub(super) async fn get_llm_analytics(scope: Scope<EventsRead>, Params(params): 
             unknown_cost_count: total.unknown_cost_count,
         },
         by_model,
-        by_time: by_time.iter().map(|(at, measures)| TimeFigures { bucket: bucket_text(*at), figures: CallFigures::of(measures) }).collect(),
+        by_time: by_time
+            .iter()
+            .map(|(at, measures)| TimeFigures {
+                bucket: bucket_text(*at),
+                figures: CallFigures::of(measures),
+            })
+            .collect(),
     }))
 }

@@ -68,7 +68,13 @@ pub(super) struct Range {
 impl RangeQuery {
     pub(super) fn read(&self) -> Result<Range, ApiError> {
         let now_us = now_us();
-        let widths = [("1h", HOUR_US), ("24h", DAY_US), ("7d", 7 * DAY_US), ("30d", 30 * DAY_US), ("90d", 90 * DAY_US)];
+        let widths = [
+            ("1h", HOUR_US),
+            ("24h", DAY_US),
+            ("7d", 7 * DAY_US),
+            ("30d", 30 * DAY_US),
+            ("90d", 90 * DAY_US),
+        ];
         let width_us = query::choice("range", self.range.as_ref(), &widths)?;
         let to_us = query::instant("to", self.to.as_ref())?.unwrap_or(now_us);
         let from_us = match (query::instant("from", self.from.as_ref())?, width_us) {
@@ -79,14 +85,18 @@ impl RangeQuery {
             return Err(ApiError::invalid_parameter("from", "must not be after `to`"));
         }
         if to_us - from_us > MAX_RANGE_US {
-            return Err(ApiError::invalid_parameter("from", format!("must not be more than {} days before `to`", MAX_RANGE_US / DAY_US)));
+            return Err(ApiError::invalid_parameter(
+                "from",
+                format!("must not be more than {} days before `to`", MAX_RANGE_US / DAY_US),
+            ));
         }
         let choices = [("hour", Granularity::Hour), ("day", Granularity::Day), ("week", Granularity::Week)];
         let default = if to_us - from_us <= HOURLY_RANGE_US { Granularity::Hour } else { Granularity::Day };
         Ok(Range {
             from_us,
             to_us,
-            granularity: query::choice("granularity", self.granularity.as_ref(), &choices)?.unwrap_or(default),
+            granularity: query::choice("granularity", self.granularity.as_ref(), &choices)?
+                .unwrap_or(default),
             agent_id: query::text(self.agent_id.as_ref()),
             environment: query::text(self.environment.as_ref()),
             model: query::text(self.model.as_ref()),
@@ -98,7 +108,12 @@ impl RangeQuery {
 
 impl Range {
     /// The cells of a dimension that cover the range, in the order of their buckets.
-    pub(super) async fn cells(&self, tenant: &Tenant, workspace: &str, dimension: Dimension) -> Result<Vec<CellRow>, ApiError> {
+    pub(super) async fn cells(
+        &self,
+        tenant: &Tenant,
+        workspace: &str,
+        dimension: Dimension,
+    ) -> Result<Vec<CellRow>, ApiError> {
         let spans = self.spans();
         let queries = spans.iter().map(|(tier, from_us, to_us)| {
             let query = CellQuery {
@@ -129,7 +144,11 @@ impl Range {
         // Where hours are gone, the day that holds the edge is counted whole.
         let first_day = if first_hour < hours_from { day_start(self.from_us) } else { next_day(first_hour) };
         let last_day = if day_start(end) < hours_from { next_day(end - 1) } else { day_start(end) };
-        let spans = [(Tier::Hour, first_hour, first_day), (Tier::Day, first_day, last_day), (Tier::Hour, last_day, end)];
+        let spans = [
+            (Tier::Hour, first_hour, first_day),
+            (Tier::Day, first_day, last_day),
+            (Tier::Hour, last_day, end),
+        ];
         spans.into_iter().filter(|(_, from_us, to_us)| from_us < to_us).collect()
     }
 
@@ -168,7 +187,10 @@ pub(super) fn sum(cells: &[CellRow]) -> Measures {
 }
 
 /// Sums by a key of the cells.
-pub(super) fn sum_by<'a, K: Ord>(cells: &'a [CellRow], key: impl Fn(&'a CellRow) -> K) -> BTreeMap<K, Measures> {
+pub(super) fn sum_by<'a, K: Ord>(
+    cells: &'a [CellRow],
+    key: impl Fn(&'a CellRow) -> K,
+) -> BTreeMap<K, Measures> {
     let mut sums: BTreeMap<K, Measures> = BTreeMap::new();
     for cell in cells {
         sums.entry(key(cell)).or_default().merge(&cell.measures);
@@ -186,7 +208,16 @@ mod tests {
     use super::*;
 
     fn range(from_us: i64, to_us: i64, granularity: Granularity) -> Range {
-        Range { from_us, to_us, granularity, agent_id: None, environment: None, model: None, provider: None, now_us: 100 * DAY_US }
+        Range {
+            from_us,
+            to_us,
+            granularity,
+            agent_id: None,
+            environment: None,
+            model: None,
+            provider: None,
+            now_us: 100 * DAY_US,
+        }
     }
 
     #[test]
@@ -199,7 +230,10 @@ mod tests {
             (10 * DAY_US + HOUR_US, 20 * DAY_US + 5 * HOUR_US),
         ] {
             let spans = range(from_us, to_us, Granularity::Day).spans();
-            assert!(spans.first().unwrap().1 <= from_us && spans.last().unwrap().2 > to_us, "{from_us} {to_us}");
+            assert!(
+                spans.first().unwrap().1 <= from_us && spans.last().unwrap().2 > to_us,
+                "{from_us} {to_us}"
+            );
             assert!(spans.windows(2).all(|pair| pair[0].2 == pair[1].1));
         }
     }

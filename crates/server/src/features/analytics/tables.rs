@@ -41,7 +41,10 @@ struct AgentFigures {
 /// Figures by agent.
 #[utoipa::path(get, path = "/api/analytics/agents", tag = "analytics", params(RangeQuery),
     responses((status = 200, body = AgentTable), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-pub(super) async fn get_agents(scope: Scope<EventsRead>, Params(params): Params<RangeQuery>) -> Result<Json<AgentTable>, ApiError> {
+pub(super) async fn get_agents(
+    scope: Scope<EventsRead>,
+    Params(params): Params<RangeQuery>,
+) -> Result<Json<AgentTable>, ApiError> {
     let range = params.read()?;
     let cells = range.cells(&scope.tenant, scope.workspace(), Dimension::Agent).await?;
     let mut agents: Vec<AgentFigures> = sum_by(&cells, |cell| cell.agent_id.clone())
@@ -89,7 +92,10 @@ struct ToolFigures {
 /// Figures by tool.
 #[utoipa::path(get, path = "/api/analytics/tools", tag = "analytics", params(RangeQuery),
     responses((status = 200, body = ToolTable), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-pub(super) async fn get_tools(scope: Scope<EventsRead>, Params(params): Params<RangeQuery>) -> Result<Json<ToolTable>, ApiError> {
+pub(super) async fn get_tools(
+    scope: Scope<EventsRead>,
+    Params(params): Params<RangeQuery>,
+) -> Result<Json<ToolTable>, ApiError> {
     let range = params.read()?;
     let cells = range.cells(&scope.tenant, scope.workspace(), Dimension::Tool).await?;
     let mut tools: Vec<ToolFigures> = sum_by(&cells, |cell| cell.name.clone())
@@ -129,7 +135,10 @@ struct UserFigures {
 /// Figures by end user.
 #[utoipa::path(get, path = "/api/analytics/users", tag = "analytics", params(RangeQuery),
     responses((status = 200, body = UserTable), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-pub(super) async fn get_users(scope: Scope<EventsRead>, Params(params): Params<RangeQuery>) -> Result<Json<UserTable>, ApiError> {
+pub(super) async fn get_users(
+    scope: Scope<EventsRead>,
+    Params(params): Params<RangeQuery>,
+) -> Result<Json<UserTable>, ApiError> {
     let range = params.read()?;
     let cells = range.cells(&scope.tenant, scope.workspace(), Dimension::User).await?;
     let mut users: Vec<UserFigures> = sum_by(&cells, |cell| cell.name.clone())

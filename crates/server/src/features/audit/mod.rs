@@ -86,19 +86,37 @@ impl From<BrokenChain> for BrokenView {
 /// Verify the chain of one session, or of all sessions in a range, from the stored bytes.
 #[utoipa::path(get, path = "/api/audit/verify", tag = "audit", params(VerifyQuery),
     responses((status = 200, body = VerifyReport), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 504, body = ErrorBody)))]
-async fn verify(scope: Scope<AuditRead>, State(state): State<AppState>, Params(params): Params<VerifyQuery>) -> Result<Json<VerifyReport>, ApiError> {
+async fn verify(
+    scope: Scope<AuditRead>,
+    State(state): State<AppState>,
+    Params(params): Params<VerifyQuery>,
+) -> Result<Json<VerifyReport>, ApiError> {
     let session_id = query::text(params.session_id.as_ref());
-    let range = match (query::instant("from", params.from.as_ref())?, query::instant("to", params.to.as_ref())?) {
-        (Some(from_us), Some(to_us)) if from_us > to_us => return Err(ApiError::invalid_parameter("from", "must not be after `to`")),
-        (Some(from_us), Some(to_us)) if to_us - from_us > MAX_RANGE_US => return Err(ApiError::invalid_parameter("to", "must be at most one year after `from`")),
-        (Some(from_us), Some(to_us)) => Some((from_us, to_us)),
-        (None, None) if session_id.is_some() => None,
-        _ => return Err(ApiError::bad_request("missing_parameter", "Either sessionId or both from and to are required")),
-    };
+    let range =
+        match (query::instant("from", params.from.as_ref())?, query::instant("to", params.to.as_ref())?) {
+            (Some(from_us), Some(to_us)) if from_us > to_us => {
+                return Err(ApiError::invalid_parameter("from", "must not be after `to`"));
+            }
+            (Some(from_us), Some(to_us)) if to_us - from_us > MAX_RANGE_US => {
+                return Err(ApiError::invalid_parameter("to", "must be at most one year after `from`"));
+            }
+            (Some(from_us), Some(to_us)) => Some((from_us, to_us)),
+            (None, None) if session_id.is_some() => None,
+            _ => {
+                return Err(ApiError::bad_request(
+                    "missing_parameter",
+                    "Either sessionId or both from and to are required",
+                ));
+            }
+        };
     let verifying = async {
         match &session_id {
             Some(id) => {
-                let session = scope.tenant.find_session(scope.workspace(), id).await?.ok_or_else(|| ApiError::not_found("Session"))?;
+                let session = scope
+                    .tenant
+                    .find_session(scope.workspace(), id)
+                    .await?
+                    .ok_or_else(|| ApiError::not_found("Session"))?;
                 let chain = scope.tenant.verify_session(&session).await?;
                 Ok(ChainReport {
                     sessions_verified: 1,
@@ -111,13 +129,16 @@ async fn verify(scope: Scope<AuditRead>, State(state): State<AppState>, Params(p
             None => Ok::<_, ApiError>(scope.tenant.verify_all(Some(scope.workspace()), range).await?),
         }
     };
-    let report = tokio::time::timeout(READ_TIMEOUT, verifying)
-        .await
-        .map_err(|_| ApiError::timed_out("verifying took too long; choose a shorter range, or run `agentlens verify`"))??;
+    let report = tokio::time::timeout(READ_TIMEOUT, verifying).await.map_err(|_| {
+        ApiError::timed_out("verifying took too long; choose a shorter range, or run `agentlens verify`")
+    })??;
     let mut view = VerifyReport {
         verified: report.broken.is_empty(),
         verified_at: format_rfc3339(now_us()),
-        range: range.map(|(from_us, to_us)| VerifiedRange { from: format_rfc3339(from_us), to: format_rfc3339(to_us) }),
+        range: range.map(|(from_us, to_us)| VerifiedRange {
+            from: format_rfc3339(from_us),
+            to: format_rfc3339(to_us),
+        }),
         session_id,
         sessions_verified: report.sessions_verified,
         total_events: report.total_events,

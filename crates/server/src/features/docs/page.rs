@@ -21,13 +21,21 @@ pub(super) fn render(document: &Value) -> String {
     let mut tags: BTreeMap<&str, Vec<(&str, &str, &Value)>> = BTreeMap::new();
     for (path, operations) in document["paths"].as_object().into_iter().flatten() {
         for (method, operation) in operations.as_object().into_iter().flatten() {
-            tags.entry(operation["tags"][0].as_str().unwrap_or("other")).or_default().push((method, path, operation));
+            tags.entry(operation["tags"][0].as_str().unwrap_or("other"))
+                .or_default()
+                .push((method, path, operation));
         }
     }
-    let mut html = String::from("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>AgentLens API</title><style>");
+    let mut html = String::from(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>AgentLens API</title><style>",
+    );
     html.push_str(STYLE);
     html.push_str("</style></head><body><h1>AgentLens API</h1>");
-    let _ = write!(html, "<p class=\"soft\">Version {}. The same as <a href=\"/openapi.json\">openapi.json</a>.</p>", escape(&document["info"]["version"]));
+    let _ = write!(
+        html,
+        "<p class=\"soft\">Version {}. The same as <a href=\"/openapi.json\">openapi.json</a>.</p>",
+        escape(&document["info"]["version"])
+    );
     html.push_str("<pre>curl -H \"Authorization: Bearer $AGENTLENS_API_KEY\" \\\n  -H \"Content-Type: application/json\" \\\n  -d '{\"events\":[{\"sessionId\":\"s1\",\"agentId\":\"a1\",\"eventType\":\"custom\",\"payload\":{\"type\":\"hello\",\"data\":{}}}]}' \\\n  http://127.0.0.1:3400/api/events</pre><nav>");
     for tag in tags.keys() {
         let _ = write!(html, "<a href=\"#{tag}\">{tag}</a>");
@@ -73,21 +81,38 @@ fn render_operation(html: &mut String, document: &Value, method: &str, path: &st
     }
     html.push_str("<table><tr><th>Status</th><th>Answer</th></tr>");
     for (status, response) in operation["responses"].as_object().into_iter().flatten() {
-        let schema = response["content"].as_object().and_then(|content| content.values().next()).map_or(&Value::Null, |media| &media["schema"]);
-        let _ = write!(html, "<tr><td>{}</td><td>{} {}</td></tr>", escape_text(status), escape(&response["description"]), fields_of(document, schema));
+        let schema = response["content"]
+            .as_object()
+            .and_then(|content| content.values().next())
+            .map_or(&Value::Null, |media| &media["schema"]);
+        let _ = write!(
+            html,
+            "<tr><td>{}</td><td>{} {}</td></tr>",
+            escape_text(status),
+            escape(&response["description"]),
+            fields_of(document, schema)
+        );
     }
     html.push_str("</table></div></details>");
 }
 
 /// The fields of an answer, one level deep.
 fn fields_of(document: &Value, schema: &Value) -> String {
-    let Some(name) = schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()) else { return String::new() };
+    let Some(name) = schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()) else {
+        return String::new();
+    };
     if name == "ErrorBody" {
         return "<span class=\"soft\">{error, status, code, details?, hint?, request_id}</span>".to_owned();
     }
     let mut text = String::from("<table>");
-    for (field, of) in document["components"]["schemas"][name]["properties"].as_object().into_iter().flatten() {
-        let _ = write!(text, "<tr><td><code>{}</code></td><td>{}</td></tr>", escape_text(field), escape(&of["description"]));
+    for (field, of) in document["components"]["schemas"][name]["properties"].as_object().into_iter().flatten()
+    {
+        let _ = write!(
+            text,
+            "<tr><td><code>{}</code></td><td>{}</td></tr>",
+            escape_text(field),
+            escape(&of["description"])
+        );
     }
     text.push_str("</table>");
     text

@@ -57,8 +57,6 @@ struct EventsQuery {
     offset: Option<String>,
     /// `nextCursor` of the page before.
     cursor: Option<String>,
-    /// `true` leaves out events that carry metrics, as the published server does.
-    exclude_metrics: Option<String>,
 }
 
 /// A page of events.
@@ -86,13 +84,20 @@ impl EventsQuery {
     fn filter(&self, workspace: &str) -> Result<EventFilter, ApiError> {
         let event_types = query::list(self.event_type.as_ref());
         if let Some(unknown) = event_types.iter().find(|name| EventType::parse(name).is_none()) {
-            return Err(ApiError::invalid_parameter("eventType", format!("`{unknown}` is not an event type")));
+            return Err(ApiError::invalid_parameter(
+                "eventType",
+                format!("`{unknown}` is not an event type"),
+            ));
         }
         let severities = query::list(self.severity.as_ref());
         if let Some(unknown) = severities.iter().find(|name| Severity::parse(name).is_none()) {
             return Err(ApiError::invalid_parameter("severity", format!("`{unknown}` is not a severity")));
         }
-        let order = query::choice("order", self.order.as_ref(), &[("desc", Order::Descending), ("asc", Order::Ascending)])?;
+        let order = query::choice(
+            "order",
+            self.order.as_ref(),
+            &[("desc", Order::Descending), ("asc", Order::Ascending)],
+        )?;
         Ok(EventFilter {
             workspace: workspace.to_owned(),
             environment: query::text(self.environment.as_ref()),
@@ -113,18 +118,27 @@ impl EventsQuery {
 /// List events by time, with filters and full-text search.
 #[utoipa::path(get, path = "/api/events", tag = "events", params(EventsQuery),
     responses((status = 200, body = EventsPage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn list_events(scope: Scope<EventsRead>, client: Client, Params(params): Params<EventsQuery>) -> Result<Json<EventsPage>, ApiError> {
+async fn list_events(
+    scope: Scope<EventsRead>,
+    client: Client,
+    Params(params): Params<EventsQuery>,
+) -> Result<Json<EventsPage>, ApiError> {
     let filter = params.filter(scope.workspace())?;
     let (limit, offset) = (query::limit(params.limit.as_ref())?, query::offset(params.offset.as_ref())?);
     let cursor = query::cursor(params.cursor.as_ref())?;
     let needle = query::text(params.search.as_ref());
     if needle.as_ref().is_some_and(|needle| needle.len() > MAX_SEARCH_BYTES) {
-        return Err(ApiError::invalid_parameter("search", format!("is longer than {MAX_SEARCH_BYTES} bytes")));
+        return Err(ApiError::invalid_parameter(
+            "search",
+            format!("is longer than {MAX_SEARCH_BYTES} bytes"),
+        ));
     }
     let org = scope.tenant.org().as_str();
     if let Some(needle) = needle {
         let page = scope.tenant.scan_events(&filter, Some(&needle), cursor.as_ref(), offset, limit).await?;
-        let seen = i64::from(offset) + i64::try_from(page.events.len()).unwrap_or(0) + i64::from(page.next.is_some());
+        let seen = i64::from(offset)
+            + i64::try_from(page.events.len()).unwrap_or(0)
+            + i64::from(page.next.is_some());
         return Ok(Json(EventsPage {
             total: seen,
             total_is_exact: page.next.is_none() && cursor.is_none(),
@@ -149,14 +163,23 @@ async fn list_events(scope: Scope<EventsRead>, client: Client, Params(params): P
 }
 
 /// Only the first page counts: who follows cursors knows the total already.
-async fn total(scope: &Scope<EventsRead>, filter: &EventFilter, has_cursor: bool) -> Result<i64, agentlens_store::StoreError> {
+async fn total(
+    scope: &Scope<EventsRead>,
+    filter: &EventFilter,
+    has_cursor: bool,
+) -> Result<i64, agentlens_store::StoreError> {
     if has_cursor { Ok(MAX_COUNTED_ROWS) } else { scope.tenant.count_events(filter, MAX_COUNTED_ROWS).await }
 }
 
 /// Get one event.
 #[utoipa::path(get, path = "/api/events/{id}", tag = "events", params(("id" = String, Path, description = "The event's id")),
     responses((status = 200, body = EventView), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn get_event(scope: Scope<EventsRead>, client: Client, Path(id): Path<String>) -> Result<Json<EventView>, ApiError> {
-    let event = scope.tenant.find_event(scope.workspace(), &id).await?.ok_or_else(|| ApiError::not_found("Event"))?;
+async fn get_event(
+    scope: Scope<EventsRead>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<EventView>, ApiError> {
+    let event =
+        scope.tenant.find_event(scope.workspace(), &id).await?.ok_or_else(|| ApiError::not_found("Event"))?;
     Ok(Json(EventView::of(event, scope.tenant.org().as_str(), client)))
 }

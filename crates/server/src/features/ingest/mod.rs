@@ -100,8 +100,18 @@ struct RefusedEvent {
         (status = 503, description = "The store or queue is away; see Retry-After", body = ErrorBody),
     )
 )]
-async fn send_events(scope: Scope<EventsWrite>, State(state): State<AppState>, Params(query): Params<IngestQuery>, request: Request) -> Result<Response, ApiError> {
-    let strict = crate::query::choice("strict", query.strict.as_ref(), &[("true", true), ("1", true), ("false", false), ("0", false)])?.unwrap_or(false);
+async fn send_events(
+    scope: Scope<EventsWrite>,
+    State(state): State<AppState>,
+    Params(query): Params<IngestQuery>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let strict = crate::query::choice(
+        "strict",
+        query.strict.as_ref(),
+        &[("true", true), ("1", true), ("false", false), ("0", false)],
+    )?
+    .unwrap_or(false);
     let (parts, body) = request.into_parts();
     let body = read_body(&parts.headers, body).await?;
     let idempotency_key = match parts.headers.get("idempotency-key") {
@@ -109,7 +119,12 @@ async fn send_events(scope: Scope<EventsWrite>, State(state): State<AppState>, P
         Some(value) => Some(
             value
                 .to_str()
-                .map_err(|_| ApiError::bad_request("invalid_idempotency_key", "Idempotency-Key must be printable ASCII"))?
+                .map_err(|_| {
+                    ApiError::bad_request(
+                        "invalid_idempotency_key",
+                        "Idempotency-Key must be printable ASCII",
+                    )
+                })?
                 .to_owned(),
         ),
     };
@@ -137,7 +152,10 @@ fn validation_failed(answer: IngestAnswer) -> ApiError {
     let details = answer
         .errors
         .into_iter()
-        .map(|refused| ErrorDetail { path: format!("events.{}.{}", refused.index, refused.field), message: refused.error })
+        .map(|refused| ErrorDetail {
+            path: format!("events.{}.{}", refused.index, refused.field),
+            message: refused.error,
+        })
         .collect();
     ApiError::bad_request("validation_failed", "Validation failed").with_details(details)
 }
@@ -147,27 +165,53 @@ fn answer(report: IngestReport) -> IngestAnswer {
     let mut errors = Vec::new();
     for (index, result) in report.results.into_iter().enumerate() {
         match result {
-            EventResult::Accepted { id, hash, is_duplicate } => events.push(AcceptedEvent { id, hash: hash.map(|hash| hex(&hash)), duplicate: is_duplicate }),
+            EventResult::Accepted { id, hash, is_duplicate } => {
+                events.push(AcceptedEvent { id, hash: hash.map(|hash| hex(&hash)), duplicate: is_duplicate })
+            }
             EventResult::Refused(refusal) => {
-                errors.push(RefusedEvent { index, field: refusal.field, error: refusal.message, reason: refusal.reason.as_str() });
+                errors.push(RefusedEvent {
+                    index,
+                    field: refusal.field,
+                    error: refusal.message,
+                    reason: refusal.reason.as_str(),
+                });
             }
         }
     }
-    IngestAnswer { accepted: events.len(), ingested: events.len(), rejected: errors.len(), request_id: request_id(), events, errors }
+    IngestAnswer {
+        accepted: events.len(),
+        ingested: events.len(),
+        rejected: errors.len(),
+        request_id: request_id(),
+        events,
+        errors,
+    }
 }
 
 /// The plain bytes of a request, bounded before and after decompression.
 async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
-    let too_large = || ApiError::too_large(format!("The request body is larger than {MAX_BODY_BYTES} bytes")).with_hint("send several smaller batches, or compress them");
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|value| value.parse::<usize>().ok());
+    let too_large = || {
+        ApiError::too_large(format!("The request body is larger than {MAX_BODY_BYTES} bytes"))
+            .with_hint("send several smaller batches, or compress them")
+    };
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<usize>().ok());
     if declared.is_some_and(|length| length > MAX_BODY_BYTES) {
         return Err(too_large());
     }
     let body = axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
-        let is_limit = std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("length limit"));
-        if is_limit { too_large() } else { ApiError::bad_request("incomplete_body", "The request body broke off") }
+        let is_limit = std::error::Error::source(&error)
+            .is_some_and(|source| source.to_string().contains("length limit"));
+        if is_limit {
+            too_large()
+        } else {
+            ApiError::bad_request("incomplete_body", "The request body broke off")
+        }
     })?;
-    let encoding = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let encoding =
+        headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let plain = if is_compressed(encoding.as_deref()) {
         let task = tokio::task::spawn_blocking(move || decompress(body, encoding.as_deref()));
         task.await.map_err(|_| ApiError::internal())?
@@ -176,7 +220,9 @@ async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
     };
     plain.map_err(|error| match error {
         BodyError::TooLarge => ApiError::too_large(error.to_string()),
-        BodyError::UnknownEncoding | BodyError::Broken(_) => ApiError::bad_request("invalid_encoding", error.to_string()),
+        BodyError::UnknownEncoding | BodyError::Broken(_) => {
+            ApiError::bad_request("invalid_encoding", error.to_string())
+        }
     })
 }
 
@@ -203,7 +249,10 @@ struct KeyLedger {
 
 /// What became of every event that the org's keys sent.
 #[utoipa::path(get, path = "/v1/ingest/ledger", tag = "ingest", responses((status = 200, body = Ledger), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn get_ledger(scope: Scope<EventsRead>, State(state): State<AppState>) -> Result<Json<Ledger>, ApiError> {
+async fn get_ledger(
+    scope: Scope<EventsRead>,
+    State(state): State<AppState>,
+) -> Result<Json<Ledger>, ApiError> {
     // What waits is read first: a batch that is applied in between is then in neither figure twice.
     let waiting = state.gateway.queue().waiting(&scope.tenant).await?;
     let rows = scope.tenant.ledger().await?;

@@ -167,11 +167,13 @@ impl SessionsQuery {
     fn filter(&self, workspace: &str) -> Result<SessionFilter, ApiError> {
         let mut statuses = Vec::new();
         for name in query::list(self.status.as_ref()) {
-            let status = SessionStatus::parse(&name)
-                .ok_or_else(|| ApiError::invalid_parameter("status", "must be of active, idle, completed, error"))?;
+            let status = SessionStatus::parse(&name).ok_or_else(|| {
+                ApiError::invalid_parameter("status", "must be of active, idle, completed, error")
+            })?;
             statuses.push(status);
         }
-        let ascending = query::choice("order", self.order.as_ref(), &[("desc", false), ("asc", true)])?.unwrap_or(false);
+        let ascending =
+            query::choice("order", self.order.as_ref(), &[("desc", false), ("asc", true)])?.unwrap_or(false);
         Ok(SessionFilter {
             workspace: workspace.to_owned(),
             environment: query::text(self.environment.as_ref()),
@@ -190,7 +192,11 @@ impl SessionsQuery {
 /// List sessions by their start.
 #[utoipa::path(get, path = "/api/sessions", tag = "sessions", params(SessionsQuery),
     responses((status = 200, body = SessionsAnswer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
-async fn list_sessions(scope: Scope<EventsRead>, client: Client, Params(params): Params<SessionsQuery>) -> Result<Json<SessionsAnswer>, ApiError> {
+async fn list_sessions(
+    scope: Scope<EventsRead>,
+    client: Client,
+    Params(params): Params<SessionsQuery>,
+) -> Result<Json<SessionsAnswer>, ApiError> {
     let filter = params.filter(scope.workspace())?;
     if params.count_only.as_deref() == Some("true") {
         let count = scope.tenant.count_sessions(&filter, i64::MAX).await?;
@@ -208,14 +214,22 @@ async fn list_sessions(scope: Scope<EventsRead>, client: Client, Params(params):
         total_is_exact: total < MAX_COUNTED_ROWS,
         has_more: page.next.is_some(),
         next_cursor: page.next.map(|cursor| cursor.encode()),
-        sessions: page.sessions.into_iter().map(|row| SessionView::of(row, org, client, filter.now_us)).collect(),
+        sessions: page
+            .sessions
+            .into_iter()
+            .map(|row| SessionView::of(row, org, client, filter.now_us))
+            .collect(),
     })))
 }
 
 /// Get one session.
 #[utoipa::path(get, path = "/api/sessions/{id}", tag = "sessions", params(("id" = String, Path, description = "The session's id")),
     responses((status = 200, body = SessionView), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn get_session(scope: Scope<EventsRead>, client: Client, Path(id): Path<String>) -> Result<Json<SessionView>, ApiError> {
+async fn get_session(
+    scope: Scope<EventsRead>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<SessionView>, ApiError> {
     let row = find(&scope, &id).await?;
     Ok(Json(SessionView::of(row, scope.tenant.org().as_str(), client, now_us())))
 }
@@ -252,20 +266,35 @@ struct Timeline {
 /// Get a session's events in the order of its chain, and whether the chain holds.
 #[utoipa::path(get, path = "/api/sessions/{id}/timeline", tag = "sessions", params(("id" = String, Path, description = "The session's id"), TimelineQuery),
     responses((status = 200, body = Timeline), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn get_timeline(scope: Scope<EventsRead>, client: Client, Path(id): Path<String>, Params(params): Params<TimelineQuery>) -> Result<Json<Timeline>, ApiError> {
+async fn get_timeline(
+    scope: Scope<EventsRead>,
+    client: Client,
+    Path(id): Path<String>,
+    Params(params): Params<TimelineQuery>,
+) -> Result<Json<Timeline>, ApiError> {
     let session = find(&scope, &id).await?;
     let limit = match query::text(params.limit.as_ref()) {
         None => MAX_TIMELINE_EVENTS,
         Some(text) => match text.parse::<u32>() {
             Ok(rows) if rows >= 1 => rows.min(MAX_TIMELINE_EVENTS),
-            _ => return Err(ApiError::invalid_parameter("limit", format!("must be a whole number from 1 to {MAX_TIMELINE_EVENTS}"))),
+            _ => {
+                return Err(ApiError::invalid_parameter(
+                    "limit",
+                    format!("must be a whole number from 1 to {MAX_TIMELINE_EVENTS}"),
+                ));
+            }
         },
     };
     let after = match query::text(params.after.as_ref()) {
         None => 0,
-        Some(text) => text.parse::<i64>().map_err(|_| ApiError::invalid_parameter("after", "must be a sequence number"))?,
+        Some(text) => text
+            .parse::<i64>()
+            .map_err(|_| ApiError::invalid_parameter("after", "must be a sequence number"))?,
     };
-    let (events, chain_valid) = tokio::try_join!(events(&scope.tenant, &session, after, limit), chain_holds(&scope.tenant, &session))?;
+    let (events, chain_valid) = tokio::try_join!(
+        events(&scope.tenant, &session, after, limit),
+        chain_holds(&scope.tenant, &session)
+    )?;
     let has_more = events.last().is_some_and(|last| last.seq < session.last_seq);
     let next_seq = events.last().filter(|_| has_more).map(|last| last.seq);
     let org = scope.tenant.org().as_str();
@@ -278,12 +307,18 @@ async fn get_timeline(scope: Scope<EventsRead>, client: Client, Path(id): Path<S
     }))
 }
 
-async fn events(tenant: &Tenant, session: &SessionRow, after: i64, limit: u32) -> Result<Vec<agentlens_store::StoredEvent>, ApiError> {
+async fn events(
+    tenant: &Tenant,
+    session: &SessionRow,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<agentlens_store::StoredEvent>, ApiError> {
     Ok(tenant.events_of_session(&session.workspace_id, &session.session_id, after, limit).await?)
 }
 
 async fn chain_holds(tenant: &Tenant, session: &SessionRow) -> Result<bool, ApiError> {
     let verified = tokio::time::timeout(READ_TIMEOUT, tenant.verify_session(session)).await;
-    let chain = verified.map_err(|_| ApiError::timed_out("verifying the session's chain took too long"))??;
+    let chain =
+        verified.map_err(|_| ApiError::timed_out("verifying the session's chain took too long"))??;
     Ok(chain.broken.is_none())
 }

@@ -71,9 +71,16 @@ struct Step {
 /// Get a session as a tree of steps.
 #[utoipa::path(get, path = "/api/sessions/{id}/trace", tag = "sessions", params(("id" = String, Path, description = "The session's id")),
     responses((status = 200, body = Trace), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
-pub(super) async fn get_trace(scope: Scope<EventsRead>, client: Client, Path(id): Path<String>) -> Result<Json<Trace>, ApiError> {
+pub(super) async fn get_trace(
+    scope: Scope<EventsRead>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<Trace>, ApiError> {
     let session = find(&scope, &id).await?;
-    let (events, chain_valid) = tokio::try_join!(events(&scope.tenant, &session, 0, MAX_TIMELINE_EVENTS), chain_holds(&scope.tenant, &session))?;
+    let (events, chain_valid) = tokio::try_join!(
+        events(&scope.tenant, &session, 0, MAX_TIMELINE_EVENTS),
+        chain_holds(&scope.tenant, &session)
+    )?;
     let is_truncated = events.last().is_some_and(|last| last.seq < session.last_seq);
     Ok(Json(Trace { tree: tree(steps(&events, client)), chain_valid, chained: true, is_truncated }))
 }
@@ -124,7 +131,13 @@ fn is_error(event: &StoredEvent) -> bool {
 fn step_of(event: &StoredEvent, client: Client) -> Step {
     let name = event.name.as_deref().or(event.model.as_deref()).unwrap_or(&event.event_type);
     let metadata: serde_json::Value = serde_json::from_str(&event.metadata).unwrap_or_default();
-    let span = |key: &str| metadata.get(key).and_then(serde_json::Value::as_str).filter(|span| !span.is_empty()).map(str::to_owned);
+    let span = |key: &str| {
+        metadata
+            .get(key)
+            .and_then(serde_json::Value::as_str)
+            .filter(|span| !span.is_empty())
+            .map(str::to_owned)
+    };
     Step {
         cost_nanos: event.cost_nanos.unwrap_or(0),
         span: span("spanId"),
@@ -158,13 +171,24 @@ fn join_answer(step: &mut Step, event: &StoredEvent) {
 
 /// Hangs steps below the steps of their parent spans. A parent that is unknown, later or its own child makes a root.
 fn tree(steps: Vec<Step>) -> Vec<TraceNode> {
-    let spans: FxHashMap<String, usize> = steps.iter().enumerate().rev().filter_map(|(index, step)| Some((step.span.clone()?, index))).collect();
+    let spans: FxHashMap<String, usize> = steps
+        .iter()
+        .enumerate()
+        .rev()
+        .filter_map(|(index, step)| Some((step.span.clone()?, index)))
+        .collect();
     let parents: Vec<Option<usize>> = steps
         .iter()
         .enumerate()
-        .map(|(index, step)| step.parent_span.as_ref().and_then(|span| spans.get(span).copied()).filter(|parent| *parent != index))
+        .map(|(index, step)| {
+            step.parent_span
+                .as_ref()
+                .and_then(|span| spans.get(span).copied())
+                .filter(|parent| *parent != index)
+        })
         .collect();
-    let parents: Vec<Option<usize>> = (0..steps.len()).map(|index| parents[index].filter(|_| !is_in_circle(index, &parents))).collect();
+    let parents: Vec<Option<usize>> =
+        (0..steps.len()).map(|index| parents[index].filter(|_| !is_in_circle(index, &parents))).collect();
     let mut children: Vec<Vec<usize>> = vec![Vec::new(); steps.len()];
     let mut roots = Vec::new();
     for (index, parent) in parents.iter().enumerate() {
@@ -180,9 +204,11 @@ fn tree(steps: Vec<Step>) -> Vec<TraceNode> {
         order.extend_from_slice(&children[order[at]]);
         at += 1;
     }
-    let mut done: Vec<Option<(TraceNode, i64)>> = steps.into_iter().map(|step| Some((step.node, step.cost_nanos))).collect();
+    let mut done: Vec<Option<(TraceNode, i64)>> =
+        steps.into_iter().map(|step| Some((step.node, step.cost_nanos))).collect();
     for index in order.into_iter().rev() {
-        let below: Vec<(TraceNode, i64)> = children[index].iter().filter_map(|child| done[*child].take()).collect();
+        let below: Vec<(TraceNode, i64)> =
+            children[index].iter().filter_map(|child| done[*child].take()).collect();
         if let Some((node, cost)) = done[index].as_mut() {
             node.cost_usd = nanos_to_usd(*cost);
             *cost += below.iter().map(|(_, cost)| cost).sum::<i64>();

@@ -65,12 +65,22 @@ async fn stream_events(
     Params(params): Params<StreamQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let place = Place::take().ok_or_else(|| ApiError::unavailable(format!("the server has {MAX_STREAM_SUBSCRIBERS} live streams, which is the limit")))?;
-    let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::to_owned).or(params.last_event_id.clone());
+    let place = Place::take().ok_or_else(|| {
+        ApiError::unavailable(format!(
+            "the server has {MAX_STREAM_SUBSCRIBERS} live streams, which is the limit"
+        ))
+    })?;
+    let resumed = headers
+        .get("last-event-id")
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned)
+        .or(params.last_event_id.clone());
     let current = scope.tenant.last_position().await?;
     let position = match query::text(resumed.as_ref()) {
         None => current,
-        Some(text) => text.parse::<i64>().map_err(|_| ApiError::invalid_parameter("Last-Event-ID", "must be the id of a message of this stream"))?,
+        Some(text) => text.parse::<i64>().map_err(|_| {
+            ApiError::invalid_parameter("Last-Event-ID", "must be the id of a message of this stream")
+        })?,
     };
     let follower = Follower {
         news: state.live.subscribe(scope.tenant.org(), current),

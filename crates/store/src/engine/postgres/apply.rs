@@ -14,10 +14,18 @@ use agentlens_domain::sessions::SessionState;
 
 use super::PostgresEngine;
 use crate::error::StoreError;
-use crate::tenant::{ApplyReport, EventRow, NEVER_EXPIRES_DAY, Plan, PlanInput, SessionKey, StoredEvent, TenantContext, Verdict, plan};
+use crate::tenant::{
+    ApplyReport, EventRow, NEVER_EXPIRES_DAY, Plan, PlanInput, SessionKey, StoredEvent, TenantContext,
+    Verdict, plan,
+};
 
 /// Applies batches in one transaction.
-pub(crate) async fn apply(engine: &PostgresEngine, context: &TenantContext, batches: &[Batch], now_us: i64) -> Result<ApplyReport, StoreError> {
+pub(crate) async fn apply(
+    engine: &PostgresEngine,
+    context: &TenantContext,
+    batches: &[Batch],
+    now_us: i64,
+) -> Result<ApplyReport, StoreError> {
     let mut client = engine.connection().await?;
     let transaction = client.transaction().await?;
     let org = context.org.as_str();
@@ -35,7 +43,8 @@ pub(crate) async fn apply(engine: &PostgresEngine, context: &TenantContext, batc
     merge_cells(&transaction, org, &plan.cells, Tier::Hour).await?;
     merge_cells(&transaction, org, &plan.cells, Tier::Day).await?;
     count_usage(&transaction, org, &plan).await?;
-    let advance = transaction.prepare_cached("update org_state set last_position = $2 where org_id = $1").await?;
+    let advance =
+        transaction.prepare_cached("update org_state set last_position = $2 where org_id = $1").await?;
     transaction.execute(&advance, &[&org, &plan.last_position]).await?;
     transaction.commit().await?;
     engine.partitions.lock().extend(made);
@@ -55,14 +64,20 @@ async fn lock_state(transaction: &Transaction<'_>, org: &str) -> Result<(i64, i6
     Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
-async fn claim_batches(transaction: &Transaction<'_>, org: &str, batches: &[Batch], now_us: i64) -> Result<Vec<bool>, StoreError> {
+async fn claim_batches(
+    transaction: &Transaction<'_>,
+    org: &str,
+    batches: &[Batch],
+    now_us: i64,
+) -> Result<Vec<bool>, StoreError> {
     let ids: Vec<&str> = batches.iter().map(|batch| batch.batch_id.as_str()).collect();
     let sql = "insert into applied_batches (org_id, batch_id, applied_us)
          select $1, batch_id, $3 from unnest($2::text[]) as b (batch_id) order by batch_id
          on conflict do nothing returning batch_id";
     let statement = transaction.prepare_cached(sql).await?;
     let rows = transaction.query(&statement, &[&org, &ids, &now_us]).await?;
-    let mut fresh: rustc_hash::FxHashSet<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let mut fresh: rustc_hash::FxHashSet<String> =
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     // The same batch twice in one group counts once.
     Ok(ids.iter().map(|id| fresh.remove(*id)).collect())
 }
@@ -99,8 +114,11 @@ async fn claim_ids(
          on conflict do nothing returning id";
     let statement = transaction.prepare_cached(claim).await?;
     let rows = transaction.query(&statement, &[&org, &ids, &digests, &days]).await?;
-    let claimed: rustc_hash::FxHashSet<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    let statement = transaction.prepare_cached("select id, content_digest from event_keys where org_id = $1 and id = any($2)").await?;
+    let claimed: rustc_hash::FxHashSet<String> =
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let statement = transaction
+        .prepare_cached("select id, content_digest from event_keys where org_id = $1 and id = any($2)")
+        .await?;
     let rows = transaction.query(&statement, &[&org, &ids]).await?;
     let mut stored: FxHashMap<String, Vec<u8>> = FxHashMap::default();
     for row in &rows {
@@ -126,7 +144,9 @@ async fn load_sessions<'a>(
 ) -> Result<FxHashMap<SessionKey<'a>, SessionState>, StoreError> {
     let mut keys: rustc_hash::FxHashSet<SessionKey<'a>> = rustc_hash::FxHashSet::default();
     for (_, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
-        keys.extend(batch.events.iter().map(|event| (batch.workspace_id.as_str(), event.session_id.as_str())));
+        keys.extend(
+            batch.events.iter().map(|event| (batch.workspace_id.as_str(), event.session_id.as_str())),
+        );
     }
     let keys: Vec<SessionKey<'a>> = keys.into_iter().collect();
     let workspaces: Vec<&str> = keys.iter().map(|key| key.0).collect();
@@ -141,7 +161,9 @@ async fn load_sessions<'a>(
     let mut sessions = FxHashMap::default();
     for row in &rows {
         let place = usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or(1) - 1;
-        let key = *keys.get(place).ok_or_else(|| StoreError::Corrupt("an unknown session was joined".to_owned()))?;
+        let key = *keys
+            .get(place)
+            .ok_or_else(|| StoreError::Corrupt("an unknown session was joined".to_owned()))?;
         sessions.insert(key, session_state(row)?);
     }
     Ok(sessions)
@@ -168,13 +190,20 @@ fn session_state(row: &tokio_postgres::Row) -> Result<SessionState, StoreError> 
         output_tokens: row.try_get(16)?,
         cost_nanos: row.try_get(17)?,
         last_seq: row.try_get(18)?,
-        last_hash: hash.try_into().map_err(|_| StoreError::Corrupt("a session's last hash has another length".to_owned()))?,
+        last_hash: hash
+            .try_into()
+            .map_err(|_| StoreError::Corrupt("a session's last hash has another length".to_owned()))?,
     })
 }
 
 /// Makes the partitions of the days that the rows expire on; days that are known to have one are skipped.
-async fn ensure_partitions(engine: &PostgresEngine, transaction: &Transaction<'_>, rows: &[EventRow<'_>]) -> Result<Vec<i32>, StoreError> {
-    let mut days: Vec<i32> = rows.iter().map(|row| row.expire_day).filter(|day| *day != NEVER_EXPIRES_DAY).collect();
+async fn ensure_partitions(
+    engine: &PostgresEngine,
+    transaction: &Transaction<'_>,
+    rows: &[EventRow<'_>],
+) -> Result<Vec<i32>, StoreError> {
+    let mut days: Vec<i32> =
+        rows.iter().map(|row| row.expire_day).filter(|day| *day != NEVER_EXPIRES_DAY).collect();
     days.sort_unstable();
     days.dedup();
     days.retain(|day| !engine.partitions.lock().contains(day));
@@ -197,17 +226,32 @@ impl<'a> Insert<'a> {
         Self { table, names: Vec::new(), types: Vec::new(), values: Vec::new() }
     }
 
-    fn column<R, T: ToSql + Sync + Send + 'a>(mut self, name: &'static str, ty: &'static str, rows: &'a [R], value: impl Fn(&'a R) -> T) -> Self {
+    fn column<R, T: ToSql + Sync + Send + 'a>(
+        mut self,
+        name: &'static str,
+        ty: &'static str,
+        rows: &'a [R],
+        value: impl Fn(&'a R) -> T,
+    ) -> Self {
         self.names.push(name);
         self.types.push(ty);
         self.values.push(Box::new(rows.iter().map(value).collect::<Vec<T>>()));
         self
     }
 
-    async fn run(self, transaction: &Transaction<'_>, org: &str, on_conflict: &'static str) -> Result<u64, StoreError> {
-        let arrays: Vec<String> = self.types.iter().enumerate().map(|(index, ty)| format!("${}::{ty}[]", index + 2)).collect();
+    async fn run(
+        self,
+        transaction: &Transaction<'_>,
+        org: &str,
+        on_conflict: &'static str,
+    ) -> Result<u64, StoreError> {
+        let arrays: Vec<String> =
+            self.types.iter().enumerate().map(|(index, ty)| format!("${}::{ty}[]", index + 2)).collect();
         let (table, names) = (self.table, self.names.join(", "));
-        let sql = format!("insert into {table} as t (org_id, {names}) select $1, r.* from unnest({}) as r on conflict {on_conflict}", arrays.join(", "));
+        let sql = format!(
+            "insert into {table} as t (org_id, {names}) select $1, r.* from unnest({}) as r on conflict {on_conflict}",
+            arrays.join(", ")
+        );
         let statement = transaction.prepare_cached(&sql).await?;
         let mut params: Vec<&(dyn ToSql + Sync)> = vec![&org];
         params.extend(self.values.iter().map(|values| &**values as &(dyn ToSql + Sync)));
@@ -215,7 +259,11 @@ impl<'a> Insert<'a> {
     }
 }
 
-async fn insert_events(transaction: &Transaction<'_>, org: &str, rows: &[EventRow<'_>]) -> Result<(), StoreError> {
+async fn insert_events(
+    transaction: &Transaction<'_>,
+    org: &str,
+    rows: &[EventRow<'_>],
+) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -244,27 +292,41 @@ async fn insert_events(transaction: &Transaction<'_>, org: &str, rows: &[EventRo
         .column("usage_parts", "text", rows, |row| row.usage_parts.as_deref())
         .column("cost_nanos", "bigint", rows, |row| row.cost.as_ref().map(|cost| cost.nanos))
         .column("cost_source", "text", rows, |row| row.cost.as_ref().map(|cost| cost.source.as_str()))
-        .column("reported_cost_nanos", "bigint", rows, |row| row.cost.as_ref().and_then(|cost| cost.reported_nanos))
-        .column("computed_cost_nanos", "bigint", rows, |row| row.cost.as_ref().and_then(|cost| cost.computed_nanos))
+        .column("reported_cost_nanos", "bigint", rows, |row| {
+            row.cost.as_ref().and_then(|cost| cost.reported_nanos)
+        })
+        .column("computed_cost_nanos", "bigint", rows, |row| {
+            row.cost.as_ref().and_then(|cost| cost.computed_nanos)
+        })
         .column("prev_hash", "bytea", rows, |row| row.prev_hash.as_ref().map(|hash| hash.as_slice()))
         .column("hash", "bytea", rows, |row| row.hash.as_slice())
         .column("seal", "bytea", rows, |row| row.seal.as_slice())
         .column("preview", "text", rows, |row| row.preview)
         .column("metadata", "text", rows, |row| row.event.metadata.as_str())
-        .column("encoding", "smallint", rows, |row| i16::try_from(StoredEvent::encoding_of(row.event)).unwrap_or(0))
+        .column("encoding", "smallint", rows, |row| {
+            i16::try_from(StoredEvent::encoding_of(row.event)).unwrap_or(0)
+        })
         .column("payload", "bytea", rows, |row| row.event.payload.as_bytes())
         .run(transaction, org, "do nothing")
         .await?;
     if inserted != rows.len() as u64 {
         // Ids of ours can't collide and ids of clients were claimed before, so this is a fault; nothing is written.
-        return Err(StoreError::Refused(format!("{} of {} events have ids that are taken", rows.len() as u64 - inserted, rows.len())));
+        return Err(StoreError::Refused(format!(
+            "{} of {} events have ids that are taken",
+            rows.len() as u64 - inserted,
+            rows.len()
+        )));
     }
     Ok(())
 }
 
 type SessionRow<'a> = (SessionKey<'a>, SessionState);
 
-async fn upsert_sessions(transaction: &Transaction<'_>, org: &str, rows: &[SessionRow<'_>]) -> Result<(), StoreError> {
+async fn upsert_sessions(
+    transaction: &Transaction<'_>,
+    org: &str,
+    rows: &[SessionRow<'_>],
+) -> Result<(), StoreError> {
     Insert::into("sessions")
         .column("workspace_id", "text", rows, |row| row.0.0)
         .column("session_id", "text", rows, |row| row.0.1)
@@ -332,7 +394,12 @@ async fn upsert_agents(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>
 type Cell<'a> = (CellKey<'a>, Measures);
 
 /// Counters add up in SQL; a sketch is read, merged here and written back, which is safe because the org is locked.
-async fn merge_cells(transaction: &Transaction<'_>, org: &str, cells: &[Cell<'_>], tier: Tier) -> Result<(), StoreError> {
+async fn merge_cells(
+    transaction: &Transaction<'_>,
+    org: &str,
+    cells: &[Cell<'_>],
+    tier: Tier,
+) -> Result<(), StoreError> {
     let mut rows: Vec<Cell<'_>> = cells.iter().filter(|(key, _)| key.tier == tier).cloned().collect();
     if rows.is_empty() {
         return Ok(());
@@ -401,12 +468,19 @@ macro_rules! stored_latency_sql {
     };
 }
 
-async fn merge_latencies(transaction: &Transaction<'_>, org: &str, rows: &mut [Cell<'_>], tier: Tier) -> Result<(), StoreError> {
+async fn merge_latencies(
+    transaction: &Transaction<'_>,
+    org: &str,
+    rows: &mut [Cell<'_>],
+    tier: Tier,
+) -> Result<(), StoreError> {
     let sql = match tier {
         Tier::Hour => stored_latency_sql!("rollup_hour"),
         Tier::Day => stored_latency_sql!("rollup_day"),
     };
-    let texts = |part: for<'k> fn(&CellKey<'k>) -> &'k str| -> Vec<String> { rows.iter().map(|(key, _)| part(key).to_owned()).collect() };
+    let texts = |part: for<'k> fn(&CellKey<'k>) -> &'k str| -> Vec<String> {
+        rows.iter().map(|(key, _)| part(key).to_owned()).collect()
+    };
     let workspaces = texts(|key| key.workspace_id);
     let dimensions = texts(|key| key.dimension.as_str());
     let buckets: Vec<i64> = rows.iter().map(|(key, _)| key.bucket_us).collect();
@@ -416,11 +490,15 @@ async fn merge_latencies(transaction: &Transaction<'_>, org: &str, rows: &mut [C
     let names = texts(|key| key.name);
     let statement = transaction.prepare_cached(sql).await?;
     let stored = transaction
-        .query(&statement, &[&org, &workspaces, &dimensions, &buckets, &environments, &agents, &providers, &names])
+        .query(
+            &statement,
+            &[&org, &workspaces, &dimensions, &buckets, &environments, &agents, &providers, &names],
+        )
         .await?;
     for row in &stored {
         let place = usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0);
-        let latency = Latency::decode(row.try_get(1)?).ok_or_else(|| StoreError::Corrupt("a rollup's latency sketch".to_owned()))?;
+        let latency = Latency::decode(row.try_get(1)?)
+            .ok_or_else(|| StoreError::Corrupt("a rollup's latency sketch".to_owned()))?;
         if let Some((_, measures)) = rows.get_mut(place.wrapping_sub(1)) {
             measures.latency.merge(&latency);
         }
@@ -434,7 +512,11 @@ async fn count_usage(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) 
         .column("key_id", "text", ledger, |row| row.0.0)
         .column("outcome", "text", ledger, |row| row.0.1)
         .column("event_count", "bigint", ledger, |row| row.1)
-        .run(transaction, org, "(org_id, key_id, outcome) do update set event_count = t.event_count + excluded.event_count")
+        .run(
+            transaction,
+            org,
+            "(org_id, key_id, outcome) do update set event_count = t.event_count + excluded.event_count",
+        )
         .await?;
     let usage = plan.usage.as_slice();
     Insert::into("usage_days")

@@ -37,7 +37,9 @@ pub(super) async fn check_role(engine: &PostgresEngine) -> Result<(), StoreError
         ));
     }
     if row.get::<i64>(3)? > 0 {
-        return Err(StoreError::Misconfigured("a tenant table has no forced row-level security; run `agentlens migrate`".to_owned()));
+        return Err(StoreError::Misconfigured(
+            "a tenant table has no forced row-level security; run `agentlens migrate`".to_owned(),
+        ));
     }
     Ok(())
 }

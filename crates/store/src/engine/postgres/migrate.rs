@@ -43,7 +43,8 @@ pub(crate) async fn migrate(owner_url: &str, app_url: Option<&str>) -> Result<us
              create table if not exists control.migrations (step bigint primary key, applied timestamptz not null default now());",
         )
         .await?;
-    let newest: i64 = client.query_one("select coalesce(max(step), 0) from control.migrations", &[]).await?.try_get(0)?;
+    let newest: i64 =
+        client.query_one("select coalesce(max(step), 0) from control.migrations", &[]).await?.try_get(0)?;
     let known = STEPS.last().map_or(0, |(step, _, _)| *step);
     if newest > known {
         return Err(StoreError::Misconfigured(format!(
@@ -69,8 +70,9 @@ pub(crate) async fn migrate(owner_url: &str, app_url: Option<&str>) -> Result<us
 }
 
 fn role_of(url: &str) -> Result<String, StoreError> {
-    let config: Config =
-        url.parse().map_err(|error| StoreError::Misconfigured(format!("the database URL can't be read: {error}")))?;
+    let config: Config = url
+        .parse()
+        .map_err(|error| StoreError::Misconfigured(format!("the database URL can't be read: {error}")))?;
     config
         .get_user()
         .map(str::to_owned)

@@ -43,7 +43,12 @@ impl PostgresEngine {
     }
 
     /// Runs one reading statement, for one org or (control tables) for none.
-    pub(crate) async fn query(&self, org: Option<&OrgId>, sql: &str, args: &[Value]) -> Result<Vec<Row>, StoreError> {
+    pub(crate) async fn query(
+        &self,
+        org: Option<&OrgId>,
+        sql: &str,
+        args: &[Value],
+    ) -> Result<Vec<Row>, StoreError> {
         let client = self.connection().await?;
         let statement = client.prepare_cached(sql).await?;
         let params = params(args);
@@ -52,7 +57,11 @@ impl PostgresEngine {
             Some(org) => {
                 // The three are sent together and answered in order: one round trip.
                 let begin = begin_sql("begin read only", org);
-                let (begun, rows, ended) = tokio::join!(client.batch_execute(&begin), client.query(&statement, &params), client.batch_execute("commit"));
+                let (begun, rows, ended) = tokio::join!(
+                    client.batch_execute(&begin),
+                    client.query(&statement, &params),
+                    client.batch_execute("commit")
+                );
                 begun?;
                 let rows = rows?;
                 ended?;
@@ -63,7 +72,11 @@ impl PostgresEngine {
     }
 
     /// Runs statements in one transaction; returns how many rows each changed.
-    pub(crate) async fn execute_all(&self, org: Option<&OrgId>, statements: &[(String, Vec<Value>)]) -> Result<Vec<u64>, StoreError> {
+    pub(crate) async fn execute_all(
+        &self,
+        org: Option<&OrgId>,
+        statements: &[(String, Vec<Value>)],
+    ) -> Result<Vec<u64>, StoreError> {
         let mut client = self.connection().await?;
         let transaction = client.transaction().await?;
         if let Some(org) = org {
@@ -88,7 +101,8 @@ pub(crate) fn pool(url: &str, max_connections: usize) -> Result<Pool, StoreError
     config.application_name("agentlens");
     config.connect_timeout(Duration::from_secs(5));
     config.keepalives_idle(Duration::from_secs(30));
-    let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    let manager =
+        Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     Pool::builder(manager)
         .max_size(max_connections)
         .wait_timeout(Some(WAIT_TIMEOUT))

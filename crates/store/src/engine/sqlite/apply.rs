@@ -8,10 +8,17 @@ use agentlens_domain::rollups::{CellKey, Measures, Tier};
 use agentlens_domain::sessions::SessionState;
 
 use crate::error::StoreError;
-use crate::tenant::{ApplyReport, EventRow, PlanInput, SessionKey, StoredEvent, TenantContext, Verdict, plan};
+use crate::tenant::{
+    ApplyReport, EventRow, PlanInput, SessionKey, StoredEvent, TenantContext, Verdict, plan,
+};
 
 /// Applies batches in one transaction.
-pub(crate) fn apply(connection: &mut Connection, context: &TenantContext, batches: &[Batch], now_us: i64) -> Result<ApplyReport, StoreError> {
+pub(crate) fn apply(
+    connection: &mut Connection,
+    context: &TenantContext,
+    batches: &[Batch],
+    now_us: i64,
+) -> Result<ApplyReport, StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let org = context.org.as_str();
     let (last_position, indexed_position) = state(&transaction, org)?;
@@ -33,7 +40,8 @@ pub(crate) fn apply(connection: &mut Connection, context: &TenantContext, batche
 }
 
 fn state(transaction: &Transaction<'_>, org: &str) -> Result<(i64, i64), StoreError> {
-    let mut statement = transaction.prepare_cached("select last_position, indexed_position from org_state where org_id = ?1")?;
+    let mut statement = transaction
+        .prepare_cached("select last_position, indexed_position from org_state where org_id = ?1")?;
     if let Some(state) = statement.query_row([org], |row| Ok((row.get(0)?, row.get(1)?))).optional()? {
         return Ok(state);
     }
@@ -41,7 +49,12 @@ fn state(transaction: &Transaction<'_>, org: &str) -> Result<(i64, i64), StoreEr
     Ok((0, 0))
 }
 
-fn claim_batches(transaction: &Transaction<'_>, org: &str, batches: &[Batch], now_us: i64) -> Result<Vec<bool>, StoreError> {
+fn claim_batches(
+    transaction: &Transaction<'_>,
+    org: &str,
+    batches: &[Batch],
+    now_us: i64,
+) -> Result<Vec<bool>, StoreError> {
     let mut statement = transaction
         .prepare_cached("insert into applied_batches (org_id, batch_id, applied_us) values (?1, ?2, ?3) on conflict do nothing")?;
     batches
@@ -60,18 +73,20 @@ fn claim_ids(
     let mut claim = transaction.prepare_cached(
         "insert into event_keys (org_id, id, content_digest, expire_day) values (?1, ?2, ?3, ?4) on conflict do nothing",
     )?;
-    let mut compare = transaction.prepare_cached("select content_digest = ?3 from event_keys where org_id = ?1 and id = ?2")?;
+    let mut compare = transaction
+        .prepare_cached("select content_digest = ?3 from event_keys where org_id = ?1 and id = ?2")?;
     let mut verdicts = FxHashMap::default();
     for (batch_index, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
         for (event_index, event) in batch.events.iter().enumerate() {
             let Some(digest) = &event.content_digest else { continue };
-            let verdict = if claim.execute(params![org, event.id, digest, context.expire_day(event.ts_us)])? == 1 {
-                Verdict::New
-            } else if compare.query_row(params![org, event.id, digest], |row| row.get(0))? {
-                Verdict::Duplicate
-            } else {
-                Verdict::Conflict
-            };
+            let verdict =
+                if claim.execute(params![org, event.id, digest, context.expire_day(event.ts_us)])? == 1 {
+                    Verdict::New
+                } else if compare.query_row(params![org, event.id, digest], |row| row.get(0))? {
+                    Verdict::Duplicate
+                } else {
+                    Verdict::Conflict
+                };
             verdicts.insert((batch_index, event_index), verdict);
         }
     }
@@ -101,7 +116,11 @@ fn load_sessions<'a>(
     Ok(looked_up.into_iter().filter_map(|(key, state)| Some((key, state?))).collect())
 }
 
-fn load_session(statement: &mut CachedStatement<'_>, org: &str, key: SessionKey<'_>) -> Result<Option<SessionState>, StoreError> {
+fn load_session(
+    statement: &mut CachedStatement<'_>,
+    org: &str,
+    key: SessionKey<'_>,
+) -> Result<Option<SessionState>, StoreError> {
     let state = statement
         .query_row(params![org, key.0, key.1], |row| {
             Ok(SessionState {
@@ -180,7 +199,11 @@ fn insert_events(transaction: &Transaction<'_>, org: &str, rows: &[EventRow<'_>]
     Ok(())
 }
 
-fn upsert_sessions(transaction: &Transaction<'_>, org: &str, sessions: &[(SessionKey<'_>, SessionState)]) -> Result<(), StoreError> {
+fn upsert_sessions(
+    transaction: &Transaction<'_>,
+    org: &str,
+    sessions: &[(SessionKey<'_>, SessionState)],
+) -> Result<(), StoreError> {
     let mut statement = transaction.prepare_cached(
         "insert into sessions (org_id, workspace_id, session_id, environment, agent_id, agent_name, user_id, tags, status, started_us,
            last_event_us, opened_us, ended_us, ended_in_error, event_count, tool_call_count, error_count, llm_call_count, input_tokens,
@@ -224,7 +247,11 @@ fn upsert_sessions(transaction: &Transaction<'_>, org: &str, sessions: &[(Sessio
     Ok(())
 }
 
-fn upsert_agents(transaction: &Transaction<'_>, org: &str, plan: &crate::tenant::Plan<'_>) -> Result<(), StoreError> {
+fn upsert_agents(
+    transaction: &Transaction<'_>,
+    org: &str,
+    plan: &crate::tenant::Plan<'_>,
+) -> Result<(), StoreError> {
     let mut statement = transaction.prepare_cached(
         "insert into agents (org_id, workspace_id, agent_id, name, first_seen_us, last_seen_us, session_count, event_count, error_count, cost_nanos)
          values (?1, ?2, ?3, coalesce(?4, ?3), ?5, ?6, ?7, ?8, ?9, ?10)
@@ -280,7 +307,11 @@ macro_rules! merge_cell_sql {
     };
 }
 
-fn merge_cells(transaction: &Transaction<'_>, org: &str, cells: &[(CellKey<'_>, Measures)]) -> Result<(), StoreError> {
+fn merge_cells(
+    transaction: &Transaction<'_>,
+    org: &str,
+    cells: &[(CellKey<'_>, Measures)],
+) -> Result<(), StoreError> {
     let mut hours = transaction.prepare_cached(merge_cell_sql!("rollup_hour"))?;
     let mut days = transaction.prepare_cached(merge_cell_sql!("rollup_day"))?;
     for (key, cell) in cells {
@@ -319,7 +350,11 @@ fn merge_cells(transaction: &Transaction<'_>, org: &str, cells: &[(CellKey<'_>, 
     Ok(())
 }
 
-fn count_usage(transaction: &Transaction<'_>, org: &str, plan: &crate::tenant::Plan<'_>) -> Result<(), StoreError> {
+fn count_usage(
+    transaction: &Transaction<'_>,
+    org: &str,
+    plan: &crate::tenant::Plan<'_>,
+) -> Result<(), StoreError> {
     let mut ledger = transaction.prepare_cached(
         "insert into ingest_ledger as t (org_id, key_id, outcome, event_count) values (?1, ?2, ?3, ?4)
          on conflict do update set event_count = t.event_count + excluded.event_count",

@@ -41,8 +41,12 @@ impl SqliteEngine {
     /// Opens the control file, creating directory and file where they are missing.
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let orgs = directory.join("orgs");
-        std::fs::create_dir_all(&orgs)
-            .map_err(|error| StoreError::Misconfigured(format!("the data directory {} can't be made: {error}", directory.display())))?;
+        std::fs::create_dir_all(&orgs).map_err(|error| {
+            StoreError::Misconfigured(format!(
+                "the data directory {} can't be made: {error}",
+                directory.display()
+            ))
+        })?;
         let control = Arc::new(SqliteFile::open(&directory.join("control.db"), CONTROL_MIGRATIONS)?);
         let capacity = NonZeroUsize::new(MAX_OPEN_ORGS).unwrap_or(NonZeroUsize::MIN);
         Ok(Self { directory: orgs, control, orgs: Mutex::new(LruCache::new(capacity)) })
@@ -90,12 +94,18 @@ impl SqliteFile {
     }
 
     /// Runs a closure with the writing connection. Blocking.
-    pub(crate) fn write<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(crate) fn write<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         work(&mut self.writer.lock())
     }
 
     /// Runs a closure with a reading connection. Blocking.
-    pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(crate) fn read<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let idle = self.readers.lock().pop();
         let connection = match idle {
             Some(connection) => connection,
@@ -110,8 +120,13 @@ impl SqliteFile {
     }
 
     fn open_reader(&self) -> Result<Connection, StoreError> {
-        let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        connection.execute_batch("pragma cache_size = -8192; pragma temp_store = memory; pragma query_only = on;")?;
+        let connection = Connection::open_with_flags(
+            &self.path,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        connection.execute_batch(
+            "pragma cache_size = -8192; pragma temp_store = memory; pragma query_only = on;",
+        )?;
         prepare_connection(&connection)?;
         Ok(connection)
     }
@@ -135,7 +150,10 @@ pub(crate) fn query(connection: &Connection, sql: &str, args: &[Value]) -> Resul
 }
 
 /// Runs statements in one transaction; returns how many rows each changed.
-pub(crate) fn execute_all(connection: &mut Connection, statements: &[(String, Vec<Value>)]) -> Result<Vec<u64>, StoreError> {
+pub(crate) fn execute_all(
+    connection: &mut Connection,
+    statements: &[(String, Vec<Value>)],
+) -> Result<Vec<u64>, StoreError> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let mut changed = Vec::with_capacity(statements.len());
     for (sql, args) in statements {

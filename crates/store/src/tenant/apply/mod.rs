@@ -12,8 +12,8 @@ use std::sync::Arc;
 use agentlens_domain::batches::{Batch, Outcome};
 
 use super::{Place, Tenant};
-use crate::error::StoreError;
 use crate::engine;
+use crate::error::StoreError;
 
 /// What became of one batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +41,16 @@ impl Tenant {
         match &self.place {
             Place::Sqlite(file) => {
                 let (file, context) = (file.clone(), self.context());
-                super::blocking(move || file.write(|connection| engine::sqlite::apply::apply(connection, &context, &batches, now_us))).await
+                super::blocking(move || {
+                    file.write(|connection| {
+                        engine::sqlite::apply::apply(connection, &context, &batches, now_us)
+                    })
+                })
+                .await
             }
-            Place::Postgres(engine) => engine::postgres::apply::apply(engine, &self.context(), &batches, now_us).await,
+            Place::Postgres(engine) => {
+                engine::postgres::apply::apply(engine, &self.context(), &batches, now_us).await
+            }
         }
     }
 }

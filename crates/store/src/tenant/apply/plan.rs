@@ -114,14 +114,24 @@ pub(crate) fn plan<'a>(context: &TenantContext, input: PlanInput<'a>) -> Plan<'a
     };
     let mut applied = Vec::with_capacity(input.batches.len());
     for (index, batch) in input.batches.iter().enumerate() {
-        applied.push(if input.fresh[index] { Applied::Now(planner.add_batch(index, batch, &input.verdicts)) } else { Applied::Before });
+        applied.push(if input.fresh[index] {
+            Applied::Now(planner.add_batch(index, batch, &input.verdicts))
+        } else {
+            Applied::Before
+        });
     }
     planner.finish(applied)
 }
 
 impl<'a> Planner<'a, '_> {
-    fn add_batch(&mut self, batch_index: usize, batch: &'a Batch, verdicts: &FxHashMap<(usize, usize), Verdict>) -> Vec<Outcome> {
-        *self.ledger.entry((batch.key_id.as_str(), "received")).or_default() += i64::from(batch.received_count);
+    fn add_batch(
+        &mut self,
+        batch_index: usize,
+        batch: &'a Batch,
+        verdicts: &FxHashMap<(usize, usize), Verdict>,
+    ) -> Vec<Outcome> {
+        *self.ledger.entry((batch.key_id.as_str(), "received")).or_default() +=
+            i64::from(batch.received_count);
         for (reason, count) in batch.refused.iter() {
             *self.ledger.entry((batch.key_id.as_str(), reason.as_str())).or_default() += i64::from(count);
         }
@@ -174,7 +184,13 @@ impl<'a> Planner<'a, '_> {
         };
         row.seal = chain::seal(&Hash::from(hash), &Sealed::of_row(&row).bytes());
         self.events.push(row);
-        self.count(batch, event, opens_session, cost_nanos, cost.is_some_and(|cost| cost.source == CostSource::Unknown));
+        self.count(
+            batch,
+            event,
+            opens_session,
+            cost_nanos,
+            cost.is_some_and(|cost| cost.source == CostSource::Unknown),
+        );
         hash
     }
 
@@ -184,14 +200,30 @@ impl<'a> Planner<'a, '_> {
         if !counts || (facts.usage.is_none() && facts.reported_cost_nanos.is_none()) {
             return None;
         }
-        let price = facts.model.as_deref().and_then(|model| self.context.prices.find(facts.provider.as_deref(), model, event.ts_us));
+        let price = facts
+            .model
+            .as_deref()
+            .and_then(|model| self.context.prices.find(facts.provider.as_deref(), model, event.ts_us));
         let computed = price.zip(facts.usage.as_ref()).map(|(price, usage)| cost::compute(price, usage));
         Some(cost::resolve(facts.reported_cost_nanos, computed))
     }
 
-    fn count(&mut self, batch: &'a Batch, event: &'a NewEvent, opens_session: bool, cost_nanos: i64, cost_is_unknown: bool) {
+    fn count(
+        &mut self,
+        batch: &'a Batch,
+        event: &'a NewEvent,
+        opens_session: bool,
+        cost_nanos: i64,
+        cost_is_unknown: bool,
+    ) {
         let workspace_id = batch.workspace_id.as_str();
-        let counted = Counted { workspace_id, environment: &batch.environment, opens_session, cost_nanos, cost_is_unknown };
+        let counted = Counted {
+            workspace_id,
+            environment: &batch.environment,
+            opens_session,
+            cost_nanos,
+            cost_is_unknown,
+        };
         self.rollup.add(event, counted);
         let agent = self.agents.entry((workspace_id, &event.agent_id)).or_insert(AgentDelta {
             name: None,
@@ -281,6 +313,10 @@ fn usage_parts(usage: &Usage) -> Option<String> {
         ("audio_input", usage.audio_input),
         ("audio_output", usage.audio_output),
     ];
-    let texts: Vec<String> = parts.iter().filter(|(_, count)| *count != 0).map(|(name, count)| format!("\"{name}\":{count}")).collect();
+    let texts: Vec<String> = parts
+        .iter()
+        .filter(|(_, count)| *count != 0)
+        .map(|(name, count)| format!("\"{name}\":{count}"))
+        .collect();
     (!texts.is_empty()).then(|| format!("{{{}}}", texts.join(",")))
 }

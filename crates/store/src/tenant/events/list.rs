@@ -82,8 +82,12 @@ impl EventFilter {
 pub(super) fn add_keyset(statement: &mut Builder, order: Order, after: Option<&Cursor>) {
     if let Some(cursor) = after {
         match order {
-            Order::Descending => statement.with(" and (ts_us, id) < ($", cursor.value).with(", $)", cursor.id.as_str()),
-            Order::Ascending => statement.with(" and (ts_us, id) > ($", cursor.value).with(", $)", cursor.id.as_str()),
+            Order::Descending => {
+                statement.with(" and (ts_us, id) < ($", cursor.value).with(", $)", cursor.id.as_str())
+            }
+            Order::Ascending => {
+                statement.with(" and (ts_us, id) > ($", cursor.value).with(", $)", cursor.id.as_str())
+            }
         };
     }
     statement.text(match order {
@@ -94,7 +98,13 @@ pub(super) fn add_keyset(statement: &mut Builder, order: Order, after: Option<&C
 
 impl Tenant {
     /// One page of events by time.
-    pub async fn list_events(&self, filter: &EventFilter, after: Option<&Cursor>, offset: u32, limit: u32) -> Result<EventPage, StoreError> {
+    pub async fn list_events(
+        &self,
+        filter: &EventFilter,
+        after: Option<&Cursor>,
+        offset: u32,
+        limit: u32,
+    ) -> Result<EventPage, StoreError> {
         if filter.needs_index() {
             let page = self.scan_events(filter, None, after, offset, limit).await?;
             return Ok(EventPage { events: page.events, next: page.next });
@@ -108,7 +118,8 @@ impl Tenant {
         let mut events: Vec<StoredEvent> = self.fetch(sql, args).await?;
         let has_more = events.len() > limit as usize;
         events.truncate(limit as usize);
-        let next = events.last().filter(|_| has_more).map(|last| Cursor { value: last.ts_us, id: last.id.clone() });
+        let next =
+            events.last().filter(|_| has_more).map(|last| Cursor { value: last.ts_us, id: last.id.clone() });
         Ok(EventPage { events, next })
     }
 
@@ -124,7 +135,11 @@ impl Tenant {
     /// One event of a workspace.
     pub async fn find_event(&self, workspace: &str, id: &str) -> Result<Option<StoredEvent>, StoreError> {
         let mut statement = Builder::new("select ");
-        statement.text(COLUMNS).text(" from events where org_id = $1").with(" and id = $", id).with(" and workspace_id = $", workspace);
+        statement
+            .text(COLUMNS)
+            .text(" from events where org_id = $1")
+            .with(" and id = $", id)
+            .with(" and workspace_id = $", workspace);
         let (sql, args) = statement.finish();
         self.find(sql, args).await
     }
@@ -140,8 +155,12 @@ impl Tenant {
 
     /// Digests of what the given ids were used for; ids that were never used are left out.
     pub async fn event_key_digests(&self, ids: Vec<String>) -> Result<Vec<(String, [u8; 16])>, StoreError> {
-        let rows: Vec<crate::statement::Row> =
-            self.fetch("select id, content_digest from event_keys where org_id = $1 and id = any($2)", crate::args![ids]).await?;
+        let rows: Vec<crate::statement::Row> = self
+            .fetch(
+                "select id, content_digest from event_keys where org_id = $1 and id = any($2)",
+                crate::args![ids],
+            )
+            .await?;
         rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
     }
 

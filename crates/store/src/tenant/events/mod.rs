@@ -68,7 +68,8 @@ impl StoredEvent {
 
 impl FromRow for StoredEvent {
     fn from_row(row: &Row) -> Result<Self, StoreError> {
-        let payload = String::from_utf8(row.get(31)?).map_err(|_| StoreError::Corrupt("a payload is not UTF-8".to_owned()))?;
+        let payload = String::from_utf8(row.get(31)?)
+            .map_err(|_| StoreError::Corrupt("a payload is not UTF-8".to_owned()))?;
         Ok(Self {
             position: row.get(0)?,
             id: row.get(1)?,

@@ -37,7 +37,7 @@ pub struct SearchPage {
 
 row_type! {
     /// A stored segment.
-    pub struct SegmentRow {
+    pub(crate) struct SegmentRow {
         /// Its first position.
         pub first_position: i64,
         /// Its last position.
@@ -104,7 +104,12 @@ impl Tenant {
 
 fn facets_of(filter: &EventFilter) -> Vec<(&str, &str)> {
     let mut facets: Vec<(&str, &str)> = Vec::new();
-    let single = [("agent", &filter.agent_id), ("user", &filter.user_id), ("model", &filter.model), ("name", &filter.name)];
+    let single = [
+        ("agent", &filter.agent_id),
+        ("user", &filter.user_id),
+        ("model", &filter.model),
+        ("name", &filter.name),
+    ];
     facets.extend(single.iter().filter_map(|(facet, value)| Some((*facet, value.as_deref()?))));
     // A facet of the query must be in the block, so alternatives can't be facets.
     if let [event_type] = filter.event_types.as_slice() {
@@ -157,8 +162,12 @@ impl Scan<'_> {
         );
         let (mut from_us, mut to_us) = (self.filter.from_us, self.filter.to_us);
         match (self.after, self.filter.order) {
-            (Some(cursor), Order::Descending) => to_us = Some(to_us.map_or(cursor.value, |to| to.min(cursor.value))),
-            (Some(cursor), Order::Ascending) => from_us = Some(from_us.map_or(cursor.value, |from| from.max(cursor.value))),
+            (Some(cursor), Order::Descending) => {
+                to_us = Some(to_us.map_or(cursor.value, |to| to.min(cursor.value)))
+            }
+            (Some(cursor), Order::Ascending) => {
+                from_us = Some(from_us.map_or(cursor.value, |from| from.max(cursor.value)))
+            }
             (None, _) => {}
         }
         statement.with_some(" and max_ts_us >= $", from_us).with_some(" and min_ts_us <= $", to_us);
@@ -168,7 +177,8 @@ impl Scan<'_> {
 
     /// The position up to which events are indexed.
     async fn indexed(&self) -> Result<i64, StoreError> {
-        let indexed = self.tenant.find("select indexed_position from org_state where org_id = $1", vec![]).await?;
+        let indexed =
+            self.tenant.find("select indexed_position from org_state where org_id = $1", vec![]).await?;
         Ok(indexed.unwrap_or(0))
     }
 
@@ -186,7 +196,10 @@ impl Scan<'_> {
         self.take(rows).await
     }
 
-    async fn shards(&self, group: &[SegmentRow]) -> Result<FxHashMap<i64, FxHashMap<u16, Vec<u8>>>, StoreError> {
+    async fn shards(
+        &self,
+        group: &[SegmentRow],
+    ) -> Result<FxHashMap<i64, FxHashMap<u16, Vec<u8>>>, StoreError> {
         let shards: Vec<i64> = self.query.shards().into_iter().map(i64::from).collect();
         let mut found: FxHashMap<i64, FxHashMap<u16, Vec<u8>>> = FxHashMap::default();
         if shards.is_empty() {
@@ -207,7 +220,11 @@ impl Scan<'_> {
         Ok(found)
     }
 
-    async fn read_segment(&mut self, segment: &SegmentRow, shards: &FxHashMap<u16, Vec<u8>>) -> Result<(), StoreError> {
+    async fn read_segment(
+        &mut self,
+        segment: &SegmentRow,
+        shards: &FxHashMap<u16, Vec<u8>>,
+    ) -> Result<(), StoreError> {
         let candidates = match segment.has_text || !self.has_needle {
             true => self.query.candidates(|shard| shards.get(&shard).map(Vec::as_slice)),
             false => u64::MAX,
@@ -223,7 +240,9 @@ impl Scan<'_> {
             statement.text(if index == 0 { " and (" } else { " or " });
             statement.with("(position >= $", range.start).with(" and position < $)", range.end);
         }
-        statement.with(") and expire_day >= $", segment.min_expire_day).with(" and expire_day <= $", segment.max_expire_day);
+        statement
+            .with(") and expire_day >= $", segment.min_expire_day)
+            .with(" and expire_day <= $", segment.max_expire_day);
         self.filter.add_to(&mut statement);
         add_keyset(&mut statement, self.filter.order, self.after);
         if !self.has_needle {

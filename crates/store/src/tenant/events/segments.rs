@@ -11,7 +11,7 @@ use crate::{args, row_type};
 
 row_type! {
     /// What the index needs of an event.
-    pub struct IndexedEvent {
+    pub(crate) struct IndexedEvent {
         /// Its position.
         pub position: i64,
         /// Its instant.
@@ -46,8 +46,9 @@ impl Tenant {
     /// Indexes the next segment if enough events wait for it; returns whether it did. `with_text` off leaves out the
     /// payloads' text, so that only agents, types and the like are found quickly.
     pub async fn index_next_segment(&self, with_text: bool) -> Result<bool, StoreError> {
-        let state: Vec<crate::statement::Row> =
-            self.fetch("select last_position, indexed_position from org_state where org_id = $1", vec![]).await?;
+        let state: Vec<crate::statement::Row> = self
+            .fetch("select last_position, indexed_position from org_state where org_id = $1", vec![])
+            .await?;
         let Some(row) = state.first() else { return Ok(false) };
         let (last, indexed): (i64, i64) = (row.get(0)?, row.get(1)?);
         let segment_events = i64::try_from(SEGMENT_EVENTS).unwrap_or(i64::MAX);
@@ -67,7 +68,13 @@ impl Tenant {
         Ok(true)
     }
 
-    async fn store_segment(&self, built: Option<Built>, indexed: i64, reached: i64, with_text: bool) -> Result<(), StoreError> {
+    async fn store_segment(
+        &self,
+        built: Option<Built>,
+        indexed: i64,
+        reached: i64,
+        with_text: bool,
+    ) -> Result<(), StoreError> {
         // All events of the range may have expired meanwhile; then there is nothing to store but the progress.
         let last = built.as_ref().map_or(reached, |built| built.segment.last_position);
         let mut statements: Vec<(String, Vec<Value>)> = Vec::with_capacity(260);
@@ -87,7 +94,8 @@ impl Tenant {
             }
         }
         statements.push((
-            "update org_state set indexed_position = $3 where org_id = $1 and indexed_position = $2".to_owned(),
+            "update org_state set indexed_position = $3 where org_id = $1 and indexed_position = $2"
+                .to_owned(),
             args![indexed, last],
         ));
         self.execute_all(statements).await.map(|_| ())
@@ -96,7 +104,11 @@ impl Tenant {
 
 fn build(events: &[IndexedEvent], with_text: bool) -> Option<Built> {
     let first = events.first()?;
-    let mut built = Built { segment: SegmentBuilder::new().finish(), ts_us: (first.ts_us, first.ts_us), expire_day: (first.expire_day, first.expire_day) };
+    let mut built = Built {
+        segment: SegmentBuilder::new().finish(),
+        ts_us: (first.ts_us, first.ts_us),
+        expire_day: (first.expire_day, first.expire_day),
+    };
     let mut builder = SegmentBuilder::new();
     let mut text = String::new();
     for event in events {
@@ -108,11 +120,16 @@ fn build(events: &[IndexedEvent], with_text: bool) -> Option<Built> {
             fold(&String::from_utf8_lossy(&event.payload), &mut text);
         }
         let optional = [("user", &event.user_id), ("model", &event.model), ("name", &event.name)];
-        let mut facets = vec![("agent", event.agent_id.as_str()), ("type", &event.event_type), ("severity", &event.severity)];
+        let mut facets = vec![
+            ("agent", event.agent_id.as_str()),
+            ("type", &event.event_type),
+            ("severity", &event.severity),
+        ];
         facets.extend(optional.iter().filter_map(|(facet, value)| Some((*facet, value.as_deref()?))));
         builder.push(event.position, &text, &facets);
         built.ts_us = (built.ts_us.0.min(event.ts_us), built.ts_us.1.max(event.ts_us));
-        built.expire_day = (built.expire_day.0.min(event.expire_day), built.expire_day.1.max(event.expire_day));
+        built.expire_day =
+            (built.expire_day.0.min(event.expire_day), built.expire_day.1.max(event.expire_day));
     }
     built.segment = builder.finish();
     Some(built)

@@ -1,0 +1,10 @@
+//! One file per command.
+
+pub(crate) mod dead_letters;
+pub(crate) mod demo;
+pub(crate) mod documents;
+pub(crate) mod keys;
+pub(crate) mod migrate;
+pub(crate) mod orgs;
+pub(crate) mod serve;
+pub(crate) mod verify;

@@ -1,0 +1,169 @@
+//! `agentlens serve`: wires store, queue, workers, jobs and HTTP together, and takes them down in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use agentlens_ingest::queue::memory::MemoryQueue;
+use agentlens_ingest::queue::redis::RedisQueue;
+use agentlens_ingest::worker::Worker;
+use agentlens_ingest::{Gateway, Live, Queue};
+use agentlens_server::keys::KeyCache;
+use agentlens_server::metrics::Metrics;
+use agentlens_server::{AppState, jobs, serve};
+use agentlens_store::Store;
+
+use crate::boot::{FirstSteps, first_steps, open_secret, open_store};
+use crate::config::{Role, ServeOptions, Switch};
+use crate::{logging, output};
+
+/// Runs until SIGINT or SIGTERM.
+pub(crate) async fn run(options: ServeOptions) -> Result<(), String> {
+    logging::start(&options)?;
+    check(&options)?;
+    if let Some(owner_url) = &options.store.database_owner_url {
+        Store::migrate_postgres(owner_url, options.store.database_url.as_deref())
+            .await
+            .map_err(|error| error.to_string())?;
+    }
+    let store = open_store(&options.store).await?;
+    let secret = open_secret(&options.store, &store).await?;
+    let steps = match options.role {
+        Role::All | Role::Gateway => {
+            first_steps(&store, &secret, options.bootstrap_api_key.as_deref()).await?
+        }
+        Role::Worker | Role::Scheduler => FirstSteps::default(),
+    };
+
+    // Two stages: first no new work comes in, then what is under way ends.
+    let (closing, draining, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+    let live = Live::default();
+    let metrics = Arc::new(Metrics::default());
+    let keys = Arc::new(KeyCache::new(store.control().clone(), secret));
+    let queue = open_queue(&options, &store, &live, &tasks, &draining).await?;
+    let state = AppState {
+        store: store.clone(),
+        gateway: Gateway::new(queue),
+        live: live.clone(),
+        keys: Arc::clone(&keys),
+        metrics: Arc::clone(&metrics),
+        shutdown: closing.clone(),
+    };
+    {
+        let draining = draining.clone();
+        tasks.spawn(async move { keys.watch(draining).await });
+    }
+    if matches!(options.role, Role::All | Role::Scheduler) {
+        tasks.spawn(jobs::retention(store.clone(), metrics, closing.clone()));
+    }
+    if options.store.database_url.is_some() && matches!(options.role, Role::All | Role::Gateway) {
+        tasks.spawn(jobs::follow_positions(store, live, closing.clone()));
+    }
+
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .map_err(|error| format!("can't listen on {}: {error}", options.listen))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    tracing::info!(%address, role = ?options.role, version = env!("CARGO_PKG_VERSION"), "listening");
+    greet(&address.to_string(), &steps);
+    {
+        let closing = closing.clone();
+        tokio::spawn(async move {
+            wait_for_signal().await;
+            tracing::info!("stopping: no new requests, what is under way is finished");
+            closing.cancel();
+        });
+    }
+    let serving = serve(listener, state, closing.clone());
+    let deadline = {
+        let closing = closing.clone();
+        async move {
+            closing.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(options.shutdown_seconds)).await;
+        }
+    };
+    tokio::select! {
+        result = serving => result.map_err(|error| error.to_string())?,
+        () = deadline => tracing::warn!("some requests did not finish in time"),
+    }
+    draining.cancel();
+    tasks.close();
+    if tokio::time::timeout(Duration::from_secs(options.shutdown_seconds), tasks.wait()).await.is_err() {
+        tracing::warn!("some tasks did not finish in time; what they held stays in the queue");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn check(options: &ServeOptions) -> Result<(), String> {
+    let needs_redis = matches!(options.role, Role::Gateway | Role::Worker);
+    if needs_redis && options.store.redis_url.is_none() {
+        return Err("--role gateway and --role worker need --redis-url: the queue between them".to_owned());
+    }
+    if options.store.redis_url.is_some() && options.store.database_url.is_none() {
+        return Err(
+            "--redis-url needs --database-url: workers on other machines can't share an embedded store"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+async fn open_queue(
+    options: &ServeOptions,
+    store: &Store,
+    live: &Live,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> Result<Arc<dyn Queue>, String> {
+    let index_text = options.search == Switch::On;
+    let Some(url) = &options.store.redis_url else {
+        return Ok(Arc::new(MemoryQueue::new(tasks.clone(), live.clone(), index_text)));
+    };
+    let prefix = &options.store.redis_prefix;
+    let queue =
+        RedisQueue::open(url, prefix, tasks, shutdown.clone()).await.map_err(|error| error.to_string())?;
+    if matches!(options.role, Role::All | Role::Worker) {
+        let name = format!(
+            "{}-{}",
+            std::process::id(),
+            agentlens_domain::ids::ulid_at(agentlens_ingest::gateway::now_us())
+        );
+        let worker = Worker::new(url, prefix, &name, store.clone(), live.clone(), tasks, index_text)
+            .map_err(|error| error.to_string())?;
+        worker.start(tasks, shutdown);
+    }
+    Ok(Arc::new(queue))
+}
+
+/// What a person needs to begin; secrets are shown this once.
+fn greet(address: &str, steps: &FirstSteps) {
+    output::line(&format!("\n  AgentLens is running at http://{address}\n"));
+    if let Some((email, password)) = &steps.login {
+        output::line(&format!("  Login     {email} / {password}"));
+    }
+    if let Some(key) = &steps.api_key {
+        output::line(&format!("  API key   {}", key.reveal()));
+        output::line("\n  Both are shown this once. To see the product with data:");
+        output::line(&format!("  agentlens demo --url http://{address} --api-key {}\n", key.reveal()));
+    }
+}
+
+async fn wait_for_signal() {
+    let interrupt = signal(SignalKind::interrupt());
+    let terminate = signal(SignalKind::terminate());
+    match (interrupt, terminate) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        // Without handlers the system's own way of stopping stays in force.
+        _ => std::future::pending().await,
+    }
+}
