@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import asyncio
 import inspect
 import time
@@ -120,3 +122,9 @@ def _check_figures(story: Story) -> None:
 def _tokens(payload: dict[str, Any], name: str) -> int:
     # AutoGen's and Semantic Kernel's handlers put the tokens beside the payload's other fields, without `usage`.
     return payload.get("usage", payload).get(name, 0)
+
+
+def instant(text: str | None) -> datetime:
+    """The instant of an RFC 3339 text: sessions show instants in UTC, events keep the text as it was sent."""
+    assert text is not None
+    return datetime.fromisoformat(text)

@@ -12,7 +12,7 @@ from agentlensai.integrations.crewai import (
 )
 
 from conftest import World
-from reading import Client, read_back
+from reading import Client, instant, read_back
 
 RESEARCHER = SimpleNamespace(id="a1", role="researcher", goal="Find", backstory="Read a lot")
 WRITER = SimpleNamespace(id="a2", role="writer", goal="Write", backstory="Wrote a lot")
@@ -66,7 +66,7 @@ def test_every_hook(reader: Client, world: World) -> None:
     # The end carries no reason: it is read as a good one.
     assert "reason" not in story.events[-1].payload
     assert story.session.status == "completed"
-    assert story.session.ended_at == story.events[-1].timestamp
+    assert instant(story.session.ended_at) == instant(story.events[-1].timestamp)
     assert story.session.tool_call_count == 1
     assert reader.get_agent(researcher).session_count == 1
 

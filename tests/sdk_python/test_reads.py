@@ -8,7 +8,7 @@ import pytest
 from agentlensai import EventQuery, SessionQuery
 
 from conftest import World
-from reading import Client, eventually, read_back, send
+from reading import Client, eventually, instant, read_back, send
 
 # Sent in this order in one batch; offsets differ, instants rise.
 TIMES = [
@@ -142,7 +142,7 @@ def test_session_is_the_sum_of_its_events(client: Client, world: World, story: l
 
     assert (session.id, session.agent_id, session.agent_name) == (world.session_id, world.agent_id, "Weather clerk")
     assert (session.status, session.tags) == ("completed", ["blue", "prod"])
-    assert (session.started_at, session.ended_at) == (TIMES[0], TIMES[-1])
+    assert (instant(session.started_at), instant(session.ended_at)) == (instant(TIMES[0]), instant(TIMES[-1]))
     assert (session.event_count, session.tool_call_count, session.error_count) == (6, 1, 1)
     assert session.total_cost_usd == pytest.approx(0.25, abs=1e-9)
     assert (session.llm_call_count, session.total_input_tokens, session.total_output_tokens) == (0, 0, 0)

@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use agentlens_domain::keys::KeyScope;
 use agentlens_store::Tenant;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, note_caller};
 use crate::keys::{KeyError, Principal};
 use crate::state::{AppState, now_us};
 
@@ -64,7 +64,7 @@ impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
             KeyError::Expired => ApiError::unauthorized("expired_key", "API key expired"),
             KeyError::Store(error) => error.into(),
         })?;
-        parts.extensions.insert(principal.clone());
+        note_caller(&principal.org, &principal.key_id);
         if !P::SCOPE.is_granted_by(&principal.scopes) {
             return Err(ApiError::forbidden(P::SCOPE.as_str()));
         }

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use agentlens_domain::ids::{KeyId, OrgId};
 use agentlens_ingest::{IngestError, QueueError};
 use agentlens_store::StoreError;
 
@@ -48,14 +49,28 @@ pub struct ErrorBody {
     pub request_id: String,
 }
 
+/// What the log line of a request tells, gathered while it is answered.
+#[derive(Debug, Default)]
+pub(crate) struct RequestLog {
+    /// The id of the request.
+    pub(crate) id: String,
+    /// The org and the key, once the credential is known.
+    pub(crate) caller: std::sync::OnceLock<(OrgId, KeyId)>,
+}
+
 tokio::task_local! {
-    /// The id of the request that is being answered.
-    pub(crate) static REQUEST_ID: String;
+    /// The request that is being answered.
+    pub(crate) static REQUEST: std::sync::Arc<RequestLog>;
 }
 
 /// The id of the request that is being answered.
 pub(crate) fn request_id() -> String {
-    REQUEST_ID.try_with(Clone::clone).unwrap_or_default()
+    REQUEST.try_with(|request| request.id.clone()).unwrap_or_default()
+}
+
+/// Notes who asks, for the log line.
+pub(crate) fn note_caller(org: &OrgId, key: &KeyId) {
+    let _ = REQUEST.try_with(|request| request.caller.set((org.clone(), key.clone())));
 }
 
 impl ApiError {

@@ -1,5 +1,6 @@
 //! All routes, and what every request passes: an id, one log line, security headers, a catch for panics.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -18,10 +19,9 @@ use utoipa_axum::router::OpenApiRouter;
 
 use agentlens_domain::ids::ulid_at;
 
-use crate::error::{ApiError, REQUEST_ID};
+use crate::error::{ApiError, REQUEST, RequestLog};
 use crate::features;
 use crate::features::docs::Documents;
-use crate::keys::Principal;
 use crate::state::{AppState, now_us};
 
 #[derive(OpenApi)]
@@ -106,16 +106,18 @@ async fn observe(State(state): State<AppState>, request: Request, next: Next) ->
     let id = ulid_at(now_us());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
-    let mut response = REQUEST_ID.scope(id.clone(), next.run(request)).await;
+    let log = Arc::new(RequestLog { id, ..RequestLog::default() });
+    let mut response = REQUEST.scope(Arc::clone(&log), next.run(request)).await;
     let status = response.status().as_u16();
     let seconds = started.elapsed().as_secs_f64();
     state.metrics.count_request(method.as_str(), &route, status, seconds);
-    if let Ok(value) = HeaderValue::from_str(&id) {
+    if let Ok(value) = HeaderValue::from_str(&log.id) {
         response.headers_mut().insert("x-request-id", value);
     }
     add_security_headers(&mut response);
-    let org = response.extensions().get::<Principal>().map(|principal| principal.org.to_string());
-    tracing::info!(request.id = id, %method, route, status, duration_ms = seconds * 1000.0, org.id = org, "request");
+    let (org, key) =
+        log.caller.get().map_or((None, None), |(org, key)| (Some(org.as_str()), Some(key.as_str())));
+    tracing::info!(request.id = log.id, %method, route, status, duration_ms = seconds * 1000.0, org.id = org, key.id = key, "request");
     response
 }
 

@@ -292,7 +292,11 @@ fn check_usage(value: Value<'_>) -> Result<(), Refusal> {
         let field = format!("payload.usage.{name}");
         match value.get(name) {
             None => {
-                return Err(Refusal::new(field.clone(), Reason::MissingField, format!("{field} is required")));
+                return Err(Refusal::new(
+                    field.clone(),
+                    Reason::MissingField,
+                    format!("{field} is required"),
+                ));
             }
             Some(count) if count.kind() != Kind::Number => {
                 return Err(Refusal::new(

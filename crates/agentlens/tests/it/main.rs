@@ -1,0 +1,46 @@
+//! Tests that enter by the front door: HTTP and the command line, against the real binary on both engines.
+//!
+//! Each test has a server of its own ([`world::World`]). The cloud form needs `AGENTLENS_TEST_DATABASE_OWNER_URL`,
+//! `AGENTLENS_TEST_DATABASE_URL` and `AGENTLENS_TEST_REDIS_URL` (see `scripts/services.sh`).
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says why on standard error"
+)]
+
+/// Makes a test of each named `async fn(World)` on each engine: `<module>::embedded::<name>` and `<module>::cloud::<name>`.
+macro_rules! on_both_engines {
+    ($($name:ident),+ $(,)?) => {
+        mod embedded {
+            $(#[test] fn $name() { crate::world::run_embedded(super::$name); })+
+        }
+        mod cloud {
+            $(#[test] fn $name() { crate::world::run_cloud(super::$name); })+
+        }
+    };
+}
+
+mod agents;
+mod analytics;
+mod audit;
+mod bodies;
+mod chains;
+mod dead_letters;
+mod events;
+mod hostile;
+mod ids;
+mod ingest;
+mod isolation;
+mod keys;
+mod ledger;
+mod operations;
+mod orgs;
+mod samples;
+mod search;
+mod server;
+mod sessions;
+mod stream;
+mod tampering;
+mod world;

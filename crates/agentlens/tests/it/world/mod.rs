@@ -1,0 +1,268 @@
+//! A server of one test: the real binary on a free port, with its own data directory, and in the cloud form its own
+//! database and its own names in Redis. It is killed when the test ends.
+
+mod api;
+mod database;
+
+pub(crate) use api::{Answer, Api, SentStream};
+pub(crate) use database::Database;
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{BufRead, BufReader};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use agentlens_domain::keys::{ApiKey, KeyKind};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long anything that happens after an answer may take to show.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a server may take to start, on a busy machine.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running server and the ways into it. Derefs to the [`Api`] of a key that may do everything in the org `default`.
+pub(crate) struct World {
+    api: Api,
+    /// Where the rows are, for looking behind the server's back.
+    pub(crate) database: Database,
+    /// What the names in Redis begin with.
+    pub(crate) redis_prefix: String,
+    directory: TempDir,
+    environment: Vec<(&'static str, String)>,
+    server: Option<Child>,
+}
+
+/// What a command printed.
+pub(crate) struct Printed {
+    /// Whether it succeeded.
+    pub(crate) is_success: bool,
+    /// Standard output as JSON; null if it is none.
+    pub(crate) json: Value,
+    /// Standard output.
+    pub(crate) text: String,
+    /// Standard error.
+    pub(crate) error: String,
+}
+
+impl World {
+    /// A server on the embedded store.
+    pub(crate) async fn embedded() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::embedded(directory.path());
+        Self::start(directory, database, Vec::new(), String::new()).await
+    }
+
+    /// A server on PostgreSQL and Redis; `None` when the variables that name them are not set.
+    pub(crate) async fn cloud() -> Option<Self> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let services = (
+            variable("AGENTLENS_TEST_DATABASE_OWNER_URL"),
+            variable("AGENTLENS_TEST_DATABASE_URL"),
+            variable("AGENTLENS_TEST_REDIS_URL"),
+        );
+        let (Some(owner_url), Some(app_url), Some(redis_url)) = services else { return None };
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::cloud(&owner_url, &app_url).await;
+        let redis_prefix = format!("test-{:016x}", rand::random::<u64>());
+        let (owner_url, app_url) = database.urls();
+        let environment = vec![
+            ("AGENTLENS_DATABASE_OWNER_URL", owner_url),
+            ("AGENTLENS_DATABASE_URL", app_url),
+            ("AGENTLENS_REDIS_URL", redis_url),
+            ("AGENTLENS_REDIS_PREFIX", redis_prefix.clone()),
+        ];
+        Some(Self::start(directory, database, environment, redis_prefix).await)
+    }
+
+    async fn start(
+        directory: TempDir,
+        database: Database,
+        mut environment: Vec<(&'static str, String)>,
+        redis_prefix: String,
+    ) -> Self {
+        let key = ApiKey::generate(KeyKind::Live).reveal().to_owned();
+        environment.push(("AGENTLENS_DATA_DIR", directory.path().display().to_string()));
+        environment.push(("AGENTLENS_BOOTSTRAP_API_KEY", key.clone()));
+        let mut world = Self {
+            api: Api::new(String::new(), key),
+            database,
+            redis_prefix,
+            directory,
+            environment,
+            server: None,
+        };
+        world.start_server().await;
+        world
+    }
+
+    /// Whether this is the embedded form.
+    pub(crate) fn is_embedded(&self) -> bool {
+        matches!(self.database, Database::Embedded { .. })
+    }
+
+    /// Starts the server (again), on a new port.
+    pub(crate) async fn start_server(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let mut child = self
+            .command(&["serve", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        self.server = Some(child);
+        let started = Instant::now();
+        let address = loop {
+            let line = lines.next().and_then(Result::ok);
+            assert!(started.elapsed() < START_PATIENCE, "the server did not start:\n{}", self.log());
+            let Some(line) = line else { panic!("the server ended at its start:\n{}", self.log()) };
+            if let Some((_, address)) = line.split_once("running at ") {
+                break address.trim().to_owned();
+            }
+        };
+        self.api = Api::new(address, self.api.key().to_owned());
+        assert_eq!(self.api.get("/readyz").await.status, 200);
+    }
+
+    /// The id of the server's process.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.server.as_ref().map_or(0, Child::id)
+    }
+
+    /// Asks the server to stop, as a service manager does, and waits until it has.
+    pub(crate) async fn stop_gracefully(&mut self) {
+        let mut server = self.server.take().unwrap();
+        let told = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap();
+        assert!(told.success());
+        let ended = until("the server to stop", || {
+            let status = server.try_wait().unwrap();
+            async move { status }
+        })
+        .await;
+        assert!(ended.success(), "the server ended with {ended}:\n{}", self.log());
+    }
+
+    /// Runs a command of the program on this world's data.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Printed {
+        printed(self.command(arguments).output().unwrap())
+    }
+
+    /// Runs a command that must succeed, and reads the JSON that it prints.
+    pub(crate) fn run_json(&self, arguments: &[&str]) -> Value {
+        let with_json: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        let printed = self.run(&with_json);
+        assert!(printed.is_success, "{arguments:?}: {}", printed.error);
+        assert!(!printed.json.is_null(), "{arguments:?} printed no JSON: {}", printed.text);
+        printed.json
+    }
+
+    /// A key with the given further arguments of `key create`.
+    pub(crate) fn key(&self, arguments: &[&str]) -> Api {
+        let made = self.run_json(&[&["key", "create"], arguments].concat());
+        self.api.with_key(made["api_key"].as_str().unwrap())
+    }
+
+    /// A further org: its id, and a key of it that may do everything.
+    pub(crate) fn org(&self, name: &str) -> (String, Api) {
+        let made = self.run_json(&["org", "create", name]);
+        let api = self.api.with_key(made["api_key"].as_str().unwrap());
+        (made["org_id"].as_str().unwrap().to_owned(), api)
+    }
+
+    /// A command of the program with this world's settings and none of the caller's.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_agentlens"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AGENTLENS_")) {
+            command.env_remove(name);
+        }
+        command.args(arguments).envs(self.environment.iter().map(|(name, value)| (*name, value.as_str())));
+        command.stdin(Stdio::null()).current_dir(self.directory.path());
+        command
+    }
+
+    /// The data directory.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("server.log")
+    }
+
+    /// What the server has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+}
+
+fn printed(output: Output) -> Printed {
+    let text = String::from_utf8(output.stdout).unwrap();
+    Printed {
+        is_success: output.status.success(),
+        json: serde_json::from_str(&text).unwrap_or_default(),
+        text,
+        error: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+impl Deref for World {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains(" INFO ")).collect();
+            eprintln!("the server's warnings:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+        }
+        self.database.remove();
+    }
+}
+
+/// Asks again and again until there is an answer.
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn block_on(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(test);
+}
+
+/// Runs a test on the embedded store.
+pub(crate) fn run_embedded<F: Future<Output = ()>>(test: fn(World) -> F) {
+    block_on(async { Box::pin(test(Box::pin(World::embedded()).await)).await });
+}
+
+/// Runs a test on PostgreSQL and Redis, or says that they are missing.
+pub(crate) fn run_cloud<F: Future<Output = ()>>(test: fn(World) -> F) {
+    static MISSING: std::sync::Once = std::sync::Once::new();
+    block_on(async {
+        match Box::pin(World::cloud()).await {
+            Some(world) => Box::pin(test(world)).await,
+            None => MISSING.call_once(|| {
+                eprintln!("AGENTLENS_TEST_* is not set: the cloud form is not tested (scripts/services.sh sets it)");
+            }),
+        }
+    });
+}
