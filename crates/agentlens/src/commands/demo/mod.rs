@@ -195,7 +195,7 @@ impl Progress {
                 bar.set_message(events.to_string());
                 bar.set_position(u64::from(sessions));
             }
-            Self::Lines { sessions: all } if sessions % (all / PLAIN_LINES).max(1) == 0 => {
+            Self::Lines { sessions: all } if sessions.is_multiple_of((all / PLAIN_LINES).max(1)) => {
                 output::line(&format!("{sessions} of {all} sessions, {events} events sent"));
             }
             Self::Lines { .. } | Self::Silent => {}

@@ -324,10 +324,11 @@ impl Script {
         if let Some(user) = &self.user_id {
             metadata["userId"] = json!(user);
         }
-        let event = json!({
+        let mut event = json!({
             "id": format!("{}-{:04}", self.session_id, self.events.len() + 1), "sessionId": self.session_id, "agentId": self.agent_id,
-            "eventType": event_type, "severity": severity, "payload": payload, "metadata": metadata,
+            "eventType": event_type, "severity": severity, "metadata": metadata,
         });
+        event["payload"] = payload;
         self.events.push((self.at_ms, event));
         self.at_ms += 1;
     }
