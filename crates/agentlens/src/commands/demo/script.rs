@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use agentlens_domain::cost::{self, PriceTable};
 use agentlens_domain::events::{EventType, facts_of};
+use agentlens_domain::json::Value as JsonText;
 use agentlens_domain::time::format_rfc3339;
 
 use super::random::Random;
@@ -130,14 +131,14 @@ impl Script {
     }
 
     /// Someone says something.
-    pub(super) fn hear(&mut self, text: impl Into<String>) {
-        self.remember("user", text.into());
+    pub(super) fn hear(&mut self, text: &str) {
+        self.remember("user", text);
     }
 
     /// The model answers what was said.
     pub(super) fn answer(&mut self, model: Model, completion: &str) {
         self.call_model(model, Some(completion), None);
-        self.remember("assistant", completion.to_owned());
+        self.remember("assistant", completion);
     }
 
     /// The model asks for a tool, which answers. `false` if the tool stays broken and the session ends in an error.
@@ -173,8 +174,8 @@ impl Script {
             "info",
             json!({ "callId": call_id, "toolName": tool.name, "result": result, "durationMs": duration_ms }),
         );
-        let text = result.to_string().chars().take(1200).collect();
-        self.remember("tool", text);
+        let text: String = result.to_string().chars().take(1200).collect();
+        self.remember("tool", &text);
     }
 
     fn failing_call(&mut self, tool: Tool, arguments: &Value) {
@@ -257,9 +258,10 @@ impl Script {
             }),
         );
         self.at_ms += latency_ms;
-        let tool_calls = tool.map(|(tool, arguments)| {
-            json!([{ "id": call_id.replace("llm", "call"), "name": tool.name, "arguments": arguments }])
-        });
+        // The call that follows gets the next number.
+        let next_id = format!("call_{}_{}", self.session_id, self.calls + 1);
+        let tool_calls = tool
+            .map(|(tool, arguments)| json!([{ "id": next_id, "name": tool.name, "arguments": arguments }]));
         let mut payload = json!({
             "callId": call_id, "provider": model.provider, "model": model.name, "completion": completion,
             "finishReason": if tool.is_some() { "tool_calls" } else { "stop" },
@@ -298,14 +300,16 @@ impl Script {
 
     /// What the server will compute, from the same facts and the same table.
     fn price_of(&self, payload: &Value) -> i64 {
-        let facts = facts_of(EventType::LlmResponse, &payload.to_string(), "{}");
+        let text = payload.to_string();
+        let members = JsonText::parse(&text).and_then(|value| value.members()).unwrap_or_default();
+        let facts = facts_of(EventType::LlmResponse, &members, "{}");
         let (Some(model), Some(usage)) = (facts.model, facts.usage) else { return 0 };
         PriceTable::embedded()
             .find(facts.provider.as_deref(), &model, self.price_us)
             .map_or(0, |price| cost::compute(price, &usage))
     }
 
-    fn remember(&mut self, role: &str, content: String) {
+    fn remember(&mut self, role: &str, content: &str) {
         self.messages.push(json!({ "role": role, "content": content }));
         if self.messages.len() > KEPT_MESSAGES {
             self.messages.remove(0);

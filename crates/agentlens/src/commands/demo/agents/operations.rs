@@ -61,7 +61,7 @@ pub(super) fn tell(script: &mut Script) -> String {
     let (alert, found, action) = script.random.pick(&INCIDENTS);
     script.start("Ops bot", "5.1.0", &["operations", service]);
     script.instruct("You are on call. Find the cause from metrics and logs, propose the smallest action that helps, and ask before you change production.");
-    script.hear(format!("ALERT {service}: {alert}"));
+    script.hear(&format!("ALERT {service}: {alert}"));
     let threshold = script.random.range(5, 90);
     script.note("alert_triggered", json!({ "alertRuleId": format!("rule-{service}"), "alertName": format!("{service}: {alert}"), "condition": "above", "currentValue": threshold + 7, "threshold": threshold, "message": format!("{service} has {alert}") }));
     for minutes in [15, 60] {

@@ -37,7 +37,7 @@ pub(super) fn tell(script: &mut Script) -> String {
     let batches = if script.random.chance(12) { 18 } else { script.random.range(2, 7) };
     for batch in 0..batches {
         let from = first + batch * 50;
-        script.hear(format!("Orders {from} to {} of shop {shop}", from + 49));
+        script.hear(&format!("Orders {from} to {} of shop {shop}", from + 49));
         if !script.use_tool(
             MISTRAL_LARGE,
             READ_BATCH,

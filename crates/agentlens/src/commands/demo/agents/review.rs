@@ -80,7 +80,7 @@ pub(super) fn tell(script: &mut Script) -> String {
     script.user_id = Some(author.to_owned());
     script.start("Code reviewer", "1.9.0", &["review", repository]);
     script.instruct("You review pull requests. Find what breaks, what leaks and what is slow; say how you would change it. Praise briefly, never guess.");
-    script.hear(format!("Please review {repository}#{number} by {author}: {title}"));
+    script.hear(&format!("Please review {repository}#{number} by {author}: {title}"));
     let model = if script.random.chance(25) { CLAUDE_OPUS } else { GPT_5_1 };
     let lines = script.random.range(12, 640);
     let diff = format!("--- a/{file}\n+++ b/{file}\n@@ -1,{lines} +1,{} @@\n+// {title}\n", lines + 9);

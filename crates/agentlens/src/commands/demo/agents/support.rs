@@ -110,7 +110,7 @@ pub(super) fn tell(script: &mut Script) -> String {
     script.state_costs();
     script.start("Support triage", "3.4.1", &["support", topic]);
     script.instruct("You triage questions of customers of an online shop. Look up facts before you answer, promise nothing that a tool did not confirm, and keep to the policy: refunds above 100 need the approval of a person.");
-    script.hear(format!("{}\n\n{name}", fill(question)));
+    script.hear(&format!("{}\n\n{name}", fill(question)));
     let model = if script.random.chance(70) { CLAUDE_HAIKU } else { GPT_4O_MINI };
     let found = script.use_tool(
         model,

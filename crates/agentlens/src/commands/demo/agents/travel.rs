@@ -105,7 +105,7 @@ pub(super) fn tell(script: &mut Script) -> String {
     script.state_costs();
     script.start("旅のコンシェルジュ", "2.0.5", &["travel", tag]);
     script.instruct("You are a travel concierge. Answer in the language of the guest, politely and briefly. Book nothing without the guest's word.");
-    script.hear(*ask);
+    script.hear(ask);
     let nights = script.random.range(1, 3);
     let found = script.use_tool(GEMINI_FLASH, FIND_HOTEL, &json!({ "city": city, "nights": nights, "guests": traveller % 4 + 1 }), &json!([{ "name": format!("{city}グランドホテル"), "price": 12_000 + traveller * 310, "rooms": 3 }, { "name": format!("{city}民宿 花見"), "price": 9_800, "rooms": 1 }]));
     if !found {
