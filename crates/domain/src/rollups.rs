@@ -1,7 +1,8 @@
 //! Rollups: sums by hour and by day that every screen reads instead of events.
 //!
 //! A cell is (workspace, environment, dimension, key) of one hour or one day. One event is counted in the total,
-//! in its agent's cell, and in the cell of its model or tool and of its user where it has them. All measures are
+//! in its agent's cell, and in the cell of its model or tool and of its user where it has them. Users have cells of days only:
+//! there can be as many of them as events in an hour. All measures are
 //! sums or mergeable sketches, so cells add up in any order, and equal a recount.
 
 use rustc_hash::FxHashMap;
@@ -129,6 +130,7 @@ pub struct Counted<'a> {
 #[derive(Debug, Default)]
 pub struct Rollup<'a> {
     hours: FxHashMap<CellKey<'a>, Measures>,
+    days: FxHashMap<CellKey<'a>, Measures>,
 }
 
 impl<'a> Rollup<'a> {
@@ -136,8 +138,10 @@ impl<'a> Rollup<'a> {
     pub fn add(&mut self, event: &'a NewEvent, counted: Counted<'a>) {
         let bucket_us = hour_start(event.ts_us);
         for (dimension, agent_id, provider, name) in cells_of(event) {
+            let is_daily = dimension == Dimension::User;
+            let (tier, bucket_us) = if is_daily { (Tier::Day, day_start(bucket_us)) } else { (Tier::Hour, bucket_us) };
             let key = CellKey {
-                tier: Tier::Hour,
+                tier,
                 workspace_id: counted.workspace_id,
                 environment: counted.environment,
                 dimension,
@@ -146,13 +150,14 @@ impl<'a> Rollup<'a> {
                 name,
                 bucket_us,
             };
-            count(self.hours.entry(key).or_default(), event, counted);
+            let cells = if is_daily { &mut self.days } else { &mut self.hours };
+            count(cells.entry(key).or_default(), event, counted);
         }
     }
 
     /// The cells of hours and of days, in the order of writing.
     pub fn into_sorted(self) -> Vec<(CellKey<'a>, Measures)> {
-        let mut days: FxHashMap<CellKey<'a>, Measures> = FxHashMap::default();
+        let mut days = self.days;
         for (key, measures) in &self.hours {
             let day = CellKey { tier: Tier::Day, bucket_us: day_start(key.bucket_us), ..*key };
             days.entry(day).or_default().merge(measures);

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::{EventType, NewEvent, Severity, facts_of, payloads};
 use crate::ids::UlidSequence;
-use crate::json::{self, JsonError, Kind, Member, Value};
+use crate::json::{self, Canonical, JsonError, Kind, Member, Value};
 use crate::ledger::Reason;
 use crate::limits;
 use crate::time;
@@ -134,8 +134,14 @@ pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Resul
     let severity = severity(envelope.severity)?;
     let sent_timestamp = optional_text(envelope.timestamp, "timestamp")?;
     let (timestamp, ts_us) = timestamp(sent_timestamp.as_deref(), context.now_us)?;
-    let (payload, wide_payload) = payload(envelope.payload, event_type)?;
+    let payload = payload(envelope.payload)?;
+    let members = payload.value().members().map_err(|error| Refusal::unstorable("payload", &error))?;
+    payloads::check(event_type, &members)?;
     let (metadata, wide_metadata) = metadata(envelope.metadata)?;
+    let facts = facts_of(event_type, &members, &metadata);
+    drop(members);
+    let wide_payload = payload.lossless.is_some();
+    let payload = payload.lossless.unwrap_or(payload.text);
 
     let client_id = match (optional_id(envelope.id, "id")?, context.idempotency) {
         (Some(id), _) => Some(id),
@@ -153,7 +159,6 @@ pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Resul
             &metadata,
         ])
     });
-    let facts = facts_of(event_type, &payload, &metadata);
     Ok(NewEvent {
         id: client_id.unwrap_or_else(|| context.ids.take()),
         content_digest,
@@ -272,16 +277,14 @@ fn timestamp(sent: Option<&str>, now_us: i64) -> Result<(String, i64), Refusal> 
     Ok((text.to_owned(), ts_us))
 }
 
-fn payload(value: Option<Value<'_>>, event_type: EventType) -> Result<(String, bool), Refusal> {
+fn payload(value: Option<Value<'_>>) -> Result<Canonical, Refusal> {
     let Some(value) = value else {
         return Err(Refusal::new("payload", Reason::MissingField, "payload is required"));
     };
     if value.kind() != Kind::Object {
         return Err(Refusal::new("payload", Reason::InvalidField, "payload must be an object"));
     }
-    let (text, is_wide) = stored_text(value, "payload", limits::MAX_PAYLOAD_BYTES)?;
-    payloads::check(event_type, &text)?;
-    Ok((text, is_wide))
+    canonical(value, "payload", limits::MAX_PAYLOAD_BYTES)
 }
 
 fn metadata(value: Option<Value<'_>>) -> Result<(String, bool), Refusal> {
@@ -289,20 +292,22 @@ fn metadata(value: Option<Value<'_>>) -> Result<(String, bool), Refusal> {
     if value.kind() != Kind::Object {
         return Err(Refusal::new("metadata", Reason::InvalidField, "metadata must be an object"));
     }
-    let (text, is_wide) = stored_text(value, "metadata", limits::MAX_METADATA_BYTES)?;
+    let canonical = canonical(value, "metadata", limits::MAX_METADATA_BYTES)?;
+    let is_wide = canonical.lossless.is_some();
+    let text = canonical.lossless.unwrap_or(canonical.text);
     Ok((if text.contains("\"verified") { without_reserved(&text) } else { text }, is_wide))
 }
 
-/// The text that is stored: canonical, with number literals as sent where a double can't hold them (then `true`).
-fn stored_text(value: Value<'_>, field: &str, limit: usize) -> Result<(String, bool), Refusal> {
+/// The canonical form, within the limit. What is stored is `lossless` where there is one: the same with number
+/// literals as sent where a double can't hold them.
+fn canonical(value: Value<'_>, field: &str, limit: usize) -> Result<Canonical, Refusal> {
     let canonical = json::canonicalize(value.text()).map_err(|error| Refusal::unstorable(field, &error))?;
-    let is_wide = canonical.lossless.is_some();
-    let text = canonical.lossless.unwrap_or(canonical.text);
-    if text.len() > limit {
-        let message = format!("{field} has {} bytes; the limit is {limit} bytes", text.len());
+    let length = canonical.lossless.as_ref().unwrap_or(&canonical.text).len();
+    if length > limit {
+        let message = format!("{field} has {length} bytes; the limit is {limit} bytes");
         return Err(Refusal::new(field, Reason::TooLarge, message));
     }
-    Ok((text, is_wide))
+    Ok(canonical)
 }
 
 fn without_reserved(metadata: &str) -> String {

@@ -1,10 +1,12 @@
 //! The typed facts of an event: what is filtered, summed and shown without opening the payload.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::EventType;
 use crate::cost;
-use crate::json::{Kind, Value};
+use crate::json::{Kind, Member, Value};
 use crate::limits;
 use crate::usage::{Reported, TokenConvention, Usage};
 
@@ -50,9 +52,9 @@ pub enum SessionFact {
     },
 }
 
-/// Reads the facts of an event; `payload` and `metadata` are canonical JSON objects.
-pub fn facts_of(event_type: EventType, payload: &str, metadata: &str) -> Facts {
-    let payload = Fields::of(payload);
+/// Reads the facts of an event from the members of its payload and its metadata, a canonical JSON object.
+pub fn facts_of(event_type: EventType, payload: &[Member<'_>], metadata: &str) -> Facts {
+    let payload = Fields(Cow::Borrowed(payload));
     let mut facts = match event_type {
         EventType::LlmCall | EventType::LlmResponse | EventType::CostTracked | EventType::Embedding => {
             model_facts(event_type, &payload)
@@ -84,7 +86,7 @@ pub fn facts_of(event_type: EventType, payload: &str, metadata: &str) -> Facts {
     facts
 }
 
-fn model_facts(event_type: EventType, payload: &Fields<'_>) -> Facts {
+fn model_facts(event_type: EventType, payload: &Fields<'_, '_>) -> Facts {
     let provider = payload.name("provider");
     let model = payload.name("model");
     let usage = match event_type {
@@ -113,7 +115,7 @@ fn model_facts(event_type: EventType, payload: &Fields<'_>) -> Facts {
     }
 }
 
-fn reported(usage: &Fields<'_>) -> Reported {
+fn reported(usage: &Fields<'_, '_>) -> Reported {
     Reported {
         input: usage.number("inputTokens"),
         output: usage.number("outputTokens"),
@@ -126,11 +128,11 @@ fn reported(usage: &Fields<'_>) -> Reported {
 
 /// The top-level members of an object, read leniently.
 #[derive(Clone)]
-struct Fields<'a>(Vec<crate::json::Member<'a>>);
+struct Fields<'m, 'a>(Cow<'m, [Member<'a>]>);
 
-impl<'a> Fields<'a> {
+impl<'a> Fields<'_, 'a> {
     fn of(text: &'a str) -> Self {
-        Self(Value::parse(text).and_then(|value| value.members()).unwrap_or_default())
+        Self(Cow::Owned(Value::parse(text).and_then(|value| value.members()).unwrap_or_default()))
     }
 
     fn get(&self, key: &str) -> Option<Value<'a>> {

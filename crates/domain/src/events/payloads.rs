@@ -6,7 +6,7 @@
 //! calls without a provider and answers with flat token counts (AutoGen, Semantic Kernel).
 
 use super::{EventType, Refusal};
-use crate::json::{Kind, Value};
+use crate::json::{Kind, Member, Value};
 use crate::ledger::Reason;
 
 /// What a field must be.
@@ -188,9 +188,8 @@ fn model_rules(event_type: EventType) -> &'static [Rule] {
     }
 }
 
-/// Checks a canonical payload against its type's table; the first fault is returned.
-pub(super) fn check(event_type: EventType, payload: &str) -> Result<(), Refusal> {
-    let members = Value::parse(payload).and_then(|value| value.members()).unwrap_or_default();
+/// Checks a payload's members against its type's table; the first fault is returned.
+pub(super) fn check(event_type: EventType, members: &[Member<'_>]) -> Result<(), Refusal> {
     for Rule(name, need, required) in rules(event_type) {
         let value = members.iter().find(|member| member.key == *name).map(|member| member.value);
         match value {

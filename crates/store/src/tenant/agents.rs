@@ -2,6 +2,7 @@
 
 use super::Tenant;
 use crate::error::StoreError;
+use crate::statement::Row;
 use crate::{args, row_type};
 
 row_type! {
@@ -72,5 +73,13 @@ impl Tenant {
             .find("select count(*) from agents where org_id = $1 and workspace_id = $2", args![workspace])
             .await?
             .unwrap_or(0))
+    }
+
+    /// The instants of a workspace's earliest and latest events.
+    pub async fn event_bounds(&self, workspace: &str) -> Result<(Option<i64>, Option<i64>), StoreError> {
+        let rows: Vec<Row> = self
+            .fetch("select min(first_seen_us), max(last_seen_us) from agents where org_id = $1 and workspace_id = $2", args![workspace])
+            .await?;
+        rows.first().map_or(Ok((None, None)), |row| Ok((row.get(0)?, row.get(1)?)))
     }
 }

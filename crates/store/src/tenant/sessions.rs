@@ -6,7 +6,7 @@ use agentlens_domain::sessions::{SessionStatus, idle_before};
 use super::Tenant;
 use crate::error::StoreError;
 use crate::statement::Builder;
-use crate::{args, row_type};
+use crate::row_type;
 
 row_type! {
     /// A session. Instants are microseconds UTC, money nano-dollars.
@@ -194,14 +194,6 @@ impl Tenant {
         let (sql, args) = statement.finish();
         let rows: Vec<crate::statement::Row> = self.fetch(sql, args).await?;
         rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
-    }
-
-    /// The first and last instants of a workspace's sessions, and how many there are, up to a cap.
-    pub async fn session_bounds(&self, workspace: &str) -> Result<(Option<i64>, Option<i64>), StoreError> {
-        let rows: Vec<crate::statement::Row> = self
-            .fetch("select min(started_us), max(last_event_us) from sessions where org_id = $1 and workspace_id = $2", args![workspace])
-            .await?;
-        rows.first().map_or(Ok((None, None)), |row| Ok((row.get(0)?, row.get(1)?)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The time range of an analytics request and the cells that cover it.
 //!
 //! Up to 48 hours, hours are read; beyond, whole days with hours at the edges. A bucket is counted whole: figures are
-//! exact to the hour, and where hours are no longer kept, to the day.
+//! exact to the hour; where hours are no longer kept, and for users, to the day.
 
 use std::collections::BTreeMap;
 
@@ -114,7 +114,10 @@ impl Range {
         workspace: &str,
         dimension: Dimension,
     ) -> Result<Vec<CellRow>, ApiError> {
-        let spans = self.spans();
+        let spans = match dimension {
+            Dimension::User => vec![(Tier::Day, day_start(self.from_us), self.to_us + 1)],
+            _ => self.spans(),
+        };
         let queries = spans.iter().map(|(tier, from_us, to_us)| {
             let query = CellQuery {
                 tier: *tier,

@@ -27,9 +27,9 @@ struct Stats {
     total_events: i64,
     total_sessions: i64,
     total_agents: i64,
-    /// The start of the earliest session.
+    /// The instant of the earliest event.
     oldest_event: Option<String>,
-    /// The end of the latest session.
+    /// The instant of the latest event.
     newest_event: Option<String>,
     /// Bytes of the org's database file; 0 where orgs share a database.
     storage_size_bytes: i64,
@@ -43,7 +43,7 @@ async fn get_stats(scope: Scope<EventsRead>) -> Result<Json<Stats>, ApiError> {
         days(&scope, i64::MIN / 2, i64::MAX / 2),
         async { Ok(scope.tenant.stats(workspace).await?) },
         async { Ok(scope.tenant.count_agents(workspace).await?) },
-        async { Ok(scope.tenant.session_bounds(workspace).await?) }
+        async { Ok(scope.tenant.event_bounds(workspace).await?) }
     )?;
     Ok(Json(Stats {
         total_events: days.event_count,

@@ -85,8 +85,8 @@ impl SqliteFile {
     fn open(path: &Path, migrations: &[&str]) -> Result<Self, StoreError> {
         let mut writer = Connection::open(path)?;
         writer.execute_batch(
-            "pragma page_size = 8192; pragma journal_mode = wal; pragma synchronous = full; pragma wal_autocheckpoint = 4000;
-             pragma journal_size_limit = 67108864; pragma cache_size = -16384; pragma foreign_keys = on; pragma temp_store = memory;",
+            "pragma page_size = 4096; pragma journal_mode = wal; pragma synchronous = full; pragma wal_autocheckpoint = 16000;
+             pragma journal_size_limit = 134217728; pragma cache_size = -32768; pragma foreign_keys = on; pragma temp_store = memory;",
         )?;
         prepare_connection(&writer)?;
         migrate(&mut writer, migrations)?;

@@ -35,9 +35,11 @@ create table events (
   encoding integer not null,
   payload blob not null
 );
-create unique index events_id on events (org_id, id);
-create unique index events_session on events (org_id, workspace_id, session_id, seq);
-create index events_time on events (org_id, workspace_id, ts_us, id);
+-- The org is the same in every row of the file, so it does not lead the indexes of the largest table: comparing it would
+-- only cost time. It ends the time index so that counting need not read the rows.
+create unique index events_id on events (id);
+create unique index events_session on events (workspace_id, session_id, seq);
+create index events_time on events (workspace_id, ts_us, id, org_id);
 
 -- Ids that clients chose, and what they were used for: a repeat is told from a clash.
 create table event_keys (
