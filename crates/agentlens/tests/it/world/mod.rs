@@ -160,8 +160,13 @@ impl World {
         printed.json
     }
 
+    /// The same way in, for another task.
+    pub(crate) fn same_key(&self) -> Api {
+        self.api.clone()
+    }
+
     /// A key with the given further arguments of `key create`.
-    pub(crate) fn key(&self, arguments: &[&str]) -> Api {
+    pub(crate) fn make_key(&self, arguments: &[&str]) -> Api {
         let made = self.run_json(&[&["key", "create"], arguments].concat());
         self.api.with_key(made["api_key"].as_str().unwrap())
     }

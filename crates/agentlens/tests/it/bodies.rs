@@ -1,0 +1,149 @@
+//! Request bodies: their forms, paths, encodings and sizes.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+
+use crate::samples::note;
+use crate::world::{Answer, World};
+
+on_both_engines!(
+    three_forms_and_three_paths_are_taken,
+    compressed_bodies_are_taken,
+    broken_bodies_are_refused,
+    bombs_are_refused,
+    bodies_beyond_the_limits_are_refused,
+    a_payload_of_a_megabyte_is_kept_whole,
+    payloads_beyond_a_megabyte_are_refused_alone,
+);
+
+const MEGABYTE: usize = 1024 * 1024;
+
+async fn three_forms_and_three_paths_are_taken(world: World) {
+    let mut count = 0;
+    for path in ["/api/events", "/v1/events", "/api/obs/ingest/events"] {
+        for body in [json!({ "events": [note("s", path)] }), json!([note("s", path)]), note("s", path)] {
+            for padding in ["", " \n\t"] {
+                world.post(path, format!("{padding}{body}{padding}")).await.expect(202);
+                count += 1;
+            }
+        }
+    }
+    world.settled().await;
+    assert_eq!(world.timeline("s").await.len(), count);
+}
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+async fn post_encoded(world: &World, encoding: &str, body: Vec<u8>) -> Answer {
+    world.answer(world.request("POST", "/api/events").header("content-encoding", encoding).body(body)).await
+}
+
+async fn compressed_bodies_are_taken(world: World) {
+    let events: Vec<Value> = (0..500).map(|number| note("s", &format!("text {number}"))).collect();
+    let plain = json!({ "events": events }).to_string().into_bytes();
+    let zstd = zstd::encode_all(plain.as_slice(), 3).unwrap();
+    // A gzip body may be several members one after the other.
+    let (start, end) = plain.split_at(1000);
+    let members = [gzip(start), gzip(end)].concat();
+    let bodies = [("gzip", gzip(&plain)), ("GZIP", members), ("zstd", zstd), ("identity", plain)];
+    for (index, (encoding, body)) in bodies.into_iter().enumerate() {
+        let answer = post_encoded(&world, encoding, body).await.expect(202);
+        assert_eq!(answer["accepted"], events.len(), "{encoding}");
+        world.settled().await;
+        assert_eq!(world.timeline("s").await.len(), events.len() * (index + 1));
+    }
+}
+
+async fn broken_bodies_are_refused(world: World) {
+    let plain = json!({ "events": [note("s", "x")] }).to_string().into_bytes();
+    let whole = gzip(&plain);
+    let mut damaged = whole.clone();
+    damaged[whole.len() - 6] ^= 0xff;
+    for (encoding, body) in [
+        ("gzip", plain.clone()),
+        ("zstd", plain.clone()),
+        ("gzip", whole[..whole.len() - 9].to_vec()),
+        ("gzip", damaged),
+        ("br", plain.clone()),
+        ("gzip, zstd", plain.clone()),
+    ] {
+        assert_eq!(post_encoded(&world, encoding, body).await.refusal(400)["code"], "invalid_encoding");
+    }
+    for body in [
+        "", " ", "{", "[", "nonsense", "5", "null", "\"text\"", "{}", "{\"events\":5}", "{\"events\":null}", "{\"other\":[]}",
+        "[{}] x", "{\"events\":[{}]", "\u{feff}[]",
+    ] {
+        let refusal = world.post("/api/events", body).await.refusal(400);
+        assert_eq!(refusal["code"], "invalid_json", "{body}: {refusal}");
+    }
+    for body in ["[]", "{\"events\":[]}"] {
+        assert_eq!(world.post("/api/events", body).await.refusal(400)["code"], "empty_batch");
+    }
+    let not_text = world.post("/api/events", vec![0xff, 0xfe, 0x00]).await;
+    assert_eq!(not_text.refusal(400)["code"], "invalid_json");
+    let not_text_inside = b"[{\"sessionId\":\"\xff\xfe\"}]".to_vec();
+    assert_eq!(world.post("/api/events", not_text_inside).await.refusal(400)["code"], "invalid_json");
+    world.settled().await;
+    assert_eq!(world.read("/api/events").await["total"], 0);
+}
+
+async fn bombs_are_refused(world: World) {
+    let bomb = vec![b' '; 65 * MEGABYTE];
+    assert_eq!(post_encoded(&world, "gzip", gzip(&bomb)).await.refusal(413)["code"], "too_large");
+    let zstd = zstd::encode_all(bomb.as_slice(), 1).unwrap();
+    assert_eq!(post_encoded(&world, "zstd", zstd).await.refusal(413)["code"], "too_large");
+    world.send(&[note("s", "still alive")]).await;
+}
+
+async fn bodies_beyond_the_limits_are_refused(world: World) {
+    let large = vec![b' '; 16 * MEGABYTE + 1];
+    let refusal = world.post("/api/events", large).await.refusal(413);
+    assert!(refusal["error"].as_str().unwrap().contains("16777216"), "{refusal}");
+    let many: Vec<Value> = vec![json!(0); 10_001];
+    let refusal = world.try_send(&many).await.refusal(413);
+    assert!(refusal["error"].as_str().unwrap().contains("10000"), "{refusal}");
+    let most: Vec<Value> = (0..10_000).map(|_| json!({ "sessionId": "s", "agentId": "a", "eventType": "custom", "payload": { "type": "t", "data": {} } })).collect();
+    world.send(&most).await;
+    assert_eq!(world.read("/api/sessions/s").await["eventCount"], 10_000);
+}
+
+async fn a_payload_of_a_megabyte_is_kept_whole(world: World) {
+    // With the members around it the payload's canonical text has exactly the limit.
+    let frame = json!({ "type": "note", "data": { "text": "" } }).to_string().len();
+    let text: String = "aé漢😀\"\\\n".chars().cycle().take(600_000).collect();
+    let used = serde_json::to_string(&text).unwrap().len() - 2 + frame;
+    let fits: usize = MEGABYTE.saturating_sub(used);
+    assert!(fits > 0 || used > MEGABYTE);
+    let mut text = text;
+    while serde_json::to_string(&text).unwrap().len() - 2 + frame > MEGABYTE {
+        let half = text.chars().count() * 3 / 4;
+        text = text.chars().take(half).collect();
+    }
+    let missing = MEGABYTE - (serde_json::to_string(&text).unwrap().len() - 2 + frame);
+    text.push_str(&"z".repeat(missing));
+    let answer = world.send(&[note("s", &text)]).await;
+    let id = answer["events"][0]["id"].as_str().unwrap();
+    let stored = world.get(&format!("/api/events/{id}")).await;
+    let expected = json!({ "type": "note", "data": { "text": text } }).to_string();
+    assert_eq!(expected.len(), MEGABYTE);
+    assert!(stored.text.contains(&format!("\"payload\":{expected},")), "the payload is not the same, byte for byte");
+    world.timeline("s").await;
+}
+
+async fn payloads_beyond_a_megabyte_are_refused_alone(world: World) {
+    let events = [note("s", "before"), note("s", &"x".repeat(MEGABYTE)), note("s", "after")];
+    let answer = world.try_send(&events).await.expect(202);
+    assert_eq!(answer["accepted"], 2);
+    assert_eq!(answer["errors"][0]["index"], 1);
+    assert_eq!(answer["errors"][0]["field"], "payload");
+    assert_eq!(answer["errors"][0]["reason"], "too_large");
+    world.settled().await;
+    assert_eq!(world.timeline("s").await.len(), 2);
+}

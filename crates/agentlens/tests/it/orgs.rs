@@ -1,0 +1,70 @@
+//! Orgs and the commands on them.
+
+use serde_json::json;
+
+use crate::samples::{HOUR_US, at, note, now_us, with};
+use crate::world::World;
+
+on_both_engines!(orgs_are_made_and_listed, an_org_with_retention_refuses_what_is_too_old, commands_say_what_is_wrong);
+
+async fn orgs_are_made_and_listed(world: World) {
+    let made = world.run_json(&["org", "create", "Acme, Inc. \"ü\""]);
+    for field in ["org_id", "key_id", "api_key"] {
+        assert!(made[field].is_string(), "{made}");
+    }
+    let listed = world.run_json(&["org", "list"]);
+    let names: Vec<_> = listed["orgs"].as_array().unwrap().iter().map(|org| org["name"].as_str().unwrap()).collect();
+    assert!(names.contains(&"Default") && names.contains(&"Acme, Inc. \"ü\""), "{names:?}");
+    let api = world.with_key(made["api_key"].as_str().unwrap());
+    api.send(&[note("s", "x")]).await;
+    assert_eq!(api.read("/api/sessions/s").await["tenantId"], made["org_id"]);
+    // Two orgs may bear one name.
+    assert_ne!(world.run_json(&["org", "create", "Twin"])["org_id"], world.run_json(&["org", "create", "Twin"])["org_id"]);
+    let text = world.run(&["org", "create", "Text"]);
+    assert!(text.text.contains("al_live_"), "{}", text.text);
+    assert!(world.run(&["org", "list"]).text.contains("Text"));
+}
+
+async fn an_org_with_retention_refuses_what_is_too_old(world: World) {
+    let made = world.run_json(&["org", "create", "Short", "--retention-days", "7"]);
+    let api = world.with_key(made["api_key"].as_str().unwrap());
+    let aged = |days: i64| with(note("s", "x"), "timestamp", at(now_us() - days * 24 * HOUR_US));
+    let answer = api.try_send(&[aged(1), aged(8), aged(6)]).await.expect(202);
+    assert_eq!((&answer["accepted"], &answer["errors"][0]["index"]), (&json!(2), &json!(1)));
+    assert_eq!(answer["errors"][0]["reason"], "invalid_timestamp");
+    assert!(answer["errors"][0]["error"].as_str().unwrap().contains("7 days"), "{answer}");
+    api.settled().await;
+    assert_eq!(api.timeline("s").await.len(), 2);
+    let listed = world.run_json(&["org", "list"]);
+    let row = listed["orgs"].as_array().unwrap().iter().find(|org| org["org_id"] == made["org_id"]).unwrap();
+    assert_eq!(row["retention_days"], 7);
+    if !world.is_embedded() {
+        let org = made["org_id"].as_str().unwrap();
+        let strays = world.database.number(org, "select count(*) from events_default").await;
+        assert_eq!(strays, 0, "events that fit no partition");
+    }
+    for bad in ["0", "-1", "3651", "x"] {
+        assert!(!world.run(&["org", "create", "Bad", "--retention-days", bad]).is_success, "{bad}");
+    }
+}
+
+async fn commands_say_what_is_wrong(world: World) {
+    for (arguments, said) in [
+        (&["key", "create", "--org", "nobody"][..], "nobody"),
+        (&["key", "create", "--org", "../x"], "ids"),
+        (&["key", "create", "--environment", "moon"], "--environment"),
+        (&["key", "create", "--workspace", "a b"], "ids"),
+        (&["key", "create", "--expires-in", "soon"], "--expires-in"),
+        (&["key", "revoke", "key_nobody"], "key_nobody"),
+        (&["dead-letters", "list", "--org", "nobody"], "nobody"),
+        (&["dead-letters", "replay", "nobody"], "failed"),
+        (&["migrate", "--database-owner-url", ""], ""),
+        (&["serve", "--role", "sleeper"], "sleeper"),
+        (&["nonsense"], "nonsense"),
+    ] {
+        let printed = world.run(arguments);
+        assert!(!printed.is_success, "{arguments:?}");
+        assert!(printed.error.contains(said), "{arguments:?}: {}", printed.error);
+        assert!(!printed.error.contains("panicked"), "{arguments:?}: {}", printed.error);
+    }
+}
