@@ -11,6 +11,9 @@ use agentlens_domain::time::parse_rfc3339;
 use crate::error::ApiError;
 use crate::state::AppState;
 
+/// The instants of the years 0 to 9999: what RFC 3339 can say, and what arithmetic on instants has room for.
+const INSTANTS_US: std::ops::RangeInclusive<i64> = -62_167_219_200_000_000..=253_402_300_799_999_999;
+
 /// Query parameters as a struct of texts; a refusal is our error body.
 pub struct Params<T>(pub T);
 
@@ -51,7 +54,7 @@ pub fn instant(name: &str, value: Option<&String>) -> Result<Option<i64>, ApiErr
         .or_else(|| parse_rfc3339(&format!("{value}T00:00:00Z")))
         .or_else(|| parse_rfc3339(&format!("{value}Z")))
         .or_else(|| value.parse::<i64>().ok().and_then(|millis| millis.checked_mul(1000)));
-    read.map(Some).ok_or_else(|| {
+    read.filter(|us| INSTANTS_US.contains(us)).map(Some).ok_or_else(|| {
         ApiError::invalid_parameter(name, "must be an RFC 3339 instant such as 2026-01-02T03:04:05Z")
     })
 }
@@ -84,6 +87,8 @@ pub fn offset(value: Option<&String>) -> Result<u32, ApiError> {
 pub fn cursor(value: Option<&String>) -> Result<Option<Cursor>, ApiError> {
     let Some(value) = text(value) else { return Ok(None) };
     Cursor::decode(&value)
+        // No id holds a NUL, and PostgreSQL would refuse to be asked for one.
+        .filter(|cursor| !cursor.id.contains('\0'))
         .map(Some)
         .ok_or_else(|| ApiError::invalid_parameter("cursor", "must be a `nextCursor` of an earlier answer"))
 }
