@@ -33,7 +33,7 @@ pub(super) enum Granularity {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
-#[into_params(rename_all = "camelCase")]
+#[into_params(rename_all = "camelCase", parameter_in = Query)]
 pub(super) struct RangeQuery {
     /// The earliest instant, inclusive; 24 hours before `to` unless given.
     pub(super) from: Option<String>,

@@ -33,6 +33,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct IngestQuery {
     /// `true`: all or nothing. One refused event refuses the whole batch, and nothing is stored.
     strict: Option<String>,

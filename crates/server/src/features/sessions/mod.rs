@@ -34,7 +34,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
-#[into_params(rename_all = "camelCase")]
+#[into_params(rename_all = "camelCase", parameter_in = Query)]
 struct SessionsQuery {
     /// Sessions of one agent.
     agent_id: Option<String>,
@@ -239,6 +239,7 @@ async fn find(scope: &Scope<EventsRead>, id: &str) -> Result<SessionRow, ApiErro
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct TimelineQuery {
     /// Events of the page: 10,000 at most, which is also the default.
     limit: Option<String>,
