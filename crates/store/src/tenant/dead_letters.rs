@@ -2,7 +2,7 @@
 
 use agentlens_domain::ids::BatchId;
 
-use super::Tenant;
+use super::{LedgerRow, Tenant};
 use crate::error::StoreError;
 use crate::{args, row_type};
 
@@ -43,6 +43,15 @@ impl Tenant {
         self.fetch(
             "select batch_id, key_id, failed_us, reason, event_count from dead_letters where org_id = $1 order by failed_us, batch_id limit $2",
             args![limit],
+        )
+        .await
+    }
+
+    /// How many events of each key lie in dead letters, as rows of the ledger.
+    pub async fn dead_letter_events(&self) -> Result<Vec<LedgerRow>, StoreError> {
+        self.fetch(
+            "select key_id, 'dead_letter', cast(sum(event_count) as bigint) from dead_letters where org_id = $1 group by key_id order by key_id",
+            args![],
         )
         .await
     }

@@ -242,7 +242,8 @@ struct KeyLedger {
     received: i64,
     /// Events that are stored.
     stored: i64,
-    /// Events that are not, by reason. `duplicate` are repeats of stored ones.
+    /// Events that are not, by reason. `duplicate` are repeats of stored ones, `dead_letter` could not be applied and
+    /// are kept until they are replayed.
     refused: BTreeMap<String, i64>,
     /// Events that are durable in the queue and not applied yet.
     waiting: i64,
@@ -256,7 +257,8 @@ async fn get_ledger(
 ) -> Result<Json<Ledger>, ApiError> {
     // What waits is read first: a batch that is applied in between is then in neither figure twice.
     let waiting = state.gateway.queue().waiting(&scope.tenant).await?;
-    let rows = scope.tenant.ledger().await?;
+    let mut rows = scope.tenant.ledger().await?;
+    rows.extend(scope.tenant.dead_letter_events().await?);
     let mut keys: BTreeMap<String, KeyLedger> = BTreeMap::new();
     for row in rows {
         let key = keys.entry(row.key_id).or_default();
