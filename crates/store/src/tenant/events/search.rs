@@ -92,6 +92,9 @@ impl Tenant {
             examined: 0,
         };
         let stopped_at = scan.run().await?;
+        if let Some(edge) = &stopped_at {
+            scan.drop_beyond(edge);
+        }
         scan.sort();
         let mut events: Vec<StoredEvent> = scan.found.into_iter().skip(offset as usize).collect();
         let has_more = events.len() > limit as usize;
@@ -142,9 +145,9 @@ impl Scan<'_> {
                 if self.is_settled_before(segment) {
                     return Ok(None);
                 }
-                if self.examined >= MAX_SEARCH_SCAN_EVENTS {
-                    let at = &group[index];
-                    return Ok(Some(self.edge_of(at)));
+                let edge = self.edge_of(&group[index]);
+                if self.examined >= MAX_SEARCH_SCAN_EVENTS && self.is_progress(&edge) {
+                    return Ok(Some(edge));
                 }
                 let own = shards.remove(&segment.first_position).unwrap_or_default();
                 self.read_segment(segment, &own).await?;
@@ -296,6 +299,24 @@ impl Scan<'_> {
         match self.filter.order {
             Order::Descending => Cursor { value: segment.max_ts_us + 1, id: String::new() },
             Order::Ascending => Cursor { value: segment.min_ts_us, id: String::new() },
+        }
+    }
+}
+
+impl Scan<'_> {
+    /// Whether going on from `edge` is further than this search itself began; otherwise it would never end.
+    fn is_progress(&self, edge: &Cursor) -> bool {
+        self.after.is_none_or(|after| match self.filter.order {
+            Order::Descending => edge.value < after.value,
+            Order::Ascending => edge.value > after.value,
+        })
+    }
+
+    /// Drops rows of the tail and of wide segments that lie beyond the edge: the next page finds them in their place.
+    fn drop_beyond(&mut self, edge: &Cursor) {
+        match self.filter.order {
+            Order::Descending => self.found.retain(|event| event.ts_us >= edge.value),
+            Order::Ascending => self.found.retain(|event| event.ts_us < edge.value),
         }
     }
 }
