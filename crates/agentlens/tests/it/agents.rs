@@ -10,8 +10,20 @@ on_both_engines!(an_agent_sums_up_its_events, lists_are_paged_latest_first, agen
 async fn an_agent_sums_up_its_events(world: World) {
     let now = now_us();
     let events = vec![
-        with(event("s1", "session_started", json!({ "agentName": "Ada" })), "timestamp", at(now - 2 * HOUR_US)),
-        with(event("s1", "cost_tracked", json!({ "provider": "p", "model": "m", "inputTokens": 1, "outputTokens": 1, "totalTokens": 2, "costUsd": 0.000_000_001 })), "timestamp", at(now - HOUR_US)),
+        with(
+            event("s1", "session_started", json!({ "agentName": "Ada" })),
+            "timestamp",
+            at(now - 2 * HOUR_US),
+        ),
+        with(
+            event(
+                "s1",
+                "cost_tracked",
+                json!({ "provider": "p", "model": "m", "inputTokens": 1, "outputTokens": 1, "totalTokens": 2, "costUsd": 0.000_000_001 }),
+            ),
+            "timestamp",
+            at(now - HOUR_US),
+        ),
         with(with(note("s2", "x"), "severity", "error"), "timestamp", at(now - 3 * HOUR_US)),
     ];
     world.send(&events).await;
@@ -35,14 +47,22 @@ async fn an_agent_sums_up_its_events(world: World) {
 async fn lists_are_paged_latest_first(world: World) {
     let now = now_us();
     let events: Vec<_> = (0..25)
-        .map(|number| with(with(note("s", "x"), "agentId", format!("a{number:02}")), "timestamp", at(now - (number / 3) * 1_000_000)))
+        .map(|number| {
+            with(
+                with(note("s", "x"), "agentId", format!("a{number:02}")),
+                "timestamp",
+                at(now - (number / 3) * 1_000_000),
+            )
+        })
         .collect();
     world.send(&events).await;
     let (mut ids, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = world.read(&format!("/api/agents?limit=4&cursor={cursor}")).await;
         assert_eq!(page["total"], 25);
-        ids.extend(page["agents"].as_array().unwrap().iter().map(|agent| agent["id"].as_str().unwrap().to_owned()));
+        ids.extend(
+            page["agents"].as_array().unwrap().iter().map(|agent| agent["id"].as_str().unwrap().to_owned()),
+        );
         let Some(next) = page["nextCursor"].as_str() else { break };
         cursor = next.to_owned();
     }

@@ -87,7 +87,10 @@ fn rows(list: &Value, key: &str, fields: [&str; 4]) -> Sums {
     let rows = list.as_array().unwrap().iter();
     rows.map(|row| {
         let number = |field: &str| row[field].as_i64().unwrap_or_else(|| panic!("{field} in {row}"));
-        (row[key].as_str().unwrap().to_owned(), (number(count), nanos(&row[cost]), number(input), number(output)))
+        (
+            row[key].as_str().unwrap().to_owned(),
+            (number(count), nanos(&row[cost]), number(input), number(output)),
+        )
     })
     .collect()
 }
@@ -117,17 +120,34 @@ async fn figures_equal_a_recount(world: World) {
         let range = [("from", from.as_str()), ("to", to.as_str()), ("granularity", granularity)];
         let llm = world.query("/api/analytics/llm", &range).await.expect(200);
         let fields = ["calls", "costUsd", "inputTokens", "outputTokens"];
-        assert_eq!(rows(&llm["byTime"], "bucket", fields), sums(&calls, |call| bucket(call.us, granularity)), "{granularity}");
-        assert_eq!(rows(&llm["byModel"], "model", fields), sums(&calls, |call| call.model.clone()), "{granularity}");
+        assert_eq!(
+            rows(&llm["byTime"], "bucket", fields),
+            sums(&calls, |call| bucket(call.us, granularity)),
+            "{granularity}"
+        );
+        assert_eq!(
+            rows(&llm["byModel"], "model", fields),
+            sums(&calls, |call| call.model.clone()),
+            "{granularity}"
+        );
         let all = sums(&calls, |_| String::new())[""];
         let summary = &llm["summary"];
         assert_eq!(
-            (&summary["totalCalls"], nanos(&summary["totalCostUsd"]), &summary["totalInputTokens"], &summary["totalOutputTokens"]),
+            (
+                &summary["totalCalls"],
+                nanos(&summary["totalCostUsd"]),
+                &summary["totalInputTokens"],
+                &summary["totalOutputTokens"]
+            ),
             (&json!(all.0), all.1, &json!(all.2), &json!(all.3))
         );
         let overview = world.query("/api/analytics", &range).await.expect(200);
         let fields = ["llmCallCount", "totalCostUsd", "totalInputTokens", "totalOutputTokens"];
-        assert_eq!(rows(&overview["buckets"], "timestamp", fields), sums(&calls, |call| bucket(call.us, granularity)), "{granularity}");
+        assert_eq!(
+            rows(&overview["buckets"], "timestamp", fields),
+            sums(&calls, |call| bucket(call.us, granularity)),
+            "{granularity}"
+        );
         assert_eq!(overview["totals"]["eventCount"], 600);
         assert_eq!(overview["totals"]["errorCount"], 60);
         assert_eq!(overview["totals"]["uniqueSessions"], 40);
@@ -137,10 +157,17 @@ async fn figures_equal_a_recount(world: World) {
     let middle = now - now % HOUR_US - 30 * HOUR_US;
     for (from_us, granularity) in [(middle, "hour"), (middle - 200 * HOUR_US, "day")] {
         let from = at(from_us);
-        let parameters =
-            [("from", from.as_str()), ("to", to.as_str()), ("agentId", "agent-1"), ("model", "model-2"), ("granularity", granularity)];
-        let part: Vec<&Call> =
-            calls.iter().filter(|call| call.us >= from_us && call.agent == "agent-1" && call.model == "model-2").collect();
+        let parameters = [
+            ("from", from.as_str()),
+            ("to", to.as_str()),
+            ("agentId", "agent-1"),
+            ("model", "model-2"),
+            ("granularity", granularity),
+        ];
+        let part: Vec<&Call> = calls
+            .iter()
+            .filter(|call| call.us >= from_us && call.agent == "agent-1" && call.model == "model-2")
+            .collect();
         let llm = world.query("/api/analytics/llm", &parameters).await.expect(200);
         assert_eq!(llm["summary"]["totalCalls"], part.len());
         assert_eq!(nanos(&llm["summary"]["totalCostUsd"]), part.iter().map(|call| call.nanos).sum::<i64>());
@@ -166,7 +193,8 @@ async fn check_tables(world: &World, range: &[(&str, &str)], calls: &[Call]) {
     assert_eq!(rows(&costs["byModel"], "model", fields), sums(calls, |call| call.model.clone()));
     let total: i64 = calls.iter().map(|call| call.nanos).sum();
     assert_eq!(nanos(&costs["totals"]["totalCostUsd"]), total);
-    let sessions: i64 = costs["bySession"].as_array().unwrap().iter().map(|row| nanos(&row["totalCostUsd"])).sum();
+    let sessions: i64 =
+        costs["bySession"].as_array().unwrap().iter().map(|row| nanos(&row["totalCostUsd"])).sum();
     assert_eq!(sessions, total);
 }
 
@@ -176,7 +204,8 @@ async fn costs_are_exact_to_the_nano_dollar(world: World) {
             r#"{{"sessionId":"s","agentId":"a","eventType":"cost_tracked","payload":{{"provider":"p","model":"m","inputTokens":0,"outputTokens":0,"totalTokens":0,"costUsd":{usd}}}}}"#
         )
     };
-    let events: Vec<String> = (0..1000).map(|_| tracked("0.1")).chain([tracked("1e-9"), tracked("123.456789123")]).collect();
+    let events: Vec<String> =
+        (0..1000).map(|_| tracked("0.1")).chain([tracked("1e-9"), tracked("123.456789123")]).collect();
     world.post("/api/events", format!("[{}]", events.join(","))).await.expect(202);
     world.settled().await;
     let expected = 100_000_000_000 + 1 + 123_456_789_123;
@@ -195,7 +224,12 @@ async fn latencies_come_from_answers(world: World) {
     world.send(&events).await;
     let totals = &world.read("/api/analytics").await["totals"];
     let near = |value: &Value, expected: f64| (value.as_f64().unwrap() / expected - 1.0).abs() < 0.03;
-    assert!(near(&totals["avgLatencyMs"], 505.0) && near(&totals["p50LatencyMs"], 500.0) && near(&totals["p95LatencyMs"], 950.0), "{totals}");
+    assert!(
+        near(&totals["avgLatencyMs"], 505.0)
+            && near(&totals["p50LatencyMs"], 500.0)
+            && near(&totals["p95LatencyMs"], 950.0),
+        "{totals}"
+    );
     let tools = world.read("/api/analytics/tools").await;
     let fast = tools["tools"].as_array().unwrap().iter().find(|tool| tool["toolName"] == "fast").unwrap();
     assert!(near(&fast["avgDurationMs"], 255.0), "{fast}");
@@ -209,7 +243,10 @@ async fn latencies_come_from_answers(world: World) {
         .await;
     let tools = world.read("/api/analytics/tools").await;
     let fast = tools["tools"].as_array().unwrap().iter().find(|tool| tool["toolName"] == "fast").unwrap();
-    assert_eq!((&fast["callCount"], &fast["errorCount"], &fast["errorRate"]), (&json!(1), &json!(1), &json!(1.0)));
+    assert_eq!(
+        (&fast["callCount"], &fast["errorCount"], &fast["errorRate"]),
+        (&json!(1), &json!(1), &json!(1.0))
+    );
 }
 
 async fn costs_say_where_they_come_from(world: World) {
@@ -232,7 +269,10 @@ async fn costs_say_where_they_come_from(world: World) {
     let reported = cost(world.read("/api/events/reported").await);
     let computed = cost(world.read("/api/events/computed").await);
     let unknown = cost(world.read("/api/events/unknown").await);
-    assert_eq!((&reported["usd"], &reported["source"], &reported["reportedUsd"]), (&json!(0.5), &json!("reported"), &json!(0.5)));
+    assert_eq!(
+        (&reported["usd"], &reported["source"], &reported["reportedUsd"]),
+        (&json!(0.5), &json!("reported"), &json!(0.5))
+    );
     assert_eq!(computed["source"], "computed");
     assert_eq!(computed["usd"], reported["computedUsd"]);
     assert_eq!(unknown["source"], "unknown");
@@ -242,13 +282,31 @@ async fn costs_say_where_they_come_from(world: World) {
 async fn unclear_ranges_are_refused(world: World) {
     for path in ["", "/llm", "/costs", "/agents", "/tools", "/users"] {
         for bad in [
-            "from=x", "to=x", "granularity=minute", "range=forever", "from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z",
-            "from=2020-01-01T00:00:00Z", "to=9999999999999999999", "to=-9223372036854775",
+            "from=x",
+            "to=x",
+            "granularity=minute",
+            "range=forever",
+            "from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z",
+            "from=2020-01-01T00:00:00Z",
+            "to=9999999999999999999",
+            "to=-9223372036854775",
         ] {
             let answer = world.get(&format!("/api/analytics{path}?{bad}")).await;
-            assert!(answer.status == 400 || (bad.starts_with("to=-") && answer.status == 200), "{path}?{bad}: {}", answer.text);
+            assert!(
+                answer.status == 400 || (bad.starts_with("to=-") && answer.status == 200),
+                "{path}?{bad}: {}",
+                answer.text
+            );
         }
-        for good in ["", "range=24h", "range=7d", "range=30d", "range=90d", "from=2026-01-01&to=2026-06-01", "range=90d&granularity=hour"] {
+        for good in [
+            "",
+            "range=24h",
+            "range=7d",
+            "range=30d",
+            "range=90d",
+            "from=2026-01-01&to=2026-06-01",
+            "range=90d&granularity=hour",
+        ] {
             world.read(&format!("/api/analytics{path}?{good}")).await;
         }
     }
@@ -258,9 +316,19 @@ async fn stats_count_everything(world: World) {
     let now = now_us();
     let today = now - now.rem_euclid(24 * HOUR_US);
     let timed = |session: &str, us: i64| with(note(session, "x"), "timestamp", at(us));
-    world.send(&[timed("s1", today), timed("s1", today + 1), timed("s2", today - 1), with(timed("s3", today - 2), "severity", "error")]).await;
+    world
+        .send(&[
+            timed("s1", today),
+            timed("s1", today + 1),
+            timed("s2", today - 1),
+            with(timed("s3", today - 2), "severity", "error"),
+        ])
+        .await;
     let stats = world.read("/api/stats").await;
-    assert_eq!((&stats["totalEvents"], &stats["totalSessions"], &stats["totalAgents"]), (&json!(4), &json!(3), &json!(1)));
+    assert_eq!(
+        (&stats["totalEvents"], &stats["totalSessions"], &stats["totalAgents"]),
+        (&json!(4), &json!(3), &json!(1))
+    );
     assert_eq!(stats["oldestEvent"], at(today - 2));
     assert_eq!(stats["newestEvent"], at(today + 1));
     let overview = world.read("/api/stats/overview").await;
@@ -280,9 +348,14 @@ async fn figures_of_others_are_not_in_it(world: World) {
     let (_, other) = world.org("Other");
     world.send(&[event_of(&calls(1, now_us())[0], 1)]).await;
     for api in [other, world.make_key(&["--workspace", "project"])] {
-        for (path, field) in
-            [("/llm", "byModel"), ("", "buckets"), ("/costs", "bySession"), ("/agents", "agents"), ("/tools", "tools"), ("/users", "users")]
-        {
+        for (path, field) in [
+            ("/llm", "byModel"),
+            ("", "buckets"),
+            ("/costs", "bySession"),
+            ("/agents", "agents"),
+            ("/tools", "tools"),
+            ("/users", "users"),
+        ] {
             let answer = api.read(&format!("/api/analytics{path}?range=90d")).await;
             assert_eq!(answer[field], json!([]), "{path}");
         }

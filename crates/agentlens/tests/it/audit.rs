@@ -3,7 +3,11 @@
 use crate::samples::{HOUR_US, at, note, now_us, with};
 use crate::world::World;
 
-on_both_engines!(a_session_and_a_range_are_verified, unclear_ranges_are_refused, it_needs_its_scope_and_its_org);
+on_both_engines!(
+    a_session_and_a_range_are_verified,
+    unclear_ranges_are_refused,
+    it_needs_its_scope_and_its_org
+);
 
 async fn a_session_and_a_range_are_verified(world: World) {
     let now = now_us();

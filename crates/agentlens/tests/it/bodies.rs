@@ -77,8 +77,21 @@ async fn broken_bodies_are_refused(world: World) {
         assert_eq!(post_encoded(&world, encoding, body).await.refusal(400)["code"], "invalid_encoding");
     }
     for body in [
-        "", " ", "{", "[", "nonsense", "5", "null", "\"text\"", "{}", "{\"events\":5}", "{\"events\":null}", "{\"other\":[]}",
-        "[{}] x", "{\"events\":[{}]", "\u{feff}[]",
+        "",
+        " ",
+        "{",
+        "[",
+        "nonsense",
+        "5",
+        "null",
+        "\"text\"",
+        "{}",
+        "{\"events\":5}",
+        "{\"events\":null}",
+        "{\"other\":[]}",
+        "[{}] x",
+        "{\"events\":[{}]",
+        "\u{feff}[]",
     ] {
         let refusal = world.post("/api/events", body).await.refusal(400);
         assert_eq!(refusal["code"], "invalid_json", "{body}: {refusal}");
@@ -133,7 +146,10 @@ async fn a_payload_of_a_megabyte_is_kept_whole(world: World) {
     let stored = world.get(&format!("/api/events/{id}")).await;
     let expected = json!({ "type": "note", "data": { "text": text } }).to_string();
     assert_eq!(expected.len(), MEGABYTE);
-    assert!(stored.text.contains(&format!("\"payload\":{expected},")), "the payload is not the same, byte for byte");
+    assert!(
+        stored.text.contains(&format!("\"payload\":{expected},")),
+        "the payload is not the same, byte for byte"
+    );
     world.timeline("s").await;
 }
 

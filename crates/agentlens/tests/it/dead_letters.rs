@@ -89,8 +89,14 @@ async fn messages_of_unknown_orgs_are_dropped(world: World) {
 async fn foreign_messages_are_removed(world: World) {
     let Some(mut redis) = redis(&world).await else { return };
     push(&world, &mut redis, &[("hello", &b"world"[..])]).await;
-    push(&world, &mut redis, &[("org", &b"../x"[..]), ("key", b"k"), ("events", b"1"), ("batch", b"x")]).await;
-    push(&world, &mut redis, &[("org", &b"default"[..]), ("key", b"k"), ("events", b"many"), ("batch", b"x")]).await;
+    push(&world, &mut redis, &[("org", &b"../x"[..]), ("key", b"k"), ("events", b"1"), ("batch", b"x")])
+        .await;
+    push(
+        &world,
+        &mut redis,
+        &[("org", &b"default"[..]), ("key", b"k"), ("events", b"many"), ("batch", b"x")],
+    )
+    .await;
     until_empty(&world, &redis).await;
     assert_eq!(letters(&world), Vec::<Value>::new());
     world.send(&[note("s", "after")]).await;

@@ -23,7 +23,8 @@ async fn stored_texts(world: &World, values: &[&str]) -> Vec<String> {
     assert_eq!(answer["rejected"], 0, "{answer}");
     world.settled().await;
     let timeline = world.get("/api/sessions/s/timeline").await;
-    assert_eq!(timeline.json["chainValid"], true);
+    // Lone surrogates are no text in Rust, so the answer is looked at as it is.
+    assert!(timeline.text.contains(r#""chainValid":true"#), "{}", timeline.text);
     let parts = timeline.text.split(r#""payload":{"type":"t","data":{"v":"#).skip(1);
     parts.map(|part| part.split(r#"}},"metadata":"#).next().unwrap().to_owned()).collect()
 }
@@ -34,7 +35,7 @@ async fn texts_are_read_back_exactly(world: World) {
         r#""a\u0000b""#,
         r#""\ud800""#,
         r#""\udc00\ud800""#,
-        r#""\u001f\u007f""#,
+        "\"\\u001f\u{7f}\"",
         r#""\b\t\n\f\r\"\\""#,
         "\"\u{2028}\u{2029}\u{feff}\u{fffd}\"",
         "\"漢字😀\u{202e}e\u{301}\"",
@@ -130,6 +131,7 @@ async fn a_million_levels_are_refused(world: World) {
 }
 
 async fn the_order_of_keys_is_that_of_javascript(world: World) {
-    let stored = stored_texts(&world, &[r#"{"b":1,"10":2,"2":3,"a":4,"01":5,"4294967295":6,"4294967294":7}"#]).await;
+    let stored =
+        stored_texts(&world, &[r#"{"b":1,"10":2,"2":3,"a":4,"01":5,"4294967295":6,"4294967294":7}"#]).await;
     assert_eq!(stored, [r#"{"2":3,"10":2,"4294967294":7,"b":1,"a":4,"01":5,"4294967295":6}"#]);
 }

@@ -59,7 +59,8 @@ async fn a_clash_is_refused_and_said(world: World) {
 }
 
 async fn a_repeat_and_a_clash_within_one_batch(world: World) {
-    let batch = [with_id("e1", "first"), with_id("e1", "first"), with_id("e1", "other"), with_id("e2", "good")];
+    let batch =
+        [with_id("e1", "first"), with_id("e1", "first"), with_id("e1", "other"), with_id("e2", "good")];
     let answer = world.try_send(&batch).await.expect(202);
     assert_eq!(answer["accepted"], 3, "{answer}");
     assert_eq!(answer["errors"][0]["index"], 2);
@@ -123,7 +124,11 @@ async fn long_idempotency_keys_are_refused(world: World) {
 
 async fn strange_ids_are_kept(world: World) {
     for id in ["ü漢😀", "a/b?c#d%20", "'; drop table events; --", "\u{202e}x", "\n", &"x".repeat(256)] {
-        let event = with(with(with(note(id, "strange"), "id", id), "agentId", id), "timestamp", "2026-01-02T03:04:05Z");
+        let event = with(
+            with(with(note(id, "strange"), "id", id), "agentId", id),
+            "timestamp",
+            "2026-01-02T03:04:05Z",
+        );
         world.send(&[event]).await;
         let listed = world.query("/api/events", &[("sessionId", id)]).await.expect(200);
         assert_eq!(listed["total"], 1, "{id}");

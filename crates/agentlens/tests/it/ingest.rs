@@ -183,7 +183,9 @@ async fn bad_envelopes_are_refused_one_by_one(world: World) {
     let answer = world.try_send(&events).await.expect(202);
     assert_eq!(answer["accepted"], bad.len());
     assert_eq!(answer["rejected"], bad.len());
-    for (index, ((_, field, reason), error)) in bad.iter().zip(answer["errors"].as_array().unwrap()).enumerate() {
+    for (index, ((_, field, reason), error)) in
+        bad.iter().zip(answer["errors"].as_array().unwrap()).enumerate()
+    {
         assert_eq!(
             (&error["index"], &error["field"], &error["reason"]),
             (&json!(2 * index), &json!(field), &json!(reason)),
@@ -203,7 +205,11 @@ async fn what_published_clients_send_is_accepted(world: World) {
             "llm_call",
             json!({ "callId": "c", "model": "m", "messages": [{ "role": "developer" }, { "role": "assistant", "content": null }] }),
         ),
-        event("s", "llm_response", json!({ "callId": "c", "model": "m", "completion": null, "inputTokens": 4 })),
+        event(
+            "s",
+            "llm_response",
+            json!({ "callId": "c", "model": "m", "completion": null, "inputTokens": 4 }),
+        ),
         with(note("s", "loud"), "severity", "warning"),
         with(note("s", "from an unknown session"), "agentId", ""),
         with(with(note("s", "the Go client"), "id", ""), "timestamp", ""),
@@ -222,8 +228,12 @@ async fn strict_stores_nothing(world: World) {
         let path = format!("/api/events?strict={strict}");
         let refusal = world.post(&path, body.to_string()).await.refusal(400);
         assert_eq!(refusal["code"], "validation_failed");
-        let paths: Vec<&str> =
-            refusal["details"].as_array().unwrap().iter().map(|detail| detail["path"].as_str().unwrap()).collect();
+        let paths: Vec<&str> = refusal["details"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|detail| detail["path"].as_str().unwrap())
+            .collect();
         assert!(paths.contains(&"events.1.severity"), "{refusal}");
     }
     world.settled().await;
@@ -252,7 +262,9 @@ async fn offsets_are_accepted_and_order_is_by_instant(world: World) {
         "2026-01-02T03:04:05.000000Z",
     ];
     let events: Vec<Value> = texts.iter().map(|text| with(note("s", text), "timestamp", *text)).collect();
-    world.send(&events).await;
+    for event in &events {
+        world.send(std::slice::from_ref(event)).await;
+    }
     // The text is kept as it was sent, and the chain is in the order of arrival.
     let timeline = world.timeline("s").await;
     assert_eq!(timeline.iter().map(|event| event["timestamp"].as_str().unwrap()).collect::<Vec<_>>(), texts);
@@ -278,7 +290,8 @@ async fn server_time_is_the_default(world: World) {
 }
 
 async fn reserved_metadata_is_dropped(world: World) {
-    let sent = json!({ "verifiedAgentId": "root", "k": 1, "verifiedAgentMethod": "x", "verifiedOnBehalfOf": "y" });
+    let sent =
+        json!({ "verifiedAgentId": "root", "k": 1, "verifiedAgentMethod": "x", "verifiedOnBehalfOf": "y" });
     world.send(&[with(note("s", "claim"), "metadata", sent)]).await;
     assert_eq!(world.timeline("s").await[0]["metadata"], json!({ "k": 1 }));
 }

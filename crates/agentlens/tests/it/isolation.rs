@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 use crate::samples::{HOUR_US, note, now_us, one_of_each, with};
 use crate::world::{Api, World};
 
-on_both_engines!(random_requests_of_one_org_see_nothing_of_another, writing_to_the_ids_of_another_org_touches_nothing);
+on_both_engines!(
+    random_requests_of_one_org_see_nothing_of_another,
+    writing_to_the_ids_of_another_org_touches_nothing
+);
 
 /// Everything that one org or workspace holds, marked so that a leak can be recognised anywhere.
 struct Owned {
@@ -33,8 +36,12 @@ async fn own(api: Api, mark: &str) -> Owned {
         })
         .collect();
     let answer = api.send(&events).await;
-    let mut ids: Vec<String> =
-        answer["events"].as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect();
+    let mut ids: Vec<String> = answer["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["id"].as_str().unwrap().to_owned())
+        .collect();
     ids.extend([session, format!("agent-{mark}"), format!("user-{mark}")]);
     Owned { api, mark: mark.to_owned(), ids }
 }
@@ -46,7 +53,10 @@ async fn paths(world: &World) -> Vec<(String, Vec<String>)> {
         let Some(get) = item.get("get") else { continue };
         let parameters = get["parameters"].as_array().cloned().unwrap_or_default();
         let queries = parameters.iter().filter(|parameter| parameter["in"] == "query");
-        paths.push((path.clone(), queries.map(|parameter| parameter["name"].as_str().unwrap().to_owned()).collect()));
+        paths.push((
+            path.clone(),
+            queries.map(|parameter| parameter["name"].as_str().unwrap().to_owned()).collect(),
+        ));
     }
     assert!(paths.len() >= 20, "{paths:?}");
     paths
@@ -68,14 +78,31 @@ async fn random_requests_of_one_org_see_nothing_of_another(world: World) {
                 for id in &foreign.ids {
                     let answer = owner.api.get(&with_id(path, id)).await;
                     assert_eq!(answer.status, 404, "{path} {id}: {}", answer.text);
-                    assert!(!answer.text.contains(&foreign.mark) || answer.text.contains("not_found"), "{}", answer.text);
+                    assert!(
+                        !answer.text.contains(&foreign.mark) || answer.text.contains("not_found"),
+                        "{}",
+                        answer.text
+                    );
                 }
             }
         }
     }
     // By parameter: random filters with values of another.
     let mut random = SmallRng::seed_from_u64(99);
-    let values = ["custom", "desc", "asc", "5", "1000", "true", "0", "day", "90d", "2026-01-01T00:00:00Z", "secret", "e"];
+    let values = [
+        "custom",
+        "desc",
+        "asc",
+        "5",
+        "1000",
+        "true",
+        "0",
+        "day",
+        "90d",
+        "2026-01-01T00:00:00Z",
+        "secret",
+        "e",
+    ];
     for _ in 0..600 {
         let (path, parameters) = paths.choose(&mut random).unwrap();
         if path == "/api/stream" {
@@ -89,7 +116,11 @@ async fn random_requests_of_one_org_see_nothing_of_another(world: World) {
                 continue;
             }
             let ids = &foreign.choose(&mut random).unwrap().ids;
-            let value = if random.random_bool(0.6) { ids.choose(&mut random).unwrap().as_str() } else { values.choose(&mut random).unwrap() };
+            let value = if random.random_bool(0.6) {
+                ids.choose(&mut random).unwrap().as_str()
+            } else {
+                values.choose(&mut random).unwrap()
+            };
             query.push((name, value.to_owned()));
         }
         let pool = if random.random_bool(0.5) { &owner.ids } else { &foreign[0].ids };
@@ -99,9 +130,13 @@ async fn random_requests_of_one_org_see_nothing_of_another(world: World) {
         if answer.status == 200 {
             let sent_back: Vec<&String> = query.iter().map(|(_, value)| value).collect();
             for foreign in foreign {
-                let is_leak = answer.text.contains(&foreign.mark) && !sent_back.iter().any(|value| value.contains(&foreign.mark));
+                let is_leak = answer.text.contains(&foreign.mark)
+                    && !sent_back.iter().any(|value| value.contains(&foreign.mark));
                 assert!(!is_leak, "{path} {query:?}: {}", answer.text);
-                assert!(!answer.text.contains(&format!("the secret of {}", foreign.mark)), "{path} {query:?}");
+                assert!(
+                    !answer.text.contains(&format!("the secret of {}", foreign.mark)),
+                    "{path} {query:?}"
+                );
             }
         }
     }
@@ -123,7 +158,9 @@ async fn writing_to_the_ids_of_another_org_touches_nothing(world: World) {
     let events: Vec<Value> = ours
         .ids
         .iter()
-        .map(|id| with(with(note("session-aaaaaaaa", "forged"), "agentId", "agent-aaaaaaaa"), "id", id.as_str()))
+        .map(|id| {
+            with(with(note("session-aaaaaaaa", "forged"), "agentId", "agent-aaaaaaaa"), "id", id.as_str())
+        })
         .collect();
     other.send(&events).await;
     assert_eq!(world.timeline("session-aaaaaaaa").await, before);

@@ -37,9 +37,16 @@ async fn wrong_keys_are_refused(world: World) {
     mistyped.swap(12, 30);
     let mistyped: String = mistyped.into_iter().collect();
     let unknown = world.run_json(&["key", "generate"])["api_key"].as_str().unwrap().to_owned();
-    for wrong in
-        ["x", "al_live_", &key[..key.len() - 1], &format!("{key}x"), &mistyped, &unknown, &key.to_uppercase(), "als_0123"]
-    {
+    for wrong in [
+        "x",
+        "al_live_",
+        &key[..key.len() - 1],
+        &format!("{key}x"),
+        &mistyped,
+        &unknown,
+        &key.to_uppercase(),
+        "als_0123",
+    ] {
         let refusal = world.with_key(wrong).get("/api/events").await.refusal(401);
         assert_eq!(refusal["code"], "invalid_key", "{wrong}");
         assert_eq!(refusal["error"], "Invalid or revoked API key");
@@ -121,7 +128,16 @@ async fn a_key_made_while_the_server_runs_works_at_once(world: World) {
 }
 
 async fn the_list_shows_keys_without_their_secrets(world: World) {
-    let made = world.run_json(&["key", "create", "--name", "build", "--scope", "events:read", "--environment", "staging"]);
+    let made = world.run_json(&[
+        "key",
+        "create",
+        "--name",
+        "build",
+        "--scope",
+        "events:read",
+        "--environment",
+        "staging",
+    ]);
     let key = made["api_key"].as_str().unwrap();
     assert!(key.starts_with("al_test_"));
     let printed = world.run(&["key", "list", "--json"]);

@@ -43,7 +43,8 @@ async fn every_operation_needs_its_scope(world: World) {
             described.push((method.as_str(), path.as_str(), is_open));
         }
     }
-    let mut listed: Vec<_> = OPERATIONS.iter().map(|(method, path, scope)| (*method, *path, scope.is_none())).collect();
+    let mut listed: Vec<_> =
+        OPERATIONS.iter().map(|(method, path, scope)| (*method, *path, scope.is_none())).collect();
     described.sort_unstable();
     listed.sort_unstable();
     assert_eq!(described, listed, "openapi.json and this list differ");

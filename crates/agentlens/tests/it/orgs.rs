@@ -5,7 +5,11 @@ use serde_json::json;
 use crate::samples::{HOUR_US, at, note, now_us, with};
 use crate::world::World;
 
-on_both_engines!(orgs_are_made_and_listed, an_org_with_retention_refuses_what_is_too_old, commands_say_what_is_wrong);
+on_both_engines!(
+    orgs_are_made_and_listed,
+    an_org_with_retention_refuses_what_is_too_old,
+    commands_say_what_is_wrong
+);
 
 async fn orgs_are_made_and_listed(world: World) {
     let made = world.run_json(&["org", "create", "Acme, Inc. \"ü\""]);
@@ -13,13 +17,17 @@ async fn orgs_are_made_and_listed(world: World) {
         assert!(made[field].is_string(), "{made}");
     }
     let listed = world.run_json(&["org", "list"]);
-    let names: Vec<_> = listed["orgs"].as_array().unwrap().iter().map(|org| org["name"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        listed["orgs"].as_array().unwrap().iter().map(|org| org["name"].as_str().unwrap()).collect();
     assert!(names.contains(&"Default") && names.contains(&"Acme, Inc. \"ü\""), "{names:?}");
     let api = world.with_key(made["api_key"].as_str().unwrap());
     api.send(&[note("s", "x")]).await;
     assert_eq!(api.read("/api/sessions/s").await["tenantId"], made["org_id"]);
     // Two orgs may bear one name.
-    assert_ne!(world.run_json(&["org", "create", "Twin"])["org_id"], world.run_json(&["org", "create", "Twin"])["org_id"]);
+    assert_ne!(
+        world.run_json(&["org", "create", "Twin"])["org_id"],
+        world.run_json(&["org", "create", "Twin"])["org_id"]
+    );
     let text = world.run(&["org", "create", "Text"]);
     assert!(text.text.contains("al_live_"), "{}", text.text);
     assert!(world.run(&["org", "list"]).text.contains("Text"));

@@ -37,15 +37,36 @@ pub(crate) fn note(session: &str, text: &str) -> Value {
 pub(crate) fn payloads() -> Vec<(&'static str, Value)> {
     vec![
         ("session_started", json!({ "agentName": "Ada", "agentVersion": "1.2", "tags": ["a", "b"] })),
-        ("tool_call", json!({ "toolName": "search", "callId": "c1", "arguments": { "q": "x" }, "serverName": "s" })),
-        ("tool_response", json!({ "toolName": "search", "callId": "c1", "result": [1, null], "durationMs": 12.5 })),
-        ("tool_error", json!({ "toolName": "search", "callId": "c2", "error": "no", "errorCode": "E1", "durationMs": 3 })),
-        ("approval_requested", json!({ "requestId": "r1", "action": "pay", "params": {}, "urgency": "high" })),
-        ("approval_granted", json!({ "requestId": "r1", "action": "pay", "decidedBy": "bob", "reason": "fine" })),
+        (
+            "tool_call",
+            json!({ "toolName": "search", "callId": "c1", "arguments": { "q": "x" }, "serverName": "s" }),
+        ),
+        (
+            "tool_response",
+            json!({ "toolName": "search", "callId": "c1", "result": [1, null], "durationMs": 12.5 }),
+        ),
+        (
+            "tool_error",
+            json!({ "toolName": "search", "callId": "c2", "error": "no", "errorCode": "E1", "durationMs": 3 }),
+        ),
+        (
+            "approval_requested",
+            json!({ "requestId": "r1", "action": "pay", "params": {}, "urgency": "high" }),
+        ),
+        (
+            "approval_granted",
+            json!({ "requestId": "r1", "action": "pay", "decidedBy": "bob", "reason": "fine" }),
+        ),
         ("approval_denied", json!({ "requestId": "r2", "action": "pay", "decidedBy": "bob" })),
         ("approval_expired", json!({ "requestId": "r3", "action": "pay", "decidedBy": "clock" })),
-        ("form_submitted", json!({ "submissionId": "f1", "formId": "form", "formName": "F", "fieldCount": 3 })),
-        ("form_completed", json!({ "submissionId": "f1", "formId": "form", "completedBy": "eve", "durationMs": 9 })),
+        (
+            "form_submitted",
+            json!({ "submissionId": "f1", "formId": "form", "formName": "F", "fieldCount": 3 }),
+        ),
+        (
+            "form_completed",
+            json!({ "submissionId": "f1", "formId": "form", "completedBy": "eve", "durationMs": 9 }),
+        ),
         ("form_expired", json!({ "submissionId": "f2", "formId": "form", "expiredAfterMs": 100 })),
         (
             "cost_tracked",
@@ -58,14 +79,17 @@ pub(crate) fn payloads() -> Vec<(&'static str, Value)> {
         (
             "llm_response",
             json!({ "callId": "m1", "provider": "openai", "model": "gpt-4o", "completion": "ho", "finishReason": "stop",
-                "usage": { "inputTokens": 100, "outputTokens": 20, "totalTokens": 120 }, "costUsd": 0.5, "latencyMs": 250 }),
+                "usage": { "inputTokens": 100, "outputTokens": 20, "totalTokens": 120, "cacheReadTokens": 40 }, "costUsd": 0.5, "latencyMs": 250 }),
         ),
         (
             "alert_triggered",
             json!({ "alertRuleId": "a1", "alertName": "hot", "condition": "x > 1", "currentValue": 2, "threshold": 1, "message": "m" }),
         ),
         ("alert_resolved", json!({ "alertRuleId": "a1", "alertName": "hot", "resolvedBy": "bob" })),
-        ("retrieval", json!({ "query": "q", "retrieverName": "r", "topK": 5, "resultCount": 2, "durationMs": 4 })),
+        (
+            "retrieval",
+            json!({ "query": "q", "retrieverName": "r", "topK": 5, "resultCount": 2, "durationMs": 4 }),
+        ),
         ("embedding", json!({ "model": "e", "inputCount": 2, "dimensions": 3, "durationMs": 4 })),
         ("chain_step", json!({ "name": "step", "stepType": "map", "durationMs": 1.5 })),
         ("custom", json!({ "type": "mine", "data": { "k": "v" } })),
@@ -76,5 +100,8 @@ pub(crate) fn payloads() -> Vec<(&'static str, Value)> {
 /// One good event of every type, in one session, a second apart.
 pub(crate) fn one_of_each(session: &str, from_us: i64) -> Vec<Value> {
     let events = payloads().into_iter().map(|(event_type, payload)| event(session, event_type, payload));
-    (0..).zip(events).map(|(second, event)| with(event, "timestamp", at(from_us + second * 1_000_000))).collect()
+    (0..)
+        .zip(events)
+        .map(|(second, event)| with(event, "timestamp", at(from_us + second * 1_000_000)))
+        .collect()
 }

@@ -15,8 +15,12 @@ on_both_engines!(
 
 async fn found(world: &World, needle: &str) -> Vec<String> {
     let page = world.query("/api/events", &[("search", needle), ("limit", "1000")]).await.expect(200);
-    let mut ids: Vec<String> =
-        page["events"].as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect();
+    let mut ids: Vec<String> = page["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["id"].as_str().unwrap().to_owned())
+        .collect();
     ids.sort();
     ids
 }
@@ -47,9 +51,9 @@ const NEEDLES: [(&str, &[&str]); 26] = [
     ("über", &["german"]),
     ("straße", &["german"]),
     ("a < b && c", &["code"]),
-    ("\\\"d\\\"", &["code"]),
+    ("\"d\"", &["code"]),
     ("x[0] % 2", &["code"]),
-    ("line\\nsecond", &["lines"]),
+    ("line\nsecond", &["lines"]),
     ("🚀🔥", &["emoji"]),
     ("🚀", &["emoji"]),
     ("100%", &["wild"]),
@@ -83,7 +87,8 @@ async fn check_needles(world: &World) {
 
 /// Sends events that no needle finds, and waits for the index.
 async fn fill(world: &World, count: usize) {
-    let filler = json!({ "sessionId": "filler", "agentId": "f", "eventType": "session_started", "payload": {} });
+    let filler =
+        json!({ "sessionId": "filler", "agentId": "f", "eventType": "session_started", "payload": {} });
     for chunk in vec![filler; count].chunks(1000) {
         world.try_send(chunk).await.expect(202);
     }
@@ -95,8 +100,20 @@ async fn fill(world: &World, count: usize) {
     .await;
 }
 
-const WORDS: [&str; 12] =
-    ["alpha", "beta", "gamma", "天地", "玄黄", "delta", "quote\"d", "back\\slash", "Ümlaut", "x_y", "50%", "omega"];
+const WORDS: [&str; 12] = [
+    "alpha",
+    "beta",
+    "gamma",
+    "天地",
+    "玄黄",
+    "delta",
+    "quote\"d",
+    "back\\slash",
+    "Ümlaut",
+    "x_y",
+    "50%",
+    "omega",
+];
 
 fn random_event(random: &mut SmallRng, number: usize, now: i64) -> Value {
     let text: Vec<&str> =
@@ -132,7 +149,7 @@ async fn searches_and_filters_equal_a_recount_on_both_sides_of_the_index(world: 
     let cases: Vec<Vec<(&str, &str)>> = vec![
         vec![("search", "alpha"), ("agentId", "rare")],
         vec![("search", "天地 玄")],
-        vec![("search", "quote\\\"d back"), ("severity", "critical")],
+        vec![("search", "quote\"d back"), ("severity", "critical")],
         vec![("search", "50% X_Y"), ("from", &middle)],
         vec![("search", "omega omega omega")],
         vec![("agentId", "rare")],
@@ -149,11 +166,20 @@ async fn searches_and_filters_equal_a_recount_on_both_sides_of_the_index(world: 
             let ids: Vec<&str> = walked.iter().map(|event| event["id"].as_str().unwrap()).collect();
             assert_eq!(ids, expected, "{case:?} {order}");
             // The same list cut by offset.
-            let parameters = [case.as_slice(), &[("order", order), ("limit", "20"), ("offset", "30")]].concat();
+            let parameters =
+                [case.as_slice(), &[("order", order), ("limit", "20"), ("offset", "30")]].concat();
             let page = world.query("/api/events", &parameters).await.expect(200);
-            let cut: Vec<&str> =
-                page["events"].as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap()).collect();
-            assert_eq!(cut, expected.iter().copied().skip(30).take(20).collect::<Vec<_>>(), "{case:?} {order}");
+            let cut: Vec<&str> = page["events"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|event| event["id"].as_str().unwrap())
+                .collect();
+            assert_eq!(
+                cut,
+                expected.iter().copied().skip(30).take(20).collect::<Vec<_>>(),
+                "{case:?} {order}"
+            );
         }
     }
 }
@@ -163,7 +189,11 @@ fn recount<'a>(events: &'a [Value], case: &[(&str, &str)], order: &str) -> Vec<&
         case.iter().all(|(name, value)| {
             let text = |field: &str| event[field].as_str().unwrap().to_owned();
             match *name {
-                "search" => event["payload"].to_string().to_lowercase().contains(&value.to_lowercase()),
+                "search" => event["payload"]["data"]["text"]
+                    .as_str()
+                    .unwrap()
+                    .to_lowercase()
+                    .contains(&value.to_lowercase()),
                 "from" => text("timestamp").as_str() >= *value,
                 "to" => text("timestamp").as_str() <= *value,
                 field => text(field) == *value,

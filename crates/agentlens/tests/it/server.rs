@@ -52,10 +52,17 @@ async fn the_served_description_is_the_committed_one(world: World) {
 }
 
 async fn unknown_routes_and_methods_are_refused_in_one_form(world: World) {
-    for path in ["/nothing", "/api/nothing", "/v1/nothing", "/api/events/a/b", "/api//events", "/%2e%2e/etc/passwd"] {
+    for path in
+        ["/nothing", "/api/nothing", "/v1/nothing", "/api/events/a/b", "/api//events", "/%2e%2e/etc/passwd"]
+    {
         assert_eq!(world.get(path).await.refusal(404)["code"], "not_found", "{path}");
     }
-    for (method, path) in [("DELETE", "/api/events"), ("PUT", "/api/sessions"), ("POST", "/api/health"), ("PATCH", "/v1/events")] {
+    for (method, path) in [
+        ("DELETE", "/api/events"),
+        ("PUT", "/api/sessions"),
+        ("POST", "/api/health"),
+        ("PATCH", "/v1/events"),
+    ] {
         let answer = world.answer(world.request(method, path)).await;
         assert_eq!(answer.status, 405, "{method} {path}");
         assert_eq!(answer.json["code"], "method_not_allowed");
@@ -114,9 +121,12 @@ async fn a_graceful_stop_under_load_loses_nothing(mut world: World) {
             tokio::spawn(async move {
                 let mut acknowledged: Vec<String> = Vec::new();
                 for batch in 0.. {
-                    let ids: Vec<String> = (0..20).map(|number| format!("{client}-{batch}-{number}")).collect();
-                    let events: Vec<Value> =
-                        ids.iter().map(|id| with(note(&format!("s{client}"), "x"), "id", id.as_str())).collect();
+                    let ids: Vec<String> =
+                        (0..20).map(|number| format!("{client}-{batch}-{number}")).collect();
+                    let events: Vec<Value> = ids
+                        .iter()
+                        .map(|id| with(note(&format!("s{client}"), "x"), "id", id.as_str()))
+                        .collect();
                     let body = json!(events).to_string();
                     match api.request("POST", "/api/events").body(body).send().await {
                         Ok(response) if response.status() == 202 => acknowledged.extend(ids),
@@ -138,7 +148,13 @@ async fn a_graceful_stop_under_load_loses_nothing(mut world: World) {
     world.settled().await;
     let mut stored = Vec::new();
     for client in 0..8 {
-        stored.extend(world.timeline(&format!("s{client}")).await.iter().map(|event| event["id"].as_str().unwrap().to_owned()));
+        stored.extend(
+            world
+                .timeline(&format!("s{client}"))
+                .await
+                .iter()
+                .map(|event| event["id"].as_str().unwrap().to_owned()),
+        );
     }
     let count = stored.len();
     stored.sort();
@@ -186,7 +202,8 @@ async fn wrong_options_are_refused(world: World) {
 
 async fn another_secret_is_refused(world: World) {
     let mut command = world.command(&["serve", "--listen", "127.0.0.1:0"]);
-    let output = command.env("AGENTLENS_SECRET_KEY", "ab".repeat(32)).stdout(Stdio::piped()).output().unwrap();
+    let output =
+        command.env("AGENTLENS_SECRET_KEY", "ab".repeat(32)).stdout(Stdio::piped()).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && error.contains("secret"), "{error}");
     world.read("/api/events").await;
@@ -197,7 +214,11 @@ async fn metrics_count_requests_and_events(world: World) {
     let metrics = world.answer(world.bare("GET", "/metrics")).await;
     assert_eq!(metrics.status, 200);
     assert!(metrics.text.ends_with("# EOF\n"), "not the OpenMetrics form");
-    assert!(metrics.text.lines().any(|line| line.contains("/api/events") && line.contains("202")), "{}", metrics.text);
+    assert!(
+        metrics.text.lines().any(|line| line.contains("/api/events") && line.contains("202")),
+        "{}",
+        metrics.text
+    );
     // Paths that clients make up must not become labels.
     world.get("/api/made-up-path").await;
     world.get("/api/sessions/made-up-session").await;

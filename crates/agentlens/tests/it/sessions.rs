@@ -80,7 +80,12 @@ async fn an_end_in_error_and_a_second_start(world: World) {
     let timed = |event_type: &str, payload: Value, minutes_ago: i64| {
         with(event("s", event_type, payload), "timestamp", at(now - minutes_ago * 60_000_000))
     };
-    world.send(&[timed("session_started", json!({}), 10), timed("session_ended", json!({ "reason": "error" }), 8)]).await;
+    world
+        .send(&[
+            timed("session_started", json!({}), 10),
+            timed("session_ended", json!({ "reason": "error" }), 8),
+        ])
+        .await;
     assert_eq!(world.read("/api/sessions/s").await["status"], "error");
     world.send(&[timed("session_started", json!({ "agentName": "again" }), 6)]).await;
     let session = world.read("/api/sessions/s").await;
@@ -110,11 +115,16 @@ async fn lists_filter_page_and_count(world: World) {
         // Groups of four share a start.
         let timestamp = at(now - (number / 4 + 1) * 60_000_000);
         let id = format!("s{number:02}");
-        let started = with(with(event(&id, "session_started", start), "timestamp", timestamp.clone()), "agentId", format!("a{}", number % 2));
+        let started = with(
+            with(event(&id, "session_started", start), "timestamp", timestamp.clone()),
+            "agentId",
+            format!("a{}", number % 2),
+        );
         events.push(with(started, "metadata", json!({ "userId": format!("u{}", number % 5) })));
         if number % 4 == 0 {
             let reason = if number % 8 == 0 { "completed" } else { "error" };
-            let ended = with(event(&id, "session_ended", json!({ "reason": reason })), "timestamp", timestamp);
+            let ended =
+                with(event(&id, "session_ended", json!({ "reason": reason })), "timestamp", timestamp);
             events.push(with(ended, "agentId", format!("a{}", number % 2)));
         }
     }
@@ -145,7 +155,13 @@ async fn lists_filter_page_and_count(world: World) {
                 query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
                 let page = world.query("/api/sessions", &query).await.expect(200);
                 let text = |session: &Value, field: &str| session[field].as_str().unwrap().to_owned();
-                walked.extend(page["sessions"].as_array().unwrap().iter().map(|session| (text(session, "startedAt"), text(session, "id"))));
+                walked.extend(
+                    page["sessions"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .map(|session| (text(session, "startedAt"), text(session, "id"))),
+                );
                 let Some(next) = page["nextCursor"].as_str() else { break };
                 cursor = Some(next.to_owned());
             }
@@ -171,19 +187,41 @@ async fn the_trace_pairs_calls_with_answers(world: World) {
     let span = |id: &str, parent: &str| json!({ "spanId": id, "parentSpanId": parent });
     let events = vec![
         with(event("s", "chain_step", json!({ "name": "plan" })), "metadata", span("1", "")),
-        with(event("s", "tool_call", json!({ "toolName": "search", "callId": "c1", "arguments": {} })), "metadata", span("2", "1")),
-        with(event("s", "llm_response", json!({ "callId": "m1", "model": "m", "completion": "x", "costUsd": 0.25 })), "metadata", span("3", "2")),
-        event("s", "tool_error", json!({ "toolName": "search", "callId": "c1", "error": "no", "durationMs": 12.5 })),
+        with(
+            event("s", "tool_call", json!({ "toolName": "search", "callId": "c1", "arguments": {} })),
+            "metadata",
+            span("2", "1"),
+        ),
+        with(
+            event(
+                "s",
+                "llm_response",
+                json!({ "callId": "m1", "model": "m", "completion": "x", "costUsd": 0.25 }),
+            ),
+            "metadata",
+            span("3", "2"),
+        ),
+        event(
+            "s",
+            "tool_error",
+            json!({ "toolName": "search", "callId": "c1", "error": "no", "durationMs": 12.5 }),
+        ),
         // Two that are each other's parents, and one whose parent is unknown.
         with(note("s", "circle"), "metadata", span("8", "9")),
         with(note("s", "circle"), "metadata", span("9", "8")),
         with(note("s", "orphan"), "metadata", span("7", "nobody")),
     ];
-    let events: Vec<Value> =
-        events.into_iter().zip(0..).map(|(event, second)| with(event, "timestamp", at(start + second * 1_000_000))).collect();
+    let events: Vec<Value> = events
+        .into_iter()
+        .zip(0..)
+        .map(|(event, second)| with(event, "timestamp", at(start + second * 1_000_000)))
+        .collect();
     world.send(&events).await;
     let trace = world.read("/api/sessions/s/trace").await;
-    assert_eq!((&trace["chainValid"], &trace["chained"], &trace["isTruncated"]), (&json!(true), &json!(true), &json!(false)));
+    assert_eq!(
+        (&trace["chainValid"], &trace["chained"], &trace["isTruncated"]),
+        (&json!(true), &json!(true), &json!(false))
+    );
     let tree = trace["tree"].as_array().unwrap();
     assert_eq!(tree[0]["name"], "plan");
     let call = &tree[0]["children"][0];
@@ -201,7 +239,9 @@ async fn the_trace_pairs_calls_with_answers(world: World) {
 async fn sessions_of_others_are_not_there(world: World) {
     let (_, other) = world.org("Other");
     world.send(&[note("s", "x")]).await;
-    for path in ["/api/sessions/s", "/api/sessions/s/timeline", "/api/sessions/s/trace", "/api/sessions/nobody"] {
+    for path in
+        ["/api/sessions/s", "/api/sessions/s/timeline", "/api/sessions/s/trace", "/api/sessions/nobody"]
+    {
         other.get(path).await.refusal(404);
     }
     assert_eq!(other.read("/api/sessions").await["sessions"], json!([]));

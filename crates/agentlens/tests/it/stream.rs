@@ -47,13 +47,15 @@ async fn filters_hold(world: World) {
         .await;
     assert_eq!(by_session.take(1).await[0].data["sessionId"], "s2");
     assert_eq!(by_agent.take(1).await[0].data["agentId"], "other");
-    let types: Vec<_> = by_type.take(2).await.into_iter().map(|message| message.data["eventType"].clone()).collect();
+    let types: Vec<_> =
+        by_type.take(2).await.into_iter().map(|message| message.data["eventType"].clone()).collect();
     assert_eq!(types, ["session_started", "session_ended"]);
 }
 
 async fn a_client_that_comes_back_misses_nothing(world: World) {
     let mut stream = world.stream(&[], None).await;
-    let texts = |from: usize, to: usize| (from..to).map(|number| note("s", &number.to_string())).collect::<Vec<_>>();
+    let texts =
+        |from: usize, to: usize| (from..to).map(|number| note("s", &number.to_string())).collect::<Vec<_>>();
     world.send(&texts(0, 10)).await;
     let seen = stream.take(4).await;
     drop(stream);

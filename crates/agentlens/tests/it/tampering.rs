@@ -14,12 +14,36 @@ on_both_engines!(
 
 const ORG: &str = "default";
 const TEXTS: [&str; 17] = [
-    "id", "workspace_id", "environment", "session_id", "agent_id", "event_type", "severity", "timestamp", "name", "provider",
-    "model", "call_id", "user_id", "usage_parts", "cost_source", "preview", "metadata",
+    "id",
+    "workspace_id",
+    "environment",
+    "session_id",
+    "agent_id",
+    "event_type",
+    "severity",
+    "timestamp",
+    "name",
+    "provider",
+    "model",
+    "call_id",
+    "user_id",
+    "usage_parts",
+    "cost_source",
+    "preview",
+    "metadata",
 ];
 const NUMBERS: [&str; 11] = [
-    "position", "seq", "ts_us", "received_us", "duration_us", "input_tokens", "output_tokens", "cost_nanos",
-    "reported_cost_nanos", "computed_cost_nanos", "encoding",
+    "position",
+    "seq",
+    "ts_us",
+    "received_us",
+    "duration_us",
+    "input_tokens",
+    "output_tokens",
+    "cost_nanos",
+    "reported_cost_nanos",
+    "computed_cost_nanos",
+    "encoding",
 ];
 const BLOBS: [&str; 4] = ["prev_hash", "hash", "seal", "payload"];
 /// Columns that may move without a change of the event.
@@ -29,7 +53,13 @@ async fn prepare(world: &World) {
     let metadata = json!({ "userId": "user-1", "source": "test" });
     let events: Vec<_> = one_of_each("s", now_us() - HOUR_US)
         .into_iter()
-        .map(|event| with(event, "metadata", metadata.clone()))
+        .map(|mut event| {
+            // Only long payloads have a preview of their own.
+            if event["eventType"] == "llm_response" {
+                event["payload"]["completion"] = json!("long ".repeat(500));
+            }
+            with(event, "metadata", metadata.clone())
+        })
         .collect();
     world.send(&events).await;
     // A place outside of the tables of the product, from where every change is taken back.
@@ -39,7 +69,10 @@ async fn prepare(world: &World) {
 
 async fn restore(world: &World) {
     let kept = if world.is_embedded() { "kept" } else { "public.kept" };
-    world.database.execute(ORG, &format!("delete from events; insert into events select * from {kept}")).await;
+    world
+        .database
+        .execute(ORG, &format!("delete from events; insert into events select * from {kept}"))
+        .await;
 }
 
 /// Whether both ways of looking find the chain broken; they must agree.
@@ -78,12 +111,14 @@ async fn every_changed_column_is_found(world: World) {
         "select count(*) from information_schema.columns where table_schema = 'tenant' and table_name = 'events'"
     };
     let known = TEXTS.len() + NUMBERS.len() + BLOBS.len() + FREE.len();
-    assert_eq!(world.database.number(ORG, listed).await, i64::try_from(known).unwrap(), "a new column is not in this test");
+    assert_eq!(
+        world.database.number(ORG, listed).await,
+        i64::try_from(known).unwrap(),
+        "a new column is not in this test"
+    );
     // The model's answer has nearly all columns, the first event few of them.
-    let answer_seq = world
-        .database
-        .number(ORG, "select seq from events where event_type = 'llm_response'")
-        .await;
+    let answer_seq =
+        world.database.number(ORG, "select seq from events where event_type = 'llm_response'").await;
     for column in TEXTS.iter().chain(&NUMBERS).chain(&BLOBS) {
         for seq in [1, answer_seq] {
             if seq == 1 && *column == "prev_hash" {
@@ -94,7 +129,9 @@ async fn every_changed_column_is_found(world: World) {
             restore(&world).await;
         }
     }
-    for column in ["model", "cost_nanos", "user_id", "usage_parts", "preview", "prev_hash", "name", "cost_source"] {
+    for column in
+        ["model", "cost_nanos", "user_id", "usage_parts", "preview", "prev_hash", "name", "cost_source"]
+    {
         let erase = format!("update events set {column} = null where session_id = 's' and seq > 1");
         world.database.execute(ORG, &erase).await;
         assert!(is_found(&world).await, "erasing {column} was not found");
@@ -113,7 +150,10 @@ async fn missing_events_are_found(world: World) {
         ("the last three", format!("seq > {}", last - 3)),
         ("all", "seq > 0".to_owned()),
     ] {
-        world.database.execute(ORG, &format!("delete from events where session_id = 's' and {condition}")).await;
+        world
+            .database
+            .execute(ORG, &format!("delete from events where session_id = 's' and {condition}"))
+            .await;
         assert!(is_found(&world).await, "that {what} is missing was not found");
         restore(&world).await;
         assert!(!is_found(&world).await);
@@ -145,7 +185,9 @@ async fn a_payload_is_guarded_byte_for_byte(world: World) {
                 format!("update events set payload = x'{digits}'")
             }
             Database::Cloud { .. } => {
-                format!("update events set payload = set_byte(payload, {position}, get_byte(payload, {position}) # 1)")
+                format!(
+                    "update events set payload = set_byte(payload, {position}, get_byte(payload, {position}) # 1)"
+                )
             }
         };
         world.database.execute(ORG, &flip).await;
@@ -171,14 +213,18 @@ async fn verify_names_the_first_broken_event_of_each_session(world: World) {
         ids
     };
     for (session, seq) in [("a", 2), ("a", 4), ("c", 4)] {
-        let sql = format!("update events set severity = 'warn' where session_id = '{session}' and seq = {seq}");
+        let sql =
+            format!("update events set severity = 'warn' where session_id = '{session}' and seq = {seq}");
         world.database.execute(ORG, &sql).await;
     }
     let printed = world.run(&["verify", "--json"]);
     assert!(!printed.is_success);
     assert_eq!(printed.json["sessions_verified"], 4);
     let chains = printed.json["broken_chains"].as_array().unwrap();
-    let named: Vec<_> = chains.iter().map(|chain| (&chain["session_id"], &chain["failed_at_index"], &chain["failed_event_id"])).collect();
+    let named: Vec<_> = chains
+        .iter()
+        .map(|chain| (&chain["session_id"], &chain["failed_at_index"], &chain["failed_event_id"]))
+        .collect();
     assert_eq!(
         named,
         [(&json!("a"), &json!(1), &json!(broken_ids[0])), (&json!("c"), &json!(3), &json!(broken_ids[1]))]

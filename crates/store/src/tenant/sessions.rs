@@ -5,8 +5,8 @@ use agentlens_domain::sessions::{SessionStatus, idle_before};
 
 use super::Tenant;
 use crate::error::StoreError;
-use crate::statement::Builder;
 use crate::row_type;
+use crate::statement::Builder;
 
 row_type! {
     /// A session. Instants are microseconds UTC, money nano-dollars.

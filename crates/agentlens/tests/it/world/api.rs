@@ -73,11 +73,6 @@ impl Api {
         &self.key
     }
 
-    /// `http://127.0.0.1:...`.
-    pub(crate) fn address(&self) -> &str {
-        &self.address
-    }
-
     /// A request without a key.
     pub(crate) fn bare(&self, method: &str, path: &str) -> RequestBuilder {
         let method = method.parse().unwrap();
@@ -161,7 +156,11 @@ impl Api {
     }
 
     /// Opens the live stream.
-    pub(crate) async fn stream(&self, parameters: &[(&str, &str)], last_event_id: Option<&str>) -> SentStream {
+    pub(crate) async fn stream(
+        &self,
+        parameters: &[(&str, &str)],
+        last_event_id: Option<&str>,
+    ) -> SentStream {
         let mut request = self.request("GET", "/api/stream").query(parameters);
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
@@ -201,7 +200,8 @@ impl SentStream {
                 return Some(message_of(&block));
             }
             let left = PATIENCE.checked_sub(started.elapsed()).expect("no message came in time");
-            let chunk = tokio::time::timeout(left, self.response.chunk()).await.expect("no message came in time");
+            let chunk =
+                tokio::time::timeout(left, self.response.chunk()).await.expect("no message came in time");
             let bytes = chunk.ok()??;
             self.buffer.push_str(std::str::from_utf8(&bytes).unwrap());
         }

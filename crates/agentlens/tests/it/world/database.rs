@@ -61,7 +61,9 @@ impl Database {
     /// Runs statements on an org's rows, behind the server's back.
     pub(crate) async fn execute(&self, org: &str, sql: &str) {
         match self {
-            Self::Embedded { .. } => self.file(org).execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}")),
+            Self::Embedded { .. } => {
+                self.file(org).execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+            }
             Self::Cloud { owner_url, .. } => {
                 let client = client_of(owner_url, org).await;
                 client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
@@ -112,10 +114,7 @@ impl Database {
 
 async fn client_of(owner_url: &str, org: &str) -> Client {
     let client = connect(owner_url).await;
-    client
-        .batch_execute(&format!("set search_path = tenant; set app.current_org = '{org}'"))
-        .await
-        .unwrap();
+    client.batch_execute(&format!("set search_path = tenant; set app.current_org = '{org}'")).await.unwrap();
     client
 }
 
@@ -130,7 +129,8 @@ pub(crate) async fn connect(url: &str) -> Client {
 
 /// The same URL for another database of the server.
 fn with_database(url: &str, name: &str) -> String {
-    let (before_options, options) = url.split_once('?').map_or((url, None), |(url, options)| (url, Some(options)));
+    let (before_options, options) =
+        url.split_once('?').map_or((url, None), |(url, options)| (url, Some(options)));
     let (server, _) = before_options.rsplit_once('/').expect("a URL that names a database");
     let options = options.map(|options| format!("?{options}")).unwrap_or_default();
     format!("{server}/{name}{options}")

@@ -4,14 +4,14 @@
 mod api;
 mod database;
 
-pub(crate) use api::{Answer, Api, SentStream};
+pub(crate) use api::{Answer, Api};
 pub(crate) use database::Database;
 
 use std::fs::File;
 use std::future::Future;
 use std::io::{BufRead, BufReader};
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -189,11 +189,6 @@ impl World {
         command
     }
 
-    /// The data directory.
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
     fn log_path(&self) -> PathBuf {
         self.directory.path().join("server.log")
     }
@@ -266,7 +261,9 @@ pub(crate) fn run_cloud<F: Future<Output = ()>>(test: fn(World) -> F) {
         match Box::pin(World::cloud()).await {
             Some(world) => Box::pin(test(world)).await,
             None => MISSING.call_once(|| {
-                eprintln!("AGENTLENS_TEST_* is not set: the cloud form is not tested (scripts/services.sh sets it)");
+                eprintln!(
+                    "AGENTLENS_TEST_* is not set: the cloud form is not tested (scripts/services.sh sets it)"
+                );
             }),
         }
     });
