@@ -1,5 +1,6 @@
 //! Opening the store and the secret, and making what a fresh server needs: the default org, a first key, a login.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use argon2::Argon2;
@@ -46,7 +47,7 @@ fn secret_file(directory: &Path) -> Result<ServerSecret, String> {
         Ok(text) => ServerSecret::parse(&text)
             .ok_or_else(|| format!("{} does not hold 64 hexadecimal digits", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(directory).map_err(describe)?;
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(describe)?;
             let secret = ServerSecret::generate();
             match write_private(&path, &secret.to_text()) {
                 // Another process was faster; its secret stands.

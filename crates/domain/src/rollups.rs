@@ -139,7 +139,8 @@ impl<'a> Rollup<'a> {
         let bucket_us = hour_start(event.ts_us);
         for (dimension, agent_id, provider, name) in cells_of(event) {
             let is_daily = dimension == Dimension::User;
-            let (tier, bucket_us) = if is_daily { (Tier::Day, day_start(bucket_us)) } else { (Tier::Hour, bucket_us) };
+            let (tier, bucket_us) =
+                if is_daily { (Tier::Day, day_start(bucket_us)) } else { (Tier::Hour, bucket_us) };
             let key = CellKey {
                 tier,
                 workspace_id: counted.workspace_id,
@@ -173,7 +174,7 @@ type CellParts<'a> = (Dimension, &'a str, &'a str, &'a str);
 fn cells_of(event: &NewEvent) -> impl Iterator<Item = CellParts<'_>> {
     let facts = &event.facts;
     let model = match event.event_type {
-        EventType::LlmResponse | EventType::CostTracked | EventType::Embedding => facts.model.as_deref(),
+        EventType::LlmResponse | EventType::CostTracked => facts.model.as_deref(),
         _ => None,
     };
     let tool = match event.event_type {

@@ -81,7 +81,14 @@ struct Message {
     events: i64,
     bytes: usize,
     raw: Vec<u8>,
-    batch: Result<Batch, String>,
+    /// The batch, or why the bytes are none. It is taken out while it is applied.
+    batch: Result<Option<Batch>, String>,
+}
+
+/// The two connections of a shard: a read that waits for messages would hold up everything behind it.
+struct Connections {
+    reads: ConnectionManager,
+    commands: ConnectionManager,
 }
 
 impl Worker {
@@ -137,65 +144,69 @@ impl Worker {
     }
 
     async fn try_shard(&self, shard: u64, shutdown: &CancellationToken) -> Result<(), RedisError> {
-        // A blocking read holds its connection, so each shard has its own.
-        let mut connection = connect(&self.client).await?;
-        if !self.take_lease(&mut connection, shard).await? {
+        let mut connections =
+            Connections { reads: connect(&self.client).await?, commands: connect(&self.client).await? };
+        if !self.take_lease(&mut connections.commands, shard).await? {
             return Ok(());
         }
         tracing::debug!(shard, "shard taken");
-        let result = self.consume(&mut connection, shard, shutdown).await;
-        let _: Result<i64, RedisError> = self
-            .scripts
-            .drop_lease
-            .key(self.keys.lease(shard))
-            .arg(&*self.name)
-            .invoke_async(&mut connection)
-            .await;
+        let result = self.consume(&mut connections, shard, shutdown).await;
+        let mut drop_lease = self.scripts.drop_lease.key(self.keys.lease(shard));
+        let _: Result<i64, RedisError> =
+            drop_lease.arg(&*self.name).invoke_async(&mut connections.commands).await;
         result
     }
 
     async fn take_lease(&self, connection: &mut ConnectionManager, shard: u64) -> Result<bool, RedisError> {
-        let taken: i64 = self
-            .scripts
-            .take_lease
-            .key(self.keys.lease(shard))
-            .arg(&*self.name)
-            .arg(LEASE_MS)
-            .invoke_async(connection)
-            .await?;
+        let mut take_lease = self.scripts.take_lease.key(self.keys.lease(shard));
+        let taken: i64 = take_lease.arg(&*self.name).arg(LEASE_MS).invoke_async(connection).await?;
         Ok(taken == 1)
     }
 
+    /// Applies what waits; while one group is applied, the next is read and decoded.
     async fn consume(
         &self,
-        connection: &mut ConnectionManager,
+        connections: &mut Connections,
         shard: u64,
         shutdown: &CancellationToken,
     ) -> Result<(), RedisError> {
-        ensure_groups(connection, &self.keys).await?;
+        let Connections { reads, commands } = connections;
+        ensure_groups(commands, &self.keys).await?;
         let mut attempts: FxHashMap<String, u32> = FxHashMap::default();
         let mut renewed = Instant::now();
-        // What a worker before us took and did not finish comes first.
-        let mut pending = self.claim(connection, shard).await?;
+        // What was read and not finished, by us or by a worker before us, comes before what is new.
+        let mut has_pending = true;
+        let mut ready = Vec::new();
         while !shutdown.is_cancelled() {
             if renewed.elapsed() >= RENEW_EVERY {
-                if !self.take_lease(connection, shard).await? {
+                if !self.take_lease(commands, shard).await? {
                     return Ok(());
                 }
                 renewed = Instant::now();
             }
-            let messages = if pending.is_empty() {
-                self.read(connection, shard).await?
-            } else {
-                std::mem::take(&mut pending)
-            };
-            if messages.is_empty() {
+            if has_pending {
+                let claimed = self.claim(commands, shard).await?;
+                has_pending = claimed.len() >= READ_MESSAGES;
+                ready = decode(claimed).await;
+                if !self.apply(commands, shard, std::mem::take(&mut ready), &mut attempts).await? {
+                    has_pending = true;
+                    tokio::time::sleep(STORE_AWAY).await;
+                }
                 continue;
             }
-            let is_all_done = self.apply(connection, shard, messages, &mut attempts).await?;
-            if !is_all_done {
+            if ready.is_empty() {
+                ready = decode(self.read(reads, shard).await?).await;
+                continue;
+            }
+            let current = std::mem::take(&mut ready);
+            let next = async { Ok::<_, RedisError>(decode(self.read(reads, shard).await?).await) };
+            let (is_all_done, next) = tokio::join!(self.apply(commands, shard, current, &mut attempts), next);
+            ready = next?;
+            if !is_all_done? {
+                // What was just read is pending too, and comes again in its order.
+                ready.clear();
+                has_pending = true;
                 tokio::time::sleep(STORE_AWAY).await;
-                pending = self.claim(connection, shard).await?;
             }
         }
         Ok(())
@@ -254,15 +265,18 @@ impl Worker {
         &self,
         connection: &mut ConnectionManager,
         shard: u64,
-        messages: Vec<StreamId>,
+        entries: Vec<Entry>,
         attempts: &mut FxHashMap<String, u32>,
     ) -> Result<bool, RedisError> {
         let mut orgs: Vec<(OrgId, Vec<Message>)> = Vec::new();
-        for id in messages {
-            let Some(message) = read_message(&id) else {
-                tracing::error!(stream.id = %id.id, "a message of the ingest queue is not ours; it is removed");
-                self.finish_foreign(connection, shard, &id.id).await?;
-                continue;
+        for entry in entries {
+            let message = match entry {
+                Entry::Ours(message) => message,
+                Entry::Foreign(id) => {
+                    tracing::error!(stream.id = %id, "a message of the ingest queue is not ours; it is removed");
+                    self.finish_foreign(connection, shard, &id).await?;
+                    continue;
+                }
             };
             match orgs.iter_mut().find(|(org, _)| *org == message.org) {
                 Some((_, group)) => group.push(message),
@@ -283,18 +297,10 @@ impl Worker {
         connection: &mut ConnectionManager,
         shard: u64,
         org: &OrgId,
-        group: Vec<Message>,
+        mut group: Vec<Message>,
         attempts: &mut FxHashMap<String, u32>,
     ) -> Result<bool, RedisError> {
-        let batches: Vec<Batch> =
-            group.iter().filter_map(|message| message.batch.as_ref().ok().cloned()).collect();
-        let is_readable = batches.len() == group.len();
-        let result = if is_readable {
-            self.store_batches(org, batches).await
-        } else {
-            Err(StoreError::Corrupt("unreadable message".to_owned()))
-        };
-        match result {
+        match self.store_batches(org, &mut group).await {
             Ok(()) => {
                 self.finish(connection, shard, &group).await?;
                 Ok(true)
@@ -315,9 +321,22 @@ impl Worker {
         }
     }
 
-    async fn store_batches(&self, org: &OrgId, batches: Vec<Batch>) -> Result<(), StoreError> {
+    /// Applies the batches of messages of one org; they are back in their messages afterwards.
+    async fn store_batches(&self, org: &OrgId, group: &mut [Message]) -> Result<(), StoreError> {
         let tenant = self.store.tenant(org).await?;
-        let report = tenant.apply(Arc::new(batches), now_us()).await?;
+        if group.iter().any(|message| message.batch.is_err()) {
+            return Err(StoreError::Corrupt("unreadable message".to_owned()));
+        }
+        let slots: Vec<&mut Option<Batch>> =
+            group.iter_mut().filter_map(|message| message.batch.as_mut().ok()).collect();
+        let batches: Vec<Batch> = slots.into_iter().filter_map(Option::take).collect();
+        let batches = Arc::new(batches);
+        let result = tenant.apply(Arc::clone(&batches), now_us()).await;
+        let batches = Arc::try_unwrap(batches).unwrap_or_else(|shared| shared.to_vec());
+        for (message, batch) in group.iter_mut().zip(batches) {
+            message.batch = Ok(Some(batch));
+        }
+        let report = result?;
         self.live.advance(org, report.last_position);
         self.indexer.follow(&tenant, report.last_position - report.indexed_position).await;
         Ok(())
@@ -362,8 +381,8 @@ impl Worker {
             other => other?,
         };
         let batch_id = match &message.batch {
-            Ok(batch) => batch.batch_id.as_str().to_owned(),
-            Err(_) => format!("stream-{}", message.stream_id.replace(':', "-")),
+            Ok(Some(batch)) => batch.batch_id.as_str().to_owned(),
+            _ => format!("stream-{}", message.stream_id.replace(':', "-")),
         };
         let letter = DeadLetter {
             batch_id,
@@ -424,19 +443,32 @@ impl Worker {
     }
 }
 
+/// An entry of the stream.
+enum Entry {
+    /// A message of ours.
+    Ours(Message),
+    /// Something else; its id.
+    Foreign(String),
+}
+
+/// Decodes on the blocking pool: some milliseconds for a full read.
+async fn decode(ids: Vec<StreamId>) -> Vec<Entry> {
+    if ids.is_empty() {
+        return Vec::new();
+    }
+    let read = move || {
+        ids.into_iter().map(|id| read_message(&id).map_or(Entry::Foreign(id.id), Entry::Ours)).collect()
+    };
+    // The messages of a task that failed are pending, and are claimed again.
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
+}
+
 fn read_message(id: &StreamId) -> Option<Message> {
     let org = OrgId::parse(&id.get::<String>("org")?).ok()?;
     let raw: Vec<u8> = id.get("batch")?;
-    let batch = message::decode(&raw).map_err(|error| error.to_string());
-    Some(Message {
-        stream_id: id.id.clone(),
-        org,
-        key: id.get("key")?,
-        events: id.get("events")?,
-        bytes: raw.len(),
-        raw,
-        batch,
-    })
+    let batch = message::decode(&raw).map(Some).map_err(|error| error.to_string());
+    let (key, events) = (id.get("key")?, id.get("events")?);
+    Some(Message { stream_id: id.id.clone(), org, key, events, bytes: raw.len(), raw, batch })
 }
 
 /// Groups of at most so many events that one transaction takes.
@@ -444,7 +476,7 @@ fn chunks(messages: Vec<Message>) -> Vec<Vec<Message>> {
     let mut all: Vec<Vec<Message>> = Vec::new();
     let mut events = usize::MAX;
     for message in messages {
-        let size = message.batch.as_ref().map_or(0, |batch| batch.events.len());
+        let size = message.batch.as_ref().ok().and_then(Option::as_ref).map_or(0, |batch| batch.events.len());
         if events.saturating_add(size) > MAX_GROUP_EVENTS {
             all.push(Vec::new());
             events = 0;

@@ -15,5 +15,5 @@ pub mod query;
 pub mod router;
 pub mod state;
 
-pub use router::{openapi, serve};
+pub use router::{openapi, serve_api, serve_probes};
 pub use state::AppState;

@@ -60,28 +60,48 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 /// Answers requests until `closing`, then finishes those under way. HTTP/1.1 and HTTP/2 (prior knowledge) alike.
-pub async fn serve(
+pub async fn serve_api(
     listener: TcpListener,
     state: AppState,
     closing: CancellationToken,
 ) -> std::io::Result<()> {
+    serve(listener, router(state), closing).await
+}
+
+/// Like [`serve_api`], but answers only probes and metrics: for nodes that take no requests.
+pub async fn serve_probes(
+    listener: TcpListener,
+    state: AppState,
+    closing: CancellationToken,
+) -> std::io::Result<()> {
+    let probes = Router::new().merge(features::health::probes()).route("/metrics", get(metrics));
+    serve(listener, finish(probes, state), closing).await
+}
+
+async fn serve(listener: TcpListener, router: Router, closing: CancellationToken) -> std::io::Result<()> {
     // Without this, answers in several writes wait for the client's acknowledgement.
     let listener = listener.tap_io(|connection| {
         let _ = connection.set_nodelay(true);
     });
-    axum::serve(listener, router(state)).with_graceful_shutdown(closing.cancelled_owned()).await
+    axum::serve(listener, router).with_graceful_shutdown(closing.cancelled_owned()).await
 }
 
 /// The whole application.
 fn router(state: AppState) -> Router {
     let (routes, document) = documented().split_for_parts();
-    routes
+    let routes = routes
+        .merge(features::health::probes())
         .merge(features::unbuilt::routes())
         .merge(features::docs::routes(Documents::of(&document)))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics));
+    finish(routes, state)
+}
+
+/// What every request passes.
+fn finish(routes: Router<AppState>, state: AppState) -> Router {
+    routes
         .fallback(|| async { ApiError::not_found("Route") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
-        .layer(middleware::from_fn(refuse_nul))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             ApiError::internal().into_response()
         }))

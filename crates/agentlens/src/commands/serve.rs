@@ -14,7 +14,7 @@ use agentlens_ingest::worker::Worker;
 use agentlens_ingest::{Gateway, Live, Queue};
 use agentlens_server::keys::KeyCache;
 use agentlens_server::metrics::Metrics;
-use agentlens_server::{AppState, jobs, serve};
+use agentlens_server::{AppState, jobs, serve_api, serve_probes};
 use agentlens_store::Store;
 
 use crate::boot::{FirstSteps, first_steps, open_secret, open_store};
@@ -64,32 +64,7 @@ pub(crate) async fn run(options: ServeOptions) -> Result<(), String> {
         tasks.spawn(jobs::follow_positions(store, live, closing.clone()));
     }
 
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|error| format!("can't listen on {}: {error}", options.listen))?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
-    tracing::info!(%address, role = ?options.role, version = env!("CARGO_PKG_VERSION"), "listening");
-    greet(&address.to_string(), &steps);
-    {
-        let closing = closing.clone();
-        tokio::spawn(async move {
-            wait_for_signal().await;
-            tracing::info!("stopping: no new requests, what is under way is finished");
-            closing.cancel();
-        });
-    }
-    let serving = serve(listener, state, closing.clone());
-    let deadline = {
-        let closing = closing.clone();
-        async move {
-            closing.cancelled().await;
-            tokio::time::sleep(Duration::from_secs(options.shutdown_seconds)).await;
-        }
-    };
-    tokio::select! {
-        result = serving => result.map_err(|error| error.to_string())?,
-        () = deadline => tracing::warn!("some requests did not finish in time"),
-    }
+    listen(&options, state, &steps, &closing).await?;
     draining.cancel();
     tasks.close();
     if tokio::time::timeout(Duration::from_secs(options.shutdown_seconds), tasks.wait()).await.is_err() {
@@ -97,6 +72,42 @@ pub(crate) async fn run(options: ServeOptions) -> Result<(), String> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Answers requests until a signal comes, then gives those under way their time.
+async fn listen(
+    options: &ServeOptions,
+    state: AppState,
+    steps: &FirstSteps,
+    closing: &CancellationToken,
+) -> Result<(), String> {
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .map_err(|error| format!("can't listen on {}: {error}", options.listen))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    tracing::info!(%address, role = ?options.role, version = env!("CARGO_PKG_VERSION"), "listening");
+    greet(&address.to_string(), steps);
+    let deadline = async {
+        tokio::select! {
+            () = wait_for_signal() => tracing::info!("stopping: no new requests, what is under way is finished"),
+            () = closing.cancelled() => {}
+        }
+        closing.cancel();
+        tokio::time::sleep(Duration::from_secs(options.shutdown_seconds)).await;
+    };
+    let serving = async {
+        match options.role {
+            Role::All | Role::Gateway => serve_api(listener, state, closing.clone()).await,
+            Role::Worker | Role::Scheduler => serve_probes(listener, state, closing.clone()).await,
+        }
+    };
+    tokio::select! {
+        result = serving => result.map_err(|error| error.to_string()),
+        () = deadline => {
+            tracing::warn!("some requests did not finish in time");
+            Ok(())
+        }
+    }
 }
 
 fn check(options: &ServeOptions) -> Result<(), String> {

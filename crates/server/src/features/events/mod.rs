@@ -65,7 +65,7 @@ struct EventsQuery {
 struct EventsPage {
     /// The events.
     events: Vec<EventView>,
-    /// How many there are, counted up to 10,000 (`totalIsExact` says whether that was reached). Searches count what they
+    /// How many there are, counted up to 10,000 (`totalIsExact` says whether that was reached). Searches and filters by content count what they
     /// have seen.
     total: i64,
     /// Whether `total` is exact.
@@ -134,8 +134,10 @@ async fn list_events(
         ));
     }
     let org = scope.tenant.org().as_str();
-    if let Some(needle) = needle {
-        let page = scope.tenant.scan_events(&filter, Some(&needle), cursor.as_ref(), offset, limit).await?;
+    // What no index of the database serves is found block by block, and counted as far as it was seen.
+    if needle.is_some() || filter.needs_search() {
+        let page =
+            scope.tenant.scan_events(&filter, needle.as_deref(), cursor.as_ref(), offset, limit).await?;
         let seen = i64::from(offset)
             + i64::try_from(page.events.len()).unwrap_or(0)
             + i64::from(page.next.is_some());
@@ -150,7 +152,7 @@ async fn list_events(
     }
     let (page, total) = tokio::try_join!(
         scope.tenant.list_events(&filter, cursor.as_ref(), offset, limit),
-        total(&scope, &filter, cursor.is_some())
+        scope.tenant.count_events(&filter, MAX_COUNTED_ROWS)
     )?;
     Ok(Json(EventsPage {
         total,
@@ -160,15 +162,6 @@ async fn list_events(
         is_partial: false,
         events: page.events.into_iter().map(|event| EventView::of(event, org, client)).collect(),
     }))
-}
-
-/// Only the first page counts: who follows cursors knows the total already.
-async fn total(
-    scope: &Scope<EventsRead>,
-    filter: &EventFilter,
-    has_cursor: bool,
-) -> Result<i64, agentlens_store::StoreError> {
-    if has_cursor { Ok(MAX_COUNTED_ROWS) } else { scope.tenant.count_events(filter, MAX_COUNTED_ROWS).await }
 }
 
 /// Get one event.

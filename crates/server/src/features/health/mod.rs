@@ -1,8 +1,9 @@
 //! Whether the server lives, what it is, and what it can do. None of this needs a key.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -21,8 +22,11 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(get_health))
         .routes(routes!(get_server_info))
         .routes(routes!(get_version))
-        .route("/healthz", axum::routing::get(|| async { "ok" }))
-        .route("/readyz", axum::routing::get(ready))
+}
+
+/// What orchestrators ask, on every node.
+pub fn probes() -> Router<AppState> {
+    Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(ready))
 }
 
 /// The server lives.

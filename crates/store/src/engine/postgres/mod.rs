@@ -82,11 +82,16 @@ impl PostgresEngine {
         if let Some(org) = org {
             transaction.batch_execute(&format!("set local app.current_org = '{org}'")).await?;
         }
-        let mut changed = Vec::with_capacity(statements.len());
+        let mut prepared = Vec::with_capacity(statements.len());
         for (sql, args) in statements {
-            let statement = transaction.prepare_cached(sql).await?;
-            changed.push(transaction.execute(&statement, &params(args)).await?);
+            prepared.push((transaction.prepare_cached(sql).await?, params(args)));
         }
+        // All are sent at once and run in their order: one round trip, however many they are.
+        let transaction_ref = &transaction;
+        let runs = prepared
+            .iter()
+            .map(|(statement, params)| async move { transaction_ref.execute(statement, params).await });
+        let changed = futures_util::future::try_join_all(runs).await?;
         transaction.commit().await?;
         Ok(changed)
     }

@@ -6,6 +6,7 @@
 pub(crate) mod apply;
 
 use std::num::NonZeroUsize;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,8 +41,9 @@ pub(crate) struct SqliteEngine {
 impl SqliteEngine {
     /// Opens the control file, creating directory and file where they are missing.
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
+        // Prompts lie here: the directories are the owner's alone. One that exists keeps the modes it was given.
         let orgs = directory.join("orgs");
-        std::fs::create_dir_all(&orgs).map_err(|error| {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&orgs).map_err(|error| {
             StoreError::Misconfigured(format!(
                 "the data directory {} can't be made: {error}",
                 directory.display()

@@ -46,8 +46,8 @@ pub struct EventPage {
 }
 
 impl EventFilter {
-    /// Whether the time index alone can't find the events quickly.
-    pub(super) fn needs_index(&self) -> bool {
+    /// Whether no index of the database finds the events quickly, so that [`Tenant::scan_events`] should.
+    pub fn needs_search(&self) -> bool {
         self.session_id.is_none()
             && (self.agent_id.is_some()
                 || self.user_id.is_some()
@@ -105,7 +105,7 @@ impl Tenant {
         offset: u32,
         limit: u32,
     ) -> Result<EventPage, StoreError> {
-        if filter.needs_index() {
+        if filter.needs_search() {
             let page = self.scan_events(filter, None, after, offset, limit).await?;
             return Ok(EventPage { events: page.events, next: page.next });
         }

@@ -30,8 +30,8 @@ row_type! {
         pub model: Option<String>,
         /// Its name.
         pub name: Option<String>,
-        /// Its payload.
-        pub payload: Vec<u8>,
+        /// Its payload, where its text is indexed.
+        pub payload: Option<Vec<u8>>,
     }
 }
 
@@ -55,15 +55,16 @@ impl Tenant {
         if last - indexed < segment_events {
             return Ok(false);
         }
-        let events: Vec<IndexedEvent> = self
-            .fetch(
-                "select position, ts_us, expire_day, agent_id, event_type, severity, user_id, model, name, payload
-                 from events where org_id = $1 and position > $2 and position <= $3 order by position",
-                args![indexed, indexed + segment_events],
-            )
-            .await?;
+        let select = if with_text {
+            "select position, ts_us, expire_day, agent_id, event_type, severity, user_id, model, name, payload
+             from events where org_id = $1 and position > $2 and position <= $3 order by position"
+        } else {
+            "select position, ts_us, expire_day, agent_id, event_type, severity, user_id, model, name, null
+             from events where org_id = $1 and position > $2 and position <= $3 order by position"
+        };
+        let events: Vec<IndexedEvent> = self.fetch(select, args![indexed, indexed + segment_events]).await?;
         let reached = indexed + segment_events;
-        let built = blocking(move || Ok(build(&events, with_text))).await?;
+        let built = blocking(move || Ok(build(&events))).await?;
         self.store_segment(built, indexed, reached, with_text).await?;
         Ok(true)
     }
@@ -102,7 +103,7 @@ impl Tenant {
     }
 }
 
-fn build(events: &[IndexedEvent], with_text: bool) -> Option<Built> {
+fn build(events: &[IndexedEvent]) -> Option<Built> {
     let first = events.first()?;
     let mut built = Built {
         segment: SegmentBuilder::new().finish(),
@@ -116,8 +117,8 @@ fn build(events: &[IndexedEvent], with_text: bool) -> Option<Built> {
             break;
         }
         text.clear();
-        if with_text {
-            fold(&String::from_utf8_lossy(&event.payload), &mut text);
+        if let Some(payload) = &event.payload {
+            fold(&String::from_utf8_lossy(payload), &mut text);
         }
         let optional = [("user", &event.user_id), ("model", &event.model), ("name", &event.name)];
         let mut facets = vec![
