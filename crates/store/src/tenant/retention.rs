@@ -43,9 +43,13 @@ impl Tenant {
                 .push(("delete from events where org_id = $1 and expire_day < $2".to_owned(), args![today]));
         }
         if let Some(days) = self.retention_days() {
-            let before_us = now_us - (i64::from(days) + 1) * DAY_US;
+            // Whole days, as events expire. While one event is left its session stays, whatever the org's retention was
+            // when it came: without the session, the next event would begin a second chain.
+            let before_us = (i64::from(today) - i64::from(days) - 1) * DAY_US;
             statements.push((
-                "delete from sessions where org_id = $1 and last_event_us < $2".to_owned(),
+                "delete from sessions where org_id = $1 and last_event_us < $2 and not exists
+                   (select 1 from events e where e.org_id = $1 and e.workspace_id = sessions.workspace_id and e.session_id = sessions.session_id)"
+                    .to_owned(),
                 args![before_us],
             ));
             statements.push((
