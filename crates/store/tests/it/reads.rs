@@ -1,0 +1,107 @@
+//! Reads that no HTTP test reaches: long searches, indexing, lists of ids.
+
+use agentlens_store::{EventFilter, Order, SessionFilter};
+use serde_json::json;
+
+use crate::batches::{NOW_US, batch, mixture, note};
+use crate::world::{World, apply};
+
+on_both_engines!(
+    a_long_search_ends_and_finds_each_event_once,
+    segments_are_built_when_enough_waits,
+    lists_of_ids_go_on
+);
+
+/// More events than one search may read, in segments that all span the same time.
+async fn a_long_search_ends_and_finds_each_event_once(world: World) {
+    let tenant = world.org("acme").await;
+    let (count, spread) = (57_000_i64, 9973);
+    for from in (0..count).step_by(3000) {
+        let events: Vec<_> = (from..from + 3000)
+            .map(|number| {
+                // Without ids of their own, as most events are.
+                json!({ "sessionId": "s", "agentId": "a", "eventType": "custom",
+                    "timestamp": agentlens_domain::time::format_rfc3339(NOW_US - (number * 7919 % spread) * 1_000_000),
+                    "payload": { "type": "t", "data": { "n": if number % 1000 == 0 { "needle" } else { "hay" } } } })
+            })
+            .collect();
+        apply(&tenant, vec![batch(&format!("b{from}"), &events)]).await;
+    }
+    while tenant.index_next_segment(true).await.unwrap() {}
+    // Two bytes are too few for the index, so everything is read.
+    for needle in ["ee", "needle"] {
+        for order in [Order::Ascending, Order::Descending] {
+            let filter = EventFilter { workspace: "default".to_owned(), order, ..EventFilter::default() };
+            let (mut found, mut cursor, mut pages) = (Vec::new(), None, 0);
+            loop {
+                let page = tenant.scan_events(&filter, Some(needle), cursor.as_ref(), 0, 20).await.unwrap();
+                found.extend(page.events.into_iter().map(|event| (event.ts_us, event.id)));
+                pages += 1;
+                assert!(pages < 60, "the search does not end");
+                match page.next {
+                    Some(next) => cursor = Some(next),
+                    None => break,
+                }
+            }
+            let mut sorted = found.clone();
+            sorted.sort();
+            sorted.dedup();
+            if order == Order::Descending {
+                sorted.reverse();
+            }
+            assert_eq!(found, sorted, "{needle} {order:?}");
+            assert_eq!(found.len(), 57, "{needle} {order:?}");
+        }
+    }
+}
+
+async fn segments_are_built_when_enough_waits(world: World) {
+    let tenant = world.org("acme").await;
+    assert!(!tenant.index_next_segment(true).await.unwrap());
+    let events = mixture(4095);
+    for (number, chunk) in events.chunks(1000).enumerate() {
+        apply(&tenant, vec![batch(&format!("b{number}"), chunk)]).await;
+    }
+    assert!(!tenant.index_next_segment(true).await.unwrap());
+    let report = apply(&tenant, vec![batch("last", &[note("needle", "s", NOW_US)])]).await;
+    assert_eq!((report.last_position, report.indexed_position), (4096, 0));
+    assert!(tenant.index_next_segment(true).await.unwrap());
+    assert!(!tenant.index_next_segment(true).await.unwrap());
+    let filter = EventFilter { workspace: "default".to_owned(), ..EventFilter::default() };
+    let page = tenant.scan_events(&filter, Some("of needle"), None, 0, 10).await.unwrap();
+    assert_eq!(page.events.len(), 1);
+    let report = apply(&tenant, vec![batch("more", &[note("x", "s", NOW_US)])]).await;
+    assert_eq!(report.indexed_position, 4096);
+}
+
+async fn lists_of_ids_go_on(world: World) {
+    let tenant = world.org("acme").await;
+    apply(&tenant, vec![batch("b1", &mixture(70))]).await;
+    let (mut all, mut after) = (Vec::new(), (String::new(), String::new()));
+    loop {
+        let ids = tenant.session_ids(None, None, (&after.0, &after.1), 3).await.unwrap();
+        let Some(last) = ids.last() else { break };
+        after = last.clone();
+        all.extend(ids.into_iter().map(|(_, session)| session));
+    }
+    assert_eq!(all, ["s0", "s1", "s2", "s3", "s4", "s5", "s6"]);
+    let filter =
+        SessionFilter { workspace: "default".to_owned(), now_us: NOW_US, ..SessionFilter::default() };
+    assert_eq!(tenant.count_sessions(&filter, 5).await.unwrap(), 5);
+    assert_eq!(tenant.count_sessions(&filter, 100).await.unwrap(), 7);
+    assert_eq!(tenant.count_agents("default").await.unwrap(), 2);
+    assert!(tenant.find_agent("default", "a0").await.unwrap().is_some());
+    assert!(tenant.find_agent("project", "a0").await.unwrap().is_none());
+    let stats = tenant.stats("default").await.unwrap();
+    assert_eq!((stats.session_count, stats.storage_bytes.is_some()), (7, world.store.is_embedded()));
+    assert_eq!(
+        tenant
+            .events_of_session("default", "s1", 2, 3)
+            .await
+            .unwrap()
+            .iter()
+            .map(|event| event.seq)
+            .collect::<Vec<_>>(),
+        [3, 4, 5]
+    );
+}

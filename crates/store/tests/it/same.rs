@@ -1,0 +1,114 @@
+//! Both engines make the same of the same batches: every row of every table, and every answer.
+
+use agentlens_domain::rollups::{Dimension, Tier};
+use agentlens_store::{CellQuery, EventFilter, Order, SessionFilter, Tenant};
+
+use crate::batches::{DAY_US, NOW_US, batch, batch_of, mixture};
+use crate::world::{World, apply};
+
+#[test]
+fn both_engines_store_the_same() {
+    crate::world::run_postgres(|postgres| async move {
+        let sqlite = World::sqlite().await;
+        let (of_sqlite, of_postgres) = (fill(&sqlite).await, fill(&postgres).await);
+        for (left, right) in of_sqlite.iter().zip(&of_postgres) {
+            assert_eq!(left, right);
+        }
+        assert_eq!(of_sqlite.len(), of_postgres.len());
+        assert!(of_sqlite.iter().all(|part| part.len() > 15), "nothing to compare");
+    });
+}
+
+async fn fill(world: &World) -> Vec<String> {
+    let tenant = world.org("acme").await;
+    let events = mixture(300);
+    for (number, chunk) in events.chunks(37).enumerate() {
+        apply(&tenant, vec![batch(&format!("b{number}"), chunk)]).await;
+    }
+    // Repeats, clashes, several batches at once, another workspace.
+    let mut clash = events[3].clone();
+    clash["severity"] = "critical".into();
+    let report = apply(
+        &tenant,
+        vec![
+            batch("b0", &events[..37]),
+            batch("again", &events[10..20]),
+            batch("clash", &[clash, events[4].clone()]),
+        ],
+    )
+    .await;
+    let mut elsewhere = events[..20].to_vec();
+    for event in &mut elsewhere {
+        event["id"] = format!("other-{}", event["id"].as_str().unwrap()).into();
+    }
+    apply(&tenant, vec![batch_of("project", "other", &elsewhere)]).await;
+    let mut parts = vec![format!("{:?}", report.batches)];
+    parts.extend(dump(&tenant).await);
+    parts
+}
+
+async fn dump(tenant: &Tenant) -> Vec<String> {
+    let mut parts = vec![
+        format!("{:#?}", tenant.events_after(0, 10_000).await.unwrap()),
+        format!("{:#?}", tenant.ledger().await.unwrap()),
+        format!("{:#?}", tenant.verify_all(None, None).await.unwrap()),
+        format!("{:?}", tenant.session_ids(None, None, ("", ""), 1000).await.unwrap()),
+        format!(
+            "{:?}",
+            tenant.event_key_digests((0..400).map(|number| format!("e{number}")).collect()).await.map(sorted)
+        ),
+    ];
+    for workspace in ["default", "project"] {
+        let filter =
+            SessionFilter { workspace: workspace.to_owned(), now_us: NOW_US, ..SessionFilter::default() };
+        parts.push(format!("{:#?}", tenant.list_sessions(&filter, None, 0, 1000).await.unwrap()));
+        parts.push(format!("{:#?}", tenant.list_agents(workspace, None, 1000).await.unwrap()));
+        parts.push(format!(
+            "{:#?}",
+            tenant.dearest_sessions(workspace, None, 0, i64::MAX, 100).await.unwrap()
+        ));
+        for tier in [Tier::Hour, Tier::Day] {
+            for dimension in
+                [Dimension::Total, Dimension::Agent, Dimension::Model, Dimension::Tool, Dimension::User]
+            {
+                let query = CellQuery {
+                    tier,
+                    dimension,
+                    workspace: workspace.to_owned(),
+                    environment: None,
+                    agent_id: None,
+                    provider: None,
+                    name: None,
+                    from_us: NOW_US - 100 * DAY_US,
+                    to_us: NOW_US + DAY_US,
+                };
+                let cells = tenant.cells(&query).await.unwrap();
+                if tier == Tier::Day || dimension != Dimension::User {
+                    assert!(!cells.is_empty(), "{tier:?} {dimension:?}");
+                }
+                parts.push(format!("{tier:?} {dimension:?} {workspace} {cells:#?}"));
+            }
+        }
+        for order in [Order::Ascending, Order::Descending] {
+            let filter = EventFilter {
+                workspace: workspace.to_owned(),
+                event_types: vec!["tool_call".to_owned(), "llm_response".to_owned()],
+                severities: vec!["error".to_owned()],
+                order,
+                ..EventFilter::default()
+            };
+            parts.push(format!("{:#?}", tenant.list_events(&filter, None, 1, 1000).await.unwrap()));
+            parts.push(format!(
+                "{:#?}",
+                tenant.scan_events(&filter, Some("字"), None, 0, 1000).await.unwrap()
+            ));
+            parts.push(format!("a number of events: {}", tenant.count_events(&filter, 1000).await.unwrap()));
+        }
+    }
+    parts
+}
+
+fn sorted(mut digests: Vec<(String, [u8; 16])>) -> Vec<(String, [u8; 16])> {
+    digests.sort();
+    digests
+}

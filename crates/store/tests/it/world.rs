@@ -1,0 +1,142 @@
+//! A store of one test.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use agentlens_domain::batches::Batch;
+use agentlens_domain::ids::OrgId;
+use agentlens_store::{ApplyReport, Store, Tenant};
+use tempfile::TempDir;
+use tokio_postgres::{Client, NoTls};
+
+use crate::batches::NOW_US;
+
+/// A store with two orgs.
+pub(crate) struct World {
+    /// The store.
+    pub(crate) store: Store,
+    /// Its place on the test server (PostgreSQL only).
+    pub(crate) database: Option<Database>,
+    _directory: Option<TempDir>,
+}
+
+/// A database of its own on the test server.
+pub(crate) struct Database {
+    server_url: String,
+    /// Under the owner's role.
+    pub(crate) owner_url: String,
+    /// Under the application's role.
+    pub(crate) app_url: String,
+    name: String,
+}
+
+impl World {
+    /// On SQLite.
+    pub(crate) async fn sqlite() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open_sqlite(directory.path()).await.unwrap();
+        Self { store, database: None, _directory: Some(directory) }
+    }
+
+    /// On PostgreSQL; `None` when there is no test server.
+    pub(crate) async fn postgres() -> Option<Self> {
+        let database = Database::make().await?;
+        let steps = Store::migrate_postgres(&database.owner_url, Some(&database.app_url)).await.unwrap();
+        assert!(steps > 0);
+        let store = Store::open_postgres(&database.app_url, 4).await.unwrap();
+        Some(Self { store, database: Some(database), _directory: None })
+    }
+
+    /// The handle of an org, which is made when it is not there.
+    pub(crate) async fn org(&self, name: &str) -> Tenant {
+        let org = OrgId::parse(name).unwrap();
+        self.store.control().ensure_org(&org, name, NOW_US).await.unwrap();
+        self.store.tenant(&org).await.unwrap()
+    }
+}
+
+/// Applies batches that must be good.
+pub(crate) async fn apply(tenant: &Tenant, batches: Vec<Batch>) -> ApplyReport {
+    tenant.apply(Arc::new(batches), NOW_US).await.unwrap()
+}
+
+impl Database {
+    /// An empty one; `None` when there is no test server.
+    pub(crate) async fn make() -> Option<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let owner_url = variable("AGENTLENS_TEST_DATABASE_OWNER_URL")?;
+        let app_url = variable("AGENTLENS_TEST_DATABASE_URL")?;
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("agentlens_store_{}_{count}", std::process::id());
+        let server = connect(&owner_url).await;
+        server.batch_execute(&format!("drop database if exists {name} with (force)")).await.unwrap();
+        server.batch_execute(&format!("create database {name}")).await.unwrap();
+        Some(Self {
+            server_url: owner_url.clone(),
+            owner_url: with_database(&owner_url, &name),
+            app_url: with_database(&app_url, &name),
+            name,
+        })
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (server_url, name) = (self.server_url.clone(), self.name.clone());
+        let removal = std::thread::spawn(move || {
+            block_on(async {
+                let dropping = format!("drop database if exists {name} with (force)");
+                let _ = connect(&server_url).await.batch_execute(&dropping).await;
+            });
+        });
+        let _ = removal.join();
+    }
+}
+
+/// A connection that lives as long as its client.
+pub(crate) async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    client
+}
+
+fn with_database(url: &str, name: &str) -> String {
+    let (before, options) = url.split_once('?').unwrap_or((url, ""));
+    let (server, _) = before.rsplit_once('/').unwrap();
+    if options.is_empty() { format!("{server}/{name}") } else { format!("{server}/{name}?{options}") }
+}
+
+fn block_on(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(test);
+}
+
+/// Runs a test on SQLite.
+pub(crate) fn run_sqlite<F: Future<Output = ()>>(test: fn(World) -> F) {
+    block_on(async { Box::pin(test(World::sqlite().await)).await });
+}
+
+/// Runs a test on PostgreSQL, or says that there is none.
+pub(crate) fn run_postgres<F: Future<Output = ()>>(test: fn(World) -> F) {
+    block_on(async {
+        match Box::pin(World::postgres()).await {
+            Some(world) => Box::pin(test(world)).await,
+            None => say_missing(),
+        }
+    });
+}
+
+fn say_missing() {
+    static MISSING: std::sync::Once = std::sync::Once::new();
+    MISSING.call_once(|| {
+        eprintln!("AGENTLENS_TEST_DATABASE_* is not set: PostgreSQL is not tested (see scripts/services.sh)")
+    });
+}
