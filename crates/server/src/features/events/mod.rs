@@ -141,9 +141,11 @@ async fn list_events(
         let seen = i64::from(offset)
             + i64::try_from(page.events.len()).unwrap_or(0)
             + i64::from(page.next.is_some());
+        // An offset beyond the end has seen nothing to count.
+        let is_beyond = offset > 0 && page.events.is_empty();
         return Ok(Json(EventsPage {
             total: seen,
-            total_is_exact: page.next.is_none() && cursor.is_none(),
+            total_is_exact: page.next.is_none() && cursor.is_none() && !is_beyond,
             has_more: page.next.is_some(),
             next_cursor: page.next.map(|cursor| cursor.encode()),
             is_partial: page.is_partial,
