@@ -50,7 +50,7 @@ fn event_of(call: &Call, number: usize) -> Value {
     let usd = call.nanos as f64 / 1e9;
     json!({
         "sessionId": format!("s{}", number % 40), "agentId": call.agent, "eventType": "llm_response", "timestamp": at(call.us),
-        "severity": if number % 10 == 0 { "error" } else { "info" },
+        "severity": if number.is_multiple_of(10) { "error" } else { "info" },
         "metadata": { "userId": call.user },
         "payload": { "callId": "c", "provider": "acme", "model": call.model, "completion": "x", "finishReason": "stop",
             "usage": { "inputTokens": call.input, "outputTokens": call.output, "totalTokens": call.input + call.output },

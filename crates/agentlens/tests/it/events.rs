@@ -16,33 +16,31 @@ on_both_engines!(
     python_clients_get_what_they_can_decode,
 );
 
+fn random_event(random: &mut SmallRng, number: usize, now: i64) -> Value {
+    let types = ["custom", "tool_call", "session_started"];
+    let severities = ["debug", "info", "warn", "error", "critical"];
+    let event_type = types[random.random_range(0..types.len())];
+    let payload = match event_type {
+        "custom" => json!({ "type": "note", "data": {} }),
+        "tool_call" => json!({ "toolName": format!("tool-{}", number % 3), "callId": "c", "arguments": {} }),
+        _ => json!({}),
+    };
+    json!({
+        "id": format!("e{number}"),
+        "sessionId": format!("s{}", random.random_range(0..5)),
+        "agentId": format!("a{}", random.random_range(0..3)),
+        "eventType": event_type,
+        "severity": severities[random.random_range(0..severities.len())],
+        "payload": payload,
+        "metadata": { "userId": format!("u{}", random.random_range(0..4)) },
+        "timestamp": at(now - random.random_range(0..48) * HOUR_US),
+    })
+}
+
 async fn filters_equal_a_recount(world: World) {
     let mut random = SmallRng::seed_from_u64(11);
     let now = now_us();
-    let types = ["custom", "tool_call", "session_started"];
-    let severities = ["debug", "info", "warn", "error", "critical"];
-    let events: Vec<Value> = (0..400)
-        .map(|number| {
-            let event_type = types[random.random_range(0..types.len())];
-            let payload = match event_type {
-                "custom" => json!({ "type": "note", "data": {} }),
-                "tool_call" => {
-                    json!({ "toolName": format!("tool-{}", number % 3), "callId": "c", "arguments": {} })
-                }
-                _ => json!({}),
-            };
-            json!({
-                "id": format!("e{number}"),
-                "sessionId": format!("s{}", random.random_range(0..5)),
-                "agentId": format!("a{}", random.random_range(0..3)),
-                "eventType": event_type,
-                "severity": severities[random.random_range(0..severities.len())],
-                "payload": payload,
-                "metadata": { "userId": format!("u{}", random.random_range(0..4)) },
-                "timestamp": at(now - random.random_range(0..48) * HOUR_US),
-            })
-        })
-        .collect();
+    let events: Vec<Value> = (0..400).map(|number| random_event(&mut random, number, now)).collect();
     world.send(&events).await;
     let matching = |condition: &dyn Fn(&Value) -> bool| {
         let mut ids: Vec<&str> = events
@@ -86,7 +84,10 @@ async fn filters_equal_a_recount(world: World) {
         let mut ids: Vec<&str> = found.iter().map(|event| event["id"].as_str().unwrap()).collect();
         ids.sort_unstable();
         assert_eq!(ids, expected, "{parameters:?}");
-        let page = world.query("/api/events", parameters).await.expect(200);
+        let page = world
+            .query("/api/events", &[parameters.as_slice(), &[("limit", "1000")]].concat())
+            .await
+            .expect(200);
         assert_eq!(page["total"], expected.len(), "{parameters:?}");
         assert_eq!(page["totalIsExact"], true);
     }
@@ -147,7 +148,9 @@ async fn offsets_and_limits_cut_the_same_list(world: World) {
             let page = world.read(&format!("/api/events?offset={offset}&limit={limit}{filter}")).await;
             let expected: Vec<Value> = all.iter().skip(offset).take(limit).cloned().collect();
             assert_eq!(page["events"], json!(expected), "{offset} {limit} {filter}");
-            assert_eq!(page["total"], 120);
+            // Filters by content count what they have seen, and say so.
+            assert!(page["total"] == 120 || page["totalIsExact"] == false, "{offset} {limit} {filter}");
+            assert!(page["total"] == 120 || !filter.is_empty(), "{offset} {limit} {filter}");
             assert_eq!(page["hasMore"], offset + limit < 120);
         }
     }

@@ -87,7 +87,11 @@ async fn random_requests_of_one_org_see_nothing_of_another(world: World) {
             }
         }
     }
-    // By parameter: random filters with values of another.
+    filter_by_foreign_values(&owners, &paths).await;
+}
+
+/// By parameter: random filters with values of another.
+async fn filter_by_foreign_values(owners: &[Owned], paths: &[(String, Vec<String>)]) {
     let mut random = SmallRng::seed_from_u64(99);
     let values = [
         "custom",

@@ -8,7 +8,10 @@ use crate::world::World;
 on_both_engines!(
     orgs_are_made_and_listed,
     an_org_with_retention_refuses_what_is_too_old,
-    commands_say_what_is_wrong
+    commands_say_what_is_wrong,
+    every_command_prints_json,
+    demo_fills_a_running_server,
+    migrating_again_runs_nothing,
 );
 
 async fn orgs_are_made_and_listed(world: World) {
@@ -75,4 +78,51 @@ async fn commands_say_what_is_wrong(world: World) {
         assert!(printed.error.contains(said), "{arguments:?}: {}", printed.error);
         assert!(!printed.error.contains("panicked"), "{arguments:?}: {}", printed.error);
     }
+}
+
+async fn every_command_prints_json(world: World) {
+    let key = world.run_json(&["key", "create"])["key_id"].as_str().unwrap().to_owned();
+    for (arguments, fields) in [
+        (&["key", "generate"][..], &["api_key"][..]),
+        (&["key", "create"], &["key_id", "api_key"]),
+        (&["key", "list"], &["keys"]),
+        (&["key", "revoke", &key], &["key_id", "revoked"]),
+        (&["org", "create", "X"], &["org_id", "name", "key_id", "api_key"]),
+        (&["org", "list"], &["orgs"]),
+        (&["verify"], &["verified", "sessions_verified", "total_events", "broken_chains"]),
+        (&["dead-letters", "list"], &["dead_letters"]),
+        (&["dead-letters", "replay"], &["replayed", "failed"]),
+    ] {
+        let printed = world.run_json(arguments);
+        for field in fields {
+            assert!(!printed[field].is_null(), "{arguments:?}: {field}: {printed}");
+        }
+    }
+}
+
+async fn demo_fills_a_running_server(world: World) {
+    let arguments = ["demo", "--url", world.address(), "--api-key", world.key(), "--sessions", "20"];
+    let printed = world.run_json(&arguments);
+    world.settled().await;
+    let stats = world.read("/api/stats").await;
+    assert_eq!(stats["totalSessions"], 20, "{printed}");
+    assert!(stats["totalEvents"].as_i64().unwrap() > 100);
+    assert_eq!(world.run_json(&["verify"])["verified"], true);
+    assert_eq!(world.read("/v1/ingest/ledger").await["keys"][0]["refused"], json!({}));
+    assert!(!world.run(&["demo", "--url", world.address(), "--api-key", "al_live_x"]).is_success);
+    assert!(!world.run(&["demo", "--url", "http://127.0.0.1:1", "--api-key", world.key()]).is_success);
+}
+
+async fn migrating_again_runs_nothing(world: World) {
+    if world.is_embedded() {
+        let printed = world.run(&["migrate", "--json"]);
+        assert!(!printed.is_success && printed.error.contains("--database-owner-url"), "{}", printed.error);
+        return;
+    }
+    assert_eq!(world.run_json(&["migrate"]), json!({ "steps_run": 0, "granted": true }));
+    // The owner's role sees everything: the server does not start under it.
+    let (owner_url, _) = world.database.urls();
+    let printed = world.run(&["serve", "--listen", "127.0.0.1:0", "--database-url", &owner_url]);
+    assert!(!printed.is_success && printed.error.contains("owns tables"), "{}", printed.error);
+    assert!(!printed.error.contains(&owner_url), "the password is shown");
 }

@@ -19,7 +19,8 @@ pub(crate) fn at(us: i64) -> String {
 
 /// An event of a type with a payload, without timestamp and id.
 pub(crate) fn event(session: &str, event_type: &str, payload: Value) -> Value {
-    json!({ "sessionId": session, "agentId": "agent-1", "eventType": event_type, "payload": payload })
+    let event = json!({ "sessionId": session, "agentId": "agent-1", "eventType": event_type });
+    with(event, "payload", payload)
 }
 
 /// The event with another field.

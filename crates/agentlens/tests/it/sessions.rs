@@ -107,8 +107,7 @@ async fn a_quiet_session_is_idle(world: World) {
     assert_eq!(world.answer(as_python).await.expect(200)["status"], "active");
 }
 
-async fn lists_filter_page_and_count(world: World) {
-    let now = now_us();
+fn started_and_ended(now: i64) -> Vec<Value> {
     let mut events = Vec::new();
     for number in 0..60 {
         let start = json!({ "tags": [format!("t{}", number % 3), "all", "with \"quotes\""] });
@@ -128,6 +127,12 @@ async fn lists_filter_page_and_count(world: World) {
             events.push(with(ended, "agentId", format!("a{}", number % 2)));
         }
     }
+    events
+}
+
+async fn lists_filter_page_and_count(world: World) {
+    let now = now_us();
+    let events = started_and_ended(now);
     world.send(&events).await;
     for (parameters, expected) in [
         (vec![], 60),

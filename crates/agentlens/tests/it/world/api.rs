@@ -73,6 +73,11 @@ impl Api {
         &self.key
     }
 
+    /// `http://127.0.0.1:...`.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// A request without a key.
     pub(crate) fn bare(&self, method: &str, path: &str) -> RequestBuilder {
         let method = method.parse().unwrap();
