@@ -27,6 +27,9 @@ pub(crate) enum Command {
     /// Manage API keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Manage an org's own prices of models.
+    #[command(subcommand)]
+    Price(PriceCommand),
     /// Verify the hash chains of an org from the stored bytes; names the first broken event of each session.
     Verify(VerifyOptions),
     /// List and replay batches that could not be applied.
@@ -220,6 +223,55 @@ pub(crate) enum KeyCommand {
     Revoke {
         /// The key's id (`key list` shows it).
         key_id: String,
+        /// The org.
+        #[arg(long, default_value = "default")]
+        org: String,
+        /// Where data is.
+        #[command(flatten)]
+        store: StoreOptions,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Commands on an org's own prices; they stand before the program's price table.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum PriceCommand {
+    /// Set the price of a model from an instant on; costs that were computed before stay.
+    Set {
+        /// The model; dated releases of it are priced alike.
+        model: String,
+        /// US dollars per million input tokens, such as 2.50.
+        #[arg(long)]
+        input: String,
+        /// US dollars per million output tokens.
+        #[arg(long)]
+        output: String,
+        /// US dollars per million input tokens read from a cache; by the provider's rule unless given.
+        #[arg(long)]
+        cache_read: Option<String>,
+        /// US dollars per million input tokens written to a cache; by the provider's rule unless given.
+        #[arg(long)]
+        cache_write: Option<String>,
+        /// The only provider this price is for; all unless given.
+        #[arg(long)]
+        provider: Option<String>,
+        /// A date or an RFC 3339 instant from which the price holds; always unless given.
+        #[arg(long)]
+        from: Option<String>,
+        /// The org.
+        #[arg(long, default_value = "default")]
+        org: String,
+        /// Where data is.
+        #[command(flatten)]
+        store: StoreOptions,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List an org's own prices.
+    List {
         /// The org.
         #[arg(long, default_value = "default")]
         org: String,

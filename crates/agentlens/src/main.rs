@@ -35,6 +35,7 @@ async fn run(command: Command) -> Result<(), String> {
         Command::Migrate(options) => commands::migrate::run(&options).await,
         Command::Org(command) => commands::orgs::run(command).await,
         Command::Key(command) => commands::keys::run(command).await,
+        Command::Price(command) => commands::prices::run(command).await,
         Command::Verify(options) => commands::verify::run(options).await,
         Command::DeadLetters(command) => commands::dead_letters::run(command).await,
         Command::Demo(options) => commands::demo::run(options).await,

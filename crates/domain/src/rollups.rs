@@ -164,7 +164,7 @@ impl<'a> Rollup<'a> {
             days.entry(day).or_default().merge(measures);
         }
         let mut cells: Vec<_> = self.hours.into_iter().chain(days).collect();
-        cells.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        cells.sort_unstable_by_key(|(key, _)| *key);
         cells
     }
 }

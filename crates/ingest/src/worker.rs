@@ -271,7 +271,7 @@ impl Worker {
         let mut orgs: Vec<(OrgId, Vec<Message>)> = Vec::new();
         for entry in entries {
             let message = match entry {
-                Entry::Ours(message) => message,
+                Entry::Ours(message) => *message,
                 Entry::Foreign(id) => {
                     tracing::error!(stream.id = %id, "a message of the ingest queue is not ours; it is removed");
                     self.finish_foreign(connection, shard, &id).await?;
@@ -446,7 +446,7 @@ impl Worker {
 /// An entry of the stream.
 enum Entry {
     /// A message of ours.
-    Ours(Message),
+    Ours(Box<Message>),
     /// Something else; its id.
     Foreign(String),
 }
@@ -457,7 +457,11 @@ async fn decode(ids: Vec<StreamId>) -> Vec<Entry> {
         return Vec::new();
     }
     let read = move || {
-        ids.into_iter().map(|id| read_message(&id).map_or(Entry::Foreign(id.id), Entry::Ours)).collect()
+        ids.into_iter()
+            .map(|id| {
+                read_message(&id).map_or(Entry::Foreign(id.id), |message| Entry::Ours(Box::new(message)))
+            })
+            .collect()
     };
     // The messages of a task that failed are pending, and are claimed again.
     tokio::task::spawn_blocking(read).await.unwrap_or_default()

@@ -32,7 +32,7 @@ impl Client {
 
     /// The event type as the client can decode it: a newer type reaches Python as `custom` rather than breaking the
     /// whole answer.
-    pub fn event_type<'a>(self, event_type: &'a str) -> &'a str {
+    pub fn event_type(self, event_type: &str) -> &str {
         let is_newer = matches!(
             event_type,
             "error"

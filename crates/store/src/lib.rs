@@ -28,11 +28,14 @@ use tenant::{Place, TenantContext};
 /// How long a tenant's context (retention, prices) is used before it is looked up again.
 const CONTEXT_TTL: Duration = Duration::from_secs(10);
 
+/// Contexts of orgs with the time they were read.
+type Contexts = FxHashMap<OrgId, (Instant, Arc<TenantContext>)>;
+
 /// The store of one server.
 #[derive(Clone)]
 pub struct Store {
     control: Control,
-    tenants: Arc<Mutex<FxHashMap<OrgId, (Instant, Arc<TenantContext>)>>>,
+    contexts: Arc<Mutex<Contexts>>,
 }
 
 impl Store {
@@ -56,7 +59,7 @@ impl Store {
     }
 
     fn over(place: ControlPlace) -> Self {
-        Self { control: Control { place }, tenants: Arc::default() }
+        Self { control: Control { place }, contexts: Arc::default() }
     }
 
     /// Orgs, people and keys.
@@ -72,7 +75,7 @@ impl Store {
     /// The handle of one org; [`StoreError::NotFound`] if there is no such org.
     pub async fn tenant(&self, org: &OrgId) -> Result<Tenant, StoreError> {
         let known = self
-            .tenants
+            .contexts
             .lock()
             .get(org)
             .filter(|(at, _)| at.elapsed() < CONTEXT_TTL)
@@ -89,7 +92,7 @@ impl Store {
         let tenant = self.open(Arc::new(context.clone())).await?;
         let prices = tenant.prices().await?;
         let context = Arc::new(TenantContext { prices, ..context });
-        self.tenants.lock().insert(org.clone(), (Instant::now(), Arc::clone(&context)));
+        self.contexts.lock().insert(org.clone(), (Instant::now(), Arc::clone(&context)));
         self.open(context).await
     }
 

@@ -6,5 +6,6 @@ pub(crate) mod documents;
 pub(crate) mod keys;
 pub(crate) mod migrate;
 pub(crate) mod orgs;
+pub(crate) mod prices;
 pub(crate) mod serve;
 pub(crate) mod verify;

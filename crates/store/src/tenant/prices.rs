@@ -11,21 +11,29 @@ use crate::error::StoreError;
 impl Tenant {
     /// The price table of the org: the program's, with the org's own prices before it.
     pub(crate) async fn prices(&self) -> Result<Arc<PriceTable>, StoreError> {
-        let own: Vec<String> = self
+        let own = self.list_prices().await?;
+        if own.is_empty() {
+            return Ok(embedded());
+        }
+        let read = |spec: &PriceSpec| {
+            Price::from_spec(spec).map_err(|error| StoreError::Corrupt(format!("a price override: {error}")))
+        };
+        Ok(Arc::new(PriceTable::embedded().with_overrides(own.iter().map(read).collect::<Result<_, _>>()?)))
+    }
+
+    /// The org's own prices, by model and start.
+    pub async fn list_prices(&self) -> Result<Vec<PriceSpec>, StoreError> {
+        let texts: Vec<String> = self
             .fetch(
                 "select price from price_overrides where org_id = $1 order by model, effective_us",
                 args![],
             )
             .await?;
-        if own.is_empty() {
-            return Ok(embedded());
-        }
-        let prices = own.iter().map(|text| {
-            let spec: PriceSpec = serde_json::from_str(text)
-                .map_err(|error| StoreError::Corrupt(format!("a price override: {error}")))?;
-            Price::from_spec(&spec).map_err(|error| StoreError::Corrupt(format!("a price override: {error}")))
-        });
-        Ok(Arc::new(PriceTable::embedded().with_overrides(prices.collect::<Result<_, _>>()?)))
+        let read = |text: &String| {
+            serde_json::from_str(text)
+                .map_err(|error| StoreError::Corrupt(format!("a price override: {error}")))
+        };
+        texts.iter().map(read).collect()
     }
 
     /// Sets the org's own price of a model from an instant on (microseconds UTC). Costs that were computed before stay.

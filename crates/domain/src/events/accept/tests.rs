@@ -36,6 +36,7 @@ fn a_plain_event_is_read_whole() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn refusals_name_field_and_reason() {
     let cases = [
         ("[]", "event", Reason::InvalidField),

@@ -8,8 +8,9 @@ use utoipa::ToSchema;
 
 use agentlens_domain::cost::nanos_to_usd;
 use agentlens_domain::rollups::Dimension;
+use agentlens_store::CellRow;
 
-use super::range::{RangeQuery, bucket_text, sum, sum_by};
+use super::range::{Range, RangeQuery, bucket_text, sum, sum_by};
 use crate::auth::{EventsRead, Scope};
 use crate::error::{ApiError, ErrorBody};
 use crate::query::Params;
@@ -115,8 +116,31 @@ pub(super) async fn get_costs(
                 .await?)
         }
     )?;
-    let mut by_agent: Vec<AgentCost> = sum_by(&agents, |cell| cell.agent_id.clone())
-        .into_iter()
+    let total = sum(&agents);
+    Ok(Json(Costs {
+        by_agent: by_agent(&agents),
+        by_model: by_model(&models),
+        by_session: sessions
+            .into_iter()
+            .map(|row| SessionCost {
+                session_id: row.session_id,
+                agent_id: row.agent_id,
+                total_cost_usd: nanos_to_usd(row.cost_nanos),
+            })
+            .collect(),
+        by_tool: by_tool(&tools),
+        over_time: over_time(&range, &agents),
+        totals: TotalCost {
+            total_cost_usd: nanos_to_usd(total.cost_nanos),
+            event_count: total.event_count,
+            unknown_cost_count: total.unknown_cost_count,
+        },
+    }))
+}
+
+fn by_agent(cells: &[CellRow]) -> Vec<AgentCost> {
+    let sums = sum_by(cells, |cell| cell.agent_id.clone()).into_iter();
+    let mut agents: Vec<AgentCost> = sums
         .map(|(agent_id, sum)| AgentCost {
             agent_id,
             total_cost_usd: nanos_to_usd(sum.cost_nanos),
@@ -124,9 +148,13 @@ pub(super) async fn get_costs(
             session_count: sum.session_count,
         })
         .collect();
-    by_agent.sort_by(|a, b| b.total_cost_usd.total_cmp(&a.total_cost_usd));
-    let mut by_model: Vec<ModelCost> = sum_by(&models, |cell| (cell.provider.clone(), cell.name.clone()))
-        .into_iter()
+    agents.sort_by(|a, b| b.total_cost_usd.total_cmp(&a.total_cost_usd));
+    agents
+}
+
+fn by_model(cells: &[CellRow]) -> Vec<ModelCost> {
+    let sums = sum_by(cells, |cell| (cell.provider.clone(), cell.name.clone())).into_iter();
+    let mut models: Vec<ModelCost> = sums
         .map(|((provider, model), sum)| ModelCost {
             provider,
             model,
@@ -137,17 +165,23 @@ pub(super) async fn get_costs(
             unknown_cost_count: sum.unknown_cost_count,
         })
         .collect();
-    by_model.sort_by(|a, b| b.total_cost_usd.total_cmp(&a.total_cost_usd));
-    let mut by_tool: Vec<ToolCost> = sum_by(&tools, |cell| cell.name.clone())
-        .into_iter()
-        .map(|(tool_name, sum)| ToolCost { tool_name, call_count: sum.tool_call_count })
-        .collect();
-    by_tool.sort_by_key(|tool| std::cmp::Reverse(tool.call_count));
+    models.sort_by(|a, b| b.total_cost_usd.total_cmp(&a.total_cost_usd));
+    models
+}
 
-    let mut over_time: BTreeMap<i64, BucketCost> = BTreeMap::new();
-    for cell in &agents {
+fn by_tool(cells: &[CellRow]) -> Vec<ToolCost> {
+    let sums = sum_by(cells, |cell| cell.name.clone()).into_iter();
+    let mut tools: Vec<ToolCost> =
+        sums.map(|(tool_name, sum)| ToolCost { tool_name, call_count: sum.tool_call_count }).collect();
+    tools.sort_by_key(|tool| std::cmp::Reverse(tool.call_count));
+    tools
+}
+
+fn over_time(range: &Range, agents: &[CellRow]) -> Vec<BucketCost> {
+    let mut buckets: BTreeMap<i64, BucketCost> = BTreeMap::new();
+    for cell in agents {
         let at = range.bucket(cell.bucket_us);
-        let bucket = over_time.entry(at).or_insert_with(|| BucketCost {
+        let bucket = buckets.entry(at).or_insert_with(|| BucketCost {
             bucket: bucket_text(at),
             total_cost_usd: 0.0,
             event_count: 0,
@@ -158,24 +192,5 @@ pub(super) async fn get_costs(
         bucket.event_count += cell.measures.event_count;
         *bucket.by_agent.entry(cell.agent_id.clone()).or_default() += cost_usd;
     }
-    let total = sum(&agents);
-    Ok(Json(Costs {
-        by_agent,
-        by_model,
-        by_session: sessions
-            .into_iter()
-            .map(|row| SessionCost {
-                session_id: row.session_id,
-                agent_id: row.agent_id,
-                total_cost_usd: nanos_to_usd(row.cost_nanos),
-            })
-            .collect(),
-        by_tool,
-        over_time: over_time.into_values().collect(),
-        totals: TotalCost {
-            total_cost_usd: nanos_to_usd(total.cost_nanos),
-            event_count: total.event_count,
-            unknown_cost_count: total.unknown_cost_count,
-        },
-    }))
+    buckets.into_values().collect()
 }

@@ -125,8 +125,8 @@ impl Range {
                 workspace: workspace.to_owned(),
                 environment: self.environment.clone(),
                 agent_id: self.agent_id.clone(),
-                provider: self.provider.clone(),
-                name: self.model.clone(),
+                provider: self.provider.clone().filter(|_| dimension == Dimension::Model),
+                name: self.model.clone().filter(|_| dimension == Dimension::Model),
                 from_us: *from_us,
                 to_us: *to_us,
             };

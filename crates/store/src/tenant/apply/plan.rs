@@ -75,6 +75,9 @@ pub(crate) struct AgentDelta<'a> {
     pub(crate) cost_nanos: i64,
 }
 
+/// (workspace, day of arrival) and its (events, payload bytes).
+pub(crate) type UsageDelta<'a> = ((&'a str, i32), (i64, i64));
+
 /// Everything that the transaction writes.
 pub(crate) struct Plan<'a> {
     pub(crate) applied: Vec<Applied>,
@@ -84,8 +87,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) cells: Vec<(CellKey<'a>, Measures)>,
     /// (key, outcome) to a count.
     pub(crate) ledger: Vec<((&'a str, &'static str), i64)>,
-    /// (workspace, day of arrival) to (events, payload bytes).
-    pub(crate) usage: Vec<((&'a str, i32), (i64, i64))>,
+    pub(crate) usage: Vec<UsageDelta<'a>>,
     pub(crate) last_position: i64,
 }
 
