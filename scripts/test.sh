@@ -35,4 +35,6 @@ source scripts/services.sh
 # All targets, as the tests need them: the server's binary is then the one that `cargo test` built.
 step 'build' cargo build --workspace --all-targets
 step 'Rust tests' cargo test --workspace
+step 'nothing lost under SIGKILL, embedded' scripts/test_crash.sh embedded
+step 'nothing lost under SIGKILL, cloud' scripts/test_crash.sh cloud
 step 'published Python SDK' scripts/test_sdk_python.sh
