@@ -33,6 +33,13 @@ grant execute on function tenant.ensure_event_partition(integer, integer), tenan
 /// Brings the database of `owner_url` to the newest schema and grants what it needs to the role of `app_url`.
 /// Returns how many steps were run.
 pub(crate) async fn migrate(owner_url: &str, app_url: Option<&str>) -> Result<usize, StoreError> {
+    let role = app_url.map(role_of).transpose()?;
+    // The grants take from the application's role what only the owner may have: never from the owner itself.
+    if role.is_some() && role == role_of(owner_url).ok() {
+        return Err(StoreError::Misconfigured(
+            "the role of --database-url owns tables of AgentLens: it is that of --database-owner-url; give the server a plain role of its own".to_owned(),
+        ));
+    }
     let pool = pool(owner_url, 1)?;
     let mut client = pool.get().await?;
     // `into_inner`-like reuse is not needed: the one connection holds the lock until it is dropped.
@@ -60,7 +67,7 @@ pub(crate) async fn migrate(owner_url: &str, app_url: Option<&str>) -> Result<us
         transaction.commit().await?;
         run += 1;
     }
-    if let Some(role) = app_url.map(role_of).transpose()? {
+    if let Some(role) = role {
         let identifier = format!("\"{}\"", role.replace('"', "\"\""));
         let literal = format!("'{}'", role.replace('\'', "''"));
         client.batch_execute(&GRANTS.replace("{role}", &identifier).replace("{literal}", &literal)).await?;
