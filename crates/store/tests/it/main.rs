@@ -24,6 +24,7 @@ macro_rules! on_both_engines {
 mod apply;
 mod batches;
 mod control;
+mod guard;
 mod isolation;
 mod reads;
 mod retention;

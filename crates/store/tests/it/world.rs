@@ -110,7 +110,8 @@ fn with_database(url: &str, name: &str) -> String {
     if options.is_empty() { format!("{server}/{name}") } else { format!("{server}/{name}?{options}") }
 }
 
-fn block_on(test: impl Future<Output = ()>) {
+/// Runs to the end.
+pub(crate) fn block_on(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
