@@ -49,25 +49,26 @@ pub enum Tier {
     Day,
 }
 
-/// A cell's key. It borrows from the events that are counted. The order is the order of writing, the same on every node, so that no two writers can deadlock.
+/// A cell's key. It borrows from the events that are counted. The order is the order of writing, the same on every node, so that no two writers can deadlock; what differs most comes first, to be
+/// compared quickly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CellKey<'a> {
     /// Hour or day.
     pub tier: Tier,
-    /// The workspace.
-    pub workspace_id: &'a str,
-    /// The environment.
-    pub environment: &'a str,
     /// What the cell is about.
     pub dimension: Dimension,
+    /// The start of the hour or day, in microseconds UTC.
+    pub bucket_us: i64,
+    /// The model, tool or user; empty for totals and agents.
+    pub name: &'a str,
     /// The agent; empty for totals and users.
     pub agent_id: &'a str,
     /// The model's provider; empty for everything else.
     pub provider: &'a str,
-    /// The model, tool or user; empty for totals and agents.
-    pub name: &'a str,
-    /// The start of the hour or day, in microseconds UTC.
-    pub bucket_us: i64,
+    /// The environment.
+    pub environment: &'a str,
+    /// The workspace.
+    pub workspace_id: &'a str,
 }
 
 /// A cell's measures: sums over its events.

@@ -1,7 +1,8 @@
 //! Sessions as they are materialised: a fold over the events of one session.
 //!
-//! The fold gives the same result for every order of arrival, except for the chain (`last_seq`, `last_hash`), which
-//! *is* the order of arrival. So a session equals a recount of its events at any time.
+//! Counts, sums, instants and the status come out the same for every order of arrival. The chain (`last_seq`,
+//! `last_hash`) *is* the order of arrival, and where the choice is between events (the agent of events of one instant,
+//! the end user, the environment) the first to arrive decides. So a session equals a recount of its events in order.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ pub struct SessionState {
     pub agent_id: String,
     /// The agent's name, from the latest `session_started`.
     pub agent_name: Option<String>,
-    /// The end user, from the earliest event that names one.
+    /// The end user, from the first event to arrive that names one.
     pub user_id: Option<String>,
     /// The environment of the first event that arrived.
     pub environment: String,

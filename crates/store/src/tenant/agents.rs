@@ -10,7 +10,7 @@ row_type! {
     pub struct AgentRow {
         /// Its id.
         pub agent_id: String,
-        /// Its name: that of its latest `session_started`, else its id.
+        /// Its name: that of the last `session_started` to arrive that has one, else its id.
         pub name: String,
         /// What people wrote about it.
         pub description: Option<String>,

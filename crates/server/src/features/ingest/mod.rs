@@ -255,7 +255,8 @@ async fn get_ledger(
     scope: Scope<EventsRead>,
     State(state): State<AppState>,
 ) -> Result<Json<Ledger>, ApiError> {
-    // What waits is read first: a batch that is applied in between is then in neither figure twice.
+    // A batch that is applied in between, or is not taken off the queue yet, may for a moment be counted as waiting and
+    // as stored; that is better than in neither, and `received` is made of what is shown, so the equation holds.
     let waiting = state.gateway.queue().waiting(&scope.tenant).await?;
     let mut rows = scope.tenant.ledger().await?;
     rows.extend(scope.tenant.dead_letter_events().await?);

@@ -11,8 +11,9 @@ pub(crate) mod migrate;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::Config;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use agentlens_domain::ids::OrgId;
 
@@ -107,7 +108,7 @@ pub(crate) fn pool(url: &str, max_connections: usize) -> Result<Pool, StoreError
     config.connect_timeout(Duration::from_secs(5));
     config.keepalives_idle(Duration::from_secs(30));
     let manager =
-        Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        Manager::from_config(config, tls()?, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     Pool::builder(manager)
         .max_size(max_connections)
         .wait_timeout(Some(WAIT_TIMEOUT))
@@ -115,6 +116,23 @@ pub(crate) fn pool(url: &str, max_connections: usize) -> Result<Pool, StoreError
         .runtime(Runtime::Tokio1)
         .build()
         .map_err(|error| StoreError::Misconfigured(error.to_string()))
+}
+
+/// TLS with the system's root certificates (`SSL_CERT_FILE` names others). Whether it is used is the URL's `sslmode`:
+/// `prefer` unless given, `require` for everything beyond a private network.
+fn tls() -> Result<MakeRustlsConnect, StoreError> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in rustls_native_certs::load_native_certs().certs {
+        // One unreadable certificate of the system must not keep the others from being used.
+        let _ = roots.add(certificate);
+    }
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| StoreError::Misconfigured(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
 }
 
 /// The start of a tenant transaction. The org id needs no quoting by its type.
