@@ -38,6 +38,10 @@ pub const MAX_OFFSET_ROWS: u32 = 10_000;
 pub const MAX_COUNTED_ROWS: i64 = 10_000;
 /// Events of one timeline answer.
 pub const MAX_TIMELINE_EVENTS: u32 = 10_000;
+/// Bytes of payloads after which a timeline's answer ends early; it goes on from `nextSeq`.
+pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of request bodies that are read and parsed at the same time, as they are after decompression.
+pub const MAX_BODIES_IN_MEMORY_BYTES: usize = 256 * 1024 * 1024;
 /// Minutes without an event after which an open session is shown as idle.
 pub const SESSION_IDLE_MINUTES: i64 = 30;
 /// Bytes of a search text.

@@ -106,7 +106,7 @@ impl Measures {
         self.tool_call_count += other.tool_call_count;
         self.tool_error_count += other.tool_error_count;
         self.usage = self.usage.saturating_add(other.usage);
-        self.cost_nanos += other.cost_nanos;
+        self.cost_nanos = self.cost_nanos.saturating_add(other.cost_nanos);
         self.unknown_cost_count += other.unknown_cost_count;
         self.latency.merge(&other.latency);
     }
@@ -199,7 +199,7 @@ fn count(cell: &mut Measures, event: &NewEvent, counted: Counted<'_>) {
     cell.event_count += 1;
     cell.error_count += i64::from(event.is_error());
     cell.session_count += i64::from(counted.opens_session);
-    cell.cost_nanos += counted.cost_nanos;
+    cell.cost_nanos = cell.cost_nanos.saturating_add(counted.cost_nanos);
     cell.unknown_cost_count += i64::from(counted.cost_is_unknown);
     match event.event_type {
         EventType::LlmResponse => {

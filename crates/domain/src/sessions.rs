@@ -151,10 +151,10 @@ impl SessionState {
         if event.event_type == EventType::LlmResponse {
             self.llm_call_count += 1;
             let usage = event.facts.usage.unwrap_or_default();
-            self.input_tokens += usage.input;
-            self.output_tokens += usage.output;
+            self.input_tokens = self.input_tokens.saturating_add(usage.input);
+            self.output_tokens = self.output_tokens.saturating_add(usage.output);
         }
-        self.cost_nanos += cost_nanos;
+        self.cost_nanos = self.cost_nanos.saturating_add(cost_nanos);
         self.last_seq += 1;
         self.last_hash = hash;
     }

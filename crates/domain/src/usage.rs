@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::cost::canonical_provider;
 
 /// A single reported part above this many tokens is a client's mistake and counts as 0.
-pub const MAX_REPORTED_TOKENS: f64 = 1e12;
+pub const MAX_REPORTED_TOKENS: f64 = 1e10;
 
 /// Tokens used by one call, or the sum over many calls. Every field is in tokens.
 ///
@@ -191,7 +191,7 @@ impl ReasoningConvention {
 /// One reported part as whole tokens; 0 for anything that cannot be a count.
 fn tokens(reported: Option<f64>) -> i64 {
     match reported {
-        // In range, so the cast below is exact: 1e12 is far under 2^53.
+        // In range, so the cast below is exact: 1e10 is far under 2^53.
         Some(count) if (0.0..=MAX_REPORTED_TOKENS).contains(&count) => count.round() as i64,
         _ => 0,
     }

@@ -150,10 +150,13 @@ struct Parsed {
     refused: Refusals,
 }
 
+/// The members that tell a batch from a bare event.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
-    events: Vec<&'a RawValue>,
+    events: Option<Vec<&'a RawValue>>,
+    #[serde(borrow, rename = "eventType")]
+    event_type: Option<&'a RawValue>,
 }
 
 /// The three forms of a body: `{"events":[...]}`, a bare array, or one bare event.
@@ -163,15 +166,11 @@ fn split(body: &[u8]) -> Result<Vec<&RawValue>, IngestError> {
     if first == Some(&b'[') {
         return serde_json::from_slice(body).map_err(invalid);
     }
-    match serde_json::from_slice::<Envelope<'_>>(body) {
-        Ok(envelope) => Ok(envelope.events),
-        Err(error) => {
-            let event: &RawValue = serde_json::from_slice(body).map_err(invalid)?;
-            let is_event = event.get().starts_with('{')
-                && event.get().contains("\"eventType\"")
-                && !event.get().contains("\"events\"");
-            if is_event { Ok(vec![event]) } else { Err(invalid(error)) }
-        }
+    let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(invalid)?;
+    match (envelope.events, envelope.event_type) {
+        (Some(events), _) => Ok(events),
+        (None, Some(_)) => Ok(vec![serde_json::from_slice(body).map_err(invalid)?]),
+        (None, None) => Err(IngestError::InvalidBody("there is no `events` in it".to_owned())),
     }
 }
 
@@ -235,7 +234,11 @@ impl Parsed {
         if ids.is_empty() {
             return Ok(());
         }
-        let known: FxHashMap<String, [u8; 16]> = tenant.event_key_digests(ids).await?.into_iter().collect();
+        let known: FxHashMap<String, [u8; 16]> = tenant
+            .event_key_digests(self.request.sender.workspace_id.as_str(), ids)
+            .await?
+            .into_iter()
+            .collect();
         let mut taken: FxHashMap<String, [u8; 16]> = FxHashMap::default();
         let (mut events, mut places) =
             (Vec::with_capacity(self.events.len()), Vec::with_capacity(self.places.len()));

@@ -27,6 +27,8 @@ use crate::queue::redis::{GROUP, Keys, SHARDS, connect, ensure_groups};
 /// How long a lease lives without being renewed; a dead worker's shard is taken over after at most this long.
 const LEASE_MS: u64 = 6_000;
 const RENEW_EVERY: Duration = Duration::from_secs(2);
+/// How often a worker looks for messages that were read and never finished.
+const CLAIM_EVERY: Duration = Duration::from_secs(5);
 /// How often a worker tries to take a shard that another one holds.
 const ACQUIRE_EVERY: Duration = Duration::from_secs(1);
 /// Messages read at a time, and events applied in one transaction.
@@ -173,7 +175,7 @@ impl Worker {
         let Connections { reads, commands } = connections;
         ensure_groups(commands, &self.keys).await?;
         let mut attempts: FxHashMap<String, u32> = FxHashMap::default();
-        let mut renewed = Instant::now();
+        let (mut renewed, mut claimed_at) = (Instant::now(), Instant::now());
         // What was read and not finished, by us or by a worker before us, comes before what is new.
         let mut has_pending = true;
         let mut ready = Vec::new();
@@ -184,7 +186,12 @@ impl Worker {
                 }
                 renewed = Instant::now();
             }
+            if ready.is_empty() && claimed_at.elapsed() >= CLAIM_EVERY {
+                // A worker that lost its lease may have read something after we looked, and never finished it.
+                has_pending = true;
+            }
             if has_pending {
+                claimed_at = Instant::now();
                 let claimed = self.claim(commands, shard).await?;
                 has_pending = claimed.len() >= READ_MESSAGES;
                 ready = decode(claimed).await;

@@ -38,6 +38,7 @@ pub struct Principal {
     pub scopes: Vec<KeyScope>,
     /// When it stops working, microseconds UTC.
     pub expires_us: Option<i64>,
+    digest: [u8; 32],
 }
 
 /// Why a key is not taken.
@@ -79,6 +80,14 @@ impl KeyCache {
         &self.secret
     }
 
+    /// Whether a key that was valid still is; for answers that go on for long.
+    pub async fn is_still_valid(&self, principal: &Principal, now_us: i64) -> bool {
+        let is_trusted = self.checked.lock().elapsed() < TRUST_FOR;
+        let is_known = is_trusted && self.entries.lock().contains_key(&principal.digest);
+        let is_expired = principal.expires_us.is_some_and(|at| at <= now_us);
+        !is_expired && (is_known || self.look_up(principal.digest).await.is_ok())
+    }
+
     /// Whom a presented key stands for.
     pub async fn authenticate(&self, presented: &str, now_us: i64) -> Result<Principal, KeyError> {
         let key = ApiKey::parse(presented).ok_or(KeyError::Invalid)?;
@@ -108,7 +117,7 @@ impl KeyCache {
         if row.revoked_us.is_some() {
             return Err(KeyError::Invalid);
         }
-        let principal = principal_of(&row).ok_or(KeyError::Invalid)?;
+        let principal = principal_of(&row, digest).ok_or(KeyError::Invalid)?;
         let mut entries = self.entries.lock();
         if self.version.load(Ordering::Acquire) == version && entries.len() < MAX_CACHED_KEYS {
             entries.insert(digest, principal.clone());
@@ -153,7 +162,7 @@ impl KeyCache {
     }
 }
 
-fn principal_of(row: &KeyRow) -> Option<Principal> {
+fn principal_of(row: &KeyRow, digest: [u8; 32]) -> Option<Principal> {
     Some(Principal {
         org: OrgId::parse(&row.org_id).ok()?,
         key_id: KeyId::parse(&row.key_id).ok()?,
@@ -161,5 +170,6 @@ fn principal_of(row: &KeyRow) -> Option<Principal> {
         environment: row.environment.clone(),
         scopes: row.scopes.split(' ').filter_map(KeyScope::parse).collect(),
         expires_us: row.expires_us,
+        digest,
     })
 }

@@ -181,6 +181,14 @@ impl Row {
         Ok(Self(values))
     }
 
+    /// The bytes at `index`, without copying them.
+    pub fn bytes(&self, index: usize) -> Result<&[u8], StoreError> {
+        match self.0.get(index) {
+            Some(Value::Blob(bytes)) => Ok(bytes),
+            _ => Err(StoreError::Corrupt(format!("column {index} holds no bytes"))),
+        }
+    }
+
     /// The column at `index` as the type asked for.
     pub fn get<T: FromValue>(&self, index: usize) -> Result<T, StoreError> {
         let value = self.0.get(index).unwrap_or(&Value::Null);

@@ -3,13 +3,14 @@
 /// Nano-dollars in one dollar.
 pub const NANOS_PER_USD: i64 = 1_000_000_000;
 
-/// A single stated cost above this many dollars is a client's mistake.
-const MAX_USD: f64 = 1e9;
+/// A single stated cost above this many dollars is a client's mistake; so sums of almost a million events at the limit
+/// still fit an `i64`.
+const MAX_USD: f64 = 1e4;
 
 const NANO_DECIMALS: usize = 9;
 
 /// Dollars as a client states them, in nano-dollars: the shortest decimal that prints the number,
-/// rounded half to even at the ninth place. `None` for NaN, negative amounts and more than 1e9 dollars.
+/// rounded half to even at the ninth place. `None` for NaN, negative amounts and more than 10,000 dollars.
 ///
 /// Going by the printed decimal makes `0.1` exactly 100 000 000 nanos; multiplying the binary fraction
 /// would be a coin's toss at halves.
@@ -91,8 +92,8 @@ mod tests {
             (0.0000000025, Some(2)),
             (0.00000000250001, Some(3)),
             (5e-324, Some(0)),
-            (1e9, Some(1_000_000_000_000_000_000)),
-            (1.1e9, None),
+            (1e4, Some(10_000_000_000_000)),
+            (1.1e4, None),
             (-0.01, None),
             (f64::NAN, None),
             (f64::INFINITY, None),

@@ -37,7 +37,29 @@ struct Job {
     tenant: Tenant,
     batch: Batch,
     reply: oneshot::Sender<Result<Applied, QueueError>>,
-    bytes: OwnedSemaphorePermit,
+    claims: Claims,
+}
+
+/// What a job holds until it is done, whether or not its client still waits.
+type Claims = (OwnedSemaphorePermit, Waiting);
+
+/// Events that are counted as waiting until this is dropped.
+struct Waiting {
+    count: Arc<AtomicI64>,
+    events: i64,
+}
+
+impl Waiting {
+    fn begin(count: Arc<AtomicI64>, events: i64) -> Self {
+        count.fetch_add(events, Ordering::Relaxed);
+        Self { count, events }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.count.fetch_sub(self.events, Ordering::Relaxed);
+    }
 }
 
 /// The queue of a process that applies by itself.
@@ -105,17 +127,15 @@ impl Queue for MemoryQueue {
         let waiting = self.waiting_of(tenant.org(), batch.key_id.as_str());
         let events = i64::from(batch.received_count);
         let (reply, answer) = oneshot::channel();
-        let job = Job { tenant: tenant.clone(), batch, reply, bytes };
+        let waiting = Waiting::begin(waiting, events);
+        let job = Job { tenant: tenant.clone(), batch, reply, claims: (bytes, waiting) };
         self.waiting_batches.fetch_add(1, Ordering::Relaxed);
         let sent = self.writer(tenant.org()).try_send(job);
         if sent.is_err() {
             self.waiting_batches.fetch_sub(1, Ordering::Relaxed);
             return Err(full());
         }
-        waiting.fetch_add(events, Ordering::Relaxed);
-        let answer = answer.await;
-        waiting.fetch_sub(events, Ordering::Relaxed);
-        match answer {
+        match answer.await {
             Ok(result) => result.map(Receipt::Applied),
             Err(_) => Err(QueueError::Unavailable("the writer stopped".to_owned())),
         }
@@ -181,36 +201,52 @@ impl Writer {
         let mut batches = Vec::with_capacity(group.len());
         for job in group {
             batches.push(job.batch);
-            waiting.push((job.reply, job.bytes));
+            waiting.push((job.reply, job.claims));
         }
         let batches = Arc::new(batches);
         match tenant.apply(Arc::clone(&batches), now_us()).await {
             Ok(report) => {
-                for ((reply, _bytes), applied) in waiting.into_iter().zip(report.batches) {
+                for ((reply, claims), applied) in waiting.into_iter().zip(report.batches) {
+                    drop(claims);
                     // A client that went away does not need its answer.
                     let _ = reply.send(Ok(applied));
                 }
-                self.live.advance(tenant.org(), report.last_position);
-                self.indexer.follow(&tenant, report.last_position - report.indexed_position).await;
+                self.announce(&tenant, (report.last_position, report.indexed_position)).await;
             }
             Err(error) if waiting.len() == 1 => {
-                for (reply, _bytes) in waiting {
+                for (reply, claims) in waiting {
+                    drop(claims);
                     let _ = reply.send(Err(refusal(&error)));
                 }
             }
             // One bad batch must not take its neighbours with it: each is tried alone.
             Err(_) => {
-                for ((reply, _bytes), batch) in waiting.into_iter().zip(batches.iter()) {
-                    let _ = reply.send(apply_alone(&tenant, batch.clone()).await);
+                let mut reached = None;
+                for ((reply, claims), batch) in waiting.into_iter().zip(batches.iter()) {
+                    let result = apply_alone(&tenant, batch.clone()).await;
+                    reached = result.as_ref().map_or(reached, |(_, positions)| Some(*positions));
+                    drop(claims);
+                    let _ = reply.send(result.map(|(applied, _)| applied));
+                }
+                if let Some(positions) = reached {
+                    self.announce(&tenant, positions).await;
                 }
             }
         }
     }
+
+    /// Tells subscribers and the index how far the org's events reach now, and how far they are indexed.
+    async fn announce(&self, tenant: &Tenant, (last, indexed): (i64, i64)) {
+        self.live.advance(tenant.org(), last);
+        self.indexer.follow(tenant, last - indexed).await;
+    }
 }
 
-async fn apply_alone(tenant: &Tenant, batch: Batch) -> Result<Applied, QueueError> {
+async fn apply_alone(tenant: &Tenant, batch: Batch) -> Result<(Applied, (i64, i64)), QueueError> {
     let report = tenant.apply(Arc::new(vec![batch]), now_us()).await.map_err(|error| refusal(&error))?;
-    report.batches.into_iter().next().ok_or_else(|| QueueError::Unavailable("no outcome".to_owned()))
+    let applied =
+        report.batches.into_iter().next().ok_or_else(|| QueueError::Unavailable("no outcome".to_owned()))?;
+    Ok((applied, (report.last_position, report.indexed_position)))
 }
 
 fn refusal(error: &StoreError) -> QueueError {

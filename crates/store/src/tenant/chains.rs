@@ -10,7 +10,7 @@ use crate::args;
 use crate::error::StoreError;
 
 /// Events that are read at a time.
-const CHUNK_EVENTS: u32 = 1000;
+const CHUNK_EVENTS: u32 = 200;
 /// Sessions that are listed at a time.
 const CHUNK_SESSIONS: u32 = 500;
 

@@ -71,13 +71,7 @@ pub(crate) async fn maintain_partitions(
     let today = day_of(now_us);
     let last = longest_retention_days.map_or(today, |days| today + days + 3);
     for day in today + 1..=last {
-        engine
-            .query(
-                None,
-                "select ensure_event_partition($1, $2)::text",
-                &[Value::from(day), Value::from(day + 1)],
-            )
-            .await?;
+        engine.query(None, "select ensure_event_partition($1)::text", &[Value::from(day)]).await?;
     }
     let rows = engine.query(None, "select drop_expired_event_partitions()", &[]).await?;
     engine.partitions.lock().clear();

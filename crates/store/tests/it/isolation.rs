@@ -31,7 +31,7 @@ async fn no_function_reaches_another_org(world: World) {
     assert!(theirs.scan_events(&filter, Some("c"), None, 0, 10).await.unwrap().events.is_empty());
     assert_eq!(theirs.count_events(&filter, 10).await.unwrap(), 0);
     assert!(theirs.find_event("default", "e1").await.unwrap().is_none());
-    assert!(theirs.event_key_digests(vec!["e1".to_owned()]).await.unwrap().is_empty());
+    assert!(theirs.event_key_digests("default", vec!["e1".to_owned()]).await.unwrap().is_empty());
     assert!(theirs.find_session("default", "s1").await.unwrap().is_none());
     assert!(theirs.list_sessions(&sessions, None, 0, 10).await.unwrap().sessions.is_empty());
     assert!(theirs.events_of_session("default", "s1", 0, 10).await.unwrap().is_empty());

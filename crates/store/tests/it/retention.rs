@@ -46,7 +46,8 @@ async fn expired_days_go_and_others_stay(world: World) {
     for tenant in [&tenant, &keeper] {
         assert_eq!(tenant.verify_all(None, None).await.unwrap().broken, []);
     }
-    let digests = tenant.event_key_digests(vec!["age-20".to_owned(), "age-0".to_owned()]).await.unwrap();
+    let digests =
+        tenant.event_key_digests("default", vec!["age-20".to_owned(), "age-0".to_owned()]).await.unwrap();
     assert_eq!(digests.len(), 1);
 }
 

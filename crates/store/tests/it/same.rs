@@ -55,7 +55,10 @@ async fn dump(tenant: &Tenant) -> Vec<String> {
         format!("{:?}", tenant.session_ids(None, None, ("", ""), 1000).await.unwrap()),
         format!(
             "{:?}",
-            tenant.event_key_digests((0..400).map(|number| format!("e{number}")).collect()).await.map(sorted)
+            tenant
+                .event_key_digests("default", (0..400).map(|number| format!("e{number}")).collect())
+                .await
+                .map(sorted)
         ),
     ];
     for workspace in ["default", "project"] {

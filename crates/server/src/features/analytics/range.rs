@@ -115,7 +115,7 @@ impl Range {
         dimension: Dimension,
     ) -> Result<Vec<CellRow>, ApiError> {
         let spans = match dimension {
-            Dimension::User => vec![(Tier::Day, day_start(self.from_us), self.to_us + 1)],
+            Dimension::User => vec![(Tier::Day, day_start(self.from_us), self.end_us())],
             _ => self.spans(),
         };
         let queries = spans.iter().map(|(tier, from_us, to_us)| {
@@ -136,11 +136,19 @@ impl Range {
         Ok(parts.into_iter().flatten().collect())
     }
 
+    /// Where the last bucket must begin before. A `to` on the start of an hour means the end of the hour before it, so
+    /// that adjoining reports don't count an hour twice.
+    fn end_us(&self) -> i64 {
+        let is_boundary = hour_start(self.to_us) == self.to_us && self.to_us > self.from_us;
+        if is_boundary { self.to_us } else { self.to_us + 1 }
+    }
+
     /// Adjoining spans of one tier each: [from, to).
     fn spans(&self) -> Vec<(Tier, i64, i64)> {
-        let (first_hour, end) = (hour_start(self.from_us), self.to_us + 1);
+        let (first_hour, end) = (hour_start(self.from_us), self.end_us());
         let is_short = self.to_us - self.from_us <= HOURLY_RANGE_US;
-        let hours_from = hour_start(self.now_us - HOURS_KEPT_US);
+        // Retention may just be removing the oldest hours.
+        let hours_from = hour_start(self.now_us - HOURS_KEPT_US) + 2 * HOUR_US;
         if (is_short || self.granularity == Granularity::Hour) && first_hour >= hours_from {
             return vec![(Tier::Hour, first_hour, end)];
         }

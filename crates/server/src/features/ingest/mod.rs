@@ -9,19 +9,25 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use agentlens_domain::limits::MAX_BODY_BYTES;
+use agentlens_domain::limits::{MAX_BODIES_IN_MEMORY_BYTES, MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES};
 use agentlens_ingest::body::{BodyError, decompress, is_compressed};
-use agentlens_ingest::{EventResult, IngestError, IngestReport, IngestRequest, Sender};
+use agentlens_ingest::{EventResult, IngestError, IngestReport, IngestRequest, QueueError, Sender};
 
 use crate::api::hex;
 use crate::auth::{EventsRead, EventsWrite, Scope};
 use crate::error::{ApiError, ErrorBody, ErrorDetail, request_id};
 use crate::query::Params;
 use crate::state::{AppState, now_us};
+
+/// How much larger a compressed body is taken to become: more than JSON of events usually does.
+const USUAL_RATIO: usize = 20;
+/// The outcome of events whose batch could not be applied.
+const DEAD_LETTER: &str = "dead_letter";
 
 /// The routes of this feature.
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -114,6 +120,7 @@ async fn send_events(
     )?
     .unwrap_or(false);
     let (parts, body) = request.into_parts();
+    let _room = room_for(&parts.headers)?;
     let body = read_body(&parts.headers, body).await?;
     let idempotency_key = match parts.headers.get("idempotency-key") {
         None => None,
@@ -189,6 +196,24 @@ fn answer(report: IngestReport) -> IngestAnswer {
     }
 }
 
+/// Room in memory for a body, before any of it is read: what it declares, or what it may become when it is compressed or
+/// does not say. It is given back when the request is answered.
+fn room_for(headers: &HeaderMap) -> Result<SemaphorePermit<'static>, ApiError> {
+    static ROOM_KIB: Semaphore = Semaphore::const_new(MAX_BODIES_IN_MEMORY_BYTES / 1024);
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<usize>().ok())
+        .unwrap_or(MAX_BODY_BYTES)
+        .min(MAX_BODY_BYTES);
+    let is_compressed =
+        is_compressed(headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()));
+    let expected =
+        if is_compressed { (declared * USUAL_RATIO).min(MAX_DECOMPRESSED_BYTES) } else { declared };
+    let kib = u32::try_from(expected / 1024 + 1).unwrap_or(u32::MAX);
+    ROOM_KIB.try_acquire_many(kib).map_err(|_| QueueError::Full { retry_after_s: 1 }.into())
+}
+
 /// The plain bytes of a request, bounded before and after decompression.
 async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
     let too_large = || {
@@ -256,7 +281,7 @@ async fn get_ledger(
     State(state): State<AppState>,
 ) -> Result<Json<Ledger>, ApiError> {
     // A batch that is applied in between, or is not taken off the queue yet, may for a moment be counted as waiting and
-    // as stored; that is better than in neither, and `received` is made of what is shown, so the equation holds.
+    // as stored; that is better than in neither.
     let waiting = state.gateway.queue().waiting(&scope.tenant).await?;
     let mut rows = scope.tenant.ledger().await?;
     rows.extend(scope.tenant.dead_letter_events().await?);
@@ -264,22 +289,20 @@ async fn get_ledger(
     for row in rows {
         let key = keys.entry(row.key_id).or_default();
         match row.outcome.as_str() {
-            "received" => {}
+            "received" => key.received += row.event_count,
             "stored" => key.stored = row.event_count,
-            _ => {
+            outcome => {
+                // Dead letters were received and never applied, so the store has not counted them yet.
+                key.received += if outcome == DEAD_LETTER { row.event_count } else { 0 };
                 key.refused.insert(row.outcome, row.event_count);
             }
         }
     }
     for (key_id, count) in waiting.into_iter().filter(|(_, count)| *count > 0) {
-        keys.entry(key_id).or_default().waiting = count;
+        let key = keys.entry(key_id).or_default();
+        key.waiting = count;
+        key.received += count;
     }
-    let keys = keys
-        .into_iter()
-        .map(|(key_id, key)| {
-            let received = key.stored + key.refused.values().sum::<i64>() + key.waiting;
-            KeyLedger { key_id, received, ..key }
-        })
-        .collect();
+    let keys = keys.into_iter().map(|(key_id, key)| KeyLedger { key_id, ..key }).collect();
     Ok(Json(Ledger { keys }))
 }

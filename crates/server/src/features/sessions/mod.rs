@@ -11,10 +11,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use agentlens_domain::cost::nanos_to_usd;
-use agentlens_domain::limits::{MAX_COUNTED_ROWS, MAX_TIMELINE_EVENTS};
+use agentlens_domain::limits::{MAX_ANSWER_BYTES, MAX_COUNTED_ROWS, MAX_TIMELINE_EVENTS};
 use agentlens_domain::sessions::SessionStatus;
 use agentlens_domain::time::format_rfc3339;
-use agentlens_store::{SessionFilter, SessionRow, Tenant};
+use agentlens_store::{SessionFilter, SessionRow, StoredEvent, Tenant};
 
 use crate::api::{EventView, READ_TIMEOUT};
 use crate::auth::{EventsRead, Scope};
@@ -22,6 +22,9 @@ use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
 use crate::query::{self, Params};
 use crate::state::{AppState, now_us};
+
+/// Events that are read at a time.
+const CHUNK_EVENTS: u32 = 500;
 
 /// The routes of this feature.
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -308,13 +311,27 @@ async fn get_timeline(
     }))
 }
 
+/// A session's events after `after`, at most `limit` of them, and fewer where their payloads fill an answer.
 async fn events(
     tenant: &Tenant,
     session: &SessionRow,
     after: i64,
     limit: u32,
-) -> Result<Vec<agentlens_store::StoredEvent>, ApiError> {
-    Ok(tenant.events_of_session(&session.workspace_id, &session.session_id, after, limit).await?)
+) -> Result<Vec<StoredEvent>, ApiError> {
+    let (mut all, mut bytes): (Vec<StoredEvent>, usize) = (Vec::new(), 0);
+    while bytes < MAX_ANSWER_BYTES {
+        let rest = limit - u32::try_from(all.len()).unwrap_or(limit);
+        let from = all.last().map_or(after, |last| last.seq);
+        let chunk = rest.min(CHUNK_EVENTS);
+        let rows = tenant.events_of_session(&session.workspace_id, &session.session_id, from, chunk).await?;
+        let is_last = rows.len() < chunk as usize || rest == chunk;
+        bytes += rows.iter().map(|row| row.payload.len() + row.metadata.len()).sum::<usize>();
+        all.extend(rows);
+        if is_last {
+            break;
+        }
+    }
+    Ok(all)
 }
 
 async fn chain_holds(tenant: &Tenant, session: &SessionRow) -> Result<bool, ApiError> {

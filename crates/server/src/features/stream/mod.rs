@@ -4,8 +4,9 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -26,11 +27,14 @@ use crate::api::EventView;
 use crate::auth::{EventsRead, Scope};
 use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
+use crate::keys::{KeyCache, Principal};
 use crate::query::{self, Params};
-use crate::state::AppState;
+use crate::state::{AppState, now_us};
 
 /// Without events, something is sent this often, so that proxies keep the connection.
 const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How often the key is looked at again: a revoked one ends its streams too.
+const CHECK_KEY: Duration = Duration::from_millis(500);
 /// Events that are read at a time.
 const CHUNK_EVENTS: u32 = 200;
 
@@ -91,6 +95,9 @@ async fn stream_events(
             event_types: query::list(params.event_type.as_ref()),
         },
         tenant: scope.tenant,
+        principal: scope.principal,
+        keys: state.keys.clone(),
+        checked: Instant::now(),
         client,
         position,
         waiting: VecDeque::new(),
@@ -136,6 +143,10 @@ impl Filter {
 
 struct Follower {
     tenant: Tenant,
+    principal: Principal,
+    keys: Arc<KeyCache>,
+    /// When the key was last found valid.
+    checked: Instant,
     filter: Filter,
     client: Client,
     news: watch::Receiver<i64>,
@@ -156,13 +167,19 @@ impl Follower {
 
     /// The next message; `None` ends the stream.
     async fn next(&mut self) -> Option<Event> {
+        let (quiet_since, mut has_news) = (Instant::now(), true);
         loop {
+            if self.shutdown.is_cancelled() || !self.may_go_on().await {
+                return None;
+            }
             if let Some(event) = self.waiting.pop_front() {
                 return Some(event);
             }
-            self.news.mark_unchanged();
-            match self.read().await {
-                Ok(0) => {}
+            if has_news {
+                self.news.mark_unchanged();
+            }
+            match if has_news { self.read().await } else { Ok(0) } {
+                Ok(0) => has_news = false,
                 Ok(_) => continue,
                 Err(error) => {
                     tracing::warn!(error = %error, "a live stream ended because the store can't be read");
@@ -171,10 +188,24 @@ impl Follower {
             }
             tokio::select! {
                 () = self.shutdown.cancelled() => return None,
-                changed = self.news.changed() => changed.ok()?,
-                () = tokio::time::sleep(HEARTBEAT) => return Some(Event::default().event("heartbeat").data("{}")),
+                changed = self.news.changed() => {
+                    changed.ok()?;
+                    has_news = true;
+                }
+                () = tokio::time::sleep(CHECK_KEY) => {}
+            }
+            if quiet_since.elapsed() >= HEARTBEAT {
+                return Some(Event::default().event("heartbeat").data("{}"));
             }
         }
+    }
+
+    async fn may_go_on(&mut self) -> bool {
+        if self.checked.elapsed() < CHECK_KEY {
+            return true;
+        }
+        self.checked = Instant::now();
+        self.keys.is_still_valid(&self.principal, now_us()).await
     }
 
     /// Reads what is new; returns how many events that was, matching or not.

@@ -90,17 +90,20 @@ async fn claim_ids(
 ) -> Result<FxHashMap<(usize, usize), Verdict>, StoreError> {
     let org = context.org.as_str();
     // The first event of the group with an id is its candidate; later ones are compared with what it claims.
-    let mut candidates: FxHashMap<&str, (usize, usize)> = FxHashMap::default();
-    let mut all: Vec<((usize, usize), &str, &[u8; 16])> = Vec::new();
-    let (mut ids, mut digests, mut days): (Vec<&str>, Vec<&[u8]>, Vec<i32>) = Default::default();
+    type IdKey<'b> = (&'b str, &'b str);
+    let mut candidates: FxHashMap<IdKey<'_>, (usize, usize)> = FxHashMap::default();
+    let mut all: Vec<((usize, usize), IdKey<'_>, &[u8; 16])> = Vec::new();
+    let (mut workspaces, mut ids, mut digests, mut days): (Vec<&str>, Vec<&str>, Vec<&[u8]>, Vec<i32>) =
+        Default::default();
     for (batch_index, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
         for (event_index, event) in batch.events.iter().enumerate() {
             let Some(digest) = &event.content_digest else { continue };
-            let place = (batch_index, event_index);
-            all.push((place, &event.id, digest));
-            if !candidates.contains_key(event.id.as_str()) {
-                candidates.insert(&event.id, place);
-                ids.push(&event.id);
+            let (place, key) = ((batch_index, event_index), (batch.workspace_id.as_str(), event.id.as_str()));
+            all.push((place, key, digest));
+            if let std::collections::hash_map::Entry::Vacant(vacant) = candidates.entry(key) {
+                vacant.insert(place);
+                workspaces.push(key.0);
+                ids.push(key.1);
                 digests.push(digest);
                 days.push(context.expire_day(event.ts_us));
             }
@@ -109,31 +112,35 @@ async fn claim_ids(
     if ids.is_empty() {
         return Ok(FxHashMap::default());
     }
-    let claim = "insert into event_keys (org_id, id, content_digest, expire_day)
-         select $1, k.id, k.digest, k.day from unnest($2::text[], $3::bytea[], $4::integer[]) as k (id, digest, day) order by k.id
-         on conflict do nothing returning id";
+    let claim = "insert into event_keys (org_id, workspace_id, id, content_digest, expire_day)
+         select $1, k.workspace_id, k.id, k.digest, k.day
+         from unnest($2::text[], $3::text[], $4::bytea[], $5::integer[]) as k (workspace_id, id, digest, day) order by k.workspace_id, k.id
+         on conflict do nothing returning workspace_id, id";
     let statement = transaction.prepare_cached(claim).await?;
-    let rows = transaction.query(&statement, &[&org, &ids, &digests, &days]).await?;
-    let claimed: rustc_hash::FxHashSet<String> =
-        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    let statement = transaction
-        .prepare_cached("select id, content_digest from event_keys where org_id = $1 and id = any($2)")
-        .await?;
-    let rows = transaction.query(&statement, &[&org, &ids]).await?;
-    let mut stored: FxHashMap<String, Vec<u8>> = FxHashMap::default();
+    let rows = transaction.query(&statement, &[&org, &workspaces, &ids, &digests, &days]).await?;
+    let mut claimed: rustc_hash::FxHashSet<(String, String)> = rustc_hash::FxHashSet::default();
     for row in &rows {
-        stored.insert(row.try_get(0)?, row.try_get(1)?);
+        claimed.insert((row.try_get(0)?, row.try_get(1)?));
     }
-    let verdict_of = |place: (usize, usize), id: &str, digest: &[u8; 16]| {
-        if claimed.contains(id) && candidates.get(id) == Some(&place) {
+    let standing = "select e.workspace_id, e.id, e.content_digest from unnest($2::text[], $3::text[]) as k (workspace_id, id)
+         join event_keys e on e.org_id = $1 and e.workspace_id = k.workspace_id and e.id = k.id";
+    let statement = transaction.prepare_cached(standing).await?;
+    let rows = transaction.query(&statement, &[&org, &workspaces, &ids]).await?;
+    let mut stored: FxHashMap<(String, String), Vec<u8>> = FxHashMap::default();
+    for row in &rows {
+        stored.insert((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?);
+    }
+    let verdict_of = |place: (usize, usize), key: IdKey<'_>, digest: &[u8; 16]| {
+        let owned = (key.0.to_owned(), key.1.to_owned());
+        if claimed.contains(&owned) && candidates.get(&key) == Some(&place) {
             Verdict::New
-        } else if stored.get(id).is_some_and(|stored| stored == digest) {
+        } else if stored.get(&owned).is_some_and(|stored| stored == digest) {
             Verdict::Duplicate
         } else {
             Verdict::Conflict
         }
     };
-    Ok(all.into_iter().map(|(place, id, digest)| (place, verdict_of(place, id, digest))).collect())
+    Ok(all.into_iter().map(|(place, key, digest)| (place, verdict_of(place, key, digest))).collect())
 }
 
 async fn load_sessions<'a>(
@@ -208,7 +215,7 @@ async fn ensure_partitions(
     days.dedup();
     days.retain(|day| !engine.partitions.lock().contains(day));
     for day in &days {
-        transaction.execute("select ensure_event_partition($1, $2)", &[day, &(day + 1)]).await?;
+        transaction.execute("select ensure_event_partition($1)", &[day]).await?;
     }
     Ok(days)
 }

@@ -27,8 +27,8 @@ begin
     execute format('grant select, insert, update, delete on tenant.%I to %I', t.relname, {literal});
   end loop;
 end $$;
-revoke all on function tenant.ensure_event_partition(integer, integer), tenant.drop_expired_event_partitions() from public;
-grant execute on function tenant.ensure_event_partition(integer, integer), tenant.drop_expired_event_partitions() to {role};";
+revoke all on function tenant.ensure_event_partition(integer), tenant.has_event_partition(integer, integer), tenant.drop_expired_event_partitions() from public;
+grant execute on function tenant.ensure_event_partition(integer), tenant.has_event_partition(integer, integer), tenant.drop_expired_event_partitions() to {role};";
 
 /// Brings the database of `owner_url` to the newest schema and grants what it needs to the role of `app_url`.
 /// Returns how many steps were run.

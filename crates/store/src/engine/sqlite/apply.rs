@@ -71,22 +71,30 @@ fn claim_ids(
 ) -> Result<FxHashMap<(usize, usize), Verdict>, StoreError> {
     let org = context.org.as_str();
     let mut claim = transaction.prepare_cached(
-        "insert into event_keys (org_id, id, content_digest, expire_day) values (?1, ?2, ?3, ?4) on conflict do nothing",
+        "insert into event_keys (org_id, workspace_id, id, content_digest, expire_day) values (?1, ?2, ?3, ?4, ?5) on conflict do nothing",
     )?;
-    let mut compare = transaction
-        .prepare_cached("select content_digest = ?3 from event_keys where org_id = ?1 and id = ?2")?;
+    let mut compare = transaction.prepare_cached(
+        "select content_digest = ?4 from event_keys where org_id = ?1 and workspace_id = ?2 and id = ?3",
+    )?;
     let mut verdicts = FxHashMap::default();
     for (batch_index, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
         for (event_index, event) in batch.events.iter().enumerate() {
             let Some(digest) = &event.content_digest else { continue };
-            let verdict =
-                if claim.execute(params![org, event.id, digest, context.expire_day(event.ts_us)])? == 1 {
-                    Verdict::New
-                } else if compare.query_row(params![org, event.id, digest], |row| row.get(0))? {
-                    Verdict::Duplicate
-                } else {
-                    Verdict::Conflict
-                };
+            let workspace = batch.workspace_id.as_str();
+            let verdict = if claim.execute(params![
+                org,
+                workspace,
+                event.id,
+                digest,
+                context.expire_day(event.ts_us)
+            ])? == 1
+            {
+                Verdict::New
+            } else if compare.query_row(params![org, workspace, event.id, digest], |row| row.get(0))? {
+                Verdict::Duplicate
+            } else {
+                Verdict::Conflict
+            };
             verdicts.insert((batch_index, event_index), verdict);
         }
     }

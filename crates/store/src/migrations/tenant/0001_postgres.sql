@@ -35,7 +35,7 @@ create table events (
   metadata text not null,
   encoding smallint not null,
   payload bytea not null,
-  constraint events_pkey primary key (org_id, expire_day, id)
+  constraint events_pkey primary key (org_id, workspace_id, expire_day, id)
 ) partition by range (expire_day);
 create index events_position on events (org_id, position);
 create index events_session on events (org_id, workspace_id, session_id, seq);
@@ -44,10 +44,11 @@ create index events_time on events (org_id, workspace_id, ts_us, id);
 -- Ids that clients chose, and what they were used for: a repeat is told from a clash.
 create table event_keys (
   org_id text not null,
+  workspace_id text not null,
   id text not null,
   content_digest bytea not null,
   expire_day integer not null,
-  primary key (org_id, id)
+  primary key (org_id, workspace_id, id)
 );
 
 -- Batches whose effect is in the tables; a batch that is delivered again changes nothing.
@@ -312,15 +313,46 @@ alter table org_state set (fillfactor = 70);
 alter table ingest_ledger set (fillfactor = 70);
 alter table usage_days set (fillfactor = 70);
 
--- One partition for each day of expiry. It carries the same policy as its parent, in case someone reaches it directly.
-create function ensure_event_partition(from_day integer, to_day integer) returns void
+-- Whether a partition overlaps the days [from, to); partitions bear their days in their names.
+create function has_event_partition(from_day integer, to_day integer) returns boolean
+language sql stable set search_path = tenant, pg_temp as $$
+  select exists (
+    select 1
+    from pg_inherits i
+    join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = 'tenant.events'::regclass and c.relname ~ '^events_\d+_\d+$'
+      and (regexp_match(c.relname, '^events_(\d+)_'))[1]::integer < to_day
+      and (regexp_match(c.relname, '_(\d+)$'))[1]::integer > from_day
+  )
+$$;
+
+-- The partition that a day of expiry falls into is made unless there is one. Near days have one each, days beyond 45 share
+-- one of 7, days beyond 180 one of 28, so that even ten years of retention make some two hundred partitions rather than
+-- thousands: a query that can't exclude them locks them all. It carries the same policy as its parent, in case someone
+-- reaches it directly.
+create function ensure_event_partition(day integer) returns void
 language plpgsql security definer set search_path = tenant, pg_temp as $$
 declare
-  partition text := 'events_' || from_day || '_' || to_day;
+  today integer := extract(epoch from now())::bigint / 86400;
+  never integer := 2932896;
+  width integer := case when day = never then 1 when day - today > 180 then 28 when day - today > 45 then 7 else 1 end;
+  from_day integer := day - case when day = never then 0 else day % width end;
+  to_day integer := from_day + width;
+  partition text;
 begin
-  if to_regclass('tenant.' || partition) is not null then
+  if tenant.has_event_partition(day, day + 1) then
     return;
   end if;
+  -- Two writers may come here at once; the second finds what the first made.
+  perform pg_advisory_xact_lock(7166342909);
+  if tenant.has_event_partition(day, day + 1) then
+    return;
+  end if;
+  if tenant.has_event_partition(from_day, to_day) then
+    from_day := day;
+    to_day := day + 1;
+  end if;
+  partition := 'events_' || from_day || '_' || to_day;
   execute format('create table tenant.%I partition of tenant.events for values from (%s) to (%s)', partition, from_day, to_day);
   execute format('alter table tenant.%I enable row level security', partition);
   execute format('alter table tenant.%I force row level security', partition);
@@ -360,4 +392,4 @@ create policy events_default_org on events_default
   using (org_id = nullif(current_setting('app.current_org', true), ''))
   with check (org_id = nullif(current_setting('app.current_org', true), ''));
 -- Events of orgs that keep everything.
-select ensure_event_partition(2932896, 2932897);
+select ensure_event_partition(2932896);

@@ -37,17 +37,18 @@ create table events (
 );
 -- The org is the same in every row of the file, so it does not lead the indexes of the largest table: comparing it would
 -- only cost time. It ends the time index so that counting need not read the rows.
-create unique index events_id on events (id);
+create unique index events_id on events (workspace_id, id);
 create unique index events_session on events (workspace_id, session_id, seq);
 create index events_time on events (workspace_id, ts_us, id, org_id);
 
 -- Ids that clients chose, and what they were used for: a repeat is told from a clash.
 create table event_keys (
   org_id text not null,
+  workspace_id text not null,
   id text not null,
   content_digest blob not null,
   expire_day integer not null,
-  primary key (org_id, id)
+  primary key (org_id, workspace_id, id)
 ) without rowid;
 
 -- Batches whose effect is in the tables; a batch that is delivered again changes nothing.

@@ -169,6 +169,8 @@ impl<'a> Planner<'a, '_> {
         let hash = hash_of(event, prev_hash);
         session.add(event, cost_nanos, hash);
         let seq = session.last_seq;
+        // A late event expires with those before it in the chain, so that retention only ever cuts off a chain's beginning.
+        let last_event_us = session.last_event_us;
         self.position += 1;
 
         let mut row = EventRow {
@@ -179,7 +181,7 @@ impl<'a> Planner<'a, '_> {
             prev_hash,
             hash,
             seal: [0; 16],
-            expire_day: self.context.expire_day(event.ts_us),
+            expire_day: self.context.expire_day(last_event_us),
             cost,
             usage_parts: event.facts.usage.as_ref().and_then(usage_parts),
             preview: preview(&event.payload),
@@ -244,7 +246,7 @@ impl<'a> Planner<'a, '_> {
         agent.session_count += i64::from(opens_session);
         agent.event_count += 1;
         agent.error_count += i64::from(event.is_error());
-        agent.cost_nanos += cost_nanos;
+        agent.cost_nanos = agent.cost_nanos.saturating_add(cost_nanos);
         let usage = self.usage.entry((workspace_id, day_of(batch.received_us))).or_default();
         usage.0 += 1;
         usage.1 += i64::try_from(event.payload.len()).unwrap_or(0);

@@ -153,14 +153,14 @@ impl Tenant {
         self.fetch(sql, args).await
     }
 
-    /// Digests of what the given ids were used for; ids that were never used are left out.
-    pub async fn event_key_digests(&self, ids: Vec<String>) -> Result<Vec<(String, [u8; 16])>, StoreError> {
-        let rows: Vec<crate::statement::Row> = self
-            .fetch(
-                "select id, content_digest from event_keys where org_id = $1 and id = any($2)",
-                crate::args![ids],
-            )
-            .await?;
+    /// Digests of what the given ids of a workspace were used for; ids that were never used are left out.
+    pub async fn event_key_digests(
+        &self,
+        workspace: &str,
+        ids: Vec<String>,
+    ) -> Result<Vec<(String, [u8; 16])>, StoreError> {
+        let sql = "select id, content_digest from event_keys where org_id = $1 and workspace_id = $2 and id = any($3)";
+        let rows: Vec<crate::statement::Row> = self.fetch(sql, crate::args![workspace, ids]).await?;
         rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
     }
 

@@ -5,6 +5,7 @@
 //! is opened before rows that could come after its first one are handed out.
 
 use std::cmp::Reverse;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -23,6 +24,10 @@ use crate::{args, row_type};
 /// Segments whose shards are fetched together: few at first, since most searches end in the newest ones.
 const FIRST_SEGMENTS: usize = 4;
 const MAX_SEGMENTS_TOGETHER: usize = 128;
+/// Events of the tail that are read at a time; fewer once they turn out to be large.
+const TAIL_WINDOW_EVENTS: i64 = 1024;
+const LARGE_WINDOW_EVENTS: i64 = 32;
+const TAIL_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 
 /// A page of search results.
 #[derive(Debug, Default)]
@@ -187,16 +192,19 @@ impl Scan<'_> {
 
     /// Reads what is not indexed yet.
     async fn read_tail(&mut self, indexed: i64) -> Result<(), StoreError> {
-        let mut statement = Builder::new("select ");
-        statement.text(COLUMNS).text(" from events where org_id = $1").with(" and position > $", indexed);
-        self.filter.add_to(&mut statement);
-        add_keyset(&mut statement, self.filter.order, self.after);
         if !self.has_needle {
-            statement.with(" limit $", i64::try_from(self.wanted).unwrap_or(i64::MAX));
+            let range = vec![indexed + 1..i64::MAX];
+            return self.read_rows(&range, None).await;
         }
-        let (sql, args) = statement.finish();
-        let rows: Vec<StoredEvent> = self.tenant.fetch(sql, args).await?;
-        self.take(rows).await
+        let last = self.tenant.last_position().await?;
+        let mut from = indexed + 1;
+        let mut window = TAIL_WINDOW_EVENTS;
+        while from <= last {
+            let bytes = self.read_matching(&[from..from + window], None).await?;
+            from += window;
+            window = if bytes > TAIL_WINDOW_BYTES { LARGE_WINDOW_EVENTS } else { TAIL_WINDOW_EVENTS };
+        }
+        Ok(())
     }
 
     async fn shards(
@@ -208,12 +216,15 @@ impl Scan<'_> {
         if shards.is_empty() {
             return Ok(found);
         }
-        let positions: Vec<i64> = group.iter().map(|segment| segment.first_position).collect();
+        // One range of each shard is one run of neighbouring rows; segments of the range that are not of the group are few.
+        let first = group.iter().map(|segment| segment.first_position).min().unwrap_or(0);
+        let last = group.iter().map(|segment| segment.first_position).max().unwrap_or(0);
         let rows: Vec<Row> = self
             .tenant
             .fetch(
-                "select first_position, shard, grams from search_shards where org_id = $1 and shard = any($2) and first_position = any($3)",
-                args![shards, positions],
+                "select first_position, shard, grams from search_shards where org_id = $1 and shard = any($2)
+                   and first_position between $3 and $4",
+                args![shards, first, last],
             )
             .await?;
         for row in &rows {
@@ -237,45 +248,61 @@ impl Scan<'_> {
         if ranges.is_empty() {
             return Ok(());
         }
-        let mut statement = Builder::new("select ");
-        statement.text(COLUMNS).text(" from events where org_id = $1");
-        for (index, range) in ranges.iter().enumerate() {
-            statement.text(if index == 0 { " and (" } else { " or " });
-            statement.with("(position >= $", range.start).with(" and position < $)", range.end);
+        let days = Some((segment.min_expire_day, segment.max_expire_day));
+        if self.has_needle {
+            self.read_matching(&ranges, days).await.map(|_| ())
+        } else {
+            self.read_rows(&ranges, days).await
         }
-        statement
-            .with(") and expire_day >= $", segment.min_expire_day)
-            .with(" and expire_day <= $", segment.max_expire_day);
-        self.filter.add_to(&mut statement);
-        add_keyset(&mut statement, self.filter.order, self.after);
-        if !self.has_needle {
-            statement.with(" limit $", i64::try_from(self.wanted).unwrap_or(i64::MAX));
-        }
-        let (sql, args) = statement.finish();
-        let rows: Vec<StoredEvent> = self.tenant.fetch(sql, args).await?;
-        self.take(rows).await
     }
 
-    /// Keeps the rows that hold the needle.
-    async fn take(&mut self, rows: Vec<StoredEvent>) -> Result<(), StoreError> {
+    /// Reads rows that match the filter, as many as are wanted.
+    async fn read_rows(&mut self, ranges: &[Range<i64>], days: Option<(i32, i32)>) -> Result<(), StoreError> {
+        let mut statement = Builder::new("select ");
+        statement.text(COLUMNS).text(" from events where org_id = $1");
+        add_ranges(&mut statement, ranges, days);
+        self.filter.add_to(&mut statement);
+        add_keyset(&mut statement, self.filter.order, self.after);
+        statement.with(" limit $", i64::try_from(self.wanted).unwrap_or(i64::MAX));
+        let (sql, args) = statement.finish();
+        let rows: Vec<StoredEvent> = self.tenant.fetch(sql, args).await?;
         self.examined += rows.len();
-        if !self.has_needle {
-            self.found.extend(rows);
-            return Ok(());
-        }
-        let query = Arc::clone(&self.query);
-        let matching = blocking(move || {
-            let mut text = String::new();
-            let matches = |event: &StoredEvent| {
-                text.clear();
-                fold(&event.payload, &mut text);
-                query.matches(&text)
-            };
-            Ok(filter_rows(rows, matches))
-        })
-        .await?;
-        self.found.extend(matching);
+        self.found.extend(rows);
         Ok(())
+    }
+
+    /// Reads the payloads of rows that match the filter, and the whole rows of those that hold the needle. Returns how
+    /// many bytes of payloads that were.
+    async fn read_matching(
+        &mut self,
+        ranges: &[Range<i64>],
+        days: Option<(i32, i32)>,
+    ) -> Result<usize, StoreError> {
+        let mut statement = Builder::new("select position, payload from events where org_id = $1");
+        add_ranges(&mut statement, ranges, days);
+        self.filter.add_to(&mut statement);
+        add_keyset(&mut statement, self.filter.order, self.after);
+        let (sql, args) = statement.finish();
+        let rows: Vec<Row> = self.tenant.fetch(sql, args).await?;
+        self.examined += rows.len();
+        let query = Arc::clone(&self.query);
+        let (matching, bytes) = blocking(move || matching_positions(&query, &rows)).await?;
+        if !matching.is_empty() {
+            let mut statement = Builder::new("select ");
+            statement
+                .text(COLUMNS)
+                .text(" from events where org_id = $1")
+                .with(" and position = any($)", matching);
+            if let Some((first, last)) = days {
+                statement.with(" and expire_day >= $", first).with(" and expire_day <= $", last);
+            }
+            add_keyset(&mut statement, self.filter.order, None);
+            statement.with(" limit $", i64::try_from(self.wanted).unwrap_or(i64::MAX));
+            let (sql, args) = statement.finish();
+            let rows: Vec<StoredEvent> = self.tenant.fetch(sql, args).await?;
+            self.found.extend(rows);
+        }
+        Ok(bytes)
     }
 
     fn sort(&mut self) {
@@ -321,6 +348,27 @@ impl Scan<'_> {
     }
 }
 
-fn filter_rows(rows: Vec<StoredEvent>, mut test: impl FnMut(&StoredEvent) -> bool) -> Vec<StoredEvent> {
-    rows.into_iter().filter(|row| test(row)).collect()
+fn add_ranges(statement: &mut Builder, ranges: &[Range<i64>], days: Option<(i32, i32)>) {
+    for (index, range) in ranges.iter().enumerate() {
+        statement.text(if index == 0 { " and (" } else { " or " });
+        statement.with("(position >= $", range.start).with(" and position < $)", range.end);
+    }
+    statement.text(")");
+    if let Some((first, last)) = days {
+        statement.with(" and expire_day >= $", first).with(" and expire_day <= $", last);
+    }
+}
+
+fn matching_positions(query: &Query, rows: &[Row]) -> Result<(Vec<i64>, usize), StoreError> {
+    let (mut matching, mut bytes, mut text) = (Vec::new(), 0, String::new());
+    for row in rows {
+        let payload = row.bytes(1)?;
+        bytes += payload.len();
+        text.clear();
+        fold(&String::from_utf8_lossy(payload), &mut text);
+        if query.matches(&text) {
+            matching.push(row.get(0)?);
+        }
+    }
+    Ok((matching, bytes))
 }

@@ -1,7 +1,7 @@
 //! Building the search index: some thousand events at a time, after they are stored. What is not indexed yet is a tail
 //! of at most a few thousand events, which searches read directly.
 
-use agentlens_domain::limits::SEGMENT_EVENTS;
+use agentlens_domain::limits::{SEGMENT_EVENTS, SEGMENT_TEXT_BYTES};
 use agentlens_domain::search::{Segment, SegmentBuilder, fold};
 
 use crate::error::StoreError;
@@ -62,11 +62,30 @@ impl Tenant {
             "select position, ts_us, expire_day, agent_id, event_type, severity, user_id, model, name, null
              from events where org_id = $1 and position > $2 and position <= $3 order by position"
         };
-        let events: Vec<IndexedEvent> = self.fetch(select, args![indexed, indexed + segment_events]).await?;
-        let reached = indexed + segment_events;
+        let reached = self.segment_end(indexed, indexed + segment_events).await?;
+        let events: Vec<IndexedEvent> = self.fetch(select, args![indexed, reached]).await?;
         let built = blocking(move || Ok(build(&events))).await?;
         self.store_segment(built, indexed, reached, with_text).await?;
         Ok(true)
+    }
+
+    /// How far a segment may reach from `indexed` on, at most to `limit`, so that its payloads stay within the bytes of a
+    /// segment: they are read at once.
+    async fn segment_end(&self, indexed: i64, limit: i64) -> Result<i64, StoreError> {
+        let sizes: Vec<crate::statement::Row> = self
+            .fetch(
+                "select position, cast(length(payload) as bigint) from events where org_id = $1 and position > $2 and position <= $3 order by position",
+                args![indexed, limit],
+            )
+            .await?;
+        let mut bytes = 0usize;
+        for row in &sizes {
+            bytes += usize::try_from(row.get::<i64>(1)?).unwrap_or(0);
+            if bytes >= SEGMENT_TEXT_BYTES {
+                return row.get(0);
+            }
+        }
+        Ok(limit)
     }
 
     async fn store_segment(
