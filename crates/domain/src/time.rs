@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+/// 9999-12-30T00:00:00Z: the last midnight that the library writes in every offset.
+const LAST_US: i64 = 253_402_128_000_000_000;
 /// Microseconds of an hour.
 pub const HOUR_US: i64 = 3_600_000_000;
 /// Microseconds of a day.
@@ -23,7 +25,7 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
 ///
 /// Instants outside of the years 0 to 9999 are clamped to them (the last two days of 9999 are beyond the library).
 pub fn format_rfc3339(us: i64) -> String {
-    let clamped = us.clamp(-62_167_219_200_000_000, Timestamp::MAX.as_microsecond());
+    let clamped = us.clamp(-62_167_219_200_000_000, LAST_US);
     let timestamp = Timestamp::from_microsecond(clamped).unwrap_or(Timestamp::UNIX_EPOCH);
     if clamped % 1000 == 0 { format!("{timestamp:.3}") } else { format!("{timestamp:.6}") }
 }
