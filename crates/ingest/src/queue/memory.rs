@@ -26,8 +26,8 @@ use crate::live::Live;
 const MAX_WAITING_BATCHES: usize = 512;
 /// Bytes of all orgs that may wait, in units of 1 KiB.
 const MAX_WAITING_KIB: usize = 128 * 1024;
-/// Events of one group commit.
-const MAX_GROUP_EVENTS: usize = 5_000;
+/// Events of one group commit: enough to share the cost of a sync, few enough that the next group gathers meanwhile.
+const MAX_GROUP_EVENTS: usize = 2_000;
 /// When to come back after a refusal.
 const RETRY_AFTER_S: u32 = 1;
 /// A writer without work goes away after this long.

@@ -93,8 +93,8 @@ async fn claim_ids(
     type IdKey<'b> = (&'b str, &'b str);
     let mut candidates: FxHashMap<IdKey<'_>, (usize, usize)> = FxHashMap::default();
     let mut all: Vec<((usize, usize), IdKey<'_>, &[u8; 16])> = Vec::new();
-    let (mut workspaces, mut ids, mut digests, mut days): (Vec<&str>, Vec<&str>, Vec<&[u8]>, Vec<i32>) =
-        Default::default();
+    let (mut workspaces, mut ids): (Vec<&str>, Vec<&str>) = Default::default();
+    let (mut digests, mut days): (Vec<&[u8]>, Vec<i32>) = Default::default();
     for (batch_index, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
         for (event_index, event) in batch.events.iter().enumerate() {
             let Some(digest) = &event.content_digest else { continue };

@@ -57,8 +57,13 @@ impl EventFilter {
                 || !self.severities.is_empty())
     }
 
-    /// Adds all conditions to a statement on `events`.
-    pub(super) fn add_to(&self, statement: &mut Builder) {
+    /// How a list of this filter reaches its rows.
+    fn access(&self) -> Access {
+        if self.session_id.is_some() { Access::Other } else { Access::ByTime }
+    }
+
+    /// Adds all conditions to a statement on `events`, for rows that are reached as `access` says.
+    pub(super) fn add_to(&self, statement: &mut Builder, access: Access) {
         statement
             .with(" and workspace_id = $", self.workspace.as_str())
             .with_some(" and session_id = $", self.session_id.as_deref())
@@ -66,9 +71,15 @@ impl EventFilter {
             .with_some(" and agent_id = $", self.agent_id.as_deref())
             .with_some(" and user_id = $", self.user_id.as_deref())
             .with_some(" and model = $", self.model.as_deref())
-            .with_some(" and name = $", self.name.as_deref())
-            .with_some(" and ts_us >= $", self.from_us)
-            .with_some(" and ts_us <= $", self.to_us);
+            .with_some(" and name = $", self.name.as_deref());
+        match access {
+            Access::ByTime => {
+                statement.with_some(" and ts_us >= $", self.from_us).with_some(" and ts_us <= $", self.to_us)
+            }
+            Access::Other => statement
+                .with_some(" and ts_us + 0 >= $", self.from_us)
+                .with_some(" and ts_us + 0 <= $", self.to_us),
+        };
         if !self.event_types.is_empty() {
             statement.with(" and event_type = any($)", self.event_types.clone());
         }
@@ -78,21 +89,32 @@ impl EventFilter {
     }
 }
 
+/// How a statement on `events` reaches its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// By the time index.
+    ByTime,
+    /// By session or position. A planner might still take the time index for the sake of the order, and walk everybody's
+    /// events; `ts_us + 0` is served by no index.
+    Other,
+}
+
 /// Adds the condition that a row comes after the cursor, and the order.
-pub(super) fn add_keyset(statement: &mut Builder, order: Order, after: Option<&Cursor>) {
+pub(super) fn add_keyset(statement: &mut Builder, access: Access, order: Order, after: Option<&Cursor>) {
     if let Some(cursor) = after {
-        match order {
-            Order::Descending => {
-                statement.with(" and (ts_us, id) < ($", cursor.value).with(", $)", cursor.id.as_str())
-            }
-            Order::Ascending => {
-                statement.with(" and (ts_us, id) > ($", cursor.value).with(", $)", cursor.id.as_str())
-            }
+        let condition = match (access, order) {
+            (Access::ByTime, Order::Descending) => " and (ts_us, id) < ($",
+            (Access::ByTime, Order::Ascending) => " and (ts_us, id) > ($",
+            (Access::Other, Order::Descending) => " and (ts_us + 0, id) < ($",
+            (Access::Other, Order::Ascending) => " and (ts_us + 0, id) > ($",
         };
+        statement.with(condition, cursor.value).with(", $)", cursor.id.as_str());
     }
-    statement.text(match order {
-        Order::Descending => " order by ts_us desc, id desc",
-        Order::Ascending => " order by ts_us, id",
+    statement.text(match (access, order) {
+        (Access::ByTime, Order::Descending) => " order by ts_us desc, id desc",
+        (Access::ByTime, Order::Ascending) => " order by ts_us, id",
+        (Access::Other, Order::Descending) => " order by ts_us + 0 desc, id desc",
+        (Access::Other, Order::Ascending) => " order by ts_us + 0, id",
     });
 }
 
@@ -111,8 +133,8 @@ impl Tenant {
         }
         let mut statement = Builder::new("select ");
         statement.text(COLUMNS).text(" from events where org_id = $1");
-        filter.add_to(&mut statement);
-        add_keyset(&mut statement, filter.order, after);
+        filter.add_to(&mut statement, filter.access());
+        add_keyset(&mut statement, filter.access(), filter.order, after);
         statement.with(" limit $", limit + 1).with(" offset $", offset);
         let (sql, args) = statement.finish();
         let mut events: Vec<StoredEvent> = self.fetch(sql, args).await?;
@@ -126,7 +148,7 @@ impl Tenant {
     /// How many events match, counted up to `cap`.
     pub async fn count_events(&self, filter: &EventFilter, cap: i64) -> Result<i64, StoreError> {
         let mut statement = Builder::new("select count(*) from (select 1 from events where org_id = $1");
-        filter.add_to(&mut statement);
+        filter.add_to(&mut statement, filter.access());
         statement.with(" limit $) as counted", cap);
         let (sql, args) = statement.finish();
         Ok(self.find(sql, args).await?.unwrap_or(0))

@@ -14,7 +14,7 @@ use agentlens_domain::limits::MAX_SEARCH_SCAN_EVENTS;
 use agentlens_domain::page::Cursor;
 use agentlens_domain::search::{Query, block_ranges, fold};
 
-use super::list::{EventFilter, Order, add_keyset};
+use super::list::{Access, EventFilter, Order, add_keyset};
 use super::{COLUMNS, StoredEvent};
 use crate::error::StoreError;
 use crate::statement::{Builder, Row};
@@ -193,14 +193,15 @@ impl Scan<'_> {
     /// Reads what is not indexed yet.
     async fn read_tail(&mut self, indexed: i64) -> Result<(), StoreError> {
         if !self.has_needle {
-            let range = vec![indexed + 1..i64::MAX];
-            return self.read_rows(&range, None).await;
+            let tail = indexed + 1..i64::MAX;
+            return self.read_rows(std::slice::from_ref(&tail), None).await;
         }
         let last = self.tenant.last_position().await?;
         let mut from = indexed + 1;
         let mut window = TAIL_WINDOW_EVENTS;
         while from <= last {
-            let bytes = self.read_matching(&[from..from + window], None).await?;
+            let part = from..from + window;
+            let bytes = self.read_matching(std::slice::from_ref(&part), None).await?;
             from += window;
             window = if bytes > TAIL_WINDOW_BYTES { LARGE_WINDOW_EVENTS } else { TAIL_WINDOW_EVENTS };
         }
@@ -261,8 +262,8 @@ impl Scan<'_> {
         let mut statement = Builder::new("select ");
         statement.text(COLUMNS).text(" from events where org_id = $1");
         add_ranges(&mut statement, ranges, days);
-        self.filter.add_to(&mut statement);
-        add_keyset(&mut statement, self.filter.order, self.after);
+        self.filter.add_to(&mut statement, Access::Other);
+        add_keyset(&mut statement, Access::Other, self.filter.order, self.after);
         statement.with(" limit $", i64::try_from(self.wanted).unwrap_or(i64::MAX));
         let (sql, args) = statement.finish();
         let rows: Vec<StoredEvent> = self.tenant.fetch(sql, args).await?;
@@ -280,8 +281,8 @@ impl Scan<'_> {
     ) -> Result<usize, StoreError> {
         let mut statement = Builder::new("select position, payload from events where org_id = $1");
         add_ranges(&mut statement, ranges, days);
-        self.filter.add_to(&mut statement);
-        add_keyset(&mut statement, self.filter.order, self.after);
+        self.filter.add_to(&mut statement, Access::Other);
+        add_keyset(&mut statement, Access::Other, self.filter.order, self.after);
         let (sql, args) = statement.finish();
         let rows: Vec<Row> = self.tenant.fetch(sql, args).await?;
         self.examined += rows.len();
@@ -296,7 +297,7 @@ impl Scan<'_> {
             if let Some((first, last)) = days {
                 statement.with(" and expire_day >= $", first).with(" and expire_day <= $", last);
             }
-            add_keyset(&mut statement, self.filter.order, None);
+            add_keyset(&mut statement, Access::Other, self.filter.order, None);
             statement.with(" limit $", i64::try_from(self.wanted).unwrap_or(i64::MAX));
             let (sql, args) = statement.finish();
             let rows: Vec<StoredEvent> = self.tenant.fetch(sql, args).await?;
