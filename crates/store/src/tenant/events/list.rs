@@ -59,14 +59,21 @@ impl EventFilter {
 
     /// How a list of this filter reaches its rows.
     fn access(&self) -> Access {
-        if self.session_id.is_some() { Access::Other } else { Access::ByTime }
+        if self.session_id.is_some() { Access::BySession } else { Access::ByTime }
     }
 
     /// Adds all conditions to a statement on `events`, for rows that are reached as `access` says.
     pub(super) fn add_to(&self, statement: &mut Builder, access: Access) {
+        if access == Access::ByPosition {
+            statement
+                .with(" and workspace_id || '' = $", self.workspace.as_str())
+                .with_some(" and session_id || '' = $", self.session_id.as_deref());
+        } else {
+            statement
+                .with(" and workspace_id = $", self.workspace.as_str())
+                .with_some(" and session_id = $", self.session_id.as_deref());
+        }
         statement
-            .with(" and workspace_id = $", self.workspace.as_str())
-            .with_some(" and session_id = $", self.session_id.as_deref())
             .with_some(" and environment = $", self.environment.as_deref())
             .with_some(" and agent_id = $", self.agent_id.as_deref())
             .with_some(" and user_id = $", self.user_id.as_deref())
@@ -89,14 +96,17 @@ impl EventFilter {
     }
 }
 
-/// How a statement on `events` reaches its rows.
+/// How a statement on `events` reaches its rows. A planner without statistics may take another index, for the sake of the
+/// order or of an equality that all rows fulfil, and walk everybody's events. So what must not choose the index is written as an
+/// expression that no index serves: `ts_us + 0`, `workspace_id || ''`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     /// By the time index.
     ByTime,
-    /// By session or position. A planner might still take the time index for the sake of the order, and walk everybody's
-    /// events; `ts_us + 0` is served by no index.
-    Other,
+    /// By the session's index.
+    BySession,
+    /// By positions.
+    ByPosition,
 }
 
 /// Adds the condition that a row comes after the cursor, and the order.
@@ -105,16 +115,16 @@ pub(super) fn add_keyset(statement: &mut Builder, access: Access, order: Order, 
         let condition = match (access, order) {
             (Access::ByTime, Order::Descending) => " and (ts_us, id) < ($",
             (Access::ByTime, Order::Ascending) => " and (ts_us, id) > ($",
-            (Access::Other, Order::Descending) => " and (ts_us + 0, id) < ($",
-            (Access::Other, Order::Ascending) => " and (ts_us + 0, id) > ($",
+            (_, Order::Descending) => " and (ts_us + 0, id) < ($",
+            (_, Order::Ascending) => " and (ts_us + 0, id) > ($",
         };
         statement.with(condition, cursor.value).with(", $)", cursor.id.as_str());
     }
     statement.text(match (access, order) {
         (Access::ByTime, Order::Descending) => " order by ts_us desc, id desc",
         (Access::ByTime, Order::Ascending) => " order by ts_us, id",
-        (Access::Other, Order::Descending) => " order by ts_us + 0 desc, id desc",
-        (Access::Other, Order::Ascending) => " order by ts_us + 0, id",
+        (_, Order::Descending) => " order by ts_us + 0 desc, id desc",
+        (_, Order::Ascending) => " order by ts_us + 0, id",
     });
 }
 
