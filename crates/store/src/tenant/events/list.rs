@@ -83,7 +83,7 @@ impl EventFilter {
             Access::ByTime => {
                 statement.with_some(" and ts_us >= $", self.from_us).with_some(" and ts_us <= $", self.to_us)
             }
-            Access::Other => statement
+            Access::BySession | Access::ByPosition => statement
                 .with_some(" and ts_us + 0 >= $", self.from_us)
                 .with_some(" and ts_us + 0 <= $", self.to_us),
         };
