@@ -59,12 +59,12 @@ impl EventFilter {
 
     /// How a list of this filter reaches its rows.
     fn access(&self) -> Access {
-        if self.session_id.is_some() { Access::BySession } else { Access::ByTime }
+        if self.session_id.is_some() { Access::Session } else { Access::Time }
     }
 
     /// Adds all conditions to a statement on `events`, for rows that are reached as `access` says.
     pub(super) fn add_to(&self, statement: &mut Builder, access: Access) {
-        if access == Access::ByPosition {
+        if access == Access::Position {
             statement
                 .with(" and workspace_id || '' = $", self.workspace.as_str())
                 .with_some(" and session_id || '' = $", self.session_id.as_deref());
@@ -80,10 +80,10 @@ impl EventFilter {
             .with_some(" and model = $", self.model.as_deref())
             .with_some(" and name = $", self.name.as_deref());
         match access {
-            Access::ByTime => {
+            Access::Time => {
                 statement.with_some(" and ts_us >= $", self.from_us).with_some(" and ts_us <= $", self.to_us)
             }
-            Access::BySession | Access::ByPosition => statement
+            Access::Session | Access::Position => statement
                 .with_some(" and ts_us + 0 >= $", self.from_us)
                 .with_some(" and ts_us + 0 <= $", self.to_us),
         };
@@ -102,27 +102,27 @@ impl EventFilter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     /// By the time index.
-    ByTime,
+    Time,
     /// By the session's index.
-    BySession,
+    Session,
     /// By positions.
-    ByPosition,
+    Position,
 }
 
 /// Adds the condition that a row comes after the cursor, and the order.
 pub(super) fn add_keyset(statement: &mut Builder, access: Access, order: Order, after: Option<&Cursor>) {
     if let Some(cursor) = after {
         let condition = match (access, order) {
-            (Access::ByTime, Order::Descending) => " and (ts_us, id) < ($",
-            (Access::ByTime, Order::Ascending) => " and (ts_us, id) > ($",
+            (Access::Time, Order::Descending) => " and (ts_us, id) < ($",
+            (Access::Time, Order::Ascending) => " and (ts_us, id) > ($",
             (_, Order::Descending) => " and (ts_us + 0, id) < ($",
             (_, Order::Ascending) => " and (ts_us + 0, id) > ($",
         };
         statement.with(condition, cursor.value).with(", $)", cursor.id.as_str());
     }
     statement.text(match (access, order) {
-        (Access::ByTime, Order::Descending) => " order by ts_us desc, id desc",
-        (Access::ByTime, Order::Ascending) => " order by ts_us, id",
+        (Access::Time, Order::Descending) => " order by ts_us desc, id desc",
+        (Access::Time, Order::Ascending) => " order by ts_us, id",
         (_, Order::Descending) => " order by ts_us + 0 desc, id desc",
         (_, Order::Ascending) => " order by ts_us + 0, id",
     });

@@ -262,8 +262,8 @@ impl Scan<'_> {
         let mut statement = Builder::new("select ");
         statement.text(COLUMNS).text(" from events where org_id = $1");
         add_ranges(&mut statement, ranges, days);
-        self.filter.add_to(&mut statement, Access::ByPosition);
-        add_keyset(&mut statement, Access::ByPosition, self.filter.order, self.after);
+        self.filter.add_to(&mut statement, Access::Position);
+        add_keyset(&mut statement, Access::Position, self.filter.order, self.after);
         statement.with(" limit $", i64::try_from(self.wanted).unwrap_or(i64::MAX));
         let (sql, args) = statement.finish();
         let rows: Vec<StoredEvent> = self.tenant.fetch(sql, args).await?;
@@ -281,8 +281,8 @@ impl Scan<'_> {
     ) -> Result<usize, StoreError> {
         let mut statement = Builder::new("select position, payload from events where org_id = $1");
         add_ranges(&mut statement, ranges, days);
-        self.filter.add_to(&mut statement, Access::ByPosition);
-        add_keyset(&mut statement, Access::ByPosition, self.filter.order, self.after);
+        self.filter.add_to(&mut statement, Access::Position);
+        add_keyset(&mut statement, Access::Position, self.filter.order, self.after);
         let (sql, args) = statement.finish();
         let rows: Vec<Row> = self.tenant.fetch(sql, args).await?;
         self.examined += rows.len();
@@ -297,7 +297,7 @@ impl Scan<'_> {
             if let Some((first, last)) = days {
                 statement.with(" and expire_day >= $", first).with(" and expire_day <= $", last);
             }
-            add_keyset(&mut statement, Access::ByPosition, self.filter.order, None);
+            add_keyset(&mut statement, Access::Position, self.filter.order, None);
             statement.with(" limit $", i64::try_from(self.wanted).unwrap_or(i64::MAX));
             let (sql, args) = statement.finish();
             let rows: Vec<StoredEvent> = self.tenant.fetch(sql, args).await?;
