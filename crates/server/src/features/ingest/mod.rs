@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::{IntoParams, ToSchema};
@@ -24,6 +25,8 @@ use crate::error::{ApiError, ErrorBody, ErrorDetail, request_id};
 use crate::query::Params;
 use crate::state::{AppState, now_us};
 
+/// Bytes of a body beyond the limit that are still read before the connection is closed.
+const MAX_DROPPED_BYTES: usize = 4 * MAX_BODY_BYTES;
 /// How much larger a compressed body is taken to become: more than JSON of events usually does.
 const USUAL_RATIO: usize = 20;
 /// The outcome of events whose batch could not be applied.
@@ -214,28 +217,35 @@ fn room_for(headers: &HeaderMap) -> Result<SemaphorePermit<'static>, ApiError> {
     ROOM_KIB.try_acquire_many(kib).map_err(|_| QueueError::Full { retry_after_s: 1 }.into())
 }
 
+/// The body as it was sent. A body beyond the limit is read on for a while and dropped: a client that is still sending
+/// when the connection closes sees a broken pipe instead of the answer.
+async fn collect(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let expected = declared.and_then(|value| value.parse::<usize>().ok()).unwrap_or(0).min(MAX_BODY_BYTES);
+    let (mut whole, mut length) = (Vec::with_capacity(expected), 0usize);
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk =
+            chunk.map_err(|_| ApiError::bad_request("incomplete_body", "The request body broke off"))?;
+        length += chunk.len();
+        if length <= MAX_BODY_BYTES {
+            whole.extend_from_slice(&chunk);
+        } else if length > MAX_DROPPED_BYTES {
+            break;
+        } else {
+            whole = Vec::new();
+        }
+    }
+    if length > MAX_BODY_BYTES {
+        let message = format!("The request body is larger than {MAX_BODY_BYTES} bytes");
+        return Err(ApiError::too_large(message).with_hint("send several smaller batches, or compress them"));
+    }
+    Ok(whole.into())
+}
+
 /// The plain bytes of a request, bounded before and after decompression.
 async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
-    let too_large = || {
-        ApiError::too_large(format!("The request body is larger than {MAX_BODY_BYTES} bytes"))
-            .with_hint("send several smaller batches, or compress them")
-    };
-    let declared = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > MAX_BODY_BYTES) {
-        return Err(too_large());
-    }
-    let body = axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
-        let is_limit = std::error::Error::source(&error)
-            .is_some_and(|source| source.to_string().contains("length limit"));
-        if is_limit {
-            too_large()
-        } else {
-            ApiError::bad_request("incomplete_body", "The request body broke off")
-        }
-    })?;
+    let body = collect(headers, body).await?;
     let encoding =
         headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let plain = if is_compressed(encoding.as_deref()) {
