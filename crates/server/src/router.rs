@@ -100,7 +100,7 @@ fn router(state: AppState) -> Router {
 /// What every request passes.
 fn finish(routes: Router<AppState>, state: AppState) -> Router {
     routes
-        .fallback(|| async { ApiError::not_found("Route") })
+        .fallback_service(other_routes(&state))
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(middleware::from_fn(refuse_nul))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
@@ -108,6 +108,14 @@ fn finish(routes: Router<AppState>, state: AppState) -> Router {
         }))
         .layer(middleware::from_fn_with_state(state.clone(), observe))
         .with_state(state)
+}
+
+/// What is tried where no route matches.
+fn other_routes(state: &AppState) -> Router {
+    features::agents::routes_by_whole_path()
+        .fallback(|| async { ApiError::not_found("Route") })
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .with_state(state.clone())
 }
 
 /// No id and no text of ours holds a NUL, and PostgreSQL would refuse to be asked for one.

@@ -1,7 +1,7 @@
 //! Agents.
 
-use axum::Json;
 use axum::extract::Path;
+use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -20,6 +20,12 @@ use crate::state::AppState;
 /// The routes of this feature.
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list_agents)).routes(routes!(get_agent))
+}
+
+/// Agents whose id holds a slash (`crew/researcher`), which published clients don't encode. Tried where no other route
+/// matches, so that what lies below an agent keeps its address.
+pub fn routes_by_whole_path() -> Router<AppState> {
+    Router::new().route("/api/agents/{*id}", axum::routing::get(get_agent))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
