@@ -18,5 +18,6 @@ pub mod page;
 pub mod rollups;
 pub mod search;
 pub mod sessions;
+pub mod spans;
 pub mod time;
 pub mod usage;

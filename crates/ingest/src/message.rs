@@ -3,7 +3,7 @@
 use agentlens_domain::batches::Batch;
 use agentlens_domain::limits::MAX_DECOMPRESSED_BYTES;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Level 1: the best bytes per CPU for batches of JSON.
 const ZSTD_LEVEL: i32 = 1;
 

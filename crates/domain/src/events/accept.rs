@@ -171,6 +171,7 @@ pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Resul
         payload,
         metadata,
         holds_wide_numbers: wide_payload || wide_metadata,
+        span: None,
         facts,
     })
 }

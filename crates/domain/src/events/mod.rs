@@ -12,6 +12,8 @@ pub use facts::{Facts, SessionFact, facts_of};
 
 use serde::{Deserialize, Serialize};
 
+use crate::spans::Arrival;
+
 macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*
@@ -148,6 +150,8 @@ pub struct NewEvent {
     pub holds_wide_numbers: bool,
     /// What was read out of payload and metadata.
     pub facts: Facts,
+    /// Set when the event is what arrived of an OpenTelemetry span.
+    pub span: Option<Box<Arrival>>,
 }
 
 impl NewEvent {

@@ -1,0 +1,174 @@
+//! Spans: what OpenTelemetry clients send, in one model whatever dialect they speak.
+//!
+//! Each thing that arrives (a span, or a log record that speaks of one) is an [`Arrival`]: it becomes an event, is
+//! chained and never changes. A span as it is shown and counted is a projection of all its arrivals, whatever their
+//! order; see `resolve` for which spans own the tokens of a trace.
+
+use serde::{Deserialize, Serialize};
+
+use crate::usage::Usage;
+
+/// What a span is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpanKind {
+    /// An agent's run.
+    Agent,
+    /// A workflow.
+    Workflow,
+    /// A step or turn of an agent.
+    Step,
+    /// One call of a model.
+    Llm,
+    /// Texts embedded.
+    Embedding,
+    /// Documents ranked anew.
+    Rerank,
+    /// One call of a tool.
+    Tool,
+    /// Documents retrieved.
+    Retriever,
+    /// An agent's memory read or written.
+    Memory,
+    /// A guardrail's verdict.
+    Guardrail,
+    /// An evaluation.
+    Evaluator,
+    /// A prompt rendered.
+    Prompt,
+    /// A step of a chain that is none of the above.
+    Chain,
+    /// A request over HTTP.
+    Http,
+    /// Anything else.
+    Other,
+}
+
+impl SpanKind {
+    /// Every kind.
+    pub const EVERY: [Self; 15] = [
+        Self::Agent,
+        Self::Workflow,
+        Self::Step,
+        Self::Llm,
+        Self::Embedding,
+        Self::Rerank,
+        Self::Tool,
+        Self::Retriever,
+        Self::Memory,
+        Self::Guardrail,
+        Self::Evaluator,
+        Self::Prompt,
+        Self::Chain,
+        Self::Http,
+        Self::Other,
+    ];
+
+    /// The name on the wire and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Workflow => "workflow",
+            Self::Step => "step",
+            Self::Llm => "llm",
+            Self::Embedding => "embedding",
+            Self::Rerank => "rerank",
+            Self::Tool => "tool",
+            Self::Retriever => "retriever",
+            Self::Memory => "memory",
+            Self::Guardrail => "guardrail",
+            Self::Evaluator => "evaluator",
+            Self::Prompt => "prompt",
+            Self::Chain => "chain",
+            Self::Http => "http",
+            Self::Other => "other",
+        }
+    }
+
+    /// Reads [`SpanKind::as_str`]'s names.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::EVERY.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// Whether a span of this kind calls a model and so owns the tokens it names; what other kinds name is a sum over
+    /// those below them.
+    pub fn calls_a_model(self) -> bool {
+        matches!(self, Self::Llm | Self::Embedding | Self::Rerank)
+    }
+}
+
+/// A session that a span names, and how much that name is worth.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SessionClaim {
+    /// The worth of the key that the name was read from: 0 is best.
+    pub rank: u8,
+    /// The session's id.
+    pub id: String,
+}
+
+/// What brought an arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArrivalSource {
+    /// A log record that speaks of a span.
+    Log,
+    /// The span itself.
+    Span,
+}
+
+/// The typed facts of one arrival. Absent means that the client did not say, or said something unreadable.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Arrival {
+    /// The trace, 32 lower-case hexadecimal digits.
+    pub trace_id: String,
+    /// The span, 16 lower-case hexadecimal digits.
+    pub span_id: String,
+    /// The span above it.
+    pub parent_span_id: Option<String>,
+    /// Span or log record.
+    pub source: ArrivalSource,
+    /// What tells this arrival from another of the same span: the start of the SHA-256 over its payload.
+    pub digest: [u8; 8],
+    /// The span's name as sent.
+    pub span_name: Option<String>,
+    /// What it is about; absent where only a log record speaks.
+    pub kind: Option<SpanKind>,
+    /// When it began, microseconds UTC.
+    pub start_us: i64,
+    /// When it ended, microseconds UTC; the start where no end was sent.
+    pub end_us: i64,
+    /// The session that it names.
+    pub session: Option<SessionClaim>,
+    /// The agent that it names.
+    pub agent_id: Option<String>,
+    /// The agent's name for people.
+    pub agent_name: Option<String>,
+    /// The agent where nothing in the trace names one: the service's name.
+    pub service: Option<String>,
+    /// The end user.
+    pub user_id: Option<String>,
+    /// The environment that the client names, if it is one of ours.
+    pub environment: Option<String>,
+    /// The model's provider, in its canonical name.
+    pub provider: Option<String>,
+    /// The model that answered, else the one asked for.
+    pub model: Option<String>,
+    /// The provider's id of the answer.
+    pub response_id: Option<String>,
+    /// Tokens, inclusive.
+    pub usage: Option<Usage>,
+    /// The cost that the client states, in nano-dollars.
+    pub reported_cost_nanos: Option<i64>,
+    /// Whether the client answered from a cache of its own, so that nobody billed anything.
+    pub is_cache_hit: bool,
+    /// Whether the call went through the provider's batch API.
+    pub is_batch: bool,
+    /// The tool, for tools.
+    pub tool_name: Option<String>,
+    /// The tool call's id.
+    pub call_id: Option<String>,
+    /// From the start to the first token, microseconds.
+    pub first_token_us: Option<i64>,
+    /// Whether it failed.
+    pub is_error: bool,
+}

@@ -1,0 +1,1 @@
+//! OpenTelemetry: the wire formats of OTLP and the dialects of GenAI clients, read into domain events. Pure: no I/O.
