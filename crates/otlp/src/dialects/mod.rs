@@ -1,0 +1,1 @@
+//! Dialects: how each client says the same thing, and the one model that it is read into.

@@ -1,0 +1,1 @@
+//! OTLP as bytes: requests, responses and errors, as protobuf and as JSON.
