@@ -7,34 +7,38 @@ It needs `opentelemetry-proto` for protobuf bodies, which any of the Python envi
 """
 
 import argparse
-import gzip
 import json
 import re
 from pathlib import Path
 
-from google.protobuf.json_format import MessageToDict
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+def parse_protobuf(signal, data):
+    # Imported here, so that JSON bodies can be read with no library at all.
+    from google.protobuf.json_format import MessageToDict
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-REQUESTS = {
-    "traces": ExportTraceServiceRequest,
-    "logs": ExportLogsServiceRequest,
-    "metrics": ExportMetricsServiceRequest,
-}
+    request = {
+        "traces": ExportTraceServiceRequest,
+        "logs": ExportLogsServiceRequest,
+        "metrics": ExportMetricsServiceRequest,
+    }[signal]()
+    request.ParseFromString(data)
+    return MessageToDict(request)
 
 
 def read(path):
     """One body as OTLP/JSON, except that ids are in base64 where the body was protobuf."""
-    number, signal, encoding = path.name.split(".")
+    _number, signal, encoding = path.name.split(".")
     data = path.read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        data = gzip.decompress(data)
-    if encoding == "json":
-        return signal, json.loads(data)
-    request = REQUESTS[signal]()
-    request.ParseFromString(data)
-    return signal, MessageToDict(request)
+    return signal, json.loads(data) if encoding == "json" else parse_protobuf(signal, data)
+
+
+def bodies(directory):
+    """Every body of a capture, in the order it was received."""
+    for path in sorted(directory.iterdir()):
+        if re.fullmatch(r"\d{3}\.(traces|logs|metrics)\.(pb|json)", path.name):
+            yield path.name, *read(path)
 
 
 def plain(value):
@@ -103,11 +107,9 @@ def main():
     parser.add_argument("directory", type=Path)
     parser.add_argument("--long", action="store_true", help="do not shorten attribute values")
     arguments = parser.parse_args()
-    for path in sorted(arguments.directory.iterdir()):
-        if re.fullmatch(r"\d{3}\.(traces|logs|metrics)\.(pb|json)", path.name):
-            print(path.name)
-            signal, body = read(path)
-            SHOW[signal](body, 100_000 if arguments.long else 160)
+    for name, signal, body in bodies(arguments.directory):
+        print(name)
+        SHOW[signal](body, 100_000 if arguments.long else 160)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ function startTracing() {
       'deployment.environment.name': 'staging',
     }),
   );
-  const provider = new TracerProvider({ resource, spanProcessors: [new BatchSpanProcessor(exporter)] });
+  const provider = new TracerProvider({ resource, spanProcessors: [new BatchSpanProcessor({ exporter })] });
   context.setGlobalContextManager(new AsyncLocalStorageContextManager());
   trace.setGlobalTracerProvider(provider);
   return provider;
