@@ -150,11 +150,13 @@ def check_call(call, whole, spans):
     for field, name, wanted in wishes(call, whole):
         places = seen_in(field, wanted, facts)
         absent = field in call["not_transmitted"]
-        if absent and places:
+        # One name for both models: that it was seen does not say which of them it was.
+        told_apart = field != "response_model" or whole["request_model"] != whole["response_model"]
+        if absent and places and told_apart:
             problems.append(f"{name} is said not to be transmitted but is in {places}")
         if not absent and not places:
             problems.append(f"{name} = {wanted!r} is nowhere on the span")
-        if places:
+        if places and not absent:
             call["seen_in"][name] = places
     first_token = sorted({path.partition("/")[0] for path, _value in facts if FIRST_TOKEN.search(path)})
     if bool(first_token) != call["has_ttft"]:

@@ -132,6 +132,7 @@ FAMILIES = {
         absent=[
             Absent("reasoning", (*CHAT, "responses_streamed"), "The class exports no reasoning tokens unless asked to."),
             Absent("input", ("embedding",), "The class exports no embedded text unless asked to."),
+            Absent("response_model", ("embedding",), "An embedding's span names the requested model only."),
         ],
         notes=(
             "Session and user are ai.settings.context.sessionId and .userId: the runtime context, where it is asked for.",
@@ -142,6 +143,7 @@ FAMILIES = {
     "vercel-legacy": Family(
         steps=("tool_first", "tool_second", "responses_streamed", "embedding", "refused"),
         first_token=("responses_streamed",),
+        absent=[Absent("response_model", ("embedding",), "An embedding's span names the requested model only.")],
         notes=(
             "ai.generateText, ai.streamText and ai.embed repeat the usage of the do* spans below them.",
             "Session and user are ai.settings.context.sessionId and .userId.",
