@@ -12,7 +12,7 @@ mod table;
 mod tests;
 
 pub use money::{NANOS_PER_USD, nanos_to_usd, usd_to_nanos};
-pub(crate) use names::canonical_provider;
+pub use names::canonical_provider;
 pub use prices::{ONE_MILLIONTHS, Price, PriceError, PriceSpec, Rates, RatesSpec, Tier, TierSpec};
 use serde::{Deserialize, Serialize};
 pub use table::PriceTable;

@@ -180,7 +180,7 @@ fn is_size(segment: &str) -> bool {
 
 /// The provider's one name in the price table, for the spellings that are known to differ; `None` for a
 /// provider with no other spelling known. `Some("")` for a blank name.
-pub(crate) fn canonical_provider(provider: &str) -> Option<&'static str> {
+pub fn canonical_provider(provider: &str) -> Option<&'static str> {
     let provider = provider.trim();
     if provider.is_empty() {
         return Some("");

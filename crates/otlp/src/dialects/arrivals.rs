@@ -1,0 +1,280 @@
+//! The typed facts of one arrival, read the same way when it comes in and when it is looked at.
+
+use agentlens_domain::cost::usd_to_nanos;
+use agentlens_domain::json::Value;
+use agentlens_domain::spans::{Arrival, ArrivalSource, SessionClaim, SpanKind};
+use agentlens_domain::time;
+
+use super::field::Field;
+use super::kinds;
+use super::names::{clean, clean_id};
+use super::providers::provider;
+use super::raw::RawValue;
+use super::reading::Reading;
+use super::table::{RESOURCE_RANK, table};
+use super::tokens::{number_in, usage};
+
+/// Longer waits for a first token are a client's mistake: ten years, in microseconds.
+const MAX_WAIT_US: f64 = 3.2e14;
+
+/// How a span ended, by its status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The status says nothing.
+    Unset,
+    /// The status says that it went well.
+    Ok,
+    /// The status says that it failed.
+    Failed,
+}
+
+/// What a resource says for all of its spans.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ResourceFacts {
+    service: Option<String>,
+    session: Option<SessionClaim>,
+    user_id: Option<String>,
+    environment: Option<String>,
+    agent_id: Option<String>,
+    agent_name: Option<String>,
+}
+
+impl ResourceFacts {
+    pub(super) fn of<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Self {
+        let service = text(reading, Field::Service)
+            .filter(|name| name != "unknown_service" && !name.starts_with("unknown_service:"));
+        let mut session = session(reading);
+        if let Some(claim) = &mut session {
+            claim.rank = claim.rank.saturating_add(RESOURCE_RANK);
+        }
+        Self {
+            service,
+            session,
+            user_id: text(reading, Field::User),
+            environment: environment(reading),
+            agent_id: text(reading, Field::AgentId),
+            agent_name: text(reading, Field::AgentName),
+        }
+    }
+}
+
+/// One arrival as far as its shape goes; what its attributes mean is read from `reading`.
+pub(super) struct Observed<'o, 'a, V> {
+    pub(super) trace_id: String,
+    pub(super) span_id: String,
+    pub(super) parent_span_id: Option<String>,
+    pub(super) source: ArrivalSource,
+    /// The span's name, or the log record's.
+    pub(super) name: &'o str,
+    pub(super) start_us: i64,
+    pub(super) end_us: i64,
+    pub(super) outcome: Outcome,
+    /// When the first event came that stands for the first token.
+    pub(super) first_token_us: Option<i64>,
+    /// Whether an exception is among the events.
+    pub(super) has_exception: bool,
+    pub(super) reading: &'o Reading<'a, V>,
+    pub(super) resource: &'o ResourceFacts,
+}
+
+impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
+    /// The facts; the digest is left for whoever knows the payload.
+    pub(super) fn arrival(self) -> Arrival {
+        let reading = self.reading;
+        let is_span = self.source == ArrivalSource::Span;
+        let kind = is_span.then(|| kinds::kind(reading));
+        let model = [Field::ResponseModel, Field::AnyModel, Field::RequestModel]
+            .into_iter()
+            .find_map(|field| text(reading, field));
+        let calls_a_model = kind.is_none_or(SpanKind::calls_a_model);
+        let provider = provider(reading.text(Field::Provider).as_deref(), model.as_deref());
+        let usage = usage(reading, kind, provider.as_deref(), model.as_deref());
+        let agent_name = self.agent_name(kind);
+        let first_token_us = first_token(reading, self.start_us).or_else(|| {
+            let at = self.first_token_us?;
+            Some(at - self.start_us).filter(|wait| *wait >= 0)
+        });
+        Arrival {
+            source: self.source,
+            digest: [0; 8],
+            kind,
+            start_us: self.start_us,
+            end_us: self.end_us,
+            session: session(reading).or_else(|| self.resource.session.clone()),
+            agent_id: text(reading, Field::AgentId)
+                .or_else(|| self.resource.agent_id.clone())
+                .or_else(|| agent_name.clone()),
+            agent_name,
+            service: self.resource.service.clone(),
+            user_id: text(reading, Field::User).or_else(|| self.resource.user_id.clone()),
+            environment: environment(reading).or_else(|| self.resource.environment.clone()),
+            provider,
+            model,
+            response_id: response_id(reading, kind),
+            usage,
+            reported_cost_nanos: reported_cost_nanos(reading),
+            is_cache_hit: calls_a_model && is_cache_hit(reading),
+            is_batch: calls_a_model && is_batch(reading),
+            tool_name: tool_name(reading, kind, self.name),
+            call_id: text(reading, Field::CallId),
+            first_token_us,
+            is_error: self.is_error(),
+            span_name: is_span.then(|| clean(self.name)).flatten(),
+            trace_id: self.trace_id,
+            span_id: self.span_id,
+            parent_span_id: self.parent_span_id,
+        }
+    }
+
+    fn is_error(&self) -> bool {
+        let reading = self.reading;
+        let says_so = || {
+            let level = reading.get(Field::Level).and_then(RawValue::string);
+            reading.get(Field::ErrorType).is_some()
+                || level.is_some_and(|level| level.eq_ignore_ascii_case("error"))
+        };
+        match self.outcome {
+            Outcome::Failed => true,
+            // An exception that was caught and got over is no failure.
+            Outcome::Ok => says_so(),
+            Outcome::Unset => self.has_exception || says_so(),
+        }
+    }
+
+    /// The agent's name: what names it on any span, and on an agent's own span also what names the span.
+    fn agent_name(&self, kind: Option<SpanKind>) -> Option<String> {
+        let reading = self.reading;
+        let is_agent = kind == Some(SpanKind::Agent);
+        let stated = text(reading, Field::AgentName);
+        let entity = || is_agent.then(|| text(reading, Field::EntityName)).flatten();
+        let langfuse = || (is_agent && reading.kind_rank() == Some(0)).then(|| clean(self.name)).flatten();
+        stated
+            .or_else(entity)
+            .or_else(langfuse)
+            .or_else(|| self.resource.agent_name.clone())
+            .or_else(|| text(reading, Field::WorkflowName))
+    }
+}
+
+fn text<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, field: Field) -> Option<String> {
+    clean(&reading.text(field)?)
+}
+
+fn session<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Option<SessionClaim> {
+    let (rank, id) = reading.session()?;
+    Some(SessionClaim { rank, id: clean_id(&id)? })
+}
+
+fn environment<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Option<String> {
+    table().environment(&reading.text(Field::Environment)?).map(str::to_owned)
+}
+
+fn tool_name<'a, V: RawValue + 'a>(
+    reading: &Reading<'a, V>,
+    kind: Option<SpanKind>,
+    span_name: &str,
+) -> Option<String> {
+    if let Some(name) = text(reading, Field::ToolName) {
+        return Some(name);
+    }
+    if kind != Some(SpanKind::Tool) {
+        return None;
+    }
+    text(reading, Field::EntityName).or_else(|| {
+        let name = span_name.strip_prefix("execute_tool ").or_else(|| span_name.strip_prefix("tools/call "));
+        let name = name.unwrap_or(span_name);
+        clean(name.strip_suffix(".tool").unwrap_or(name))
+    })
+}
+
+fn first_token<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, start_us: i64) -> Option<i64> {
+    let waits =
+        [(Field::FirstTokenSeconds, 1e6), (Field::FirstTokenMillis, 1e3), (Field::FirstTokenMicros, 1.0)];
+    for (field, us_per_unit) in waits {
+        if let Some(wait) = reading.number(field).map(|wait| wait * us_per_unit) {
+            #[expect(clippy::cast_possible_truncation, reason = "the range is checked on the same line")]
+            return (0.0..MAX_WAIT_US).contains(&wait).then(|| wait.round() as i64);
+        }
+    }
+    let instant = reading.text(Field::FirstTokenInstant)?;
+    let at_us = time::parse_rfc3339(instant.trim_matches('"'))?;
+    Some(at_us - start_us).filter(|wait| *wait >= 0)
+}
+
+fn reported_cost_nanos<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Option<i64> {
+    let parts = || {
+        let parts = (reading.number(Field::CostInput), reading.number(Field::CostOutput));
+        (parts != (None, None)).then(|| parts.0.unwrap_or(0.0) + parts.1.unwrap_or(0.0))
+    };
+    let object = || {
+        let object = reading.get(Field::CostObject)?.structure();
+        number_in(&object, &["total", "total_cost", "totalCost"]).or_else(|| {
+            let parts = (number_in(&object, &["input"]), number_in(&object, &["output"]));
+            (parts != (None, None)).then(|| parts.0.unwrap_or(0.0) + parts.1.unwrap_or(0.0))
+        })
+    };
+    reading.number(Field::Cost).or_else(parts).or_else(object).and_then(usd_to_nanos)
+}
+
+fn is_cache_hit<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> bool {
+    if let Some(stated) = reading.get(Field::CacheHit).and_then(RawValue::flag) {
+        return stated;
+    }
+    let Some(object) = reading.get(Field::CacheHitObject) else { return false };
+    // Most such objects say nothing of it, and need not be taken apart to know.
+    if object.string().is_some_and(|text| !text.contains("cache_hit")) {
+        return false;
+    }
+    object.structure().get("cache_hit").and_then(RawValue::flag).unwrap_or(false)
+}
+
+fn is_batch<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> bool {
+    reading.text(Field::Batch).is_some_and(|word| matches!(&*word, "batch" | "true" | "True" | "1"))
+}
+
+/// The provider's id of the answer, also where it stands only in the answer itself.
+fn response_id<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, kind: Option<SpanKind>) -> Option<String> {
+    if let Some(id) = text(reading, Field::ResponseId) {
+        return Some(id);
+    }
+    if kind != Some(SpanKind::Llm) {
+        return None;
+    }
+    let text = reading.get(Field::ResponseObject)?.string()?;
+    if !PROVIDER_IDS.iter().any(|beginning| text.contains(beginning)) {
+        return None;
+    }
+    match text.as_bytes().first() {
+        Some(b'{') => id_in_answer(Value::parse(text).ok()?),
+        _ => provider_made(text.trim_matches('"')),
+    }
+}
+
+/// What the ids of answers begin with, at the providers that clients repeat whole answers of.
+const PROVIDER_IDS: [&str; 3] = ["chatcmpl-", "resp_", "msg_"];
+
+fn provider_made(id: &str) -> Option<String> {
+    PROVIDER_IDS.iter().any(|beginning| id.starts_with(beginning)).then(|| clean(id)).flatten()
+}
+
+/// The answer's own id, or where LangChain keeps it.
+fn id_in_answer(answer: Value<'_>) -> Option<String> {
+    let id_of = |value: Value<'_>| {
+        // A part of a Responses API answer has an id of its own, which is not the answer's.
+        let is_part = value.get("status").is_some() && value.get("usage").is_none();
+        let id = value.get("id").filter(|_| !is_part)?;
+        id.as_str_lossy().and_then(|id| provider_made(&id))
+    };
+    id_of(answer)
+        .or_else(|| id_of(answer.get("llm_output")?))
+        .or_else(|| {
+            let first =
+                |value: Value<'_>| value.elements().ok()?.first().map(|element| element.text().to_owned());
+            let batch = first(answer.get("generations")?)?;
+            let generation = first(Value::parse(&batch).ok()?)?;
+            let message = Value::parse(&generation).ok()?.get("message")?;
+            let fields = message.get("kwargs").unwrap_or(message);
+            fields.get("response_metadata").and_then(id_of).or_else(|| id_of(fields))
+        })
+        .or_else(|| id_of(answer.get("response_metadata")?))
+}

@@ -1,0 +1,161 @@
+//! From a request to events: what spans and log records have in common.
+
+use agentlens_domain::events::{EventType, Facts, NewEvent, Severity};
+use agentlens_domain::ledger::Reason;
+use agentlens_domain::limits;
+use agentlens_domain::spans::{Arrival, ArrivalSource, SpanKind};
+use agentlens_domain::time;
+use data_encoding::BASE32_NOPAD;
+use sha2::{Digest, Sha256};
+
+use super::clients::ClientReport;
+use super::payload::Payload;
+
+/// What an event is filed under when nothing names an agent.
+const UNKNOWN_AGENT: &str = "unknown";
+
+/// What reading a request needs besides the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Context {
+    /// The server's clock, in microseconds UTC.
+    pub now_us: i64,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Normalised {
+    /// The events, in the order in which their spans or log records came.
+    pub events: Vec<NewEvent>,
+    /// What was refused. No neighbour is affected.
+    pub refused: Vec<Refused>,
+    /// The client libraries that spoke.
+    pub clients: Vec<ClientReport>,
+}
+
+/// A span or a log record that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Its place in the request, counted over all resources and scopes from 0.
+    pub index: usize,
+    /// The reason's stable name.
+    pub reason: Reason,
+    /// One sentence for a person, with field and limit.
+    pub message: String,
+}
+
+/// Why one item is refused, before its place is known.
+pub(super) type Refusal = (Reason, String);
+
+/// The event of an arrival, or of a log record that belongs to no span.
+pub(super) struct Draft {
+    pub(super) payload: Payload,
+    pub(super) arrival: Arrival,
+    pub(super) event_type: EventType,
+    pub(super) severity: Severity,
+    /// What the event is listed under.
+    pub(super) name: Option<String>,
+    /// Whether it is an arrival of a span.
+    pub(super) is_of_a_span: bool,
+}
+
+impl Draft {
+    pub(super) fn event(self) -> NewEvent {
+        let Self { payload, mut arrival, event_type, severity, name, is_of_a_span } = self;
+        let digest = digest(&arrival, &payload.text);
+        arrival.digest.copy_from_slice(&digest[..8]);
+        let session_id = match &arrival.session {
+            Some(claim) => claim.id.clone(),
+            None => arrival.trace_id.clone(),
+        };
+        let agent_id = arrival.agent_id.clone().or_else(|| arrival.service.clone());
+        NewEvent {
+            id: event_id(&digest),
+            content_digest: None,
+            session_id,
+            agent_id: agent_id.unwrap_or_else(|| UNKNOWN_AGENT.to_owned()),
+            event_type,
+            severity,
+            timestamp: time::format_rfc3339(arrival.start_us),
+            ts_us: arrival.start_us,
+            payload: payload.text,
+            metadata: "{}".to_owned(),
+            holds_wide_numbers: payload.holds_wide_numbers,
+            facts: facts(&arrival, name),
+            span: is_of_a_span.then(|| Box::new(arrival)),
+        }
+    }
+}
+
+fn facts(arrival: &Arrival, name: Option<String>) -> Facts {
+    let is_span = arrival.source == ArrivalSource::Span;
+    // What other spans name are sums over those below them.
+    let owns_usage = is_span && arrival.kind.is_some_and(SpanKind::calls_a_model);
+    Facts {
+        name,
+        provider: arrival.provider.clone(),
+        model: arrival.model.clone(),
+        call_id: arrival.call_id.clone(),
+        user_id: arrival.user_id.clone(),
+        duration_us: is_span.then(|| arrival.end_us - arrival.start_us),
+        usage: arrival.usage.filter(|_| owns_usage),
+        reported_cost_nanos: arrival.reported_cost_nanos.filter(|_| owns_usage),
+        session: None,
+    }
+}
+
+fn digest(arrival: &Arrival, payload: &str) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update(arrival.trace_id.as_bytes());
+    hasher.update(arrival.span_id.as_bytes());
+    hasher.update(payload.as_bytes());
+    hasher.finalize().into()
+}
+
+fn event_id(digest: &[u8; 32]) -> String {
+    let mut id = String::with_capacity(31);
+    id.push_str("otel_");
+    BASE32_NOPAD.encode_append(&digest[..16], &mut id);
+    id.make_ascii_lowercase();
+    id
+}
+
+/// An id's hexadecimal digits; a sentence if it is none.
+pub(super) fn hex_id(field: &str, id: &[u8], length: usize) -> Result<String, Refusal> {
+    if id.is_empty() {
+        return Err((Reason::MissingField, format!("{field} is missing")));
+    }
+    if id.len() != length {
+        let message = format!("{field} has {} bytes and must have {length}", id.len());
+        return Err((Reason::InvalidField, message));
+    }
+    if id.iter().all(|byte| *byte == 0) {
+        return Err((Reason::InvalidField, format!("{field} must not be all zeros")));
+    }
+    Ok(data_encoding::HEXLOWER.encode(id))
+}
+
+/// An instant as microseconds, if it lies in the range that is stored.
+pub(super) fn instant_us(field: &str, nanos: u64, now_us: i64) -> Result<i64, Refusal> {
+    let us = i64::try_from(nanos / 1000).unwrap_or(i64::MAX);
+    if us < limits::MIN_TIMESTAMP_US {
+        let earliest = time::format_rfc3339(limits::MIN_TIMESTAMP_US);
+        return Err((Reason::InvalidTimestamp, format!("{field} lies before {earliest}")));
+    }
+    if us > now_us.saturating_add(limits::MAX_FUTURE_US) {
+        let hours = limits::MAX_FUTURE_US / time::HOUR_US;
+        let message = format!("{field} lies more than {hours} hours in the future of the server's clock");
+        return Err((Reason::InvalidTimestamp, message));
+    }
+    Ok(us)
+}
+
+/// Refuses what is too large to be kept whole.
+pub(super) fn within_limit(payload: Payload) -> Result<Payload, Refusal> {
+    let length = payload.text.len();
+    if length > limits::MAX_PAYLOAD_BYTES {
+        let limit = limits::MAX_PAYLOAD_BYTES;
+        let message = format!("payload has {length} bytes as JSON; the limit is {limit} bytes");
+        return Err((Reason::TooLarge, message));
+    }
+    Ok(payload)
+}

@@ -1,0 +1,158 @@
+//! The fields of the model that attributes are read into.
+
+use serde::Deserialize;
+
+macro_rules! fields {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// What an attribute may say, whatever its key. The table names them in snake case.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub(super) enum Field {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Field {
+            /// Every field, in the order of declaration.
+            pub(super) const EVERY: &'static [Self] = &[$(Self::$name,)+];
+        }
+    };
+}
+
+fields! {
+    /// The model's provider.
+    Provider,
+    /// The model that answered.
+    ResponseModel,
+    /// The model that answered if known, else the one asked for.
+    AnyModel,
+    /// The model asked for.
+    RequestModel,
+    /// The provider's id of the answer.
+    ResponseId,
+    /// A text that may hold the provider's own answer.
+    ResponseObject,
+    /// All input tokens.
+    InputTokens,
+    /// All output tokens.
+    OutputTokens,
+    /// Input and output tokens.
+    TotalTokens,
+    /// Input tokens read from the provider's cache.
+    CacheReadTokens,
+    /// Input tokens written to the provider's cache.
+    CacheWriteTokens,
+    /// The part of the writes that is kept for an hour.
+    CacheWriteLongTokens,
+    /// Output tokens spent on reasoning.
+    ReasoningTokens,
+    /// Input tokens that were audio.
+    AudioInputTokens,
+    /// Output tokens that were audio.
+    AudioOutputTokens,
+    /// All tokens in one object.
+    UsageObject,
+    /// Present where the input is inclusive for certain.
+    InclusiveInput,
+    /// Present where counts follow the provider's own convention.
+    ProviderConvention,
+    /// What the provider said besides, as the Vercel SDK passes it on.
+    ProviderMetadata,
+    /// The cost in dollars.
+    Cost,
+    /// The input's part of the cost.
+    CostInput,
+    /// The output's part of the cost.
+    CostOutput,
+    /// Costs in one object.
+    CostObject,
+    /// The end user.
+    User,
+    /// The agent's id.
+    AgentId,
+    /// The agent's name.
+    AgentName,
+    /// The name of what the span stands for.
+    EntityName,
+    /// The workflow's name.
+    WorkflowName,
+    /// The service's name.
+    Service,
+    /// The environment.
+    Environment,
+    /// The tool's name.
+    ToolName,
+    /// The tool call's id.
+    CallId,
+    /// Seconds to the first token.
+    FirstTokenSeconds,
+    /// Milliseconds to the first token.
+    FirstTokenMillis,
+    /// Microseconds to the first token.
+    FirstTokenMicros,
+    /// When the first token came.
+    FirstTokenInstant,
+    /// The error's class.
+    ErrorType,
+    /// The error's text.
+    ErrorMessage,
+    /// The exception's class, on a log record.
+    ExceptionType,
+    /// Langfuse's level.
+    Level,
+    /// Whether the client answered from its own cache.
+    CacheHit,
+    /// An object that may say so.
+    CacheHitObject,
+    /// Whether the call went through the batch API.
+    Batch,
+    /// OpenTelemetry's name of the operation.
+    Operation,
+    /// Logfire's sort of span.
+    SpanType,
+    /// The system's instructions.
+    System,
+    /// The messages sent to the model.
+    InputMessages,
+    /// The messages that came back.
+    OutputMessages,
+    /// The whole conversation.
+    AllMessages,
+    /// An agent's last word.
+    FinalResult,
+    /// The answer's text.
+    ResponseText,
+    /// The answer as an object.
+    ResponseJson,
+    /// The answer's reasoning.
+    ResponseReasoning,
+    /// The tool calls of the answer.
+    ResponseToolCalls,
+    /// The tools that the model may call.
+    Tools,
+    /// The request's settings in one object.
+    Parameters,
+    /// Why the answer ended.
+    FinishReasons,
+    /// A tool's arguments.
+    Arguments,
+    /// A tool's result.
+    Result,
+    /// What went into a span of another kind.
+    Input,
+    /// What came out of it.
+    Output,
+    /// What was searched for.
+    Query,
+    /// What was found.
+    Documents,
+    /// The length of an embedding's vectors.
+    EmbeddingDimension,
+    /// The evaluation's name.
+    EvaluationName,
+    /// Its score.
+    EvaluationScore,
+    /// Its verdict in a word.
+    EvaluationLabel,
+    /// Its reasons.
+    EvaluationExplanation,
+}

@@ -1,0 +1,143 @@
+//! Log records: those that speak of a span are arrivals of it, others that belong to a trace are events of their own.
+
+use agentlens_domain::events::{EventType, NewEvent, Severity};
+use agentlens_domain::ledger::Reason;
+use agentlens_domain::spans::ArrivalSource;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+
+use super::arrivals::{Observed, Outcome, ResourceFacts};
+use super::arriving::{Context, Draft, Normalised, Refusal, Refused, hex_id, instant_us, within_limit};
+use super::clients::{ClientReport, Clients};
+use super::names::clean;
+use super::payload::{self, Surroundings};
+use super::raw::RawValue;
+use super::reading::Reading;
+use super::table::table;
+use super::traces::pairs;
+
+/// Where a record's name stands if its own field is empty.
+const EVENT_NAME: &str = "event.name";
+
+/// Reads every log record of a request; a record that can't be an event is refused alone.
+pub fn events_of_logs(request: &ExportLogsServiceRequest, context: &Context) -> Normalised {
+    let mut normalised = Normalised::default();
+    let mut clients = Clients::default();
+    let mut index = 0;
+    for resource_logs in &request.resource_logs {
+        let attributes = resource_logs.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
+        let resource = ResourceFacts::of(&Reading::of(pairs(attributes), |_| {}));
+        for scope_logs in &resource_logs.scope_logs {
+            let scope = scope_logs.scope.as_ref();
+            let surroundings = Surroundings::of(attributes, scope);
+            let client = clients.of(scope, attributes);
+            for record in &scope_logs.log_records {
+                client.items = client.items.saturating_add(1);
+                match event_of(record, &resource, &surroundings, client, context) {
+                    Ok(event) => normalised.events.push(event),
+                    Err((reason, message)) => normalised.refused.push(Refused { index, reason, message }),
+                }
+                index += 1;
+            }
+        }
+    }
+    normalised.clients = clients.into_reports();
+    normalised
+}
+
+fn event_of(
+    record: &LogRecord,
+    resource: &ResourceFacts,
+    surroundings: &Surroundings,
+    client: &mut ClientReport,
+    context: &Context,
+) -> Result<NewEvent, Refusal> {
+    let name = event_name(record);
+    let is_genai = table().events.is_genai_log(name);
+    let trace_id = hex_id("traceId", &record.trace_id, 16).ok();
+    let span_id = hex_id("spanId", &record.span_id, 8).ok();
+    if trace_id.is_none() && !is_genai {
+        let message = "traceId is missing and eventName is none of the gen_ai events: only log records of a \
+                       trace, or about a call of a model, are kept";
+        return Err((Reason::MissingField, message.to_owned()));
+    }
+    let at_us = time_us(record, context.now_us)?;
+    let reading = Reading::of(pairs(&record.attributes), |key| {
+        // What other programs log has its own words, and they are no gap of ours.
+        if is_genai {
+            client.count_unmapped(key);
+        }
+    });
+    let payload = payload::of_log(record, name, surroundings)
+        .map_err(|error| (Reason::UnstorableJson, format!("log record {name}: {error}")))?;
+    let payload = within_limit(payload)?;
+    let is_evaluation = table().events.evaluation.iter().any(|known| known == name);
+    let is_of_a_span = is_genai && trace_id.is_some() && span_id.is_some();
+    let mut arrival = Observed {
+        trace_id: trace_id.unwrap_or_default(),
+        span_id: span_id.unwrap_or_default(),
+        parent_span_id: None,
+        source: ArrivalSource::Log,
+        name,
+        start_us: at_us,
+        end_us: at_us,
+        outcome: Outcome::Unset,
+        first_token_us: None,
+        has_exception: table().events.exception.iter().any(|known| known == name),
+        reading: &reading,
+        resource,
+    }
+    .arrival();
+    if is_evaluation || !is_genai {
+        // A failed evaluation is no failure of what it evaluates, and a program's log says nothing of a call.
+        arrival.is_error = false;
+    }
+    if arrival.trace_id.is_empty() && arrival.session.is_none() && arrival.response_id.is_none() {
+        let message =
+            "traceId is missing, and no session or gen_ai.response.id says what the record is about";
+        return Err((Reason::MissingField, message.to_owned()));
+    }
+    let event_type = if is_evaluation { EventType::EvalResult } else { EventType::Custom };
+    let session_id = arrival.response_id.clone().filter(|_| arrival.trace_id.is_empty());
+    let draft =
+        Draft { payload, arrival, event_type, severity: severity(record), name: clean(name), is_of_a_span };
+    let mut event = draft.event();
+    if event.session_id.is_empty() {
+        event.session_id = session_id.unwrap_or_default();
+    }
+    Ok(event)
+}
+
+fn event_name(record: &LogRecord) -> &str {
+    if !record.event_name.is_empty() {
+        return &record.event_name;
+    }
+    let named = pairs(&record.attributes).find(|(key, _)| *key == EVENT_NAME);
+    named.and_then(|(_, value)| value.string()).unwrap_or("")
+}
+
+fn time_us(record: &LogRecord, now_us: i64) -> Result<i64, Refusal> {
+    match (record.time_unix_nano, record.observed_time_unix_nano) {
+        (0, 0) => Ok(now_us),
+        (0, observed) => instant_us("observedTimeUnixNano", observed, now_us),
+        (time, _) => instant_us("timeUnixNano", time, now_us),
+    }
+}
+
+/// OpenTelemetry's 24 numbers, or its words where there is no number.
+fn severity(record: &LogRecord) -> Severity {
+    match record.severity_number {
+        1..=8 => Severity::Debug,
+        13..=16 => Severity::Warn,
+        17..=20 => Severity::Error,
+        21.. => Severity::Critical,
+        9..=12 => Severity::Info,
+        _ => match record.severity_text.to_ascii_lowercase().as_str() {
+            "trace" | "debug" => Severity::Debug,
+            "warn" | "warning" => Severity::Warn,
+            "error" => Severity::Error,
+            "fatal" | "critical" => Severity::Critical,
+            _ => Severity::Info,
+        },
+    }
+}

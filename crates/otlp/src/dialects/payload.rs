@@ -1,0 +1,373 @@
+//! The payload of an arrival: what came in, whole, as canonical JSON, with secrets taken out and nothing derived.
+//!
+//! The text is written straight from the protobuf structures. A key that comes twice in one object is found by the
+//! canonical form's own check, and only then does it cost anything: of the two the last one stays.
+
+use std::fmt::Write as _;
+
+use agentlens_domain::json::{JsonError, canonicalize, write_string};
+use data_encoding::{BASE64, HEXLOWER};
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::trace::v1::span::{Event, Link, SpanKind};
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use opentelemetry_proto::tonic::trace::v1::{Span, Status};
+
+use super::table::{Table, table};
+
+/// What stands in the place of a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+
+/// Nesting of attributes beyond which a payload is refused; the canonical form allows a little more.
+const MAX_DEPTH: usize = 240;
+
+/// The text of an arrival.
+pub(super) struct Payload {
+    pub(super) text: String,
+    pub(super) holds_wide_numbers: bool,
+}
+
+/// What all arrivals of one scope share, written once.
+pub(super) struct Surroundings {
+    plain: String,
+    without_repetitions: String,
+}
+
+impl Surroundings {
+    pub(super) fn of(resource: &[KeyValue], scope: Option<&InstrumentationScope>) -> Self {
+        let write = |repetitions| {
+            let mut writer = Writer::new(repetitions, 256);
+            if !resource.is_empty() {
+                writer.key("resource");
+                writer.attributes(resource);
+            }
+            if let Some(scope) = scope {
+                writer.scope(scope);
+            }
+            writer.out
+        };
+        Self { plain: write(Repetitions::Unlikely), without_repetitions: write(Repetitions::LeftOut) }
+    }
+
+    fn text(&self, repetitions: Repetitions) -> &str {
+        match repetitions {
+            Repetitions::Unlikely => &self.plain,
+            Repetitions::LeftOut => &self.without_repetitions,
+        }
+    }
+}
+
+/// The payload of a span.
+pub(super) fn of_span(span: &Span, surroundings: &Surroundings) -> Result<Payload, JsonError> {
+    canonical(|repetitions| {
+        let mut writer = Writer::new(repetitions, 1024);
+        writer.span(span);
+        writer.finish(surroundings)
+    })
+}
+
+/// The payload of a log record.
+pub(super) fn of_log(
+    record: &LogRecord,
+    event_name: &str,
+    surroundings: &Surroundings,
+) -> Result<Payload, JsonError> {
+    canonical(|repetitions| {
+        let mut writer = Writer::new(repetitions, 512);
+        writer.log(record, event_name);
+        writer.finish(surroundings)
+    })
+}
+
+fn canonical(write: impl Fn(Repetitions) -> String) -> Result<Payload, JsonError> {
+    let canonical = match canonicalize(&write(Repetitions::Unlikely)) {
+        Err(JsonError::DuplicateKey { .. }) => canonicalize(&write(Repetitions::LeftOut))?,
+        other => other?,
+    };
+    let holds_wide_numbers = canonical.lossless.is_some();
+    Ok(Payload { text: canonical.lossless.unwrap_or(canonical.text), holds_wide_numbers })
+}
+
+/// Whether keys that come twice in one object are looked for.
+#[derive(Clone, Copy)]
+enum Repetitions {
+    Unlikely,
+    LeftOut,
+}
+
+struct Writer {
+    out: String,
+    repetitions: Repetitions,
+    table: &'static Table,
+}
+
+impl Writer {
+    fn new(repetitions: Repetitions, capacity: usize) -> Self {
+        Self { out: String::with_capacity(capacity), repetitions, table: table() }
+    }
+
+    fn finish(mut self, surroundings: &Surroundings) -> String {
+        let rest = surroundings.text(self.repetitions);
+        if !rest.is_empty() {
+            self.separate();
+            self.out.push_str(rest);
+        }
+        self.out.push('}');
+        self.out
+    }
+
+    /// A comma, unless something was opened or nothing was written just before.
+    fn separate(&mut self) {
+        if !matches!(self.out.as_bytes().last(), None | Some(b'{' | b'[')) {
+            self.out.push(',');
+        }
+    }
+
+    fn key(&mut self, key: &'static str) {
+        self.separate();
+        self.out.push('"');
+        self.out.push_str(key);
+        self.out.push_str("\":");
+    }
+
+    fn text(&mut self, key: &'static str, text: &str) {
+        if !text.is_empty() {
+            self.key(key);
+            write_string(text, &mut self.out);
+        }
+    }
+
+    fn id(&mut self, key: &'static str, id: &[u8]) {
+        if id.iter().any(|byte| *byte != 0) {
+            self.key(key);
+            self.out.push('"');
+            HEXLOWER.encode_append(id, &mut self.out);
+            self.out.push('"');
+        }
+    }
+
+    /// Nanoseconds are more than a double holds, so they are texts, as in OTLP's own JSON.
+    fn nanos(&mut self, key: &'static str, nanos: u64) {
+        if nanos != 0 {
+            self.key(key);
+            // Writing to a String cannot fail.
+            let _ = write!(self.out, "\"{nanos}\"");
+        }
+    }
+
+    fn count(&mut self, key: &'static str, count: u32) {
+        if count != 0 {
+            self.key(key);
+            let _ = write!(self.out, "{count}");
+        }
+    }
+
+    fn span(&mut self, span: &Span) {
+        self.out.push('{');
+        self.id("traceId", &span.trace_id);
+        self.id("spanId", &span.span_id);
+        self.id("parentSpanId", &span.parent_span_id);
+        self.text("traceState", &span.trace_state);
+        self.text("name", &span.name);
+        if let Some(kind) = span_kind(span.kind) {
+            self.text("spanKind", kind);
+        }
+        self.nanos("startTimeUnixNano", span.start_time_unix_nano);
+        self.nanos("endTimeUnixNano", span.end_time_unix_nano);
+        if !span.attributes.is_empty() {
+            self.key("attributes");
+            self.attributes(&span.attributes);
+        }
+        self.count("droppedAttributesCount", span.dropped_attributes_count);
+        self.list("events", &span.events, Self::event);
+        self.count("droppedEventsCount", span.dropped_events_count);
+        self.list("links", &span.links, Self::link);
+        self.count("droppedLinksCount", span.dropped_links_count);
+        if let Some(status) = &span.status {
+            self.status(status);
+        }
+    }
+
+    fn list<T>(&mut self, key: &'static str, items: &[T], write: impl Fn(&mut Self, &T)) {
+        if items.is_empty() {
+            return;
+        }
+        self.key(key);
+        self.out.push('[');
+        for item in items {
+            self.separate();
+            self.out.push('{');
+            write(self, item);
+            self.out.push('}');
+        }
+        self.out.push(']');
+    }
+
+    fn event(&mut self, event: &Event) {
+        self.text("name", &event.name);
+        self.nanos("timeUnixNano", event.time_unix_nano);
+        if !event.attributes.is_empty() {
+            self.key("attributes");
+            self.attributes(&event.attributes);
+        }
+        self.count("droppedAttributesCount", event.dropped_attributes_count);
+    }
+
+    fn link(&mut self, link: &Link) {
+        self.id("traceId", &link.trace_id);
+        self.id("spanId", &link.span_id);
+        self.text("traceState", &link.trace_state);
+        if !link.attributes.is_empty() {
+            self.key("attributes");
+            self.attributes(&link.attributes);
+        }
+        self.count("droppedAttributesCount", link.dropped_attributes_count);
+    }
+
+    fn status(&mut self, status: &Status) {
+        let code = match StatusCode::try_from(status.code) {
+            Ok(StatusCode::Ok) => "OK",
+            Ok(StatusCode::Error) => "ERROR",
+            Ok(StatusCode::Unset) | Err(_) => "",
+        };
+        if code.is_empty() && status.message.is_empty() {
+            return;
+        }
+        self.key("status");
+        self.out.push('{');
+        self.text("code", code);
+        self.text("message", &status.message);
+        self.out.push('}');
+    }
+
+    fn log(&mut self, record: &LogRecord, event_name: &str) {
+        self.out.push('{');
+        self.id("traceId", &record.trace_id);
+        self.id("spanId", &record.span_id);
+        self.text("source", "log");
+        self.text("eventName", event_name);
+        self.nanos("timeUnixNano", record.time_unix_nano);
+        self.nanos("observedTimeUnixNano", record.observed_time_unix_nano);
+        self.count("severityNumber", u32::try_from(record.severity_number).unwrap_or(0));
+        self.text("severityText", &record.severity_text);
+        if let Some(body) = record.body.as_ref().filter(|body| body.value.is_some()) {
+            self.key("body");
+            self.value(body, 1);
+        }
+        if !record.attributes.is_empty() {
+            self.key("attributes");
+            self.attributes(&record.attributes);
+        }
+        self.count("droppedAttributesCount", record.dropped_attributes_count);
+    }
+
+    fn scope(&mut self, scope: &InstrumentationScope) {
+        if scope.name.is_empty() && scope.version.is_empty() && scope.attributes.is_empty() {
+            return;
+        }
+        self.key("scope");
+        self.out.push('{');
+        self.text("name", &scope.name);
+        self.text("version", &scope.version);
+        if !scope.attributes.is_empty() {
+            self.key("attributes");
+            self.attributes(&scope.attributes);
+        }
+        self.out.push('}');
+    }
+
+    fn attributes(&mut self, attributes: &[KeyValue]) {
+        self.members(attributes, 1);
+    }
+
+    fn members(&mut self, members: &[KeyValue], depth: usize) {
+        self.out.push('{');
+        for (index, member) in members.iter().enumerate() {
+            if matches!(self.repetitions, Repetitions::LeftOut)
+                && members[index + 1..].iter().any(|later| later.key == member.key)
+            {
+                continue;
+            }
+            self.separate();
+            write_string(&member.key, &mut self.out);
+            self.out.push(':');
+            match &member.value {
+                Some(_) if self.table.is_secret(&member.key) => write_string(REDACTED, &mut self.out),
+                Some(value) => self.value(value, depth),
+                None => self.out.push_str("null"),
+            }
+        }
+        self.out.push('}');
+    }
+
+    fn value(&mut self, value: &AnyValue, depth: usize) {
+        match &value.value {
+            None | Some(Any::StringValueStrindex(_)) => self.out.push_str("null"),
+            Some(Any::StringValue(text)) => write_string(text, &mut self.out),
+            Some(Any::BoolValue(flag)) => self.out.push_str(if *flag { "true" } else { "false" }),
+            Some(Any::IntValue(number)) => {
+                let _ = write!(self.out, "{number}");
+            }
+            Some(Any::DoubleValue(number)) => self.double(*number),
+            Some(Any::BytesValue(bytes)) => {
+                self.out.push('"');
+                BASE64.encode_append(bytes, &mut self.out);
+                self.out.push('"');
+            }
+            Some(Any::ArrayValue(array)) => self.array(&array.values, depth),
+            Some(Any::KvlistValue(list)) => {
+                if depth > MAX_DEPTH {
+                    self.too_deep()
+                } else {
+                    self.members(&list.values, depth + 1)
+                }
+            }
+        }
+    }
+
+    fn array(&mut self, values: &[AnyValue], depth: usize) {
+        if depth > MAX_DEPTH {
+            return self.too_deep();
+        }
+        self.out.push('[');
+        for (index, value) in values.iter().enumerate() {
+            if index > 0 {
+                self.out.push(',');
+            }
+            self.value(value, depth + 1);
+        }
+        self.out.push(']');
+    }
+
+    /// Opens more lists than the canonical form follows, which refuses the payload with the right sentence.
+    fn too_deep(&mut self) {
+        for _ in 0..=agentlens_domain::limits::MAX_JSON_DEPTH {
+            self.out.push('[');
+        }
+    }
+
+    /// JSON has no word for what is no number.
+    fn double(&mut self, number: f64) {
+        if number.is_finite() {
+            let _ = write!(self.out, "{number:?}");
+        } else {
+            self.out.push_str(match number {
+                _ if number.is_nan() => "\"NaN\"",
+                _ if number > 0.0 => "\"Infinity\"",
+                _ => "\"-Infinity\"",
+            });
+        }
+    }
+}
+
+fn span_kind(kind: i32) -> Option<&'static str> {
+    match SpanKind::try_from(kind).ok()? {
+        SpanKind::Unspecified => None,
+        SpanKind::Internal => Some("INTERNAL"),
+        SpanKind::Server => Some("SERVER"),
+        SpanKind::Client => Some("CLIENT"),
+        SpanKind::Producer => Some("PRODUCER"),
+        SpanKind::Consumer => Some("CONSUMER"),
+    }
+}

@@ -1,0 +1,174 @@
+//! Values of attributes as they arrive (protobuf) and as they are kept (JSON), read through one trait, so that what is
+//! counted when a span comes in is what is shown when it is looked at.
+
+use std::borrow::Cow;
+
+use data_encoding::BASE64;
+use opentelemetry_proto::tonic::common::v1::AnyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use serde_json::Value as Json;
+
+/// Deeper structures are cut off when they are turned into JSON.
+const MAX_DEPTH: usize = 100;
+
+/// One attribute's value.
+pub(super) trait RawValue {
+    /// The value as text: strings, and what prints as one word.
+    fn text(&self) -> Option<Cow<'_, str>>;
+    /// The value if it is a string.
+    fn string(&self) -> Option<&str>;
+    /// The number, also one that was sent as text.
+    fn number(&self) -> Option<f64>;
+    /// Whether nothing was said.
+    fn is_blank(&self) -> bool;
+    /// The first element of a list.
+    fn first(&self) -> Option<&Self>;
+    /// The value as JSON; a text that holds an object or a list becomes that.
+    fn structure(&self) -> Json;
+
+    /// Yes or no, in the words that clients use for it.
+    fn flag(&self) -> Option<bool> {
+        match &*self.text()? {
+            "true" | "True" | "TRUE" | "1" | "hit" | "HIT" | "yes" => Some(true),
+            "false" | "False" | "FALSE" | "0" | "miss" | "MISS" | "no" => Some(false),
+            _ => None,
+        }
+    }
+}
+
+impl RawValue for AnyValue {
+    fn text(&self) -> Option<Cow<'_, str>> {
+        Some(match self.value.as_ref()? {
+            Any::StringValue(text) => Cow::Borrowed(text),
+            Any::BoolValue(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
+            Any::IntValue(number) => Cow::Owned(number.to_string()),
+            Any::DoubleValue(number) => Cow::Owned(number.to_string()),
+            _ => return None,
+        })
+    }
+
+    fn string(&self) -> Option<&str> {
+        match self.value.as_ref()? {
+            Any::StringValue(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn number(&self) -> Option<f64> {
+        match self.value.as_ref()? {
+            Any::IntValue(number) => Some(*number as f64),
+            Any::DoubleValue(number) => Some(*number).filter(|number| number.is_finite()),
+            Any::StringValue(text) => number_of(text),
+            _ => None,
+        }
+    }
+
+    fn is_blank(&self) -> bool {
+        match &self.value {
+            None | Some(Any::StringValueStrindex(_)) => true,
+            Some(Any::StringValue(text)) => text.is_empty(),
+            Some(Any::ArrayValue(array)) => array.values.is_empty(),
+            Some(Any::KvlistValue(list)) => list.values.is_empty(),
+            _ => false,
+        }
+    }
+
+    fn first(&self) -> Option<&Self> {
+        match self.value.as_ref()? {
+            Any::ArrayValue(array) => array.values.first(),
+            _ => None,
+        }
+    }
+
+    fn structure(&self) -> Json {
+        match self.string() {
+            Some(text) => structure_of(text),
+            None => json_of(self, 0),
+        }
+    }
+}
+
+impl RawValue for Json {
+    fn text(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            Self::String(text) => Cow::Borrowed(text),
+            Self::Bool(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
+            Self::Number(number) => Cow::Owned(number.to_string()),
+            _ => return None,
+        })
+    }
+
+    fn string(&self) -> Option<&str> {
+        self.as_str()
+    }
+
+    fn number(&self) -> Option<f64> {
+        match self {
+            Self::String(text) => number_of(text),
+            other => other.as_f64().filter(|number| number.is_finite()),
+        }
+    }
+
+    fn is_blank(&self) -> bool {
+        match self {
+            Self::Null => true,
+            Self::String(text) => text.is_empty(),
+            Self::Array(array) => array.is_empty(),
+            Self::Object(object) => object.is_empty(),
+            _ => false,
+        }
+    }
+
+    fn first(&self) -> Option<&Self> {
+        self.as_array()?.first()
+    }
+
+    fn structure(&self) -> Json {
+        match self {
+            Self::String(text) => structure_of(text),
+            other => other.clone(),
+        }
+    }
+}
+
+fn number_of(text: &str) -> Option<f64> {
+    text.trim().trim_matches('"').parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// A text that holds an object, a list or a quoted text is taken for that; any other text stays one.
+pub(super) fn structure_of(text: &str) -> Json {
+    let trimmed = text.trim();
+    if matches!(trimmed.as_bytes().first(), Some(b'{' | b'[' | b'"')) {
+        if let Ok(value) = serde_json::from_str(trimmed) {
+            return value;
+        }
+    }
+    Json::String(text.to_owned())
+}
+
+fn json_of(value: &AnyValue, depth: usize) -> Json {
+    if depth > MAX_DEPTH {
+        return Json::Null;
+    }
+    match &value.value {
+        None | Some(Any::StringValueStrindex(_)) => Json::Null,
+        Some(Any::StringValue(text)) => Json::String(text.clone()),
+        Some(Any::BoolValue(flag)) => Json::Bool(*flag),
+        Some(Any::IntValue(number)) => Json::from(*number),
+        Some(Any::DoubleValue(number)) => match serde_json::Number::from_f64(*number) {
+            Some(number) => Json::Number(number),
+            None => Json::String(number.to_string()),
+        },
+        Some(Any::BytesValue(bytes)) => Json::String(BASE64.encode(bytes)),
+        Some(Any::ArrayValue(array)) => {
+            Json::Array(array.values.iter().map(|value| json_of(value, depth + 1)).collect())
+        }
+        Some(Any::KvlistValue(list)) => {
+            let members = list.values.iter().map(|pair| {
+                let value = pair.value.as_ref().map_or(Json::Null, |value| json_of(value, depth + 1));
+                (pair.key.clone(), value)
+            });
+            Json::Object(members.collect())
+        }
+    }
+}

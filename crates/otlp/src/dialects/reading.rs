@@ -1,0 +1,117 @@
+//! One pass over the attributes of a span: each key is looked up once, and the best of what speaks for a field stays.
+
+use std::borrow::Cow;
+
+use agentlens_domain::spans::SpanKind;
+
+use super::field::Field;
+use super::raw::RawValue;
+use super::table::{Table, Target, table};
+
+/// What was found, by field.
+pub(super) struct Reading<'a, V> {
+    fields: [Option<(u8, &'a V)>; Field::EVERY.len()],
+    kind: Option<(u8, SpanKind)>,
+    session: Option<(u8, &'a V)>,
+    hints: Hints,
+}
+
+/// Kinds that the presence of a key hints at.
+#[derive(Default, Clone, Copy)]
+pub(super) struct Hints {
+    /// A tool's keys are there.
+    pub(super) tool: bool,
+    /// A model's keys are there.
+    pub(super) llm: bool,
+    /// A retriever's keys are there.
+    pub(super) retriever: bool,
+    /// The keys of a request over HTTP are there.
+    pub(super) http: bool,
+}
+
+impl<'a, V: RawValue + 'a> Reading<'a, V> {
+    /// Reads all attributes. `unmapped` hears of each key that nothing reads.
+    pub(super) fn of(
+        attributes: impl Iterator<Item = (&'a str, &'a V)>,
+        mut unmapped: impl FnMut(&'a str),
+    ) -> Self {
+        let table = table();
+        let mut reading =
+            Self { fields: [None; Field::EVERY.len()], kind: None, session: None, hints: Hints::default() };
+        for (key, value) in attributes {
+            let targets = table.targets(key);
+            if targets.is_empty() && !table.is_known(key) {
+                unmapped(key);
+            }
+            if !value.is_blank() {
+                for target in targets {
+                    reading.take(table, *target, value);
+                }
+            }
+        }
+        reading
+    }
+
+    fn take(&mut self, table: &Table, target: Target, value: &'a V) {
+        match target {
+            Target::Field(field, rank) => replace_if_better(&mut self.fields[field as usize], rank, value),
+            Target::Session(rank) => replace_if_better(&mut self.session, rank, value),
+            Target::Kind(rank) => {
+                let kind = value.text().and_then(|word| table.kind(rank, &word));
+                if let Some(kind) = kind {
+                    replace_if_better(&mut self.kind, rank, kind);
+                }
+            }
+            Target::Presence(SpanKind::Tool) => self.hints.tool = true,
+            Target::Presence(SpanKind::Llm) => self.hints.llm = true,
+            Target::Presence(SpanKind::Retriever) => self.hints.retriever = true,
+            Target::Presence(SpanKind::Http) => self.hints.http = true,
+            Target::Presence(_) => {}
+        }
+    }
+
+    /// The best value of a field.
+    #[inline]
+    pub(super) fn get(&self, field: Field) -> Option<&'a V> {
+        self.fields[field as usize].map(|(_, value)| value)
+    }
+
+    /// A field's text.
+    pub(super) fn text(&self, field: Field) -> Option<Cow<'a, str>> {
+        self.get(field)?.text()
+    }
+
+    /// A field's number.
+    pub(super) fn number(&self, field: Field) -> Option<f64> {
+        self.get(field)?.number()
+    }
+
+    /// The kind that the best rule names.
+    pub(super) fn kind(&self) -> Option<SpanKind> {
+        self.kind.map(|(_, kind)| kind)
+    }
+
+    /// The place of the rule that named the kind: 0 is Langfuse's.
+    pub(super) fn kind_rank(&self) -> Option<u8> {
+        self.kind.map(|(rank, _)| rank)
+    }
+
+    /// The session's name and the worth of its key.
+    pub(super) fn session(&self) -> Option<(u8, Cow<'a, str>)> {
+        let (rank, value) = self.session?;
+        Some((rank, value.text()?))
+    }
+
+    /// What the presence of keys hints at.
+    pub(super) fn hints(&self) -> Hints {
+        self.hints
+    }
+}
+
+/// Of a key that comes twice the last value stays.
+#[inline]
+fn replace_if_better<T>(slot: &mut Option<(u8, T)>, rank: u8, value: T) {
+    if slot.as_ref().is_none_or(|(best, _)| rank <= *best) {
+        *slot = Some((rank, value));
+    }
+}

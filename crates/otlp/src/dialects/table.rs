@@ -1,0 +1,346 @@
+//! `attributes.toml`, parsed once into lookups by key.
+
+use std::sync::LazyLock;
+
+use agentlens_domain::spans::SpanKind;
+use rustc_hash::{FxHashMap, FxHashSet};
+use serde::Deserialize;
+
+use super::field::Field;
+
+/// How much less a session's name is worth on a resource than on a span.
+pub(super) const RESOURCE_RANK: u8 = 10;
+
+const FILE: &str = include_str!("attributes.toml");
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    #[expect(clippy::expect_used, reason = "the file is part of the program, and a test parses it")]
+    let file: File = toml::from_str(FILE).expect("attributes.toml is valid");
+    Table::of(file)
+});
+
+/// The table of the program.
+pub(super) fn table() -> &'static Table {
+    &TABLE
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    fields: FxHashMap<Field, Vec<Key>>,
+    parameter_names: FxHashMap<String, String>,
+    kinds: Vec<KindRule>,
+    presence: Presence,
+    sessions: Vec<SessionRule>,
+    providers: FxHashMap<String, String>,
+    models: FxHashMap<String, String>,
+    environments: FxHashMap<String, Vec<String>>,
+    events: Events,
+    secrets: Secrets,
+    families: Families,
+}
+
+/// One attribute key; who writes it and why it is special is for readers of the file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Key {
+    key: String,
+    #[serde(rename = "dialect")]
+    _dialect: String,
+    #[serde(rename = "note", default)]
+    _note: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KindRule {
+    key: String,
+    #[serde(rename = "dialect")]
+    _dialect: String,
+    values: FxHashMap<String, SpanKind>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Presence {
+    tool: Vec<String>,
+    llm: Vec<String>,
+    retriever: Vec<String>,
+    http: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SessionRule {
+    rank: u8,
+    keys: Vec<Key>,
+}
+
+/// Names of span events and log records.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Events {
+    /// Span events whose time is that of the first token.
+    pub(super) first_token: Vec<String>,
+    /// Log records that speak of GenAI.
+    log_names: Vec<String>,
+    log_beginnings: Vec<String>,
+    /// Log records that hold an evaluation.
+    pub(super) evaluation: Vec<String>,
+    /// Span events and log records that hold an exception.
+    pub(super) exception: Vec<String>,
+}
+
+impl Events {
+    /// Whether a log record of this name speaks of GenAI.
+    pub(super) fn is_genai_log(&self, name: &str) -> bool {
+        self.log_names.iter().any(|known| known == name)
+            || self.log_beginnings.iter().any(|beginning| name.starts_with(&**beginning))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Secrets {
+    beginnings: Vec<String>,
+    keys: Vec<String>,
+    harmless_headers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Families {
+    read: Vec<String>,
+    kept: Vec<String>,
+    keys: Vec<String>,
+}
+
+/// What to do with the value of a key. A lower rank is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// It is a field's.
+    Field(Field, u8),
+    /// It names the kind, in the words of one rule.
+    Kind(u8),
+    /// Its presence hints at the kind.
+    Presence(SpanKind),
+    /// It names the session.
+    Session(u8),
+}
+
+/// The rules by key.
+pub(super) struct Table {
+    targets: FxHashMap<String, Vec<Target>>,
+    kinds: Vec<FxHashMap<String, SpanKind>>,
+    keys: Vec<Vec<String>>,
+    families: FxHashSet<String>,
+    providers: FxHashMap<String, String>,
+    /// By the beginning of the model's name, longest first.
+    models: Vec<(String, String)>,
+    environments: FxHashMap<String, &'static str>,
+    secrets: Secrets,
+    /// What the request's settings are shown as.
+    pub(super) parameter_names: FxHashMap<String, String>,
+    /// Names of events.
+    pub(super) events: Events,
+}
+
+impl Table {
+    fn of(file: File) -> Self {
+        let targets = targets(&file);
+        let mut keys = vec![Vec::new(); Field::EVERY.len()];
+        for (field, list) in file.fields {
+            keys[field as usize] = list.into_iter().map(|key| key.key).collect();
+        }
+        let mut families: FxHashSet<String> = FxHashSet::default();
+        families.extend(file.families.read);
+        families.extend(file.families.kept);
+        families.extend(file.families.keys);
+        families.extend(file.parameter_names.keys().cloned());
+        let mut models: Vec<_> = file.models.into_iter().collect();
+        models.sort_by(|(left, _), (right, _)| right.len().cmp(&left.len()).then(left.cmp(right)));
+        let environments = ["production", "staging", "development"].into_iter().flat_map(|ours| {
+            let spellings = file.environments.get(ours).cloned().unwrap_or_default();
+            spellings.into_iter().map(move |spelling| (spelling, ours))
+        });
+        Self {
+            targets,
+            kinds: file.kinds.into_iter().map(|rule| rule.values).collect(),
+            keys,
+            families,
+            providers: file.providers,
+            models,
+            environments: environments.collect(),
+            secrets: file.secrets,
+            parameter_names: file.parameter_names,
+            events: file.events,
+        }
+    }
+
+    /// What to do with the values of a key.
+    #[inline]
+    pub(super) fn targets(&self, key: &str) -> &[Target] {
+        self.targets.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// The keys of a field, best first.
+    pub(super) fn keys(&self, field: Field) -> &[String] {
+        self.keys.get(field as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a key that has no targets is known nevertheless: as a member of a family, or by itself.
+    pub(super) fn is_known(&self, key: &str) -> bool {
+        let ends = key.bytes().enumerate().filter(|(_, byte)| matches!(byte, b'.' | b':'));
+        ends.map(|(at, _)| &key[..=at]).chain([key]).any(|beginning| self.families.contains(beginning))
+    }
+
+    /// The kind that a word stands for under the rule of that rank.
+    pub(super) fn kind(&self, rank: u8, word: &str) -> Option<SpanKind> {
+        let word = word.trim_matches(['"', ' ']);
+        let word = word.split(' ').next().unwrap_or(word);
+        let values = self.kinds.get(usize::from(rank))?;
+        if word.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return values.get(&word.to_ascii_lowercase()).copied();
+        }
+        values.get(word).copied()
+    }
+
+    /// The canonical name of a provider that the price table has no name for; empty for what is none.
+    pub(super) fn provider(&self, lower: &str) -> Option<&str> {
+        self.providers.get(lower).map(String::as_str)
+    }
+
+    /// The provider that a model's name tells, in lower case.
+    pub(super) fn provider_of_model(&self, model: &str) -> Option<&str> {
+        let begins = |beginning: &str| {
+            model.get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning))
+        };
+        self.models.iter().find(|(beginning, _)| begins(beginning)).map(|(_, provider)| provider.as_str())
+    }
+
+    /// The environment of ours that a name stands for.
+    pub(super) fn environment(&self, name: &str) -> Option<&'static str> {
+        self.environments.get(&name.trim().to_ascii_lowercase()).copied()
+    }
+
+    /// Whether the value of a key may be a secret.
+    #[inline]
+    pub(super) fn is_secret(&self, key: &str) -> bool {
+        // All of these hold the word, so most keys are through after one search.
+        if !key.contains("header") && !key.contains("metadata") {
+            return false;
+        }
+        let header = self.secrets.beginnings.iter().find_map(|beginning| strip_beginning(key, beginning));
+        match header {
+            Some(header) => {
+                !self.secrets.harmless_headers.iter().any(|name| name.eq_ignore_ascii_case(header))
+            }
+            None => self.secrets.keys.iter().any(|secret| secret.eq_ignore_ascii_case(key)),
+        }
+    }
+}
+
+fn strip_beginning<'k>(key: &'k str, beginning: &str) -> Option<&'k str> {
+    let start = key.get(..beginning.len())?;
+    if start.eq_ignore_ascii_case(beginning) { key.get(beginning.len()..) } else { None }
+}
+
+fn targets(file: &File) -> FxHashMap<String, Vec<Target>> {
+    let mut targets: FxHashMap<String, Vec<Target>> = FxHashMap::default();
+    let mut add = |key: &str, target| targets.entry(key.to_owned()).or_default().push(target);
+    for (&field, keys) in &file.fields {
+        for (rank, key) in keys.iter().enumerate() {
+            add(&key.key, Target::Field(field, rank_of(rank)));
+        }
+    }
+    for (rank, rule) in file.kinds.iter().enumerate() {
+        add(&rule.key, Target::Kind(rank_of(rank)));
+    }
+    let presence = &file.presence;
+    for (kind, keys) in [
+        (SpanKind::Tool, &presence.tool),
+        (SpanKind::Llm, &presence.llm),
+        (SpanKind::Retriever, &presence.retriever),
+        (SpanKind::Http, &presence.http),
+    ] {
+        for key in keys {
+            add(key, Target::Presence(kind));
+        }
+    }
+    for rule in &file.sessions {
+        for key in &rule.keys {
+            add(&key.key, Target::Session(rule.rank));
+        }
+    }
+    targets
+}
+
+fn rank_of(position: usize) -> u8 {
+    u8::try_from(position).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_names_every_field_once() {
+        let file: File = toml::from_str(FILE).unwrap();
+        for field in Field::EVERY {
+            let keys = &file.fields[field];
+            assert!(!keys.is_empty(), "{field:?}");
+            for (index, key) in keys.iter().enumerate() {
+                let again = keys[..index].iter().any(|earlier| earlier.key == key.key);
+                assert!(!again, "{field:?} names {} twice", key.key);
+            }
+        }
+    }
+
+    #[test]
+    fn secrets_are_known_by_their_keys() {
+        for (key, is_secret) in [
+            ("ai.request.headers.authorization", true),
+            ("ai.request.headers.x-api-key", true),
+            ("ai.request.headers.user-agent", false),
+            ("llm.headers", true),
+            ("http.request.header.Cookie", true),
+            ("HTTP.request.header.cookie", true),
+            ("http.request.header.content-type", false),
+            ("http.response.header.set-cookie", true),
+            ("http.response.header.date", false),
+            ("langfuse.observation.metadata.header", false),
+            ("gen_ai.request.model", false),
+        ] {
+            assert_eq!(table().is_secret(key), is_secret, "{key}");
+        }
+    }
+
+    #[test]
+    fn kinds_are_read_in_any_spelling() {
+        let rank = |key: &str| {
+            let kind = table().targets(key).iter().find_map(|target| match target {
+                Target::Kind(rank) => Some(*rank),
+                _ => None,
+            });
+            kind.unwrap()
+        };
+        for (key, word, kind) in [
+            ("openinference.span.kind", "LLM", Some(SpanKind::Llm)),
+            ("mlflow.spanType", "\"CHAT_MODEL\"", Some(SpanKind::Llm)),
+            ("ai.operationId", "ai.generateText.doGenerate my fn", Some(SpanKind::Llm)),
+            ("ai.operationId", "ai.generateText", Some(SpanKind::Chain)),
+            ("traceloop.span.kind", "unknown", None),
+            ("gen_ai.operation.name", "agent_step", Some(SpanKind::Step)),
+        ] {
+            assert_eq!(table().kind(rank(key), word), kind, "{key} {word}");
+        }
+    }
+
+    #[test]
+    fn families_are_known_by_their_beginning() {
+        assert!(table().is_known("llm.input_messages.12.message.contents.0.message_content.text"));
+        assert!(table().is_known("genkit:metadata:context"));
+        assert!(!table().is_known("my.own.attribute"));
+        assert!(!table().is_known(""));
+    }
+}

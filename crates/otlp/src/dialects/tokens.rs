@@ -1,0 +1,250 @@
+//! Tokens, from whichever attributes hold them, as inclusive totals.
+//!
+//! OpenTelemetry, OpenInference and their kin report inclusive inputs; objects passed through from a provider follow
+//! the provider. Where a total is given it settles which of the two it is.
+
+use agentlens_domain::spans::SpanKind;
+use agentlens_domain::usage::{ReasoningConvention, Reported, TokenConvention, Usage};
+use serde_json::Value as Json;
+
+use super::field::Field;
+use super::raw::RawValue;
+use super::reading::Reading;
+
+/// Looks a stored answer up again; its tokens were paid for when it was made.
+const FETCHES_AN_ANSWER: &str = "fetch_response";
+
+/// Figures with what is known of how they were counted.
+#[derive(Default, Clone, Copy)]
+struct Figures {
+    reported: Reported,
+    total: Option<f64>,
+    /// The convention, if the shape tells; else it is inclusive.
+    input: Option<TokenConvention>,
+}
+
+/// The tokens that a span names; `None` if it names none.
+pub(super) fn usage<'a, V: RawValue + 'a>(
+    reading: &Reading<'a, V>,
+    kind: Option<SpanKind>,
+    provider: Option<&str>,
+    model: Option<&str>,
+) -> Option<Usage> {
+    if reading.text(Field::Operation).is_some_and(|operation| operation == FETCHES_AN_ANSWER) {
+        return None;
+    }
+    let (provider, model) = (provider.unwrap_or(""), model.unwrap_or(""));
+    let mut figures = of_attributes(reading);
+    if figures.reported.input.is_none() && figures.reported.output.is_none() {
+        if let Some(object) = reading.get(Field::UsageObject) {
+            figures = of_object(&object.structure(), provider, model);
+        }
+    } else if reading.get(Field::ProviderConvention).is_some() {
+        follow_provider(&mut figures, reading, provider, model);
+    }
+    complete(&mut figures, kind)?;
+    Some(settle(figures))
+}
+
+fn of_attributes<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Figures {
+    let number = |field| reading.number(field);
+    Figures {
+        reported: Reported {
+            input: number(Field::InputTokens),
+            output: number(Field::OutputTokens),
+            cache_read: number(Field::CacheReadTokens),
+            cache_write: number(Field::CacheWriteTokens),
+            cache_write_1h: number(Field::CacheWriteLongTokens),
+            reasoning: number(Field::ReasoningTokens),
+            audio_input: number(Field::AudioInputTokens),
+            audio_output: number(Field::AudioOutputTokens),
+            ..Reported::default()
+        },
+        total: number(Field::TotalTokens),
+        input: None,
+    }
+}
+
+/// A part that was left out is the rest of the total; `None` if nothing was said.
+fn complete(figures: &mut Figures, kind: Option<SpanKind>) -> Option<()> {
+    let Figures { reported, total, .. } = figures;
+    match (reported.input, reported.output, *total) {
+        (Some(input), None, Some(total)) if total > input => reported.output = Some(total - input),
+        (None, Some(output), Some(total)) if total >= output => reported.input = Some(total - output),
+        // Texts that are embedded or ranked have nothing but input.
+        (None, None, Some(total)) if matches!(kind, Some(SpanKind::Embedding | SpanKind::Rerank)) => {
+            reported.input = Some(total);
+        }
+        (None, None, _) => return None,
+        _ => {}
+    }
+    Some(())
+}
+
+/// Decides between conventions: by the total if it is the sum under one of them only.
+fn settle(figures: Figures) -> Usage {
+    let mut reported = figures.reported;
+    let input = reported.input.unwrap_or(0.0);
+    let output = reported.output.unwrap_or(0.0);
+    let cached = reported.cache_read.unwrap_or(0.0)
+        + reported.cache_write.unwrap_or(0.0).max(reported.cache_write_1h.unwrap_or(0.0));
+    let reasoning = reported.reasoning.unwrap_or(0.0);
+    let mut convention = figures.input.unwrap_or(TokenConvention::Inclusive);
+    if let Some(total) = figures.total.filter(|total| *total > 0.0) {
+        let is_sum = |more: f64| (total - input - output - more).abs() < 0.5;
+        if cached > 0.0
+            && (is_sum(cached) || is_sum(cached + reasoning))
+            && !is_sum(0.0)
+            && !is_sum(reasoning)
+        {
+            convention = TokenConvention::Exclusive;
+        } else if figures.input.is_some() && is_sum(0.0) {
+            convention = TokenConvention::Inclusive;
+        }
+        if reasoning > 0.0 && is_sum(0.0) {
+            reported.reasoning_in = ReasoningConvention::Included;
+        } else if reasoning > 0.0 && (is_sum(reasoning) || is_sum(cached + reasoning)) {
+            reported.reasoning_in = ReasoningConvention::Separate;
+        }
+    }
+    Usage::from_reported(reported, convention)
+}
+
+/// A client that passes counts on as the provider's API gives them, with what it says of the provider besides.
+fn follow_provider<'a, V: RawValue + 'a>(
+    figures: &mut Figures,
+    reading: &Reading<'a, V>,
+    provider: &str,
+    model: &str,
+) {
+    if reading.get(Field::InclusiveInput).is_none() {
+        figures.input = Some(TokenConvention::for_provider(provider, model));
+        figures.reported.reasoning_in = ReasoningConvention::for_provider(provider);
+        // These clients' totals leave cached tokens out under either convention, so they settle nothing about the input.
+        let sum = figures.reported.input.unwrap_or(0.0) + figures.reported.output.unwrap_or(0.0);
+        if figures.total.is_some_and(|total| (total - sum).abs() < 0.5) {
+            figures.total = None;
+            if figures.reported.reasoning.is_some() {
+                figures.reported.reasoning_in = ReasoningConvention::Included;
+            }
+        }
+    }
+    let Some(metadata) = reading.get(Field::ProviderMetadata).map(RawValue::structure) else { return };
+    let Some(own) = metadata.as_object().and_then(|providers| providers.values().next()) else { return };
+    let reported = &mut figures.reported;
+    reported.cache_read = reported.cache_read.or_else(|| number_in(own, &METADATA_CACHE_READ));
+    reported.cache_write = reported.cache_write.or_else(|| number_in(own, &METADATA_CACHE_WRITE));
+    reported.reasoning = reported.reasoning.or_else(|| number_in(own, &METADATA_REASONING));
+    reported.cache_write_1h = reported
+        .cache_write_1h
+        .or_else(|| number_in(own, &["usage.cache_creation.ephemeral_1h_input_tokens"]));
+    if let (Some(fresh), Some(input)) = (number_in(own, &["usage.input_tokens"]), reported.input) {
+        let is_fresh_only = (fresh - input).abs() < 0.5;
+        figures.input =
+            Some(if is_fresh_only { TokenConvention::Exclusive } else { TokenConvention::Inclusive });
+    }
+}
+
+const METADATA_CACHE_READ: [&str; 5] = [
+    "cacheReadInputTokens",
+    "usage.cacheReadInputTokens",
+    "usage.cache_read_input_tokens",
+    "cachedPromptTokens",
+    "usageMetadata.cachedContentTokenCount",
+];
+const METADATA_CACHE_WRITE: [&str; 4] = [
+    "cacheCreationInputTokens",
+    "cacheWriteInputTokens",
+    "usage.cacheWriteInputTokens",
+    "usage.cache_creation_input_tokens",
+];
+const METADATA_REASONING: [&str; 2] = ["reasoningTokens", "usageMetadata.thoughtsTokenCount"];
+
+/// An object that a provider's API, or Langfuse, makes: its keys tell whose it is.
+fn of_object(object: &Json, provider: &str, model: &str) -> Figures {
+    let number = |keys: &[&str]| number_in(object, keys);
+    let own_cached = number(&["cache_read_input_tokens", "cacheReadInputTokens"]);
+    let own_written =
+        number(&["cache_creation_input_tokens", "cacheWriteInputTokens", "cache_write_input_tokens"]);
+    let openai_input = number(&["prompt_tokens", "promptTokens", "promptTokenCount", "prompt_token_count"]);
+    let plain_input = number(&["input_tokens", "inputTokens"]);
+    let langfuse_input = number(&["input"]);
+    let mut figures = Figures {
+        reported: Reported {
+            input: openai_input.or(plain_input).or(langfuse_input),
+            output: number(&OBJECT_OUTPUT),
+            cache_read: number(&OBJECT_CACHE_READ).or(own_cached),
+            cache_write: number(&["input_tokens_details.cache_write_tokens", "input_cache_creation"])
+                .or(own_written),
+            cache_write_1h: number(&["cache_creation.ephemeral_1h_input_tokens", "input_cache_creation_1h"]),
+            reasoning: number(&OBJECT_REASONING),
+            audio_input: number(&["prompt_tokens_details.audio_tokens", "input_audio_tokens", "input_audio"]),
+            audio_output: number(&[
+                "completion_tokens_details.audio_tokens",
+                "output_audio_tokens",
+                "output_audio",
+            ]),
+            ..Reported::default()
+        },
+        total: number(&["total_tokens", "totalTokens", "totalTokenCount", "total_token_count", "total"]),
+        input: None,
+    };
+    let is_gemini = number(&["candidatesTokenCount", "candidates_token_count"]).is_some();
+    let is_langfuse = openai_input.is_none() && plain_input.is_none();
+    if is_gemini || is_langfuse {
+        // Langfuse's own buckets do not overlap, and neither do Gemini's two kinds of output.
+        figures.reported.reasoning_in = ReasoningConvention::Separate;
+    }
+    if is_langfuse || (plain_input.is_some() && (own_cached.is_some() || own_written.is_some())) {
+        figures.input = Some(TokenConvention::Exclusive);
+    } else if openai_input.is_none() && !object_has_details(object) {
+        figures.input = Some(TokenConvention::for_provider(provider, model));
+    }
+    figures
+}
+
+const OBJECT_OUTPUT: [&str; 7] = [
+    "completion_tokens",
+    "completionTokens",
+    "candidatesTokenCount",
+    "candidates_token_count",
+    "output_tokens",
+    "outputTokens",
+    "output",
+];
+const OBJECT_CACHE_READ: [&str; 9] = [
+    "prompt_tokens_details.cached_tokens",
+    "input_tokens_details.cached_tokens",
+    "cachedInputTokens",
+    "cachedContentTokenCount",
+    "cached_content_token_count",
+    "input_cached_tokens",
+    "input_cache_read",
+    "input_cached",
+    "cached_tokens",
+];
+const OBJECT_REASONING: [&str; 8] = [
+    "completion_tokens_details.reasoning_tokens",
+    "output_tokens_details.reasoning_tokens",
+    "reasoningTokens",
+    "thoughtsTokenCount",
+    "thoughts_token_count",
+    "output_reasoning_tokens",
+    "output_reasoning",
+    "reasoning_tokens",
+];
+
+fn object_has_details(object: &Json) -> bool {
+    object.get("input_tokens_details").is_some() || object.get("prompt_tokens_details").is_some()
+}
+
+/// The first of these members that is a number; a point leads into an inner object.
+pub(super) fn number_in(object: &Json, paths: &[&str]) -> Option<f64> {
+    paths.iter().find_map(|path| {
+        let mut value = object;
+        for step in path.split('.') {
+            value = value.get(step)?;
+        }
+        value.number()
+    })
+}

@@ -1,0 +1,147 @@
+//! Spans: one event each.
+
+use agentlens_domain::events::{EventType, NewEvent, Severity};
+use agentlens_domain::ledger::Reason;
+use agentlens_domain::spans::{Arrival, ArrivalSource, SpanKind};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+
+use super::arrivals::{Observed, Outcome, ResourceFacts};
+use super::arriving::{Context, Draft, Normalised, Refusal, Refused, hex_id, instant_us, within_limit};
+use super::clients::{ClientReport, Clients};
+use super::field::Field;
+use super::payload::{self, Surroundings};
+use super::raw::RawValue;
+use super::reading::Reading;
+use super::table::table;
+
+/// Logfire's announcement of a span that will come once it ended.
+const PENDING: &str = "pending_span";
+
+/// Reads every span of a request into an event; a span that can't be one is refused alone.
+pub fn events_of_traces(request: &ExportTraceServiceRequest, context: &Context) -> Normalised {
+    let mut normalised = Normalised::default();
+    let mut clients = Clients::default();
+    let mut index = 0;
+    for resource_spans in &request.resource_spans {
+        let attributes = resource_spans.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
+        let resource = ResourceFacts::of(&Reading::of(pairs(attributes), |_| {}));
+        for scope_spans in &resource_spans.scope_spans {
+            let scope = scope_spans.scope.as_ref();
+            let surroundings = Surroundings::of(attributes, scope);
+            let client = clients.of(scope, attributes);
+            for span in &scope_spans.spans {
+                client.items = client.items.saturating_add(1);
+                match event_of(span, &resource, &surroundings, client, context) {
+                    Ok(event) => normalised.events.push(event),
+                    Err((reason, message)) => normalised.refused.push(Refused { index, reason, message }),
+                }
+                index += 1;
+            }
+        }
+    }
+    normalised.clients = clients.into_reports();
+    normalised
+}
+
+/// Attributes as pairs of key and value; what has no value says nothing.
+pub(super) fn pairs(attributes: &[KeyValue]) -> impl Iterator<Item = (&str, &AnyValue)> {
+    attributes.iter().filter_map(|pair| Some((pair.key.as_str(), pair.value.as_ref()?)))
+}
+
+fn event_of(
+    span: &Span,
+    resource: &ResourceFacts,
+    surroundings: &Surroundings,
+    client: &mut ClientReport,
+    context: &Context,
+) -> Result<NewEvent, Refusal> {
+    if span.trace_id.is_empty() && span.span_id.is_empty() {
+        let message = "traceId and spanId are missing; log records that are posted to /v1/traces look like \
+                       this and belong to /v1/logs";
+        return Err((Reason::MissingField, message.to_owned()));
+    }
+    let trace_id = hex_id("traceId", &span.trace_id, 16)?;
+    let span_id = hex_id("spanId", &span.span_id, 8)?;
+    let (start_us, end_us) = times(span, context.now_us)?;
+    let reading = Reading::of(pairs(&span.attributes), |key| client.count_unmapped(key));
+    if reading.get(Field::SpanType).and_then(RawValue::string) == Some(PENDING) {
+        return Err((Reason::Duplicate, "the span is pending; it is stored once it has ended".to_owned()));
+    }
+    let payload = payload::of_span(span, surroundings)
+        .map_err(|error| (Reason::UnstorableJson, format!("span {span_id}: {error}")))?;
+    let payload = within_limit(payload)?;
+    let arrival = Observed {
+        trace_id,
+        span_id,
+        parent_span_id: hex_id("parentSpanId", &span.parent_span_id, 8).ok(),
+        source: ArrivalSource::Span,
+        name: &span.name,
+        start_us,
+        end_us,
+        outcome: outcome(span),
+        first_token_us: first_token_us(span),
+        has_exception: span.events.iter().any(|event| table().events.exception.contains(&event.name)),
+        reading: &reading,
+        resource,
+    }
+    .arrival();
+    Ok(draft(payload, arrival).event())
+}
+
+fn draft(payload: payload::Payload, arrival: Arrival) -> Draft {
+    let event_type = event_type(&arrival);
+    let severity = if arrival.is_error { Severity::Error } else { Severity::Info };
+    let name = arrival.tool_name.clone().filter(|_| arrival.kind == Some(SpanKind::Tool));
+    let name = name.or_else(|| arrival.span_name.clone());
+    Draft { payload, arrival, event_type, severity, name, is_of_a_span: true }
+}
+
+fn event_type(arrival: &Arrival) -> EventType {
+    match arrival.kind {
+        Some(SpanKind::Llm) => EventType::LlmResponse,
+        Some(SpanKind::Embedding) => EventType::Embedding,
+        Some(SpanKind::Tool) if arrival.is_error => EventType::ToolError,
+        Some(SpanKind::Tool) => EventType::ToolCall,
+        Some(SpanKind::Retriever) => EventType::Retrieval,
+        Some(SpanKind::Evaluator) => EventType::EvalResult,
+        Some(SpanKind::Agent | SpanKind::Workflow | SpanKind::Step | SpanKind::Chain) => EventType::ChainStep,
+        _ => EventType::Custom,
+    }
+}
+
+/// Start and end. A span without a start began when it ended, and one without either is of now.
+fn times(span: &Span, now_us: i64) -> Result<(i64, i64), Refusal> {
+    let (start, end) = (span.start_time_unix_nano, span.end_time_unix_nano);
+    match (start, end) {
+        (0, 0) => Ok((now_us, now_us)),
+        (0, end) => instant_us("endTimeUnixNano", end, now_us).map(|end_us| (end_us, end_us)),
+        (start, 0) => instant_us("startTimeUnixNano", start, now_us).map(|start_us| (start_us, start_us)),
+        (start, end) => {
+            let start_us = instant_us("startTimeUnixNano", start, now_us)?;
+            // A clock that was set back is no reason to lose the span; one that ends in the far future is.
+            let end_us = if end < start { start_us } else { instant_us("endTimeUnixNano", end, now_us)? };
+            Ok((start_us, end_us))
+        }
+    }
+}
+
+fn outcome(span: &Span) -> Outcome {
+    match span.status.as_ref().map(|status| StatusCode::try_from(status.code)) {
+        Some(Ok(StatusCode::Error)) => Outcome::Failed,
+        Some(Ok(StatusCode::Ok)) => Outcome::Ok,
+        _ => Outcome::Unset,
+    }
+}
+
+fn first_token_us(span: &Span) -> Option<i64> {
+    if span.events.is_empty() {
+        return None;
+    }
+    let names = &table().events.first_token;
+    let first =
+        span.events.iter().filter(|event| names.contains(&event.name)).map(|event| event.time_unix_nano);
+    i64::try_from(first.min()? / 1000).ok()
+}
