@@ -148,14 +148,3 @@ pub(super) fn instant_us(field: &str, nanos: u64, now_us: i64) -> Result<i64, Re
     }
     Ok(us)
 }
-
-/// Refuses what is too large to be kept whole.
-pub(super) fn within_limit(payload: Payload) -> Result<Payload, Refusal> {
-    let length = payload.text.len();
-    if length > limits::MAX_PAYLOAD_BYTES {
-        let limit = limits::MAX_PAYLOAD_BYTES;
-        let message = format!("payload has {length} bytes as JSON; the limit is {limit} bytes");
-        return Err((Reason::TooLarge, message));
-    }
-    Ok(payload)
-}

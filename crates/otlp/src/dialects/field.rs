@@ -117,8 +117,6 @@ fields! {
     OutputMessages,
     /// The whole conversation.
     AllMessages,
-    /// An agent's last word.
-    FinalResult,
     /// The answer's text.
     ResponseText,
     /// The answer as an object.

@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 
 use super::arrivals::{Observed, Outcome, ResourceFacts};
-use super::arriving::{Context, Draft, Normalised, Refusal, Refused, hex_id, instant_us, within_limit};
+use super::arriving::{Context, Draft, Normalised, Refusal, Refused, hex_id, instant_us};
 use super::clients::{ClientReport, Clients};
 use super::names::clean;
 use super::payload::{self, Surroundings};
@@ -68,9 +68,7 @@ fn event_of(
             client.count_unmapped(key);
         }
     });
-    let payload = payload::of_log(record, name, surroundings)
-        .map_err(|error| (Reason::UnstorableJson, format!("log record {name}: {error}")))?;
-    let payload = within_limit(payload)?;
+    let payload = payload::of_log(record, name, surroundings)?;
     let is_evaluation = table().events.evaluation.iter().any(|known| known == name);
     let is_of_a_span = is_genai && trace_id.is_some() && span_id.is_some();
     let mut arrival = Observed {

@@ -6,6 +6,8 @@
 use std::fmt::Write as _;
 
 use agentlens_domain::json::{JsonError, canonicalize, write_string};
+use agentlens_domain::ledger::Reason;
+use agentlens_domain::limits;
 use data_encoding::{BASE64, HEXLOWER};
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
@@ -14,13 +16,15 @@ use opentelemetry_proto::tonic::trace::v1::span::{Event, Link, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
+use super::arriving::Refusal;
 use super::table::{Table, table};
 
 /// What stands in the place of a secret.
 pub(super) const REDACTED: &str = "[redacted]";
 
-/// Nesting of attributes beyond which a payload is refused; the canonical form allows a little more.
-const MAX_DEPTH: usize = 240;
+/// Nesting of attributes beyond which a payload is refused: what reads it again goes 128 levels deep, and the payload
+/// has some of its own.
+const MAX_DEPTH: usize = 100;
 
 /// The text of an arrival.
 pub(super) struct Payload {
@@ -32,6 +36,7 @@ pub(super) struct Payload {
 pub(super) struct Surroundings {
     plain: String,
     without_repetitions: String,
+    is_too_deep: bool,
 }
 
 impl Surroundings {
@@ -45,9 +50,11 @@ impl Surroundings {
             if let Some(scope) = scope {
                 writer.scope(scope);
             }
-            writer.out
+            (writer.out, writer.is_too_deep)
         };
-        Self { plain: write(Repetitions::Unlikely), without_repetitions: write(Repetitions::LeftOut) }
+        let (plain, is_too_deep) = write(Repetitions::Unlikely);
+        let (without_repetitions, _) = write(Repetitions::LeftOut);
+        Self { plain, without_repetitions, is_too_deep }
     }
 
     fn text(&self, repetitions: Repetitions) -> &str {
@@ -59,12 +66,8 @@ impl Surroundings {
 }
 
 /// The payload of a span.
-pub(super) fn of_span(span: &Span, surroundings: &Surroundings) -> Result<Payload, JsonError> {
-    canonical(|repetitions| {
-        let mut writer = Writer::new(repetitions, 1024);
-        writer.span(span);
-        writer.finish(surroundings)
-    })
+pub(super) fn of_span(span: &Span, surroundings: &Surroundings) -> Result<Payload, Refusal> {
+    canonical(surroundings, 1024, |writer| writer.span(span))
 }
 
 /// The payload of a log record.
@@ -72,21 +75,37 @@ pub(super) fn of_log(
     record: &LogRecord,
     event_name: &str,
     surroundings: &Surroundings,
-) -> Result<Payload, JsonError> {
-    canonical(|repetitions| {
-        let mut writer = Writer::new(repetitions, 512);
-        writer.log(record, event_name);
-        writer.finish(surroundings)
-    })
+) -> Result<Payload, Refusal> {
+    canonical(surroundings, 512, |writer| writer.log(record, event_name))
 }
 
-fn canonical(write: impl Fn(Repetitions) -> String) -> Result<Payload, JsonError> {
-    let canonical = match canonicalize(&write(Repetitions::Unlikely)) {
-        Err(JsonError::DuplicateKey { .. }) => canonicalize(&write(Repetitions::LeftOut))?,
-        other => other?,
+fn canonical(
+    surroundings: &Surroundings,
+    capacity: usize,
+    write: impl Fn(&mut Writer),
+) -> Result<Payload, Refusal> {
+    let text = |repetitions| {
+        let mut writer = Writer::new(repetitions, capacity + surroundings.plain.len());
+        write(&mut writer);
+        if writer.is_too_deep || surroundings.is_too_deep {
+            let message = format!("attributes are nested deeper than {MAX_DEPTH} levels");
+            return Err((Reason::UnstorableJson, message));
+        }
+        Ok(writer.finish(surroundings))
     };
+    let canonical = match canonicalize(&text(Repetitions::Unlikely)?) {
+        Err(JsonError::DuplicateKey { .. }) => canonicalize(&text(Repetitions::LeftOut)?),
+        other => other,
+    };
+    let canonical = canonical.map_err(|error| (Reason::UnstorableJson, error.to_string()))?;
     let holds_wide_numbers = canonical.lossless.is_some();
-    Ok(Payload { text: canonical.lossless.unwrap_or(canonical.text), holds_wide_numbers })
+    let text = canonical.lossless.unwrap_or(canonical.text);
+    let (length, limit) = (text.len(), limits::MAX_PAYLOAD_BYTES);
+    if length > limit {
+        let message = format!("payload has {length} bytes as JSON; the limit is {limit} bytes");
+        return Err((Reason::TooLarge, message));
+    }
+    Ok(Payload { text, holds_wide_numbers })
 }
 
 /// Whether keys that come twice in one object are looked for.
@@ -100,11 +119,12 @@ struct Writer {
     out: String,
     repetitions: Repetitions,
     table: &'static Table,
+    is_too_deep: bool,
 }
 
 impl Writer {
     fn new(repetitions: Repetitions, capacity: usize) -> Self {
-        Self { out: String::with_capacity(capacity), repetitions, table: table() }
+        Self { out: String::with_capacity(capacity), repetitions, table: table(), is_too_deep: false }
     }
 
     fn finish(mut self, surroundings: &Surroundings) -> String {
@@ -340,11 +360,10 @@ impl Writer {
         self.out.push(']');
     }
 
-    /// Opens more lists than the canonical form follows, which refuses the payload with the right sentence.
+    /// Writes something in the place of what is not followed; the payload is refused.
     fn too_deep(&mut self) {
-        for _ in 0..=agentlens_domain::limits::MAX_JSON_DEPTH {
-            self.out.push('[');
-        }
+        self.is_too_deep = true;
+        self.out.push_str("null");
     }
 
     /// JSON has no word for what is no number.

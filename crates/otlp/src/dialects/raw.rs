@@ -21,8 +21,6 @@ pub(super) trait RawValue {
     fn number(&self) -> Option<f64>;
     /// Whether nothing was said.
     fn is_blank(&self) -> bool;
-    /// The first element of a list.
-    fn first(&self) -> Option<&Self>;
     /// The value as JSON; a text that holds an object or a list becomes that.
     fn structure(&self) -> Json;
 
@@ -73,13 +71,6 @@ impl RawValue for AnyValue {
         }
     }
 
-    fn first(&self) -> Option<&Self> {
-        match self.value.as_ref()? {
-            Any::ArrayValue(array) => array.values.first(),
-            _ => None,
-        }
-    }
-
     fn structure(&self) -> Json {
         match self.string() {
             Some(text) => structure_of(text),
@@ -117,10 +108,6 @@ impl RawValue for Json {
             Self::Object(object) => object.is_empty(),
             _ => false,
         }
-    }
-
-    fn first(&self) -> Option<&Self> {
-        self.as_array()?.first()
     }
 
     fn structure(&self) -> Json {

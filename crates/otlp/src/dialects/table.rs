@@ -35,6 +35,7 @@ struct File {
     providers: FxHashMap<String, String>,
     models: FxHashMap<String, String>,
     environments: FxHashMap<String, Vec<String>>,
+    finish_reasons: FxHashMap<String, Vec<String>>,
     events: Events,
     secrets: Secrets,
     families: Families,
@@ -82,9 +83,11 @@ struct SessionRule {
 pub(super) struct Events {
     /// Span events whose time is that of the first token.
     pub(super) first_token: Vec<String>,
-    /// Log records that speak of GenAI.
-    log_names: Vec<String>,
     log_beginnings: Vec<String>,
+    /// Events that hold one message each, and the role it has if it says none.
+    pub(super) messages: FxHashMap<String, String>,
+    /// Events that hold an answer.
+    pub(super) answers: Vec<String>,
     /// Log records that hold an evaluation.
     pub(super) evaluation: Vec<String>,
     /// Span events and log records that hold an exception.
@@ -94,8 +97,7 @@ pub(super) struct Events {
 impl Events {
     /// Whether a log record of this name speaks of GenAI.
     pub(super) fn is_genai_log(&self, name: &str) -> bool {
-        self.log_names.iter().any(|known| known == name)
-            || self.log_beginnings.iter().any(|beginning| name.starts_with(&**beginning))
+        self.log_beginnings.iter().any(|beginning| name.starts_with(&**beginning))
     }
 }
 
@@ -138,6 +140,7 @@ pub(super) struct Table {
     /// By the beginning of the model's name, longest first.
     models: Vec<(String, String)>,
     environments: FxHashMap<String, &'static str>,
+    finish_reasons: FxHashMap<String, String>,
     secrets: Secrets,
     /// What the request's settings are shown as.
     pub(super) parameter_names: FxHashMap<String, String>,
@@ -163,8 +166,13 @@ impl Table {
             let spellings = file.environments.get(ours).cloned().unwrap_or_default();
             spellings.into_iter().map(move |spelling| (spelling, ours))
         });
+        let finish_reasons = file
+            .finish_reasons
+            .into_iter()
+            .flat_map(|(reason, words)| words.into_iter().map(move |word| (word, reason.clone())));
         Self {
             targets,
+            finish_reasons: finish_reasons.collect(),
             kinds: file.kinds.into_iter().map(|rule| rule.values).collect(),
             keys,
             families,
@@ -221,6 +229,12 @@ impl Table {
     /// The environment of ours that a name stands for.
     pub(super) fn environment(&self, name: &str) -> Option<&'static str> {
         self.environments.get(&name.trim().to_ascii_lowercase()).copied()
+    }
+
+    /// Why an answer ended, in OpenTelemetry's words.
+    pub(super) fn finish_reason(&self, raw: &str) -> String {
+        let word = raw.trim().to_ascii_lowercase().replace('-', "_");
+        self.finish_reasons.get(&word).cloned().unwrap_or(word)
     }
 
     /// Whether the value of a key may be a secret.

@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 
 use super::arrivals::{Observed, Outcome, ResourceFacts};
-use super::arriving::{Context, Draft, Normalised, Refusal, Refused, hex_id, instant_us, within_limit};
+use super::arriving::{Context, Draft, Normalised, Refusal, Refused, hex_id, instant_us};
 use super::clients::{ClientReport, Clients};
 use super::field::Field;
 use super::payload::{self, Surroundings};
@@ -70,9 +70,7 @@ fn event_of(
     if reading.get(Field::SpanType).and_then(RawValue::string) == Some(PENDING) {
         return Err((Reason::Duplicate, "the span is pending; it is stored once it has ended".to_owned()));
     }
-    let payload = payload::of_span(span, surroundings)
-        .map_err(|error| (Reason::UnstorableJson, format!("span {span_id}: {error}")))?;
-    let payload = within_limit(payload)?;
+    let payload = payload::of_span(span, surroundings)?;
     let arrival = Observed {
         trace_id,
         span_id,

@@ -1,0 +1,277 @@
+//! What was said to a model and what it answered, from whichever source tells it best.
+
+use agentlens_domain::spans::SpanKind;
+use serde_json::{Map, Value as Json, json};
+
+use super::super::field::Field;
+use super::super::raw::{RawValue, structure_of};
+use super::super::table::table;
+use super::merged::{Merged, members};
+use super::values::{first, text_of};
+use super::{families, parts, shapes};
+
+/// Both sides of a call.
+#[derive(Default)]
+pub(super) struct Conversation {
+    pub(super) input: Vec<Json>,
+    pub(super) output: Vec<Json>,
+}
+
+impl Conversation {
+    /// On a model's span everything that went in is a message; on other spans only what is marked as one.
+    pub(super) fn of(merged: &Merged, kind: Option<SpanKind>) -> Self {
+        let (mut told_input, mut told_output) = told_by_events(merged);
+        let mut conversation = Self {
+            input: structured(merged, &INPUT_FAMILIES, Field::InputMessages, &mut told_input, "user"),
+            output: structured(
+                merged,
+                &OUTPUT_FAMILIES,
+                Field::OutputMessages,
+                &mut told_output,
+                "assistant",
+            ),
+        };
+        if conversation.output.is_empty() {
+            conversation.output = of_vercel(merged);
+        }
+        let is_llm = kind.is_none_or(|kind| kind == SpanKind::Llm);
+        if is_llm && conversation.input.is_empty() {
+            conversation.input = raw(merged, Field::Input, "user");
+        }
+        if is_llm && conversation.output.is_empty() {
+            conversation.output = raw(merged, Field::Output, "assistant");
+        }
+        if conversation.input.is_empty() || conversation.output.is_empty() {
+            conversation.fill_from_whole(merged);
+        }
+        // What a client stands in for a missing answer is none.
+        conversation
+            .output
+            .retain(|message| message["parts"].as_array().is_some_and(|parts| !parts.is_empty()));
+        conversation
+    }
+
+    /// A list of all messages ends with the answer.
+    fn fill_from_whole(&mut self, merged: &Merged) {
+        let Some(value) = read(merged, Field::AllMessages) else { return };
+        let mut whole = of_event_list(&value).unwrap_or_else(|| shapes::messages(&value, "user"));
+        let is_answer = |message: &Json| message["role"] == "assistant";
+        let answers = whole.iter().rev().take_while(|message| is_answer(message)).count();
+        let answer = whole.split_off(whole.len() - answers);
+        if self.input.is_empty() {
+            self.input = whole;
+        }
+        if self.output.is_empty() {
+            self.output = answer;
+        }
+    }
+
+    /// The system's instructions: stated apart, or the first messages of the input.
+    pub(super) fn system(&self, merged: &Merged) -> Option<String> {
+        if let Some(value) = read(merged, Field::System) {
+            return Some(text_in(&shapes::messages(&value, "system"))).filter(|text| !text.is_empty());
+        }
+        let is_system = |message: &&Json| matches!(message["role"].as_str(), Some("system" | "developer"));
+        let stated: Vec<Json> = self.input.iter().filter(is_system).cloned().collect();
+        let stated = text_in(&stated);
+        if !stated.is_empty() {
+            return Some(stated);
+        }
+        // Some clients flatten the messages and leave the instructions in the raw request.
+        let request = read(merged, Field::Input)?;
+        let request = request.as_object()?;
+        let system = first(request, &["system", "instructions", "system_instruction", "systemInstruction"])?;
+        Some(text_in(&shapes::messages(system, "system"))).filter(|text| !text.is_empty())
+    }
+
+    /// The text of the answer.
+    pub(super) fn completion(&self) -> Option<String> {
+        Some(text_in(&self.output)).filter(|text| !text.is_empty())
+    }
+
+    /// The tool calls of the answer.
+    pub(super) fn tool_calls(&self) -> Vec<Json> {
+        let parts = self.output.iter().filter_map(|message| message["parts"].as_array()).flatten();
+        let calls = parts.filter(|part| part["type"] == "tool_call").filter_map(Json::as_object);
+        calls
+            .map(|call| {
+                let kept = ["id", "name", "arguments"].into_iter();
+                let members = kept.filter_map(|key| Some((key.to_owned(), call.get(key)?.clone())));
+                Json::Object(members.collect())
+            })
+            .collect()
+    }
+
+    /// Why the answer ended, as its message says.
+    pub(super) fn finish_reason(&self) -> Option<&str> {
+        self.output.iter().find_map(|message| message.get("finishReason")?.as_str())
+    }
+}
+
+/// Families of message attributes, best first.
+const INPUT_FAMILIES: [&str; 3] = ["llm.input_messages.", "gen_ai.prompt.", "llm.prompts."];
+const OUTPUT_FAMILIES: [&str; 4] =
+    ["llm.output_messages.", "gen_ai.completion.", "llm.choices.", "llm.completions."];
+
+/// The value of a field's best key, as JSON.
+pub(super) fn read(merged: &Merged, field: Field) -> Option<Json> {
+    let keys = table().keys(field).iter();
+    let found = keys.filter_map(|key| merged.attributes.get(key)).find(|value| !value.is_blank());
+    found.map(RawValue::structure)
+}
+
+/// Messages that are marked as such: OpenTelemetry's first, then families, events and the other keys.
+fn structured(merged: &Merged, names: &[&str], field: Field, told: &mut Vec<Json>, role: &str) -> Vec<Json> {
+    let keys = table().keys(field);
+    let of_key = |key: &String| {
+        let messages = merged.attributes.get(key).map(|value| shapes::messages(&value.structure(), role));
+        messages.filter(|messages| !messages.is_empty())
+    };
+    if let Some(messages) = keys.first().and_then(of_key) {
+        return messages;
+    }
+    if let Some(messages) = names.iter().find_map(|name| of_family(&merged.attributes, name, role)) {
+        return messages;
+    }
+    if !told.is_empty() {
+        return std::mem::take(told);
+    }
+    keys.iter().skip(1).find_map(of_key).unwrap_or_default()
+}
+
+/// Messages in whatever holds the raw request or answer.
+fn raw(merged: &Merged, field: Field, role: &str) -> Vec<Json> {
+    let keys = table().keys(field).iter();
+    let messages = keys
+        .filter_map(|key| merged.attributes.get(key))
+        .map(|value| shapes::messages(&value.structure(), role));
+    messages.into_iter().find(|messages| !messages.is_empty()).unwrap_or_default()
+}
+
+fn of_family(attributes: &Map<String, Json>, family: &str, role: &str) -> Option<Vec<Json>> {
+    let items = families::items(attributes, family)?;
+    let messages: Vec<Json> = items.iter().flat_map(|item| of_family_item(item, role)).collect();
+    (!messages.is_empty()).then_some(messages)
+}
+
+fn of_family_item(item: &Json, role: &str) -> Vec<Json> {
+    let Some(object) = item.as_object() else { return shapes::messages(item, role) };
+    // OpenInference's completions API: prompt.text and completion.text.
+    let text = first(object, &["prompt", "completion"]).and_then(|inner| inner.get("text")?.as_str());
+    if let Some(text) = text {
+        return vec![json!({"role": role, "parts": [parts::text(text)]})];
+    }
+    let mut object = object.clone();
+    // Traceloop keeps a list of parts as a text.
+    if let Some(Json::String(content)) = object.get("content") {
+        if let Json::Array(parts) = structure_of(content) {
+            if parts.iter().all(|part| part.get("type").is_some()) {
+                object.insert("content".to_owned(), Json::Array(parts));
+            }
+        }
+    }
+    if !object.contains_key("role") && !object.contains_key("message") {
+        object.insert("role".to_owned(), json!(role));
+    }
+    shapes::messages(&Json::Object(object), role)
+}
+
+/// An answer that the Vercel SDK spreads over several attributes.
+fn of_vercel(merged: &Merged) -> Vec<Json> {
+    let mut answer = Vec::new();
+    if let Some(reasoning) = read(merged, Field::ResponseReasoning) {
+        let reasoning = text_in(&shapes::messages(&reasoning, "assistant"));
+        if !reasoning.is_empty() {
+            answer.push(json!({"type": "reasoning", "content": reasoning}));
+        }
+    }
+    let keys = |field| table().keys(field).iter().filter_map(|key| merged.attributes.get(key)?.as_str());
+    if let Some(text) =
+        keys(Field::ResponseText).chain(keys(Field::ResponseJson)).find(|text| !text.is_empty())
+    {
+        answer.push(parts::text(text));
+    }
+    if let Some(Json::Array(calls)) = read(merged, Field::ResponseToolCalls) {
+        answer.extend(calls.iter().filter_map(Json::as_object).map(parts::tool_call));
+    }
+    if answer.is_empty() { Vec::new() } else { vec![json!({"role": "assistant", "parts": answer})] }
+}
+
+/// Messages told one by one, in the span's events or in log records.
+fn told_by_events(merged: &Merged) -> (Vec<Json>, Vec<Json>) {
+    let (mut input, mut output) = (Vec::new(), Vec::new());
+    let events = merged
+        .events
+        .iter()
+        .filter_map(Json::as_object)
+        .map(|event| (event.get("name").and_then(Json::as_str).unwrap_or(""), event));
+    let logs = merged.logs.iter().map(|log| (Merged::log_name(log), log));
+    for (name, event) in events.chain(logs) {
+        let mut fields = members(event, "attributes").clone();
+        match event.get("body") {
+            Some(Json::Object(body)) => fields.extend(body.clone()),
+            Some(body @ Json::String(_)) => {
+                fields.entry("content").or_insert(body.clone());
+            }
+            _ => {}
+        }
+        tell(name, fields, &mut input, &mut output);
+    }
+    (input, output)
+}
+
+fn tell(name: &str, mut fields: Map<String, Json>, input: &mut Vec<Json>, output: &mut Vec<Json>) {
+    let events = &table().events;
+    let is_answer = events.answers.iter().any(|known| known == name);
+    let role = match events.messages.get(name) {
+        Some(role) => role.as_str(),
+        None if is_answer => "assistant",
+        None => return,
+    };
+    let into = if is_answer { output } else { input };
+    // The oldest events hold everything in one text.
+    if let Some(whole) = first(&fields, &["gen_ai.prompt", "gen_ai.completion"]) {
+        into.extend(shapes::messages(&whole.structure(), role));
+        return;
+    }
+    let reason = text_of(&fields, &["finish_reason"]);
+    if let Some(Json::Object(message)) = fields.get("message").map(RawValue::structure) {
+        fields = message;
+    }
+    if let Some(content) =
+        fields.get("content").map(RawValue::structure).filter(|content| !content.is_string())
+    {
+        fields.insert("content".to_owned(), content);
+    }
+    fields.entry("role").or_insert_with(|| json!(role));
+    if role == "tool" && !fields.contains_key("tool_call_id") {
+        if let Some(id) = fields.get("id").cloned() {
+            fields.insert("tool_call_id".to_owned(), id);
+        }
+    }
+    let before = into.len();
+    into.extend(shapes::messages(&Json::Object(fields), role));
+    if let (Some(reason), Some(message)) = (reason, into[before..].last_mut().and_then(Json::as_object_mut)) {
+        message.insert("finishReason".to_owned(), json!(reason));
+    }
+}
+
+/// The list of events that pydantic-ai wrote at first: each names its kind in `event.name`.
+fn of_event_list(value: &Json) -> Option<Vec<Json>> {
+    let events = value.as_array()?;
+    events.first()?.get("event.name")?;
+    let (mut input, mut output) = (Vec::new(), Vec::new());
+    for event in events.iter().filter_map(Json::as_object) {
+        let name = event.get("event.name").and_then(Json::as_str).unwrap_or("");
+        tell(name, event.clone(), &mut input, &mut output);
+    }
+    input.append(&mut output);
+    Some(input)
+}
+
+/// The texts of messages, each part on a line.
+fn text_in(messages: &[Json]) -> String {
+    let parts = messages.iter().filter_map(|message| message["parts"].as_array()).flatten();
+    let texts: Vec<&str> = parts.filter_map(parts::text_in).collect();
+    texts.join("\n")
+}

@@ -1,0 +1,206 @@
+//! Parts of a message, from the shapes of every provider and client, in OpenTelemetry's.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::super::raw::structure_of;
+use super::values::{as_text, first, member, text_of};
+
+/// A part that is text.
+pub(super) fn text(content: &str) -> Json {
+    json!({"type": "text", "content": content})
+}
+
+/// The parts in a message's content: one text, one part, or a list of them.
+pub(super) fn of_content(content: &Json) -> Vec<Json> {
+    match content {
+        Json::Null => Vec::new(),
+        Json::String(content) if content.is_empty() => Vec::new(),
+        Json::String(content) => vec![text(content)],
+        Json::Array(items) => items.iter().filter_map(part).collect(),
+        other => part(other).into_iter().collect(),
+    }
+}
+
+/// One part. What has a type that nobody knows stays as it is; anything else is shown as text.
+pub(super) fn part(value: &Json) -> Option<Json> {
+    let object = match value {
+        Json::Null => return None,
+        Json::Object(object) => unwrapped(object),
+        Json::String(content) if content.is_empty() => return None,
+        other => return Some(text(&as_text(other))),
+    };
+    let kind = object.get("type").and_then(Json::as_str).unwrap_or("");
+    match kind {
+        "text" | "input_text" | "output_text" => words(object).map(|content| text(&content)),
+        "tool_call" | "tool_use" | "tool-call" | "function_call" | "server_tool_use" | "function" => {
+            Some(tool_call(object))
+        }
+        "tool_call_response" | "tool_result" | "tool-result" | "function_call_output" => {
+            Some(tool_response(object))
+        }
+        "reasoning" | "thinking" | "redacted_thinking" => Some(reasoning(object)),
+        "refusal" => Some(json!({"type": "refusal", "content": words(object)})),
+        "image_url" | "input_image" | "image" | "input_audio" | "audio" | "document" | "input_file" => {
+            Some(media(kind, object))
+        }
+        "" => untyped(object),
+        _ => Some(Json::Object(object.clone())),
+    }
+}
+
+/// OpenInference wraps its parts in an object with one member.
+fn unwrapped(object: &Map<String, Json>) -> &Map<String, Json> {
+    ["message_content", "tool_call"]
+        .into_iter()
+        .find_map(|wrapper| object.get(wrapper)?.as_object())
+        .filter(|_| object.len() == 1)
+        .unwrap_or(object)
+}
+
+/// Gemini's parts have no type but a member each.
+fn untyped(object: &Map<String, Json>) -> Option<Json> {
+    if let Some(call) = member(object, &["functionCall", "function_call"]).and_then(Json::as_object) {
+        return Some(tool_call(call));
+    }
+    if let Some(response) =
+        member(object, &["functionResponse", "function_response"]).and_then(Json::as_object)
+    {
+        return Some(tool_response(response));
+    }
+    if let Some(data) = member(object, &["inlineData", "inline_data"]).and_then(Json::as_object) {
+        let mime_type = text_of(data, &["mimeType", "mime_type"]);
+        let modality = modality_of(mime_type.as_deref().unwrap_or(""));
+        return Some(
+            json!({"type": "blob", "modality": modality, "mime_type": mime_type, "content": data.get("data")}),
+        );
+    }
+    if let Some(data) = member(object, &["fileData", "file_data"]).and_then(Json::as_object) {
+        let uri = text_of(data, &["fileUri", "file_uri"]);
+        return Some(
+            json!({"type": "uri", "uri": uri, "mime_type": text_of(data, &["mimeType", "mime_type"])}),
+        );
+    }
+    if object.get("thought").and_then(Json::as_bool) == Some(true) {
+        return Some(reasoning(object));
+    }
+    match words(object) {
+        Some(content) => Some(text(&content)),
+        None if object.contains_key("name") && first(object, &["arguments", "args"]).is_some() => {
+            Some(tool_call(object))
+        }
+        None => Some(text(&Json::Object(object.clone()).to_string())),
+    }
+}
+
+fn words(object: &Map<String, Json>) -> Option<String> {
+    text_of(object, &["text", "content", "refusal", "value"])
+}
+
+/// A call of a tool; arguments that are JSON in a text become JSON.
+pub(super) fn tool_call(call: &Map<String, Json>) -> Json {
+    let call = unwrapped(call);
+    let function = call.get("function").and_then(Json::as_object).unwrap_or(call);
+    let id = text_of(call, &["call_id", "toolCallId", "tool_call_id", "id"]);
+    let name = text_of(function, &["name", "toolName"]).or_else(|| text_of(call, &["name", "toolName"]));
+    let arguments = first(function, &["arguments", "args", "input", "parameters"])
+        .or_else(|| first(call, &["arguments", "args", "input"]));
+    let mut part = Map::new();
+    part.insert("type".to_owned(), json!("tool_call"));
+    if let Some(id) = id {
+        part.insert("id".to_owned(), json!(id));
+    }
+    part.insert("name".to_owned(), json!(name));
+    part.insert("arguments".to_owned(), arguments.map_or(Json::Null, parsed));
+    Json::Object(part)
+}
+
+/// A tool's answer.
+pub(super) fn tool_response(response: &Map<String, Json>) -> Json {
+    let id = text_of(response, &["call_id", "toolCallId", "tool_call_id", "tool_use_id", "id"]);
+    let result = first(response, &["response", "result", "output", "content"]);
+    let result = result.map_or(Json::Null, |result| match result {
+        // Vercel says of what type an output is.
+        Json::Object(typed) if typed.len() == 2 && typed.contains_key("type") => {
+            typed.get("value").cloned().unwrap_or_else(|| result.clone())
+        }
+        // Anthropic's results are content of their own.
+        Json::Array(_) => joined_text(result).map_or_else(|| result.clone(), Json::String),
+        other => other.clone(),
+    });
+    let mut part = Map::new();
+    part.insert("type".to_owned(), json!("tool_call_response"));
+    if let Some(id) = id {
+        part.insert("id".to_owned(), json!(id));
+    }
+    part.insert("response".to_owned(), result);
+    Json::Object(part)
+}
+
+/// The text of content that is nothing but texts.
+fn joined_text(content: &Json) -> Option<String> {
+    let parts = of_content(content);
+    let texts: Option<Vec<&str>> = parts.iter().map(text_in).collect();
+    texts.filter(|texts| !texts.is_empty()).map(|texts| texts.join("\n"))
+}
+
+/// The content of a part, if it is text.
+pub(super) fn text_in(part: &Json) -> Option<&str> {
+    (part.get("type")?.as_str()? == "text").then_some(())?;
+    part.get("content")?.as_str()
+}
+
+fn reasoning(object: &Map<String, Json>) -> Json {
+    let content = text_of(object, &["content", "text", "thinking", "reasoning", "data"]);
+    let content = content.or_else(|| object.get("summary").and_then(joined_text));
+    json!({"type": "reasoning", "content": content.unwrap_or_default()})
+}
+
+/// Images, sounds and documents: a place to fetch them from, an id, or the bytes.
+fn media(kind: &str, object: &Map<String, Json>) -> Json {
+    let modality = match kind {
+        "input_audio" | "audio" => "audio",
+        "document" | "input_file" => "document",
+        _ => "image",
+    };
+    let inner = first(object, &["image_url", "input_audio", "audio", "source", "image", "document", "file"]);
+    let fields = inner.and_then(Json::as_object).unwrap_or(object);
+    // OpenInference nests once more: image.image.url.
+    let fields = fields.get("image").and_then(Json::as_object).unwrap_or(fields);
+    let mime_type = text_of(fields, &["media_type", "mime_type", "mediaType", "mimeType", "format"])
+        .or_else(|| text_of(object, &["mediaType", "mimeType", "mime_type"]));
+    if let Some(id) = text_of(fields, &["file_id"]) {
+        return json!({"type": "file", "modality": modality, "mime_type": mime_type, "file_id": id});
+    }
+    let place = inner.and_then(Json::as_str).map(str::to_owned).or_else(|| text_of(fields, &["url", "uri"]));
+    let bytes = text_of(fields, &["data", "file_data", "content"]);
+    match (place, bytes) {
+        (Some(place), _) if place.starts_with("data:") => {
+            let (head, content) = place.split_once(',').unwrap_or((&place, ""));
+            let mime_type = head.trim_start_matches("data:").split(';').next();
+            json!({"type": "blob", "modality": modality, "mime_type": mime_type, "content": content})
+        }
+        (Some(place), _) => {
+            json!({"type": "uri", "modality": modality, "mime_type": mime_type, "uri": place})
+        }
+        (None, Some(content)) => {
+            json!({"type": "blob", "modality": modality, "mime_type": mime_type, "content": content})
+        }
+        (None, None) => Json::Object(object.clone()),
+    }
+}
+
+fn modality_of(mime_type: &str) -> &'static str {
+    match mime_type.split('/').next() {
+        Some("audio") => "audio",
+        Some("video") => "video",
+        Some("application" | "text") => "document",
+        _ => "image",
+    }
+}
+
+fn parsed(value: &Json) -> Json {
+    match value {
+        Json::String(text) => structure_of(text),
+        other => other.clone(),
+    }
+}

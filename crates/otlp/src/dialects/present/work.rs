@@ -1,0 +1,110 @@
+//! What a tool, a retriever or an embedding worked with and what came of it.
+
+use agentlens_domain::spans::SpanKind;
+use serde_json::{Map, Value as Json, json};
+
+use super::super::field::Field;
+use super::conversation::read;
+use super::families;
+use super::merged::Merged;
+use super::values::{as_text, first, text_of};
+
+/// A tool's arguments.
+pub(super) fn arguments(merged: &Merged) -> Option<Json> {
+    read(merged, Field::Arguments).map(called_with)
+}
+
+/// What a decorated function was called with: `{"args": [...], "kwargs": {...}}` is how Python clients put it.
+fn called_with(value: Json) -> Json {
+    let Some(object) = value.as_object() else { return value };
+    let is_call = object.contains_key("kwargs") || object.contains_key("args");
+    if !is_call || object.keys().any(|key| key != "args" && key != "kwargs") {
+        return value;
+    }
+    let named = object.get("kwargs").filter(|named| named.as_object().is_some_and(|named| !named.is_empty()));
+    let listed = object.get("args").and_then(Json::as_array);
+    match (named, listed.map(Vec::as_slice)) {
+        (Some(named), None | Some([])) => named.clone(),
+        (None, Some([one])) => one.clone(),
+        (None, Some(listed)) => json!(listed),
+        _ => value,
+    }
+}
+
+/// A tool's result, and the id of the call if the result names it.
+pub(super) fn result(merged: &Merged) -> (Option<Json>, Option<String>) {
+    let Some(value) = read(merged, Field::Result) else { return (None, None) };
+    // LangChain hands over the message that goes back to the model.
+    let message = value.as_object().and_then(|object| {
+        let inner = first(object, &["data", "kwargs"]).and_then(Json::as_object).unwrap_or(object);
+        inner.contains_key("tool_call_id").then_some(inner)
+    });
+    match message {
+        Some(message) => {
+            let content = message.get("content").cloned();
+            (content.or(Some(Json::Null)), text_of(message, &["tool_call_id"]))
+        }
+        None => (Some(value), None),
+    }
+}
+
+/// What went into a span, as its client put it.
+pub(super) fn input(merged: &Merged) -> Option<Json> {
+    read(merged, Field::Input).map(called_with)
+}
+
+/// What came out of it.
+pub(super) fn output(merged: &Merged) -> Option<Json> {
+    read(merged, Field::Output)
+}
+
+/// What was searched for.
+pub(super) fn query(merged: &Merged) -> Option<String> {
+    let value = called_with(read(merged, Field::Query)?);
+    let inner = value.as_object().and_then(|object| first(object, &["query", "question", "input", "text"]));
+    Some(as_text(inner.unwrap_or(&value)))
+}
+
+/// What was found, or ranked: a list of objects with id, content, score and metadata.
+pub(super) fn documents(merged: &Merged) -> Option<Vec<Json>> {
+    let families = ["retrieval.documents.", "reranker.output_documents.", "reranker.input_documents."];
+    let found = families.iter().find_map(|family| families::items(&merged.attributes, family));
+    let found = found.or_else(|| match read(merged, Field::Documents)? {
+        Json::Array(documents) => Some(documents),
+        Json::Object(object) => match first(&object, &["documents", "results", "matches"])? {
+            Json::Array(documents) => Some(documents.clone()),
+            _ => None,
+        },
+        _ => None,
+    })?;
+    Some(found.iter().map(|item| item.get("document").unwrap_or(item).clone()).collect())
+}
+
+/// How many vectors of what length, and the texts they stand for.
+pub(super) fn embeddings(merged: &Merged) -> (Map<String, Json>, Vec<String>) {
+    let items = families::items(&merged.attributes, "embedding.embeddings.").unwrap_or_default();
+    let items: Vec<&Json> = items.iter().map(|item| item.get("embedding").unwrap_or(item)).collect();
+    let texts = items.iter().filter_map(|item| item.get("text")?.as_str().map(str::to_owned)).collect();
+    let answer = read(merged, Field::Output).unwrap_or(Json::Null);
+    let data = answer.get("data").and_then(Json::as_array);
+    let vector = items
+        .iter()
+        .find_map(|item| item.get("vector")?.as_array())
+        .or_else(|| data?.first()?.get("embedding")?.as_array());
+    let count = (!items.is_empty())
+        .then_some(items.len())
+        .or(data.map(Vec::len))
+        .map(|count| json!(count))
+        .or_else(|| answer.get("count").filter(|count| count.is_number()).cloned());
+    let dimension = read(merged, Field::EmbeddingDimension)
+        .or_else(|| vector.map(|vector| json!(vector.len())))
+        .or_else(|| answer.get("dimensions").filter(|dimension| dimension.is_number()).cloned());
+    let members = [("count", count), ("dimension", dimension)];
+    let members = members.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    (members.collect(), texts)
+}
+
+/// Whether raw input and output are worth showing beside what was read out of them.
+pub(super) fn shows_raw(kind: Option<SpanKind>) -> bool {
+    !matches!(kind, Some(SpanKind::Llm | SpanKind::Tool | SpanKind::Embedding) | None)
+}
