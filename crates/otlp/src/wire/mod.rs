@@ -1,1 +1,102 @@
 //! OTLP as bytes: requests, responses and errors, as protobuf and as JSON.
+//!
+//! A request is read as far as it is readable. What cannot be kept is told item by item ([`BrokenItem`]), what
+//! could only be kept in another form is counted ([`Decoded::repaired`]); only a body that is no request at all is
+//! an error. So one bad span never harms a good one, and one odd attribute never harms its span.
+//!
+//! Both encodings end in the same prost types, and both walk with bounded depth and a bounded number of items.
+
+mod batch;
+mod encoding;
+mod json;
+mod protobuf;
+mod response;
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use thiserror::Error;
+
+pub use batch::{BrokenItem, Decoded, MAX_ITEMS};
+pub use encoding::Encoding;
+pub use json::MAX_NESTING;
+pub use response::{MAX_MESSAGE_BYTES, Partial, Signal, encode_status, encode_success};
+
+use batch::Item;
+
+#[cfg(test)]
+mod tests;
+
+/// Why a body as a whole is no request. Sending it again cannot help.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum WireError {
+    /// The body is not JSON, or its outermost value is no object.
+    #[error("The body is not valid JSON: {what} at line {line}, column {column}.")]
+    Json {
+        /// What was found or missed.
+        what: String,
+        /// The line, from 1.
+        line: usize,
+        /// The column in bytes, from 1.
+        column: usize,
+    },
+    /// The body is not a protobuf message of the kind that the path takes.
+    #[error("The body is not a valid protobuf request: {what}.")]
+    Protobuf {
+        /// What was found or missed.
+        what: String,
+    },
+    /// Objects and arrays are nested deeper than we follow.
+    #[error("The JSON is nested deeper than {limit} levels.")]
+    TooDeep {
+        /// The deepest nesting that is read.
+        limit: usize,
+    },
+    /// There are more spans, log records or metrics than one request may carry.
+    #[error("The request holds more than {limit} items; send smaller batches.")]
+    TooManyItems {
+        /// The most items that a request may carry.
+        limit: usize,
+    },
+}
+
+/// Reads the body of `POST /v1/traces`.
+///
+/// # Errors
+/// When the body as a whole is no trace request.
+pub fn decode_traces(
+    encoding: Encoding,
+    body: &[u8],
+) -> Result<Decoded<ExportTraceServiceRequest>, WireError> {
+    decode::<Span>(encoding, body)
+}
+
+/// Reads the body of `POST /v1/logs`.
+///
+/// # Errors
+/// When the body as a whole is no logs request.
+pub fn decode_logs(encoding: Encoding, body: &[u8]) -> Result<Decoded<ExportLogsServiceRequest>, WireError> {
+    decode::<LogRecord>(encoding, body)
+}
+
+/// Reads the body of `POST /v1/metrics`. Of JSON, exemplars are left out.
+///
+/// # Errors
+/// When the body as a whole is no metrics request.
+pub fn decode_metrics(
+    encoding: Encoding,
+    body: &[u8],
+) -> Result<Decoded<ExportMetricsServiceRequest>, WireError> {
+    decode::<Metric>(encoding, body)
+}
+
+fn decode<I: Item>(encoding: Encoding, body: &[u8]) -> Result<Decoded<I::Request>, WireError> {
+    let (resources, notes) = match encoding {
+        Encoding::Protobuf => protobuf::read::<I>(body)?,
+        Encoding::Json => json::read::<I>(body)?,
+    };
+    Ok(notes.decoded(I::request(resources)))
+}

@@ -1,0 +1,180 @@
+//! What the three signals share: items under scopes under resources, and notes of what was not readable.
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::metrics::v1::{Metric, ResourceMetrics, ScopeMetrics};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+
+use super::WireError;
+use super::json::Members;
+
+/// Spans, log records or metrics of one request; no more resources and scopes either. An empty one is two bytes and
+/// takes hundreds in memory.
+pub const MAX_ITEMS: usize = 100_000;
+
+/// A request and what had to be left out of it or changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded<T> {
+    /// What was readable.
+    pub request: T,
+    /// What was not: one for each span, log record or metric, or for a part that may have held some.
+    pub broken: Vec<BrokenItem>,
+    /// How many attributes and fields are kept in another form than they were sent in, or left out, because they
+    /// were of the wrong type.
+    pub repaired: u64,
+}
+
+/// An item that could not be decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenItem {
+    /// Which item and why, in a sentence for the client.
+    pub message: String,
+}
+
+/// What is noticed while a body is read.
+#[derive(Default)]
+pub(super) struct Notes {
+    pub(super) repaired: u64,
+    pub(super) broken: Vec<BrokenItem>,
+    /// The first error that reading met and could not hand up.
+    pub(super) stop: Option<WireError>,
+    /// Items found so far, readable or not.
+    items: usize,
+    /// Resources and scopes found so far.
+    carriers: usize,
+}
+
+impl Notes {
+    pub(super) fn broken(&mut self, message: String) {
+        self.broken.push(BrokenItem { message });
+    }
+
+    /// The number of the next item, from 1.
+    pub(super) fn next_item(&mut self) -> Result<usize, WireError> {
+        count(&mut self.items)
+    }
+
+    /// Counts a resource or a scope.
+    pub(super) fn next_carrier(&mut self) -> Result<usize, WireError> {
+        count(&mut self.carriers)
+    }
+
+    pub(super) fn has_items(&self) -> bool {
+        self.items > 0
+    }
+
+    pub(super) fn decoded<T>(self, request: T) -> Decoded<T> {
+        Decoded { request, broken: self.broken, repaired: self.repaired }
+    }
+}
+
+fn count(counter: &mut usize) -> Result<usize, WireError> {
+    if *counter == MAX_ITEMS {
+        return Err(WireError::TooManyItems { limit: MAX_ITEMS });
+    }
+    *counter += 1;
+    Ok(*counter)
+}
+
+/// The items that one resource sent.
+pub(super) struct UnderResource<I> {
+    pub(super) resource: Option<Resource>,
+    pub(super) scopes: Vec<UnderScope<I>>,
+    pub(super) schema_url: String,
+}
+
+/// The items that one instrumentation scope of a resource made.
+pub(super) struct UnderScope<I> {
+    pub(super) scope: Option<InstrumentationScope>,
+    pub(super) items: Vec<I>,
+    pub(super) schema_url: String,
+}
+
+impl<I> Default for UnderResource<I> {
+    fn default() -> Self {
+        Self { resource: None, scopes: Vec::new(), schema_url: String::new() }
+    }
+}
+
+impl<I> Default for UnderScope<I> {
+    fn default() -> Self {
+        Self { scope: None, items: Vec::new(), schema_url: String::new() }
+    }
+}
+
+/// What a signal's requests carry.
+pub(super) trait Item: prost::Message + Default + Members {
+    /// The request of the signal.
+    type Request;
+    /// What one item is called in messages.
+    const NOUN: &'static str;
+    /// The JSON name of the list of resources, and its original name in the schema; so for the others.
+    const RESOURCES: [&'static str; 2];
+    const SCOPES: [&'static str; 2];
+    const ITEMS: [&'static str; 2];
+
+    fn request(resources: Vec<UnderResource<Self>>) -> Self::Request;
+}
+
+impl Item for Span {
+    type Request = ExportTraceServiceRequest;
+    const NOUN: &'static str = "span";
+    const RESOURCES: [&'static str; 2] = ["resourceSpans", "resource_spans"];
+    const SCOPES: [&'static str; 2] = ["scopeSpans", "scope_spans"];
+    const ITEMS: [&'static str; 2] = ["spans", "spans"];
+
+    fn request(resources: Vec<UnderResource<Self>>) -> Self::Request {
+        let scope = |UnderScope { scope, items: spans, schema_url }| ScopeSpans { scope, spans, schema_url };
+        let resource = |from: UnderResource<Self>| ResourceSpans {
+            resource: from.resource,
+            scope_spans: from.scopes.into_iter().map(scope).collect(),
+            schema_url: from.schema_url,
+        };
+        ExportTraceServiceRequest { resource_spans: resources.into_iter().map(resource).collect() }
+    }
+}
+
+impl Item for LogRecord {
+    type Request = ExportLogsServiceRequest;
+    const NOUN: &'static str = "log record";
+    const RESOURCES: [&'static str; 2] = ["resourceLogs", "resource_logs"];
+    const SCOPES: [&'static str; 2] = ["scopeLogs", "scope_logs"];
+    const ITEMS: [&'static str; 2] = ["logRecords", "log_records"];
+
+    fn request(resources: Vec<UnderResource<Self>>) -> Self::Request {
+        let scope = |UnderScope { scope, items: log_records, schema_url }| ScopeLogs {
+            scope,
+            log_records,
+            schema_url,
+        };
+        let resource = |from: UnderResource<Self>| ResourceLogs {
+            resource: from.resource,
+            scope_logs: from.scopes.into_iter().map(scope).collect(),
+            schema_url: from.schema_url,
+        };
+        ExportLogsServiceRequest { resource_logs: resources.into_iter().map(resource).collect() }
+    }
+}
+
+impl Item for Metric {
+    type Request = ExportMetricsServiceRequest;
+    const NOUN: &'static str = "metric";
+    const RESOURCES: [&'static str; 2] = ["resourceMetrics", "resource_metrics"];
+    const SCOPES: [&'static str; 2] = ["scopeMetrics", "scope_metrics"];
+    const ITEMS: [&'static str; 2] = ["metrics", "metrics"];
+
+    fn request(resources: Vec<UnderResource<Self>>) -> Self::Request {
+        let scope =
+            |UnderScope { scope, items: metrics, schema_url }| ScopeMetrics { scope, metrics, schema_url };
+        let resource = |from: UnderResource<Self>| ResourceMetrics {
+            resource: from.resource,
+            scope_metrics: from.scopes.into_iter().map(scope).collect(),
+            schema_url: from.schema_url,
+        };
+        ExportMetricsServiceRequest { resource_metrics: resources.into_iter().map(resource).collect() }
+    }
+}

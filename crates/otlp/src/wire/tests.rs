@@ -1,0 +1,7 @@
+mod fuzz;
+mod json;
+mod printer;
+mod protobuf;
+mod requests;
+mod responses;
+mod roundtrip;
