@@ -103,6 +103,7 @@ impl MemoryQueue {
             receiver,
             live: self.live.clone(),
             indexer: self.indexer.clone(),
+            tasks: self.tasks.clone(),
             waiting_batches: Arc::clone(&self.waiting_batches),
         };
         self.tasks.spawn(writer.run());
@@ -164,6 +165,7 @@ struct Writer {
     receiver: mpsc::Receiver<Job>,
     live: Live,
     indexer: Indexer,
+    tasks: TaskTracker,
     waiting_batches: Arc<AtomicU64>,
 }
 
@@ -206,12 +208,17 @@ impl Writer {
         let batches = Arc::new(batches);
         match tenant.apply(Arc::clone(&batches), now_us()).await {
             Ok(report) => {
-                for ((reply, claims), applied) in waiting.into_iter().zip(report.batches) {
-                    drop(claims);
-                    // A client that went away does not need its answer.
-                    let _ = reply.send(Ok(applied));
-                }
-                self.announce(&tenant, (report.last_position, report.indexed_position)).await;
+                let positions = (report.last_position, report.indexed_position);
+                // The next group need not wait until the answers of this one are out and its memory is given back.
+                self.tasks.spawn(async move {
+                    for ((reply, claims), applied) in waiting.into_iter().zip(report.batches) {
+                        drop(claims);
+                        // A client that went away does not need its answer.
+                        let _ = reply.send(Ok(applied));
+                    }
+                    drop(batches);
+                });
+                self.announce(&tenant, positions).await;
             }
             Err(error) if waiting.len() == 1 => {
                 for (reply, claims) in waiting {

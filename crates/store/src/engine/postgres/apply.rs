@@ -34,10 +34,12 @@ pub(crate) async fn apply(
     let fresh = claim_batches(&transaction, org, batches, now_us).await?;
     let verdicts = claim_ids(&transaction, context, batches, &fresh).await?;
     let sessions = load_sessions(&transaction, org, batches, &fresh).await?;
-    let plan = plan(context, PlanInput { batches, fresh, verdicts, sessions, last_position });
+    let mut events = Vec::with_capacity(batches.iter().map(|batch| batch.events.len()).sum());
+    let input = PlanInput { batches, fresh, verdicts, sessions, last_position };
+    let plan = plan(context, input, |row| events.push(row));
 
-    let made = ensure_partitions(engine, &transaction, &plan.events).await?;
-    insert_events(&transaction, org, &plan.events).await?;
+    let made = ensure_partitions(engine, &transaction, &events).await?;
+    insert_events(&transaction, org, &events).await?;
     upsert_sessions(&transaction, org, &plan.sessions).await?;
     upsert_agents(&transaction, org, &plan).await?;
     merge_cells(&transaction, org, &plan.cells, Tier::Hour).await?;

@@ -1,5 +1,7 @@
 //! Applying batches on SQLite: one immediate transaction on the writing connection, prepared statements in loops.
 
+use std::sync::mpsc::sync_channel;
+
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use rustc_hash::FxHashMap;
 
@@ -9,8 +11,12 @@ use agentlens_domain::sessions::SessionState;
 
 use crate::error::StoreError;
 use crate::tenant::{
-    ApplyReport, EventRow, PlanInput, SessionKey, StoredEvent, TenantContext, Verdict, plan,
+    ApplyReport, EventRow, Plan, PlanInput, SessionKey, StoredEvent, TenantContext, Verdict, plan,
 };
+
+/// Events' rows that the planner hands to the writer at a time, and how many such handfuls may lie between them.
+const ROWS_HANDED_OVER: usize = 128;
+const MAX_HANDED_OVER: usize = 4;
 
 /// Applies batches in one transaction.
 pub(crate) fn apply(
@@ -25,9 +31,8 @@ pub(crate) fn apply(
     let fresh = claim_batches(&transaction, org, batches, now_us)?;
     let verdicts = claim_ids(&transaction, context, batches, &fresh)?;
     let sessions = load_sessions(&transaction, org, batches, &fresh)?;
-    let plan = plan(context, PlanInput { batches, fresh, verdicts, sessions, last_position });
-
-    insert_events(&transaction, org, &plan.events)?;
+    let input = PlanInput { batches, fresh, verdicts, sessions, last_position };
+    let plan = plan_and_insert_events(&transaction, context, input)?;
     upsert_sessions(&transaction, org, &plan.sessions)?;
     upsert_agents(&transaction, org, &plan)?;
     merge_cells(&transaction, org, &plan.cells)?;
@@ -157,52 +162,104 @@ fn load_session(
     Ok(state)
 }
 
-fn insert_events(transaction: &Transaction<'_>, org: &str, rows: &[EventRow<'_>]) -> Result<(), StoreError> {
+/// Computes the plan on a thread beside this one, which writes the events' rows as they come.
+fn plan_and_insert_events<'a>(
+    transaction: &Transaction<'_>,
+    context: &TenantContext,
+    input: PlanInput<'a>,
+) -> Result<Plan<'a>, StoreError> {
+    let org = context.org.as_str();
+    let events: usize = input.batches.iter().map(|batch| batch.events.len()).sum();
+    if events <= ROWS_HANDED_OVER {
+        let mut rows = Vec::with_capacity(events);
+        let plan = plan(context, input, |row| rows.push(row));
+        insert_events(transaction, org, std::iter::once(rows))?;
+        return Ok(plan);
+    }
+    let (sender, receiver) = sync_channel::<Vec<EventRow<'a>>>(MAX_HANDED_OVER);
+    std::thread::scope(|scope| {
+        let planner = scope.spawn(move || {
+            let mut rows = Vec::with_capacity(ROWS_HANDED_OVER);
+            let plan = plan(context, input, |row| {
+                rows.push(row);
+                if rows.len() == ROWS_HANDED_OVER {
+                    // Nobody takes them when an insert failed; then the transaction fails as a whole.
+                    let _ = sender.send(std::mem::replace(&mut rows, Vec::with_capacity(ROWS_HANDED_OVER)));
+                }
+            });
+            let _ = sender.send(rows);
+            plan
+        });
+        insert_events(transaction, org, receiver.into_iter())?;
+        planner.join().map_err(|_| StoreError::Corrupt("the plan of a group panicked".to_owned()))
+    })
+}
+
+fn insert_events<'a>(
+    transaction: &Transaction<'_>,
+    org: &str,
+    rows: impl Iterator<Item = Vec<EventRow<'a>>>,
+) -> Result<(), StoreError> {
     let mut statement = transaction.prepare_cached(
-        "insert into events (position, org_id, id, workspace_id, environment, session_id, seq, agent_id, event_type, severity, timestamp,
-           ts_us, received_us, expire_day, name, provider, model, call_id, user_id, duration_us, input_tokens, output_tokens, usage_parts,
+        "insert into events (org_id, workspace_id, environment, received_us, position, id, session_id, seq, agent_id, event_type, severity,
+           timestamp, ts_us, expire_day, name, provider, model, call_id, user_id, duration_us, input_tokens, output_tokens, usage_parts,
            cost_nanos, cost_source, reported_cost_nanos, computed_cost_nanos, prev_hash, hash, seal, preview, metadata, encoding, payload)
          values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25,
            ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)",
     )?;
-    for row in rows {
-        let (event, facts, cost) = (row.event, &row.event.facts, row.cost.as_ref());
-        statement.execute(params![
-            row.position,
-            org,
-            event.id,
-            row.batch.workspace_id.as_str(),
-            row.batch.environment,
-            event.session_id,
-            row.seq,
-            event.agent_id,
-            event.event_type.as_str(),
-            event.severity.as_str(),
-            event.timestamp,
-            event.ts_us,
-            row.batch.received_us,
-            row.expire_day,
-            facts.name,
-            facts.provider,
-            facts.model,
-            facts.call_id,
-            facts.user_id,
-            facts.duration_us,
-            facts.usage.map(|usage| usage.input),
-            facts.usage.map(|usage| usage.output),
-            row.usage_parts,
-            cost.map(|cost| cost.nanos),
-            cost.map(|cost| cost.source.as_str()),
-            cost.and_then(|cost| cost.reported_nanos),
-            cost.and_then(|cost| cost.computed_nanos),
-            row.prev_hash,
-            row.hash,
-            row.seal,
-            row.preview,
-            event.metadata,
-            StoredEvent::encoding_of(event),
-            event.payload.as_bytes(),
-        ])?;
+    statement.raw_bind_parameter(1, org)?;
+    // What is the same for a whole batch is bound once; SQLite would copy it for each row.
+    let mut bound: Option<&Batch> = None;
+    for row in rows.flatten() {
+        if !bound.is_some_and(|batch| std::ptr::eq(batch, row.batch)) {
+            bound = Some(row.batch);
+            statement.raw_bind_parameter(2, row.batch.workspace_id.as_str())?;
+            statement.raw_bind_parameter(3, row.batch.environment.as_str())?;
+            statement.raw_bind_parameter(4, row.batch.received_us)?;
+        }
+        bind_event(&mut statement, &row)?;
+        statement.raw_execute()?;
+    }
+    Ok(())
+}
+
+/// Binds what differs from event to event: the parameters from the fifth on.
+fn bind_event(statement: &mut CachedStatement<'_>, row: &EventRow<'_>) -> Result<(), StoreError> {
+    let (event, facts, cost) = (row.event, &row.event.facts, row.cost.as_ref());
+    let values = params![
+        row.position,
+        event.id,
+        event.session_id,
+        row.seq,
+        event.agent_id,
+        event.event_type.as_str(),
+        event.severity.as_str(),
+        event.timestamp,
+        event.ts_us,
+        row.expire_day,
+        facts.name,
+        facts.provider,
+        facts.model,
+        facts.call_id,
+        facts.user_id,
+        facts.duration_us,
+        facts.usage.map(|usage| usage.input),
+        facts.usage.map(|usage| usage.output),
+        row.usage_parts,
+        cost.map(|cost| cost.nanos),
+        cost.map(|cost| cost.source.as_str()),
+        cost.and_then(|cost| cost.reported_nanos),
+        cost.and_then(|cost| cost.computed_nanos),
+        row.prev_hash,
+        row.hash,
+        row.seal,
+        row.preview,
+        event.metadata,
+        StoredEvent::encoding_of(event),
+        event.payload.as_bytes(),
+    ];
+    for (index, value) in values.iter().enumerate() {
+        statement.raw_bind_parameter(index + 5, value)?;
     }
     Ok(())
 }
@@ -258,7 +315,7 @@ fn upsert_sessions(
 fn upsert_agents(
     transaction: &Transaction<'_>,
     org: &str,
-    plan: &crate::tenant::Plan<'_>,
+    plan: &Plan<'_>,
 ) -> Result<(), StoreError> {
     let mut statement = transaction.prepare_cached(
         "insert into agents (org_id, workspace_id, agent_id, name, first_seen_us, last_seen_us, session_count, event_count, error_count, cost_nanos)
@@ -361,7 +418,7 @@ fn merge_cells(
 fn count_usage(
     transaction: &Transaction<'_>,
     org: &str,
-    plan: &crate::tenant::Plan<'_>,
+    plan: &Plan<'_>,
 ) -> Result<(), StoreError> {
     let mut ledger = transaction.prepare_cached(
         "insert into ingest_ledger as t (org_id, key_id, outcome, event_count) values (?1, ?2, ?3, ?4)

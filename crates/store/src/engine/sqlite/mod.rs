@@ -4,6 +4,7 @@
 //! is one closure there. Open org files are kept in an LRU, so that thousands of orgs cost only their directory entries.
 
 pub(crate) mod apply;
+mod checkpoint;
 
 use std::num::NonZeroUsize;
 use std::os::unix::fs::DirBuilderExt;
@@ -18,6 +19,7 @@ use rusqlite::{Connection, OpenFlags, params_from_iter};
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::latency::Latency;
 
+use self::checkpoint::Checkpointer;
 use crate::error::StoreError;
 use crate::statement::{Row, Value, for_sqlite};
 
@@ -76,10 +78,16 @@ impl SqliteEngine {
     }
 }
 
+/// The writing connection and what keeps its log short.
+struct Writer {
+    connection: Connection,
+    checkpointer: Checkpointer,
+}
+
 /// One database file.
 pub(crate) struct SqliteFile {
     path: PathBuf,
-    writer: Mutex<Connection>,
+    writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
 }
 
@@ -87,11 +95,13 @@ impl SqliteFile {
     fn open(path: &Path, migrations: &[&str]) -> Result<Self, StoreError> {
         let mut writer = Connection::open(path)?;
         writer.execute_batch(
-            "pragma page_size = 4096; pragma journal_mode = wal; pragma synchronous = full; pragma wal_autocheckpoint = 16000;
+            "pragma page_size = 4096; pragma journal_mode = wal; pragma synchronous = full;
              pragma journal_size_limit = 134217728; pragma cache_size = -32768; pragma foreign_keys = on; pragma temp_store = memory;",
         )?;
         prepare_connection(&writer)?;
         migrate(&mut writer, migrations)?;
+        Checkpointer::watch(&writer);
+        let writer = Writer { connection: writer, checkpointer: Checkpointer::default() };
         Ok(Self { path: path.to_owned(), writer: Mutex::new(writer), readers: Mutex::new(Vec::new()) })
     }
 
@@ -100,7 +110,11 @@ impl SqliteFile {
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        work(&mut self.writer.lock())
+        let mut writer = self.writer.lock();
+        let result = work(&mut writer.connection);
+        let Writer { connection, checkpointer } = &mut *writer;
+        checkpointer.after_work(connection, &self.path);
+        result
     }
 
     /// Runs a closure with a reading connection. Blocking.

@@ -78,10 +78,9 @@ pub(crate) struct AgentDelta<'a> {
 /// (workspace, day of arrival) and its (events, payload bytes).
 pub(crate) type UsageDelta<'a> = ((&'a str, i32), (i64, i64));
 
-/// Everything that the transaction writes.
+/// Everything that the transaction writes besides the events.
 pub(crate) struct Plan<'a> {
     pub(crate) applied: Vec<Applied>,
-    pub(crate) events: Vec<EventRow<'a>>,
     pub(crate) sessions: Vec<(SessionKey<'a>, SessionState)>,
     pub(crate) agents: Vec<(SessionKey<'a>, AgentDelta<'a>)>,
     pub(crate) cells: Vec<(CellKey<'a>, Measures)>,
@@ -91,27 +90,31 @@ pub(crate) struct Plan<'a> {
     pub(crate) last_position: i64,
 }
 
-struct Planner<'a, 'c> {
+struct Planner<'a, 'c, E> {
     context: &'c TenantContext,
+    emit: E,
     sessions: FxHashMap<SessionKey<'a>, SessionState>,
     agents: FxHashMap<SessionKey<'a>, AgentDelta<'a>>,
     rollup: Rollup<'a>,
     ledger: FxHashMap<(&'a str, &'static str), i64>,
     usage: FxHashMap<(&'a str, i32), (i64, i64)>,
-    events: Vec<EventRow<'a>>,
     position: i64,
 }
 
-/// Computes the plan.
-pub(crate) fn plan<'a>(context: &TenantContext, input: PlanInput<'a>) -> Plan<'a> {
+/// Computes the plan. Each event's row is handed to `emit` as soon as it is known, so that it can be written meanwhile.
+pub(crate) fn plan<'a>(
+    context: &TenantContext,
+    input: PlanInput<'a>,
+    emit: impl FnMut(EventRow<'a>),
+) -> Plan<'a> {
     let mut planner = Planner {
         context,
+        emit,
         sessions: input.sessions,
         agents: FxHashMap::default(),
         rollup: Rollup::default(),
         ledger: FxHashMap::default(),
         usage: FxHashMap::default(),
-        events: Vec::with_capacity(input.batches.iter().map(|batch| batch.events.len()).sum()),
         position: input.last_position,
     };
     let mut applied = Vec::with_capacity(input.batches.len());
@@ -125,7 +128,7 @@ pub(crate) fn plan<'a>(context: &TenantContext, input: PlanInput<'a>) -> Plan<'a
     planner.finish(applied)
 }
 
-impl<'a> Planner<'a, '_> {
+impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
     fn add_batch(
         &mut self,
         batch_index: usize,
@@ -187,7 +190,7 @@ impl<'a> Planner<'a, '_> {
             preview: preview(&event.payload),
         };
         row.seal = chain::seal(&Hash::from(hash), &Sealed::of_row(&row).bytes());
-        self.events.push(row);
+        (self.emit)(row);
         self.count(
             batch,
             event,
@@ -255,7 +258,6 @@ impl<'a> Planner<'a, '_> {
     fn finish(self, applied: Vec<Applied>) -> Plan<'a> {
         Plan {
             applied,
-            events: self.events,
             sessions: sorted(self.sessions),
             agents: sorted(self.agents),
             cells: self.rollup.into_sorted(),
