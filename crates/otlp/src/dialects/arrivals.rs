@@ -5,6 +5,7 @@ use agentlens_domain::json::Value;
 use agentlens_domain::spans::{Arrival, ArrivalSource, SessionClaim, SpanKind};
 use agentlens_domain::time;
 
+use super::answers::Answer;
 use super::field::Field;
 use super::kinds;
 use super::names::{clean, clean_id};
@@ -83,9 +84,11 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
         let reading = self.reading;
         let is_span = self.source == ArrivalSource::Span;
         let kind = is_span.then(|| kinds::kind(reading));
-        let model = [Field::ResponseModel, Field::AnyModel, Field::RequestModel]
-            .into_iter()
-            .find_map(|field| text(reading, field));
+        let answer = answer(reading, kind);
+        let model = text(reading, Field::ResponseModel)
+            .or(answer.model)
+            .or_else(|| text(reading, Field::AnyModel))
+            .or_else(|| text(reading, Field::RequestModel));
         let calls_a_model = kind.is_none_or(SpanKind::calls_a_model);
         let provider = provider(reading.text(Field::Provider).as_deref(), model.as_deref());
         let usage = usage(reading, kind, provider.as_deref(), model.as_deref());
@@ -110,13 +113,13 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
             environment: environment(reading).or_else(|| self.resource.environment.clone()),
             provider,
             model,
-            response_id: response_id(reading, kind),
+            response_id: text(reading, Field::ResponseId).or(answer.id),
             usage,
             reported_cost_nanos: reported_cost_nanos(reading),
             is_cache_hit: calls_a_model && is_cache_hit(reading),
             is_batch: calls_a_model && is_batch(reading),
             tool_name: tool_name(reading, kind, self.name),
-            call_id: text(reading, Field::CallId),
+            call_id: call_id(reading, kind),
             first_token_us,
             is_error: self.is_error(),
             span_name: is_span.then(|| clean(self.name)).flatten(),
@@ -232,49 +235,25 @@ fn is_batch<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> bool {
     reading.text(Field::Batch).is_some_and(|word| matches!(&*word, "batch" | "true" | "True" | "1"))
 }
 
-/// The provider's id of the answer, also where it stands only in the answer itself.
-fn response_id<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, kind: Option<SpanKind>) -> Option<String> {
-    if let Some(id) = text(reading, Field::ResponseId) {
+/// The provider's own answer, where no attribute tells its id and its model.
+fn answer<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, kind: Option<SpanKind>) -> Answer {
+    let is_told = reading.get(Field::ResponseId).is_some() && reading.get(Field::ResponseModel).is_some();
+    if is_told || kind != Some(SpanKind::Llm) {
+        return Answer::default();
+    }
+    reading.get(Field::ResponseObject).and_then(RawValue::string).map(Answer::read).unwrap_or_default()
+}
+
+/// LangChain's tools hand over the message that goes back to the model, and in it the id of the call.
+fn call_id<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, kind: Option<SpanKind>) -> Option<String> {
+    if let Some(id) = text(reading, Field::CallId) {
         return Some(id);
     }
-    if kind != Some(SpanKind::Llm) {
+    let result = reading.get(Field::Result).filter(|_| kind == Some(SpanKind::Tool))?.string()?;
+    if !result.contains("tool_call_id") {
         return None;
     }
-    let text = reading.get(Field::ResponseObject)?.string()?;
-    if !PROVIDER_IDS.iter().any(|beginning| text.contains(beginning)) {
-        return None;
-    }
-    match text.as_bytes().first() {
-        Some(b'{') => id_in_answer(Value::parse(text).ok()?),
-        _ => provider_made(text.trim_matches('"')),
-    }
-}
-
-/// What the ids of answers begin with, at the providers that clients repeat whole answers of.
-const PROVIDER_IDS: [&str; 3] = ["chatcmpl-", "resp_", "msg_"];
-
-fn provider_made(id: &str) -> Option<String> {
-    PROVIDER_IDS.iter().any(|beginning| id.starts_with(beginning)).then(|| clean(id)).flatten()
-}
-
-/// The answer's own id, or where LangChain keeps it.
-fn id_in_answer(answer: Value<'_>) -> Option<String> {
-    let id_of = |value: Value<'_>| {
-        // A part of a Responses API answer has an id of its own, which is not the answer's.
-        let is_part = value.get("status").is_some() && value.get("usage").is_none();
-        let id = value.get("id").filter(|_| !is_part)?;
-        id.as_str_lossy().and_then(|id| provider_made(&id))
-    };
-    id_of(answer)
-        .or_else(|| id_of(answer.get("llm_output")?))
-        .or_else(|| {
-            let first =
-                |value: Value<'_>| value.elements().ok()?.first().map(|element| element.text().to_owned());
-            let batch = first(answer.get("generations")?)?;
-            let generation = first(Value::parse(&batch).ok()?)?;
-            let message = Value::parse(&generation).ok()?.get("message")?;
-            let fields = message.get("kwargs").unwrap_or(message);
-            fields.get("response_metadata").and_then(id_of).or_else(|| id_of(fields))
-        })
-        .or_else(|| id_of(answer.get("response_metadata")?))
+    let message = Value::parse(result).ok()?;
+    let fields = message.get("data").or_else(|| message.get("kwargs")).unwrap_or(message);
+    clean(&fields.get("tool_call_id")?.as_str_lossy()?)
 }

@@ -143,6 +143,8 @@ fields! {
     Query,
     /// What was found.
     Documents,
+    /// The vectors of an embedding.
+    Vectors,
     /// The length of an embedding's vectors.
     EmbeddingDimension,
     /// The evaluation's name.

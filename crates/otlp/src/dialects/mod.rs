@@ -5,6 +5,7 @@
 //! span's arrivals again, for someone who looks at it. Both read through the one table in `attributes.toml`, so that a
 //! rule that is added there holds for new spans at once and for old ones when they are shown.
 
+mod answers;
 mod arrivals;
 mod arriving;
 mod clients;

@@ -125,10 +125,9 @@ fn number_of(text: &str) -> Option<f64> {
 /// A text that holds an object, a list or a quoted text is taken for that; any other text stays one.
 pub(super) fn structure_of(text: &str) -> Json {
     let trimmed = text.trim();
-    if matches!(trimmed.as_bytes().first(), Some(b'{' | b'[' | b'"')) {
-        if let Ok(value) = serde_json::from_str(trimmed) {
-            return value;
-        }
+    let looks_structured = matches!(trimmed.as_bytes().first(), Some(b'{' | b'[' | b'"'));
+    if let Some(value) = looks_structured.then(|| serde_json::from_str(trimmed).ok()).flatten() {
+        return value;
     }
     Json::String(text.to_owned())
 }

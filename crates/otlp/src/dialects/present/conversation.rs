@@ -84,6 +84,11 @@ impl Conversation {
         Some(text_in(&shapes::messages(system, "system"))).filter(|text| !text.is_empty())
     }
 
+    /// The text of what was asked.
+    pub(super) fn asked(&self) -> String {
+        text_in(&self.input)
+    }
+
     /// The text of the answer.
     pub(super) fn completion(&self) -> Option<String> {
         Some(text_in(&self.output)).filter(|text| !text.is_empty())
@@ -163,12 +168,9 @@ fn of_family_item(item: &Json, role: &str) -> Vec<Json> {
     }
     let mut object = object.clone();
     // Traceloop keeps a list of parts as a text.
-    if let Some(Json::String(content)) = object.get("content") {
-        if let Json::Array(parts) = structure_of(content) {
-            if parts.iter().all(|part| part.get("type").is_some()) {
-                object.insert("content".to_owned(), Json::Array(parts));
-            }
-        }
+    let parts = object.get("content").and_then(Json::as_str).map(structure_of);
+    if let Some(parts @ Json::Array(_)) = parts.filter(|parts| shapes::is_list_of_parts(parts)) {
+        object.insert("content".to_owned(), parts);
     }
     if !object.contains_key("role") && !object.contains_key("message") {
         object.insert("role".to_owned(), json!(role));
@@ -244,10 +246,9 @@ fn tell(name: &str, mut fields: Map<String, Json>, input: &mut Vec<Json>, output
         fields.insert("content".to_owned(), content);
     }
     fields.entry("role").or_insert_with(|| json!(role));
-    if role == "tool" && !fields.contains_key("tool_call_id") {
-        if let Some(id) = fields.get("id").cloned() {
-            fields.insert("tool_call_id".to_owned(), id);
-        }
+    let id = fields.get("id").cloned().filter(|_| role == "tool");
+    if let Some(id) = id {
+        fields.entry("tool_call_id").or_insert(id);
     }
     let before = into.len();
     into.extend(shapes::messages(&Json::Object(fields), role));

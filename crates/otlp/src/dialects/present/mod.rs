@@ -77,10 +77,15 @@ impl View {
 
     fn model(&mut self, merged: &Merged, arrival: &Arrival) {
         let text = |field| read(merged, field).map(|value| as_text(&value));
+        // A client with one attribute for both puts the model there that answered, if there was an answer.
+        let asked =
+            text(Field::RequestModel).or_else(|| settings::model(merged)).or_else(|| text(Field::AnyModel));
+        let answered =
+            arrival.model.clone().filter(|_| !arrival.is_error && asked != text(Field::RequestModel));
         self.put_some("provider", arrival.provider.as_deref());
         self.put_some("model", arrival.model.as_deref());
-        self.put_some("requestModel", text(Field::RequestModel));
-        self.put_some("responseModel", text(Field::ResponseModel));
+        self.put_some("requestModel", asked);
+        self.put_some("responseModel", text(Field::ResponseModel).or(answered));
         self.put_some("responseId", arrival.response_id.as_deref());
     }
 
@@ -118,13 +123,10 @@ impl View {
     fn work(&mut self, merged: &Merged, arrival: &Arrival) {
         let kind = arrival.kind;
         self.put_some("toolName", arrival.tool_name.as_deref());
+        self.put_some("callId", arrival.call_id.as_deref());
         if kind == Some(SpanKind::Tool) {
-            let (result, call_id) = work::result(merged);
-            self.put_some("callId", arrival.call_id.clone().or(call_id));
             self.put_some("arguments", work::arguments(merged));
-            self.put_some("result", result);
-        } else {
-            self.put_some("callId", arrival.call_id.as_deref());
+            self.put_some("result", work::result(merged));
         }
         if matches!(kind, Some(SpanKind::Retriever | SpanKind::Rerank | SpanKind::Memory)) {
             self.put_some("query", work::query(merged));
@@ -133,8 +135,9 @@ impl View {
         if kind == Some(SpanKind::Embedding) {
             let (embeddings, texts) = work::embeddings(merged);
             self.put("embeddings", embeddings);
+            let told = || Some(Conversation::of(merged, kind).asked()).filter(|text| !text.is_empty());
             match texts.as_slice() {
-                [] => self.put_some("input", work::input(merged)),
+                [] => self.put_some("input", work::input(merged).or_else(|| told().map(Json::String))),
                 [text] => self.put("input", text.as_str()),
                 texts => self.put("input", texts),
             }

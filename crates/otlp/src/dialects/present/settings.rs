@@ -47,6 +47,19 @@ pub(super) fn parameters(merged: &Merged) -> Map<String, Json> {
     parameters
 }
 
+/// The model that the raw request, or its settings, asked for.
+pub(super) fn model(merged: &Merged) -> Option<String> {
+    let requests = [Field::Parameters, Field::Input].into_iter().filter_map(|field| read(merged, field));
+    requests.into_iter().find_map(|request| {
+        // One client puts the whole answer where the settings belong.
+        let is_answer = request.get("created_at").is_some();
+        request
+            .as_object()
+            .filter(|_| !is_answer)
+            .and_then(|request| text_of(request, &["model", "model_name"]))
+    })
+}
+
 fn add(parameters: &mut Map<String, Json>, name: String, value: Json) {
     // A limit of infinity is none.
     if !value.is_null() && value != "Infinity" {

@@ -26,13 +26,18 @@ fn collect(value: &Json, role: &str, depth: usize, found: &mut Vec<Json>) {
             Json::String(text) => found.extend(of_parts(role, parts::of_content(&Json::String(text)))),
             structure => collect(&structure, role, depth + 1, found),
         },
-        Json::Array(items) if !items.is_empty() && items.iter().all(is_part) => {
+        Json::Array(items) if is_list_of_parts(value) => {
             found.extend(of_parts(role, items.iter().filter_map(parts::part).collect()));
         }
         Json::Array(items) => items.iter().for_each(|item| collect(item, role, depth + 1, found)),
         Json::Object(object) => of_object(object, role, depth, found),
         other => found.extend(of_parts(role, vec![parts::text(&other.to_string())])),
     }
+}
+
+/// Whether a value is a list of parts, all of one message.
+pub(super) fn is_list_of_parts(value: &Json) -> bool {
+    value.as_array().is_some_and(|items| !items.is_empty() && items.iter().all(is_part))
 }
 
 /// Whether a list's item is a part of one message and no message of its own.
@@ -73,10 +78,11 @@ fn of_object(object: &Map<String, Json>, role: &str, depth: usize, found: &mut V
     inside("instructions", "system");
     inside("system_instruction", "system");
     inside("systemInstruction", "system");
-    if let Some(config) = object.get("config").and_then(Json::as_object) {
-        if let Some(system) = member(config, &["system_instruction", "systemInstruction"]) {
-            collect(system, "system", depth + 1, found);
-        }
+    let config = object.get("config").and_then(Json::as_object);
+    if let Some(system) =
+        config.and_then(|config| member(config, &["system_instruction", "systemInstruction"]))
+    {
+        collect(system, "system", depth + 1, found);
     }
     let mut inside = |key: &str, role: &str| match object.get(key) {
         Some(value) if !value.is_null() => {
@@ -210,7 +216,7 @@ fn parts_of(object: &Map<String, Json>, role: &str) -> Vec<Json> {
     if let Some(thinking) = text_of(object, &["reasoning_content", "reasoning", "thinking"]) {
         parts.push(json!({"type": "reasoning", "content": thinking}));
     }
-    let content = first(object, &["parts", "content", "contents"]).map_or_else(Vec::new, parts::of_content);
+    let content = first(object, &["parts", "contents", "content"]).map_or_else(Vec::new, parts::of_content);
     let is_answer_of_tool = role == "tool" || role == "function";
     if is_answer_of_tool && !content.iter().any(|part| part["type"] == "tool_call_response") {
         parts.push(parts::tool_response(object));
@@ -246,7 +252,11 @@ fn parts_of(object: &Map<String, Json>, role: &str) -> Vec<Json> {
 }
 
 fn of_parts(role: &str, parts: Vec<Json>) -> Option<Json> {
-    (!parts.is_empty()).then(|| json!({"role": role, "parts": parts}))
+    if parts.is_empty() {
+        return None;
+    }
+    let members = [("role", json!(role)), ("parts", Json::Array(parts))];
+    Some(Json::Object(members.map(|(key, value)| (key.to_owned(), value)).into_iter().collect()))
 }
 
 #[cfg(test)]

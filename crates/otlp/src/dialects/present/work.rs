@@ -4,10 +4,11 @@ use agentlens_domain::spans::SpanKind;
 use serde_json::{Map, Value as Json, json};
 
 use super::super::field::Field;
+use super::super::raw::RawValue;
 use super::conversation::read;
 use super::families;
 use super::merged::Merged;
-use super::values::{as_text, first, text_of};
+use super::values::{as_text, first};
 
 /// A tool's arguments.
 pub(super) fn arguments(merged: &Merged) -> Option<Json> {
@@ -31,21 +32,15 @@ fn called_with(value: Json) -> Json {
     }
 }
 
-/// A tool's result, and the id of the call if the result names it.
-pub(super) fn result(merged: &Merged) -> (Option<Json>, Option<String>) {
-    let Some(value) = read(merged, Field::Result) else { return (None, None) };
+/// A tool's result.
+pub(super) fn result(merged: &Merged) -> Option<Json> {
+    let value = read(merged, Field::Result)?;
     // LangChain hands over the message that goes back to the model.
     let message = value.as_object().and_then(|object| {
         let inner = first(object, &["data", "kwargs"]).and_then(Json::as_object).unwrap_or(object);
         inner.contains_key("tool_call_id").then_some(inner)
     });
-    match message {
-        Some(message) => {
-            let content = message.get("content").cloned();
-            (content.or(Some(Json::Null)), text_of(message, &["tool_call_id"]))
-        }
-        None => (Some(value), None),
-    }
+    Some(message.and_then(|message| message.get("content").cloned()).unwrap_or(value))
 }
 
 /// What went into a span, as its client put it.
@@ -85,23 +80,34 @@ pub(super) fn embeddings(merged: &Merged) -> (Map<String, Json>, Vec<String>) {
     let items = families::items(&merged.attributes, "embedding.embeddings.").unwrap_or_default();
     let items: Vec<&Json> = items.iter().map(|item| item.get("embedding").unwrap_or(item)).collect();
     let texts = items.iter().filter_map(|item| item.get("text")?.as_str().map(str::to_owned)).collect();
+    let vectors: Vec<Json> =
+        items.iter().filter_map(|item| item.get("vector")).map(RawValue::structure).collect();
+    let vectors = if vectors.is_empty() { answered_vectors(merged) } else { vectors };
     let answer = read(merged, Field::Output).unwrap_or(Json::Null);
-    let data = answer.get("data").and_then(Json::as_array);
-    let vector = items
-        .iter()
-        .find_map(|item| item.get("vector")?.as_array())
-        .or_else(|| data?.first()?.get("embedding")?.as_array());
-    let count = (!items.is_empty())
-        .then_some(items.len())
-        .or(data.map(Vec::len))
-        .map(|count| json!(count))
-        .or_else(|| answer.get("count").filter(|count| count.is_number()).cloned());
-    let dimension = read(merged, Field::EmbeddingDimension)
-        .or_else(|| vector.map(|vector| json!(vector.len())))
-        .or_else(|| answer.get("dimensions").filter(|dimension| dimension.is_number()).cloned());
-    let members = [("count", count), ("dimension", dimension)];
+    let stated = |key: &str| answer.get(key).filter(|value| value.is_number()).cloned();
+    let count = [vectors.len(), items.len()].into_iter().find(|count| *count > 0).map(|count| json!(count));
+    let length = vectors.first().and_then(Json::as_array).map(|vector| json!(vector.len()));
+    let members = [
+        ("count", count.or_else(|| stated("count"))),
+        ("dimension", read(merged, Field::EmbeddingDimension).or(length).or_else(|| stated("dimensions"))),
+    ];
     let members = members.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     (members.collect(), texts)
+}
+
+/// The vectors as attributes of their own, or in the provider's answer.
+fn answered_vectors(merged: &Merged) -> Vec<Json> {
+    match read(merged, Field::Vectors) {
+        Some(Json::Array(vectors)) if vectors.first().is_some_and(Json::is_number) => {
+            return vec![Json::Array(vectors)];
+        }
+        Some(Json::Array(vectors)) => return vectors.iter().map(RawValue::structure).collect(),
+        _ => {}
+    }
+    let answer = read(merged, Field::Output).unwrap_or(Json::Null);
+    let data = answer.get("data").and_then(Json::as_array);
+    data.map(|data| data.iter().filter_map(|item| item.get("embedding").cloned()).collect())
+        .unwrap_or_default()
 }
 
 /// Whether raw input and output are worth showing beside what was read out of them.
