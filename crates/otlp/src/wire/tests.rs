@@ -1,3 +1,4 @@
+mod fields;
 mod fuzz;
 mod json;
 mod printer;

@@ -27,7 +27,7 @@ impl<'a> Leaf<'a> {
         if !inside.as_bytes().contains(&b'\\') {
             return Some(Cow::Borrowed(inside));
         }
-        Value::parse(self.0).ok()?.as_str_lossy()
+        unescape(inside).map(Cow::Owned).or_else(|| Value::parse(self.0).ok()?.as_str_lossy())
     }
 
     /// The string itself, or the JSON text of anything else.
@@ -117,6 +117,28 @@ impl Scalar for String {
     fn of(leaf: Leaf<'_>) -> Option<Self> {
         leaf.string().map(Cow::into_owned)
     }
+}
+
+/// The text of the inside of a string, as long as its escapes are those of one character. Messages in attributes
+/// are JSON in JSON, so quotes come every few bytes and nothing else does.
+fn unescape(inside: &str) -> Option<String> {
+    let mut text = String::with_capacity(inside.len());
+    let mut rest = inside;
+    while let Some(at) = rest.bytes().position(|byte| byte == b'\\') {
+        text.push_str(&rest[..at]);
+        text.push(match rest.as_bytes().get(at + 1)? {
+            b'n' => '\n',
+            b't' => '\t',
+            b'r' => '\r',
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            escaped @ (b'"' | b'\\' | b'/') => char::from(*escaped),
+            _ => return None,
+        });
+        rest = &rest[at + 2..];
+    }
+    text.push_str(rest);
+    Some(text)
 }
 
 fn base64(text: &str) -> Option<Vec<u8>> {
