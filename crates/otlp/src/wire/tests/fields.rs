@@ -167,6 +167,7 @@ fn a_value_of_the_wrong_type_is_kept_as_its_text() {
         ("[1, 2]", "[1,2]"),
         ("1e400", "1e400"),
         (r#""half \ud83d""#, "half \u{fffd}"),
+        (r#""pair \uD83D\uDE00, half \ude00, \\ud83d\n""#, "pair 😀, half \u{fffd}, \\ud83d\n"),
     ] {
         assert_eq!(kept(json), text, "{json}");
     }
@@ -212,6 +213,7 @@ fn strings_keep_what_they_can() {
         span.name
     };
     assert_eq!(name(r#"a\u0000b\n\"\\\/\u00e9é\ud83d\ude00"#), "a\0b\n\"\\/éé😀");
+    assert_eq!(name(r#"\b\f\n\r\t\"\\\/."#), "\u{8}\u{c}\n\r\t\"\\/.");
     assert_eq!(name(r"\ud83d"), "\u{fffd}");
     assert_eq!(name(r"a\ude00\ud83d\ud83d\ude00b"), "a\u{fffd}\u{fffd}😀b");
     assert_eq!(name(r"\ud83d\n\uD83D\u0041"), "\u{fffd}\n\u{fffd}A");
