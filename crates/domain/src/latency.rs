@@ -15,6 +15,8 @@ const EXACT_BITS: u32 = 8;
 
 /// First byte of an encoding; another layout takes another number.
 const VERSION: u8 = 1;
+/// First byte of an encoded change that removes something.
+const CHANGE_VERSION: u8 = 2;
 
 /// Buckets to each doubling of the value.
 const BUCKETS_PER_OCTAVE: usize = 40;
@@ -83,6 +85,22 @@ impl Latency {
         merged.extend_from_slice(left);
         merged.extend_from_slice(right);
         self.buckets = merged;
+    }
+
+    /// Takes away what another sketch counted; what was never counted here is left out of account.
+    pub fn subtract(&mut self, other: &Latency) {
+        self.sum_us = self.sum_us.saturating_sub(other.sum_us);
+        for taken in &other.buckets {
+            if let Ok(at) = self.buckets.binary_search_by_key(&taken.index, |bucket| bucket.index) {
+                self.buckets[at].count = self.buckets[at].count.saturating_sub(taken.count);
+            }
+        }
+        self.buckets.retain(|bucket| bucket.count > 0);
+    }
+
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
     }
 
     /// How many durations were counted.
@@ -161,6 +179,30 @@ impl Latency {
         };
         (total(lowest_value)..=total(highest_value)).contains(&self.sum_us)
     }
+}
+
+/// A change of a sketch as bytes: durations that come to it, and durations that were counted in it and no longer are.
+/// Where none go, the bytes are those of the sketch that comes.
+pub fn encode_change(added: &Latency, removed: &Latency) -> Vec<u8> {
+    let added = added.encode();
+    if removed.is_empty() {
+        return added;
+    }
+    let mut bytes = vec![CHANGE_VERSION];
+    write_varint(&mut bytes, added.len() as u64);
+    bytes.extend_from_slice(&added);
+    bytes.extend_from_slice(&removed.encode());
+    bytes
+}
+
+/// Reads [`encode_change`]'s bytes: what comes and what goes.
+pub fn decode_change(bytes: &[u8]) -> Option<(Latency, Latency)> {
+    let Some(mut rest) = bytes.strip_prefix(&[CHANGE_VERSION]) else {
+        return Some((Latency::decode(bytes)?, Latency::default()));
+    };
+    let length = usize::try_from(read_varint(&mut rest)?).ok()?;
+    let (added, removed) = rest.split_at_checked(length)?;
+    Some((Latency::decode(added)?, Latency::decode(removed)?))
 }
 
 /// The bucket of a value up to `i64::MAX`.

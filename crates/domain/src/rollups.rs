@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 
 use crate::events::{EventType, NewEvent};
 use crate::latency::Latency;
+use crate::spans::{Contribution, Sign};
 use crate::time::{day_start, hour_start};
 use crate::usage::Usage;
 
@@ -94,6 +95,8 @@ pub struct Measures {
     pub unknown_cost_count: i64,
     /// Durations of model answers and tool answers.
     pub latency: Latency,
+    /// Durations that were counted in the cell and no longer are; empty in cells that are read.
+    pub removed_latency: Latency,
 }
 
 impl Measures {
@@ -109,6 +112,7 @@ impl Measures {
         self.cost_nanos = self.cost_nanos.saturating_add(other.cost_nanos);
         self.unknown_cost_count += other.unknown_cost_count;
         self.latency.merge(&other.latency);
+        self.removed_latency.merge(&other.removed_latency);
     }
 }
 
@@ -157,6 +161,30 @@ impl<'a> Rollup<'a> {
         }
     }
 
+    /// Counts what a span contributes, or takes it away again.
+    pub fn add_span(&mut self, workspace_id: &'a str, span: &'a Contribution, sign: Sign) {
+        let measures = span.measures(sign);
+        for (dimension, agent_id, provider, name) in span.cells() {
+            let (tier, bucket_us) = if dimension == Dimension::User {
+                (Tier::Day, day_start(span.start_us))
+            } else {
+                (Tier::Hour, hour_start(span.start_us))
+            };
+            let key = CellKey {
+                tier,
+                workspace_id,
+                environment: &span.environment,
+                dimension,
+                agent_id,
+                provider,
+                name,
+                bucket_us,
+            };
+            let cells = if tier == Tier::Day { &mut self.days } else { &mut self.hours };
+            cells.entry(key).or_default().merge(&measures);
+        }
+    }
+
     /// The cells of hours and of days, in the order of writing.
     pub fn into_sorted(self) -> Vec<(CellKey<'a>, Measures)> {
         let mut days = self.days;
@@ -165,6 +193,8 @@ impl<'a> Rollup<'a> {
             days.entry(day).or_default().merge(measures);
         }
         let mut cells: Vec<_> = self.hours.into_iter().chain(days).collect();
+        // What came and went within one group leaves nothing to write.
+        cells.retain(|(_, measures)| *measures != Measures::default());
         cells.sort_unstable_by_key(|(key, _)| *key);
         cells
     }

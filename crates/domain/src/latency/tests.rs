@@ -148,3 +148,22 @@ proptest! {
         prop_assert!(sketch.encode().len() <= 8 + 4 * sketch.buckets.len());
     }
 }
+
+#[test]
+fn what_was_added_can_be_taken_away() {
+    let (mut all, mut gone) = (Latency::default(), Latency::default());
+    for us in [5, 1_000, 1_000, 250_000, 9_000_000] {
+        all.add(us);
+    }
+    let kept = all.clone();
+    for us in [77, 1_000, 88_000_000] {
+        all.add(us);
+        gone.add(us);
+    }
+    let (added, removed) = decode_change(&encode_change(&Latency::default(), &gone)).unwrap();
+    all.merge(&added);
+    all.subtract(&removed);
+    assert_eq!(all, kept);
+    assert_eq!(Latency::decode(&encode_change(&kept, &Latency::default())).unwrap(), kept);
+    assert_eq!(decode_change(&[2, 200]), None);
+}

@@ -2,7 +2,17 @@
 //!
 //! Each thing that arrives (a span, or a log record that speaks of one) is an [`Arrival`]: it becomes an event, is
 //! chained and never changes. A span as it is shown and counted is a projection of all its arrivals, whatever their
-//! order; see `resolve` for which spans own the tokens of a trace.
+//! order; see [`resolve`] for which spans own the tokens of a trace.
+
+mod contribution;
+mod counting;
+mod forest;
+mod span;
+mod structure;
+
+pub use contribution::{Contribution, Sign};
+pub use forest::{Forest, Shown, Subtree, Trace, TraceShown, resolve};
+pub use span::{MAX_ARRIVALS, Span, StoredArrival};
 
 use serde::{Deserialize, Serialize};
 
@@ -107,17 +117,18 @@ pub struct SessionClaim {
 }
 
 /// What brought an arrival.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ArrivalSource {
     /// A log record that speaks of a span.
+    #[default]
     Log,
     /// The span itself.
     Span,
 }
 
 /// The typed facts of one arrival. Absent means that the client did not say, or said something unreadable.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Arrival {
     /// The trace, 32 lower-case hexadecimal digits.
     pub trace_id: String,

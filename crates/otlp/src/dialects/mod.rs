@@ -27,3 +27,6 @@ pub use clients::ClientReport;
 pub use logs::events_of_logs;
 pub use present::present;
 pub use traces::events_of_traces;
+
+#[cfg(test)]
+mod tests;

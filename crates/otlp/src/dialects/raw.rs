@@ -40,7 +40,8 @@ impl RawValue for AnyValue {
             Any::StringValue(text) => Cow::Borrowed(text),
             Any::BoolValue(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
             Any::IntValue(number) => Cow::Owned(number.to_string()),
-            Any::DoubleValue(number) => Cow::Owned(number.to_string()),
+            Any::DoubleValue(number) => Cow::Owned(word_of(*number)),
+            Any::BytesValue(bytes) => Cow::Owned(BASE64.encode(bytes)),
             _ => return None,
         })
     }
@@ -84,7 +85,10 @@ impl RawValue for Json {
         Some(match self {
             Self::String(text) => Cow::Borrowed(text),
             Self::Bool(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
-            Self::Number(number) => Cow::Owned(number.to_string()),
+            Self::Number(number) => Cow::Owned(match (number.as_i64(), number.as_f64()) {
+                (None, Some(double)) => word_of(double),
+                _ => number.to_string(),
+            }),
             _ => return None,
         })
     }
@@ -116,6 +120,12 @@ impl RawValue for Json {
             other => other.clone(),
         }
     }
+}
+
+/// A number as a word, the same before and after it was kept as JSON.
+fn word_of(number: f64) -> String {
+    // JSON knows no negative zero.
+    (number + 0.0).to_string()
 }
 
 fn number_of(text: &str) -> Option<f64> {

@@ -159,6 +159,7 @@ impl Table {
         families.extend(file.families.read);
         families.extend(file.families.kept);
         families.extend(file.families.keys);
+        families.extend(file.secrets.beginnings.iter().chain(&file.secrets.keys).cloned());
         families.extend(file.parameter_names.keys().cloned());
         let mut models: Vec<_> = file.models.into_iter().collect();
         models.sort_by(|(left, _), (right, _)| right.len().cmp(&left.len()).then(left.cmp(right)));

@@ -512,6 +512,9 @@ async fn merge_latencies(
             measures.latency.merge(&latency);
         }
     }
+    for (_, measures) in rows.iter_mut() {
+        measures.latency.subtract(&measures.removed_latency);
+    }
     Ok(())
 }
 

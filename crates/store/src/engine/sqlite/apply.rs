@@ -6,6 +6,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, Tran
 use rustc_hash::FxHashMap;
 
 use agentlens_domain::batches::Batch;
+use agentlens_domain::latency::encode_change;
 use agentlens_domain::rollups::{CellKey, Measures, Tier};
 use agentlens_domain::sessions::SessionState;
 
@@ -409,7 +410,7 @@ fn merge_cells(
             cell.usage.audio_output,
             cell.cost_nanos,
             cell.unknown_cost_count,
-            cell.latency.encode(),
+            encode_change(&cell.latency, &cell.removed_latency),
         ])?;
     }
     Ok(())

@@ -17,7 +17,7 @@ use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 
 use agentlens_domain::ids::OrgId;
-use agentlens_domain::latency::Latency;
+use agentlens_domain::latency::{Latency, decode_change};
 
 use self::checkpoint::Checkpointer;
 use crate::error::StoreError;
@@ -31,7 +31,10 @@ const MAX_IDLE_READERS: usize = 4;
 const STATEMENT_CACHE: usize = 96;
 
 const CONTROL_MIGRATIONS: &[&str] = &[include_str!("../../migrations/control/0001_sqlite.sql")];
-const TENANT_MIGRATIONS: &[&str] = &[include_str!("../../migrations/tenant/0001_sqlite.sql")];
+const TENANT_MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/tenant/0001_sqlite.sql"),
+    include_str!("../../migrations/tenant/0002_sqlite.sql"),
+];
 
 /// All files of one data directory.
 pub(crate) struct SqliteEngine {
@@ -188,7 +191,9 @@ fn prepare_connection(connection: &Connection) -> Result<(), StoreError> {
         let stored: Vec<u8> = context.get(0)?;
         let added: Vec<u8> = context.get(1)?;
         let mut latency = Latency::decode(&stored).unwrap_or_default();
-        latency.merge(&Latency::decode(&added).unwrap_or_default());
+        let (added, removed) = decode_change(&added).unwrap_or_default();
+        latency.merge(&added);
+        latency.subtract(&removed);
         Ok(latency.encode())
     })?;
     Ok(())

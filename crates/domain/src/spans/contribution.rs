@@ -1,0 +1,110 @@
+//! What a span adds to the sums of its session, its agent and its rollup cells.
+//!
+//! The contribution that was counted is kept beside the span. When an arrival changes the span, the old one is taken away
+//! and the new one added, so that every sum equals a recount at any time.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cost::CostSource;
+use crate::rollups::{Dimension, Measures};
+use crate::usage::Usage;
+
+/// Whether a contribution comes or goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// It is counted from now on.
+    Plus,
+    /// It was counted and no longer is.
+    Minus,
+}
+
+impl Sign {
+    /// The number with this sign.
+    pub fn of(self, number: i64) -> i64 {
+        match self {
+            Self::Plus => number,
+            Self::Minus => number.saturating_neg(),
+        }
+    }
+}
+
+/// What one span contributes, and where.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Contribution {
+    /// The session in which it is shown.
+    pub session_id: String,
+    /// The environment.
+    pub environment: String,
+    /// The agent.
+    pub agent_id: String,
+    /// The end user.
+    pub user_id: Option<String>,
+    /// The model's provider, for calls of models.
+    pub provider: Option<String>,
+    /// The model, for calls of models.
+    pub model: Option<String>,
+    /// The tool, for tools.
+    pub tool: Option<String>,
+    /// When the span began, microseconds UTC: the hour in which it is counted.
+    pub start_us: i64,
+    /// Events: what arrived of the span.
+    pub events: i64,
+    /// 1 if it failed.
+    pub errors: i64,
+    /// 1 if it is a call of a model, and the one of its repetitions that counts.
+    pub llm_calls: i64,
+    /// 1 if it is a tool.
+    pub tool_calls: i64,
+    /// Tokens that it owns.
+    pub usage: Usage,
+    /// Cost in nano-dollars that it owns.
+    pub cost_nanos: i64,
+    /// Where the cost comes from; absent where there is nothing to cost.
+    pub cost_source: Option<CostSource>,
+    /// How long the call took, for calls of models and tools, microseconds.
+    pub latency_us: Option<i64>,
+}
+
+impl Contribution {
+    /// The measures of its cells.
+    pub(crate) fn measures(&self, sign: Sign) -> Measures {
+        let usage = match sign {
+            Sign::Plus => self.usage,
+            Sign::Minus => Usage::default().saturating_sub(self.usage),
+        };
+        let mut measures = Measures {
+            event_count: sign.of(self.events),
+            error_count: sign.of(self.errors),
+            llm_call_count: sign.of(self.llm_calls),
+            tool_call_count: sign.of(self.tool_calls),
+            tool_error_count: sign.of(self.tool_calls.min(self.errors)),
+            usage,
+            cost_nanos: sign.of(self.cost_nanos),
+            unknown_cost_count: sign.of(i64::from(self.cost_source == Some(CostSource::Unknown))),
+            ..Measures::default()
+        };
+        if let Some(latency_us) = self.latency_us {
+            let sketch = match sign {
+                Sign::Plus => &mut measures.latency,
+                Sign::Minus => &mut measures.removed_latency,
+            };
+            sketch.add(latency_us);
+        }
+        measures
+    }
+
+    /// The cells in which it is counted: dimension, agent, provider and name.
+    pub(crate) fn cells(&self) -> impl Iterator<Item = (Dimension, &str, &str, &str)> {
+        let agent = self.agent_id.as_str();
+        let provider = self.provider.as_deref().unwrap_or("");
+        [
+            Some((Dimension::Total, "", "", "")),
+            Some((Dimension::Agent, agent, "", "")),
+            self.model.as_deref().map(|model| (Dimension::Model, agent, provider, model)),
+            self.tool.as_deref().map(|tool| (Dimension::Tool, agent, "", tool)),
+            self.user_id.as_deref().map(|user| (Dimension::User, "", "", user)),
+        ]
+        .into_iter()
+        .flatten()
+    }
+}

@@ -1,0 +1,84 @@
+//! What one span of a resolved structure is counted with.
+
+use super::structure::{Node, Structure};
+use super::{Contribution, SpanKind};
+use crate::cost::{self, CostSource, PriceTable};
+use crate::usage::Usage;
+
+/// A contribution with the costs behind it.
+pub(super) struct Counted {
+    pub(super) contribution: Contribution,
+    pub(super) reported_cost_nanos: Option<i64>,
+    pub(super) computed_cost_nanos: Option<i64>,
+    pub(super) saved_cost_nanos: i64,
+}
+
+/// Counts one span; session and user are the caller's to fill in.
+pub(super) fn count(structure: &Structure<'_>, index: usize, prices: &PriceTable) -> Counted {
+    let node = &structure.nodes[index];
+    let stands_for_call = node.is_call() && node.anchor == index;
+    let owner = if stands_for_call {
+        Some(&structure.nodes[node.figures])
+    } else if !node.kind.calls_a_model() && !node.has_owner_below && node.names_figures() {
+        Some(node)
+    } else {
+        None
+    };
+    let is_tool = node.kind == SpanKind::Tool;
+    let latency_us = node.facts.end_us.saturating_sub(node.facts.start_us);
+    let mut contribution = Contribution {
+        environment: node.environment.to_owned(),
+        agent_id: node.agent_id.clone(),
+        tool: if is_tool { node.facts.tool_name.clone() } else { None },
+        start_us: node.facts.start_us,
+        events: node.arrivals,
+        errors: i64::from(node.facts.is_error && node.part_of.is_none()),
+        llm_calls: i64::from(stands_for_call && node.kind == SpanKind::Llm),
+        tool_calls: i64::from(is_tool),
+        latency_us: (is_tool || (stands_for_call && node.kind == SpanKind::Llm)).then_some(latency_us),
+        ..Contribution::default()
+    };
+    if stands_for_call || owner.is_some() {
+        let figures = owner.unwrap_or(node);
+        contribution.model = node.facts.model.clone().or_else(|| figures.facts.model.clone());
+        contribution.provider = node.facts.provider.clone().or_else(|| figures.facts.provider.clone());
+    }
+    let Some(owner) = owner.filter(|owner| owner.names_figures()) else {
+        return Counted {
+            contribution,
+            reported_cost_nanos: None,
+            computed_cost_nanos: None,
+            saved_cost_nanos: 0,
+        };
+    };
+    cost_of(contribution, node, owner, prices)
+}
+
+fn cost_of(
+    mut contribution: Contribution,
+    node: &Node<'_>,
+    owner: &Node<'_>,
+    prices: &PriceTable,
+) -> Counted {
+    let usage = owner.facts.usage.unwrap_or_default();
+    let reported = node.facts.reported_cost_nanos.or(owner.facts.reported_cost_nanos);
+    let model = contribution.model.as_deref();
+    let price =
+        model.and_then(|model| prices.find(contribution.provider.as_deref(), model, node.facts.start_us));
+    let is_batch = node.facts.is_batch || owner.facts.is_batch;
+    let computed = price.filter(|_| usage != Usage::default()).map(|price| {
+        if is_batch { cost::compute_batch(price, &usage) } else { cost::compute(price, &usage) }
+    });
+    let cost = cost::resolve(reported, computed);
+    contribution.usage = usage;
+    // An answer from the client's own cache was billed by nobody; what it would have cost is what it saved.
+    let is_cache_hit = node.facts.is_cache_hit || owner.facts.is_cache_hit;
+    (contribution.cost_nanos, contribution.cost_source) =
+        if is_cache_hit { (0, Some(CostSource::Computed)) } else { (cost.nanos, Some(cost.source)) };
+    Counted {
+        contribution,
+        reported_cost_nanos: reported,
+        computed_cost_nanos: computed,
+        saved_cost_nanos: if is_cache_hit { cost.nanos } else { 0 },
+    }
+}

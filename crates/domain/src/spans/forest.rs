@@ -1,0 +1,193 @@
+//! From arrivals to what is shown and counted: the tree of a trace, who owns its tokens, whose session and agent it is.
+//!
+//! The whole of every trace concerned is resolved anew from its arrivals, so the outcome can't depend on their order.
+//! Every token is counted once:
+//! - A span that calls a model owns the tokens it names. Where such a span lies inside another of the same kind and
+//!   provider, with no tool and no agent between, both speak of one call: the inner one owns it, and is shown as part of the
+//!   outer one if it is the only one there.
+//! - Spans anywhere in the org that name the same answer of the same provider within ten minutes speak of one call. The
+//!   one that knows its surroundings best (a session, a parent, the earliest start) stands for all; the figures are those
+//!   of the one that began last, which is closest to the wire.
+//! - What any other span names is a sum over those below it. It counts only while none of them owns anything.
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+
+use super::counting::count;
+use super::structure::Structure;
+use super::{Contribution, Span};
+use crate::cost::PriceTable;
+
+/// A trace: all its spans that are known, in any order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Trace {
+    /// Its id.
+    pub trace_id: String,
+    /// Its spans.
+    pub spans: Vec<Span>,
+    /// What is shown of it; the default until it is resolved.
+    pub shown: TraceShown,
+}
+
+/// What is shown of a trace as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceShown {
+    /// The session that it belongs to: the best name among its spans, that of the trace which its calls repeat, or its own id.
+    pub session_id: String,
+    /// The agent of its earliest root.
+    pub agent_id: String,
+    /// That agent's name for people.
+    pub agent_name: Option<String>,
+    /// The end user that the earliest of its spans with one names.
+    pub user_id: Option<String>,
+    /// The environment of its earliest root.
+    pub environment: String,
+    /// Its earliest start, microseconds UTC.
+    pub start_us: i64,
+    /// Its latest end, microseconds UTC.
+    pub end_us: i64,
+    /// When its earliest root without a parent ended; absent until that one arrived.
+    pub ended_us: Option<i64>,
+    /// Whether that root failed.
+    pub ended_in_error: bool,
+}
+
+/// What is shown and counted of a span.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Shown {
+    /// The span under which it is shown; absent for roots and where the parent has not arrived.
+    pub parent_span_id: Option<String>,
+    /// Trace and span as part of which it is shown; it has no place of its own in the tree then.
+    pub part_of: Option<(String, String)>,
+    /// What it adds to the sums.
+    pub counted: Contribution,
+    /// The cost that the client stated, nano-dollars.
+    pub reported_cost_nanos: Option<i64>,
+    /// What its tokens cost by the price table, nano-dollars.
+    pub computed_cost_nanos: Option<i64>,
+    /// What a cache of the client's own saved, nano-dollars.
+    pub saved_cost_nanos: i64,
+    /// Spans shown directly under it.
+    pub children: i64,
+    /// The sums of the span and everything shown under it.
+    pub subtree: Subtree,
+}
+
+/// Sums of a span and everything below it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subtree {
+    /// Spans.
+    pub spans: i64,
+    /// Failed ones.
+    pub errors: i64,
+    /// Input tokens.
+    pub input_tokens: i64,
+    /// Output tokens.
+    pub output_tokens: i64,
+    /// Cost in nano-dollars.
+    pub cost_nanos: i64,
+}
+
+impl Subtree {
+    pub(super) fn add(&mut self, other: Self) {
+        self.spans += other.spans;
+        self.errors += other.errors;
+        self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
+        self.cost_nanos = self.cost_nanos.saturating_add(other.cost_nanos);
+    }
+}
+
+/// Traces that may have calls in common.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Forest {
+    /// The traces, no id twice.
+    pub traces: Vec<Trace>,
+}
+
+/// Resolves every trace of the forest; it must hold every trace that has an answer in common with one of them.
+pub fn resolve(forest: &mut Forest, prices: &PriceTable) {
+    let structure = Structure::of(&forest.traces);
+    let traces = structure.traces(&forest.traces);
+    let shown = shown(&structure, &traces, prices);
+    let mut spans = forest.traces.iter_mut().flat_map(|trace| trace.spans.iter_mut());
+    for shown in shown {
+        if let Some(span) = spans.next() {
+            span.shown = shown;
+        }
+    }
+    for (trace, shown) in forest.traces.iter_mut().zip(traces) {
+        trace.shown = shown;
+    }
+}
+
+fn shown(structure: &Structure<'_>, traces: &[TraceShown], prices: &PriceTable) -> Vec<Shown> {
+    let mut all: Vec<Shown> = Vec::with_capacity(structure.nodes.len());
+    for (index, node) in structure.nodes.iter().enumerate() {
+        let trace = &traces[node.trace];
+        let costs = count(structure, index, prices);
+        let own = Contribution {
+            session_id: trace.session_id.clone(),
+            user_id: node.facts.user_id.clone().or_else(|| trace.user_id.clone()),
+            ..costs.contribution
+        };
+        let part_of = node.part_of.map(|target| structure.address(target));
+        all.push(Shown {
+            parent_span_id: node.shown_parent.map(|parent| structure.nodes[parent].facts.span_id.clone()),
+            part_of,
+            reported_cost_nanos: costs.reported_cost_nanos,
+            computed_cost_nanos: costs.computed_cost_nanos,
+            saved_cost_nanos: costs.saved_cost_nanos,
+            counted: own,
+            children: 0,
+            subtree: Subtree::default(),
+        });
+    }
+    add_up(structure, &mut all);
+    all
+}
+
+/// Adds every span to all under which it is shown, leaves first.
+fn add_up(structure: &Structure<'_>, all: &mut [Shown]) {
+    let mut waiting = vec![0_usize; all.len()];
+    let above: Vec<Option<usize>> = structure.nodes.iter().map(|node| node.sums_into()).collect();
+    for (index, node) in structure.nodes.iter().enumerate() {
+        let counted = &all[index].counted;
+        all[index].subtree = Subtree {
+            spans: i64::from(node.part_of.is_none()),
+            errors: counted.errors,
+            input_tokens: counted.usage.input,
+            output_tokens: counted.usage.output,
+            cost_nanos: counted.cost_nanos,
+        };
+        if let Some(above) = above[index] {
+            waiting[above] += 1;
+            all[above].children += i64::from(node.part_of.is_none());
+        }
+    }
+    let mut ready: Vec<usize> = (0..all.len()).filter(|index| waiting[*index] == 0).collect();
+    while let Some(index) = ready.pop() {
+        let Some(above) = above[index] else { continue };
+        let subtree = all[index].subtree;
+        all[above].subtree.add(subtree);
+        waiting[above] -= 1;
+        if waiting[above] == 0 {
+            ready.push(above);
+        }
+    }
+}
+
+/// The place of each span in the forest, by trace and span id.
+pub(super) fn places(traces: &[Trace]) -> FxHashMap<(usize, &str), usize> {
+    let mut places = FxHashMap::default();
+    let mut index = 0;
+    for (at, trace) in traces.iter().enumerate() {
+        for span in &trace.spans {
+            if let Some(first) = span.arrivals().first() {
+                places.insert((at, first.arrival.span_id.as_str()), index);
+            }
+            index += 1;
+        }
+    }
+    places
+}

@@ -1,0 +1,172 @@
+//! One span: everything that arrived of it, and what all of that says together, whatever its order.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Arrival, ArrivalSource, Shown};
+
+/// Arrivals that a span remembers; of more, the weakest are stored as events and no longer looked at.
+pub const MAX_ARRIVALS: usize = 64;
+
+/// One arrival with the event that it became.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredArrival {
+    /// The event's position in the org.
+    pub position: i64,
+    /// The event's id.
+    pub event_id: String,
+    /// The environment of the key that brought it.
+    pub environment: String,
+    /// What it says.
+    pub arrival: Arrival,
+}
+
+/// A span as it is stored: its arrivals, strongest first, and what was last shown and counted of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Span {
+    arrivals: Vec<StoredArrival>,
+    /// What is shown and counted; the default until it is resolved.
+    pub shown: Shown,
+}
+
+impl Span {
+    /// A span of which one arrival is known.
+    pub fn of(arrival: StoredArrival) -> Self {
+        Self { arrivals: vec![arrival], shown: Shown::default() }
+    }
+
+    /// Everything that arrived, strongest first: spans before log records, then the longer, the later, and at last the digest.
+    pub fn arrivals(&self) -> &[StoredArrival] {
+        &self.arrivals
+    }
+
+    /// Whether the same arrival came before.
+    pub fn has(&self, arrival: &Arrival) -> bool {
+        self.arrivals.iter().any(|known| known.arrival.digest == arrival.digest)
+    }
+
+    /// Adds an arrival that is not there yet.
+    pub fn add(&mut self, arrival: StoredArrival) {
+        let at = self.arrivals.partition_point(|known| strength(&known.arrival) < strength(&arrival.arrival));
+        self.arrivals.insert(at, arrival);
+        self.arrivals.truncate(MAX_ARRIVALS);
+    }
+
+    /// What all arrivals say together: of each fact what the strongest arrival that knows it says.
+    pub fn facts(&self) -> Cow<'_, Arrival> {
+        let mut all = self.arrivals.iter().map(|stored| &stored.arrival);
+        let Some(first) = all.next() else { return Cow::Owned(Arrival::default()) };
+        let mut facts = Cow::Borrowed(first);
+        for arrival in all {
+            fill(facts.to_mut(), arrival);
+        }
+        facts
+    }
+
+    /// The environment: the client's own word, or that of the key that brought the strongest arrival.
+    pub fn environment(&self) -> &str {
+        let named = self.arrivals.iter().find_map(|stored| stored.arrival.environment.as_deref());
+        named.or_else(|| self.arrivals.first().map(|stored| stored.environment.as_str())).unwrap_or("")
+    }
+}
+
+/// Smaller is stronger.
+fn strength(arrival: &Arrival) -> impl Ord + use<> {
+    let duration_us = arrival.end_us.saturating_sub(arrival.start_us);
+    Reverse((arrival.source, duration_us, arrival.end_us, arrival.digest))
+}
+
+fn fill(facts: &mut Arrival, weaker: &Arrival) {
+    // A log record only knows its own instant.
+    if weaker.source == ArrivalSource::Span {
+        facts.start_us = facts.start_us.min(weaker.start_us);
+        facts.end_us = facts.end_us.max(weaker.end_us);
+    }
+    facts.is_error |= weaker.is_error;
+    facts.is_cache_hit |= weaker.is_cache_hit;
+    facts.is_batch |= weaker.is_batch;
+    macro_rules! fill {
+        ($($field:ident),+) => { $(if facts.$field.is_none() { facts.$field.clone_from(&weaker.$field); })+ };
+    }
+    fill!(
+        parent_span_id,
+        span_name,
+        kind,
+        session,
+        agent_id,
+        agent_name,
+        service,
+        user_id,
+        environment,
+        provider,
+        model,
+        response_id,
+        usage,
+        reported_cost_nanos,
+        tool_name,
+        call_id,
+        first_token_us
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::spans::SpanKind;
+
+    fn stored(digest: u8, end_us: i64, source: ArrivalSource, model: Option<&str>) -> StoredArrival {
+        let arrival = Arrival {
+            source,
+            digest: [digest; 8],
+            end_us,
+            model: model.map(str::to_owned),
+            kind: (source == ArrivalSource::Span).then_some(SpanKind::Llm),
+            ..Arrival::default()
+        };
+        StoredArrival {
+            position: i64::from(digest),
+            event_id: String::new(),
+            environment: "production".to_owned(),
+            arrival,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_span_does_not_depend_on_the_order_of_its_arrivals(
+            parts in prop::collection::vec((0_i64..4, any::<bool>(), prop::option::of("[a-c]")), 1..9),
+            seed in any::<u64>(),
+        ) {
+            let arrivals: Vec<StoredArrival> = parts.iter().enumerate().map(|(index, (end, is_span, model))| {
+                let source = if *is_span { ArrivalSource::Span } else { ArrivalSource::Log };
+                stored(index as u8, *end, source, model.as_deref())
+            }).collect();
+            let build = |order: &[usize]| {
+                let mut span = Span::of(arrivals[order[0]].clone());
+                order[1..].iter().for_each(|index| span.add(arrivals[*index].clone()));
+                span
+            };
+            let ordered: Vec<usize> = (0..arrivals.len()).collect();
+            let mut shuffled = ordered.clone();
+            shuffled.sort_by_key(|index| seed.rotate_left(*index as u32 * 7) ^ *index as u64);
+            prop_assert_eq!(build(&ordered), build(&shuffled));
+            prop_assert_eq!(build(&ordered).facts(), build(&shuffled).facts());
+        }
+    }
+
+    #[test]
+    fn a_log_record_fills_what_the_span_leaves_out() {
+        let mut span = Span::of(stored(1, 0, ArrivalSource::Log, Some("from-log")));
+        span.add(stored(2, 900, ArrivalSource::Span, None));
+        let facts = span.facts();
+        assert_eq!(
+            (facts.model.as_deref(), facts.kind, facts.end_us),
+            (Some("from-log"), Some(SpanKind::Llm), 900)
+        );
+        assert!(span.has(&stored(1, 5, ArrivalSource::Log, None).arrival));
+    }
+}

@@ -1,0 +1,115 @@
+//! Log records: which are kept, as what, and which are refused with which sentence.
+
+use agentlens_domain::events::{EventType, Severity};
+use agentlens_domain::ledger::Reason;
+use agentlens_domain::spans::ArrivalSource;
+use serde_json::{Value as Json, json};
+
+use super::{log, read_logs};
+
+fn without_trace(short: &Json) -> opentelemetry_proto::tonic::logs::v1::LogRecord {
+    let mut record = log(short);
+    record.trace_id.clear();
+    record.span_id.clear();
+    record
+}
+
+#[test]
+fn a_record_about_a_call_is_an_arrival_of_its_span() {
+    for name in [
+        "gen_ai.client.inference.operation.details",
+        "gen_ai.user.message",
+        "gen_ai.choice",
+        "gen_ai.anything",
+    ] {
+        let normalised = read_logs(vec![log(&json!({"name": name, "ms": 5}))]);
+        let event = &normalised.events[0];
+        let arrival = event.span.as_deref().unwrap();
+        assert_eq!((arrival.source, arrival.kind), (ArrivalSource::Log, None));
+        assert_eq!(arrival.span_id, "0b0b0b0b0b0b0b0b");
+        assert_eq!(event.session_id, "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a");
+        assert_eq!((event.event_type, event.facts.name.as_deref()), (EventType::Custom, Some(name)));
+        assert_eq!(event.facts.duration_us, None);
+    }
+}
+
+#[test]
+fn the_name_may_be_an_attribute() {
+    let normalised = read_logs(vec![log(&json!({"attributes": {"event.name": "gen_ai.choice"}}))]);
+    assert!(normalised.events[0].span.is_some());
+    let payload: Json = serde_json::from_str(&normalised.events[0].payload).unwrap();
+    assert_eq!((&payload["source"], &payload["eventName"]), (&json!("log"), &json!("gen_ai.choice")));
+}
+
+#[test]
+fn other_records_of_a_trace_are_events_of_their_own() {
+    let record = json!({"name": "user.clicked", "severity": 17, "body": "ouch", "attributes": {"session.id": "s1", "x": 1}});
+    let normalised = read_logs(vec![log(&record)]);
+    let event = &normalised.events[0];
+    assert_eq!(event.span, None);
+    assert_eq!((event.event_type, event.severity), (EventType::Custom, Severity::Error));
+    assert_eq!((event.session_id.as_str(), event.facts.name.as_deref()), ("s1", Some("user.clicked")));
+    assert!(normalised.clients[0].unmapped.is_empty());
+}
+
+#[test]
+fn an_evaluation_is_a_result_and_no_failure_of_the_span() {
+    let record = json!({"name": "gen_ai.evaluation.result", "severity": 9,
+        "attributes": {"gen_ai.evaluation.name": "relevance", "error.type": "timeout"}});
+    let normalised = read_logs(vec![log(&record)]);
+    let event = &normalised.events[0];
+    assert_eq!(event.event_type, EventType::EvalResult);
+    assert!(!event.span.as_deref().unwrap().is_error);
+}
+
+#[test]
+fn an_exception_marks_its_span() {
+    let record = json!({"name": "gen_ai.client.operation.exception", "severity": 13});
+    let normalised = read_logs(vec![log(&record)]);
+    assert!(normalised.events[0].span.as_deref().unwrap().is_error);
+    assert_eq!(normalised.events[0].severity, Severity::Warn);
+}
+
+#[test]
+fn records_without_a_trace_need_something_to_belong_to() {
+    let normalised = read_logs(vec![
+        without_trace(&json!({"name": "user.clicked"})),
+        without_trace(&json!({"name": "gen_ai.evaluation.result"})),
+        without_trace(
+            &json!({"name": "gen_ai.evaluation.result", "attributes": {"gen_ai.response.id": "chatcmpl-1"}}),
+        ),
+        without_trace(
+            &json!({"name": "gen_ai.evaluation.result", "attributes": {"gen_ai.conversation.id": "c1"}}),
+        ),
+    ]);
+    let refused: Vec<(usize, Reason)> =
+        normalised.refused.iter().map(|refused| (refused.index, refused.reason)).collect();
+    assert_eq!(refused, [(0, Reason::MissingField), (1, Reason::MissingField)]);
+    assert!(normalised.refused[0].message.contains("traceId is missing"));
+    let sessions: Vec<&str> = normalised.events.iter().map(|event| event.session_id.as_str()).collect();
+    assert_eq!(sessions, ["chatcmpl-1", "c1"]);
+    assert!(normalised.events.iter().all(|event| event.span.is_none()));
+}
+
+#[test]
+fn severities_follow_the_numbers_or_the_words() {
+    for (number, text, severity) in [
+        (1, "", Severity::Debug),
+        (8, "", Severity::Debug),
+        (9, "", Severity::Info),
+        (13, "", Severity::Warn),
+        (17, "", Severity::Error),
+        (21, "", Severity::Critical),
+        (99, "", Severity::Critical),
+        (-1, "", Severity::Info),
+        (0, "", Severity::Info),
+        (0, "WARNING", Severity::Warn),
+        (0, "Error", Severity::Error),
+        (0, "FATAL", Severity::Critical),
+        (0, "Trace", Severity::Debug),
+    ] {
+        let mut record = log(&json!({"name": "gen_ai.choice", "severity": number}));
+        record.severity_text = text.to_owned();
+        assert_eq!(read_logs(vec![record]).events[0].severity, severity, "{number} {text}");
+    }
+}

@@ -1,0 +1,248 @@
+//! Tokens of every convention end as inclusive totals.
+
+use agentlens_domain::usage::Usage;
+use serde_json::{Value as Json, json};
+
+use super::arrival_of;
+
+/// Input, output, cache read, cache write, reasoning.
+type Counts = (i64, i64, i64, i64, i64);
+
+fn counts(usage: &Usage) -> Counts {
+    (
+        usage.input,
+        usage.output,
+        usage.cache_read,
+        usage.cache_write_5m + usage.cache_write_1h,
+        usage.reasoning,
+    )
+}
+
+fn check(cases: &[(&str, Json, Option<Counts>)]) {
+    for (name, attributes, expected) in cases {
+        let found = arrival_of(attributes).usage;
+        assert_eq!(found.as_ref().map(counts), *expected, "{name}: {attributes}");
+    }
+}
+
+#[test]
+fn attributes_are_inclusive_unless_they_cannot_be() {
+    check(&[
+        ("nothing said", json!({"gen_ai.operation.name": "chat"}), None),
+        ("zero said", json!({"gen_ai.usage.input_tokens": 0}), Some((0, 0, 0, 0, 0))),
+        (
+            "inclusive",
+            json!({"gen_ai.usage.input_tokens": 307, "gen_ai.usage.output_tokens": 20,
+                "gen_ai.usage.cache_read.input_tokens": 200, "gen_ai.usage.cache_creation.input_tokens": 100}),
+            Some((307, 20, 200, 100, 0)),
+        ),
+        (
+            "more cached than input",
+            json!({"gen_ai.usage.input_tokens": 7, "gen_ai.usage.output_tokens": 20,
+                "gen_ai.usage.cache_read_input_tokens": 200, "gen_ai.usage.cache_creation_input_tokens": 100}),
+            Some((307, 20, 200, 100, 0)),
+        ),
+        (
+            "the total is the sum with cached tokens",
+            json!({"gen_ai.usage.input_tokens": 500, "gen_ai.usage.output_tokens": 20,
+                "gen_ai.usage.cache_read_input_tokens": 200, "gen_ai.usage.total_tokens": 720}),
+            Some((700, 20, 200, 0, 0)),
+        ),
+        (
+            "the total is the sum without",
+            json!({"gen_ai.usage.input_tokens": 500, "gen_ai.usage.output_tokens": 20,
+                "gen_ai.usage.cache_read_input_tokens": 200, "gen_ai.usage.total_tokens": 520}),
+            Some((500, 20, 200, 0, 0)),
+        ),
+        (
+            "reasoning beside the output",
+            json!({"gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 20,
+                "gen_ai.usage.reasoning_tokens": 15, "gen_ai.usage.total_tokens": 45}),
+            Some((10, 35, 0, 0, 15)),
+        ),
+        (
+            "numbers in texts",
+            json!({"gen_ai.usage.input_tokens": "12", "gen_ai.usage.output_tokens": "3.0"}),
+            Some((12, 3, 0, 0, 0)),
+        ),
+        (
+            "no numbers",
+            json!({"gen_ai.usage.input_tokens": -5, "gen_ai.usage.output_tokens": 3}),
+            Some((0, 3, 0, 0, 0)),
+        ),
+        (
+            "the new name is better than the old one",
+            json!({"gen_ai.usage.prompt_tokens": 1, "gen_ai.usage.input_tokens": 2}),
+            Some((2, 0, 0, 0, 0)),
+        ),
+    ]);
+}
+
+#[test]
+fn a_part_that_was_left_out_is_the_rest_of_the_total() {
+    check(&[
+        ("output", json!({"llm.token_count.prompt": 5, "llm.token_count.total": 7}), Some((5, 2, 0, 0, 0))),
+        (
+            "input",
+            json!({"llm.token_count.completion": 2, "llm.token_count.total": 7}),
+            Some((5, 2, 0, 0, 0)),
+        ),
+        ("a total alone tells nothing", json!({"llm.token_count.total": 7}), None),
+        (
+            "but for an embedding",
+            json!({"openinference.span.kind": "EMBEDDING", "llm.token_count.total": 7}),
+            Some((7, 0, 0, 0, 0)),
+        ),
+    ]);
+}
+
+#[test]
+fn some_spans_never_have_tokens() {
+    check(&[
+        ("fetched", json!({"gen_ai.operation.name": "fetch_response", "gen_ai.usage.input_tokens": 5}), None),
+        (
+            "aggregated",
+            json!({"gen_ai.operation.name": "invoke_agent", "gen_ai.aggregated_usage.input_tokens": 5}),
+            None,
+        ),
+    ]);
+}
+
+#[test]
+fn vercel_follows_the_provider_until_it_says_otherwise() {
+    let with = |provider: &str, more: Json| {
+        let mut attributes = json!({"ai.operationId": "ai.generateText.doGenerate", "ai.model.provider": provider,
+            "ai.model.id": "m", "ai.usage.inputTokens": 500, "ai.usage.outputTokens": 20});
+        attributes.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        attributes
+    };
+    let metadata = |value: Json| json!({"ai.response.providerMetadata": value.to_string()});
+    check(&[
+        (
+            "openai",
+            with("openai.chat", json!({"ai.usage.cachedInputTokens": 200})),
+            Some((500, 20, 200, 0, 0)),
+        ),
+        (
+            "anthropic in 5",
+            with(
+                "anthropic.messages",
+                json!({"ai.usage.cachedInputTokens": 200, "ai.usage.totalTokens": 520}),
+            ),
+            Some((700, 20, 200, 0, 0)),
+        ),
+        (
+            "anthropic in 4: only in the metadata",
+            with(
+                "anthropic.messages",
+                metadata(
+                    json!({"anthropic": {"cacheCreationInputTokens": 100, "cacheReadInputTokens": 200}}),
+                ),
+            ),
+            Some((800, 20, 200, 100, 0)),
+        ),
+        (
+            "anthropic in 6",
+            with(
+                "anthropic.messages",
+                json!({"ai.usage.inputTokenDetails.noCacheTokens": 300, "ai.usage.inputTokenDetails.cacheReadTokens": 200}),
+            ),
+            Some((500, 20, 200, 0, 0)),
+        ),
+        (
+            "the raw usage settles it",
+            with(
+                "anthropic.messages",
+                metadata(json!({"anthropic": {"usage": {"input_tokens": 300, "cache_read_input_tokens": 150,
+                    "cache_creation_input_tokens": 50, "cache_creation": {"ephemeral_1h_input_tokens": 50}}}})),
+            ),
+            Some((500, 20, 150, 50, 0)),
+        ),
+        (
+            "openai's reasoning in the metadata",
+            with(
+                "openai.chat",
+                metadata(json!({"openai": {"reasoningTokens": 5, "cachedPromptTokens": 200}})),
+            ),
+            Some((500, 20, 200, 0, 5)),
+        ),
+        (
+            "gemini's thoughts beside the output",
+            with(
+                "google.generative-ai",
+                json!({"ai.usage.reasoningTokens": 30, "ai.usage.totalTokens": 550}),
+            ),
+            Some((500, 50, 0, 0, 30)),
+        ),
+    ]);
+}
+
+#[test]
+fn usage_objects_tell_their_convention_by_their_shape() {
+    let langfuse = |usage: Json| json!({"langfuse.observation.type": "generation", "langfuse.observation.usage_details": usage.to_string()});
+    check(&[
+        (
+            "chat completions",
+            langfuse(json!({"prompt_tokens": 42, "completion_tokens": 17, "total_tokens": 59,
+                "prompt_tokens_details": {"cached_tokens": 30}, "completion_tokens_details": {"reasoning_tokens": 5}})),
+            Some((42, 17, 30, 0, 5)),
+        ),
+        (
+            "responses",
+            langfuse(
+                json!({"input_tokens": 46, "input_tokens_details": {"cached_tokens": 30}, "output_tokens": 21,
+                "output_tokens_details": {"reasoning_tokens": 9}, "total_tokens": 67}),
+            ),
+            Some((46, 21, 30, 0, 9)),
+        ),
+        (
+            "anthropic",
+            langfuse(
+                json!({"input_tokens": 7, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 2, "output_tokens": 20}),
+            ),
+            Some((12, 20, 3, 2, 0)),
+        ),
+        (
+            "anthropic made inclusive, with a total",
+            langfuse(
+                json!({"input_tokens": 12, "cache_read_input_tokens": 3, "output_tokens": 20, "total_tokens": 32}),
+            ),
+            Some((12, 20, 3, 0, 0)),
+        ),
+        ("langfuse", langfuse(json!({"input": 4})), Some((4, 0, 0, 0, 0))),
+        (
+            "langfuse's own parts",
+            langfuse(
+                json!({"input": 12, "input_cached_tokens": 30, "output": 12, "output_reasoning_tokens": 5, "total": 59}),
+            ),
+            Some((42, 17, 30, 0, 5)),
+        ),
+        (
+            "langfuse's parts of an inclusive total",
+            langfuse(
+                json!({"input": 42, "input_cached_tokens": 30, "output": 17, "output_reasoning_tokens": 5, "total": 59}),
+            ),
+            Some((42, 17, 30, 0, 5)),
+        ),
+        (
+            "gemini",
+            langfuse(json!({"promptTokenCount": 40, "candidatesTokenCount": 10, "thoughtsTokenCount": 30,
+                "cachedContentTokenCount": 8, "totalTokenCount": 80})),
+            Some((40, 40, 8, 0, 30)),
+        ),
+        (
+            "bedrock",
+            langfuse(
+                json!({"inputTokens": 7, "outputTokens": 20, "cacheReadInputTokens": 3, "totalTokens": 30}),
+            ),
+            Some((10, 20, 3, 0, 0)),
+        ),
+        ("nothing in it", langfuse(json!({})), None),
+        ("no object", json!({"langfuse.observation.usage_details": "many"}), None),
+        (
+            "a structure",
+            json!({"mlflow.chat.tokenUsage": {"input_tokens": 5, "output_tokens": 2}}),
+            Some((5, 2, 0, 0, 0)),
+        ),
+    ]);
+}

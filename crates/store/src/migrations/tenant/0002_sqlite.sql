@@ -1,0 +1,50 @@
+-- Spans as they are shown and counted: a projection of their arrivals, which are events. `state` holds the arrivals' facts
+-- and what was counted of them; the other columns are what spans are looked up by.
+create table spans (
+  org_id text not null,
+  workspace_id text not null,
+  trace_id text not null,
+  span_id text not null,
+  parent_span_id text,
+  session_id text not null,
+  is_root integer not null,
+  is_part integer not null,
+  start_us integer not null,
+  response_id text,
+  expire_day integer not null,
+  state blob not null,
+  primary key (org_id, workspace_id, trace_id, span_id)
+) without rowid;
+create index spans_children on spans (org_id, workspace_id, trace_id, parent_span_id, start_us) where parent_span_id is not null;
+create index spans_roots on spans (org_id, workspace_id, session_id, start_us) where is_root;
+create index spans_responses on spans (org_id, workspace_id, response_id) where response_id is not null;
+
+create table traces (
+  org_id text not null,
+  workspace_id text not null,
+  trace_id text not null,
+  session_id text not null,
+  expire_day integer not null,
+  state blob not null,
+  primary key (org_id, workspace_id, trace_id)
+) without rowid;
+
+-- Where the spans of a session are shown now, if a later arrival named another session for them.
+alter table sessions add column moved_to text;
+create index sessions_moved on sessions (org_id, workspace_id, moved_to) where moved_to is not null;
+
+-- The last requests of OpenTelemetry clients, so that one sees what was read out of them.
+create table ingest_requests (
+  org_id text not null,
+  request_id text not null,
+  workspace_id text not null,
+  key_id text not null,
+  received_us integer not null,
+  signal text not null,
+  user_agent text,
+  item_count integer not null,
+  refused_count integer not null,
+  report text not null,
+  primary key (org_id, request_id)
+) without rowid;
+create index ingest_requests_key on ingest_requests (org_id, workspace_id, key_id, request_id);
