@@ -185,6 +185,24 @@ impl<'a> Rollup<'a> {
         }
     }
 
+    /// Counts the beginning of a session of spans, or takes it away again; `place` is workspace, environment and agent.
+    pub fn add_beginning(&mut self, place: (&'a str, &'a str, &'a str), start_us: i64, sign: Sign) {
+        let (workspace_id, environment, agent) = place;
+        for (dimension, agent_id) in [(Dimension::Total, ""), (Dimension::Agent, agent)] {
+            let key = CellKey {
+                tier: Tier::Hour,
+                workspace_id,
+                environment,
+                dimension,
+                agent_id,
+                provider: "",
+                name: "",
+                bucket_us: hour_start(start_us),
+            };
+            self.hours.entry(key).or_default().session_count += sign.of(1);
+        }
+    }
+
     /// The cells of hours and of days, in the order of writing.
     pub fn into_sorted(self) -> Vec<(CellKey<'a>, Measures)> {
         let mut days = self.days;

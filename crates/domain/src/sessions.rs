@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::{EventType, NewEvent, SessionFact};
 use crate::limits;
+use crate::spans::{Contribution, Sign, TraceShown};
 use crate::time::HOUR_US;
 
 /// A session's stored state. Instants are microseconds UTC, money nano-dollars.
@@ -51,6 +52,9 @@ pub struct SessionState {
     pub last_seq: i64,
     /// The hash of the last event.
     pub last_hash: [u8; 32],
+    /// The session in which its spans are shown now, if a later arrival named another one for them. What is left here is
+    /// the chain.
+    pub moved_to: Option<String>,
 }
 
 /// How a session stands.
@@ -118,6 +122,7 @@ impl SessionState {
             cost_nanos: 0,
             last_seq: 0,
             last_hash: [0; 32],
+            moved_to: None,
         }
     }
 
@@ -155,8 +160,49 @@ impl SessionState {
             self.output_tokens = self.output_tokens.saturating_add(usage.output);
         }
         self.cost_nanos = self.cost_nanos.saturating_add(cost_nanos);
+        self.chain(hash);
+    }
+
+    /// Gives the next place in the chain to an event.
+    pub fn chain(&mut self, hash: [u8; 32]) {
         self.last_seq += 1;
         self.last_hash = hash;
+    }
+
+    /// Counts what a span contributes, or takes it away again.
+    pub fn add_span(&mut self, span: &Contribution, sign: Sign) {
+        self.event_count += sign.of(span.events);
+        self.tool_call_count += sign.of(span.tool_calls);
+        self.error_count += sign.of(span.errors);
+        self.llm_call_count += sign.of(span.llm_calls);
+        self.input_tokens = self.input_tokens.saturating_add(sign.of(span.usage.input));
+        self.output_tokens = self.output_tokens.saturating_add(sign.of(span.usage.output));
+        self.cost_nanos = self.cost_nanos.saturating_add(sign.of(span.cost_nanos));
+    }
+
+    /// Takes what a trace of the session says of it as a whole. The session begins with its earliest trace, and ends with
+    /// the root of its latest.
+    pub fn add_trace(&mut self, trace: &TraceShown) {
+        if trace.start_us <= self.started_us || self.agent_id.is_empty() {
+            self.agent_id.clone_from(&trace.agent_id);
+            self.agent_name = trace.agent_name.clone().or_else(|| self.agent_name.take());
+            self.environment.clone_from(&trace.environment);
+        }
+        if self.user_id.is_none() {
+            self.user_id.clone_from(&trace.user_id);
+        }
+        self.started_us = self.started_us.min(trace.start_us);
+        self.last_event_us = self.last_event_us.max(trace.end_us);
+        self.opened_us = self.opened_us.max(Some(trace.start_us));
+        if let Some(ended_us) = trace.ended_us.filter(|at| self.ended_us.is_none_or(|known| known <= *at)) {
+            self.ended_us = Some(ended_us);
+            self.ended_in_error = trace.ended_in_error;
+        }
+    }
+
+    /// Whether anything is counted in it; what is left of a session whose spans moved away has nothing.
+    pub fn is_counted(&self) -> bool {
+        self.event_count > 0
     }
 
     /// The status that does not depend on the clock: active, completed or error. A start after the end re-opens.

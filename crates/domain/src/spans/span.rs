@@ -13,8 +13,6 @@ pub const MAX_ARRIVALS: usize = 64;
 /// One arrival with the event that it became.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredArrival {
-    /// The event's position in the org.
-    pub position: i64,
     /// The event's id.
     pub event_id: String,
     /// The environment of the key that brought it.
@@ -128,7 +126,6 @@ mod tests {
             ..Arrival::default()
         };
         StoredArrival {
-            position: i64::from(digest),
             event_id: String::new(),
             environment: "production".to_owned(),
             arrival,

@@ -66,6 +66,7 @@ impl RawValue for AnyValue {
         match &self.value {
             None | Some(Any::StringValueStrindex(_)) => true,
             Some(Any::StringValue(text)) => text.is_empty(),
+            Some(Any::BytesValue(bytes)) => bytes.is_empty(),
             Some(Any::ArrayValue(array)) => array.values.is_empty(),
             Some(Any::KvlistValue(list)) => list.values.is_empty(),
             _ => false,

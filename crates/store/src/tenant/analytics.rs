@@ -66,6 +66,7 @@ impl FromRow for CellRow {
                 unknown_cost_count: row.get(20)?,
                 latency: Latency::decode(&latency)
                     .ok_or_else(|| StoreError::Corrupt("a rollup's latency sketch".to_owned()))?,
+                removed_latency: Latency::default(),
             },
         })
     }

@@ -15,6 +15,7 @@ mod prices;
 mod retention;
 mod seal;
 mod sessions;
+pub(crate) mod spans;
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use agentlens_domain::time::day_of;
 pub use agents::AgentRow;
 pub use analytics::{CellQuery, CellRow, OrgStats};
 pub use apply::{Applied, ApplyReport};
-pub(crate) use apply::{EventRow, Plan, PlanInput, SessionKey, Verdict, plan};
+pub(crate) use apply::{EventRow, Plan, PlanInput, SessionKey, Verdict, plan, session_keys};
 pub use chains::{BrokenChain, ChainReport, SessionChain};
 pub use dead_letters::DeadLetter;
 pub use events::{EventFilter, EventPage, Order, SearchPage, StoredEvent};

@@ -72,14 +72,10 @@ impl Merged {
         let is_exception = |name: Option<&Json>| {
             name.and_then(Json::as_str).is_some_and(|name| names.iter().any(|known| known == name))
         };
-        let event = self.events.iter().find(|event| is_exception(event.get("name")));
-        let event = event.and_then(|event| event.get("attributes")?.as_object());
-        event.or_else(|| {
-            self.logs
-                .iter()
-                .find(|log| is_exception(log.get("eventName")))
-                .map(|log| members(log, "attributes"))
-        })
+        let events = self.events.iter().filter_map(Json::as_object);
+        let event = events.into_iter().find(|event| is_exception(event.get("name")));
+        let log = || self.logs.iter().find(|log| is_exception(log.get("eventName")));
+        event.or_else(log).map(|told| members(told, "attributes"))
     }
 
     /// The facts, read as they were when each arrival came in.

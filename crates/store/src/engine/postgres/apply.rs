@@ -13,10 +13,11 @@ use agentlens_domain::rollups::{CellKey, Measures, Tier};
 use agentlens_domain::sessions::SessionState;
 
 use super::PostgresEngine;
+use super::spans::{project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::{
     ApplyReport, EventRow, NEVER_EXPIRES_DAY, Plan, PlanInput, SessionKey, StoredEvent, TenantContext,
-    Verdict, plan,
+    Verdict, plan, session_keys,
 };
 
 /// Applies batches in one transaction.
@@ -33,13 +34,17 @@ pub(crate) async fn apply(
     let (last_position, indexed_position) = lock_state(&transaction, org).await?;
     let fresh = claim_batches(&transaction, org, batches, now_us).await?;
     let verdicts = claim_ids(&transaction, context, batches, &fresh).await?;
-    let sessions = load_sessions(&transaction, org, batches, &fresh).await?;
+    let projection = project_spans(&transaction, context, batches, &fresh).await?;
+    let keys = session_keys(batches, &fresh, &projection).into_iter().collect();
+    let sessions = load_sessions(&transaction, org, keys).await?;
     let mut events = Vec::with_capacity(batches.iter().map(|batch| batch.events.len()).sum());
-    let input = PlanInput { batches, fresh, verdicts, sessions, last_position };
+    let input =
+        PlanInput { batches, fresh, verdicts, sessions, projection: &projection, last_position };
     let plan = plan(context, input, |row| events.push(row));
 
     let made = ensure_partitions(engine, &transaction, &events).await?;
     insert_events(&transaction, org, &events).await?;
+    upsert_spans(&transaction, context, &projection.spans, &plan.traces).await?;
     upsert_sessions(&transaction, org, &plan.sessions).await?;
     upsert_agents(&transaction, org, &plan).await?;
     merge_cells(&transaction, org, &plan.cells, Tier::Hour).await?;
@@ -148,21 +153,13 @@ async fn claim_ids(
 async fn load_sessions<'a>(
     transaction: &Transaction<'_>,
     org: &str,
-    batches: &'a [Batch],
-    fresh: &[bool],
+    keys: Vec<SessionKey<'a>>,
 ) -> Result<FxHashMap<SessionKey<'a>, SessionState>, StoreError> {
-    let mut keys: rustc_hash::FxHashSet<SessionKey<'a>> = rustc_hash::FxHashSet::default();
-    for (_, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
-        keys.extend(
-            batch.events.iter().map(|event| (batch.workspace_id.as_str(), event.session_id.as_str())),
-        );
-    }
-    let keys: Vec<SessionKey<'a>> = keys.into_iter().collect();
     let workspaces: Vec<&str> = keys.iter().map(|key| key.0).collect();
     let session_ids: Vec<&str> = keys.iter().map(|key| key.1).collect();
     let sql = "select k.place, s.agent_id, s.agent_name, s.user_id, s.environment, s.tags, s.started_us, s.last_event_us, s.opened_us, s.ended_us,
            s.ended_in_error, s.event_count, s.tool_call_count, s.error_count, s.llm_call_count, s.input_tokens, s.output_tokens,
-           s.cost_nanos, s.last_seq, s.last_hash
+           s.cost_nanos, s.last_seq, s.last_hash, s.moved_to
          from unnest($2::text[], $3::text[]) with ordinality as k (workspace_id, session_id, place)
          join sessions s on s.org_id = $1 and s.workspace_id = k.workspace_id and s.session_id = k.session_id";
     let statement = transaction.prepare_cached(sql).await?;
@@ -202,6 +199,7 @@ fn session_state(row: &tokio_postgres::Row) -> Result<SessionState, StoreError> 
         last_hash: hash
             .try_into()
             .map_err(|_| StoreError::Corrupt("a session's last hash has another length".to_owned()))?,
+        moved_to: row.try_get(20)?,
     })
 }
 
@@ -223,7 +221,7 @@ async fn ensure_partitions(
 }
 
 /// An insert over arrays: a name, a type and a value of each row for every column but `org_id`.
-struct Insert<'a> {
+pub(super) struct Insert<'a> {
     table: &'static str,
     names: Vec<&'static str>,
     types: Vec<&'static str>,
@@ -231,11 +229,11 @@ struct Insert<'a> {
 }
 
 impl<'a> Insert<'a> {
-    fn into(table: &'static str) -> Self {
+    pub(super) fn into(table: &'static str) -> Self {
         Self { table, names: Vec::new(), types: Vec::new(), values: Vec::new() }
     }
 
-    fn column<R, T: ToSql + Sync + Send + 'a>(
+    pub(super) fn column<R, T: ToSql + Sync + Send + 'a>(
         mut self,
         name: &'static str,
         ty: &'static str,
@@ -248,7 +246,7 @@ impl<'a> Insert<'a> {
         self
     }
 
-    async fn run(
+    pub(super) async fn run(
         self,
         transaction: &Transaction<'_>,
         org: &str,
@@ -281,9 +279,9 @@ async fn insert_events(
         .column("id", "text", rows, |row| row.event.id.as_str())
         .column("workspace_id", "text", rows, |row| row.batch.workspace_id.as_str())
         .column("environment", "text", rows, |row| row.batch.environment.as_str())
-        .column("session_id", "text", rows, |row| row.event.session_id.as_str())
+        .column("session_id", "text", rows, |row| row.session_id)
         .column("seq", "bigint", rows, |row| row.seq)
-        .column("agent_id", "text", rows, |row| row.event.agent_id.as_str())
+        .column("agent_id", "text", rows, |row| row.agent_id)
         .column("event_type", "text", rows, |row| row.event.event_type.as_str())
         .column("severity", "text", rows, |row| row.event.severity.as_str())
         .column("timestamp", "text", rows, |row| row.event.timestamp.as_str())
@@ -359,6 +357,7 @@ async fn upsert_sessions(
         .column("cost_nanos", "bigint", rows, |row| row.1.cost_nanos)
         .column("last_seq", "bigint", rows, |row| row.1.last_seq)
         .column("last_hash", "bytea", rows, |row| row.1.last_hash.as_slice())
+        .column("moved_to", "text", rows, |row| row.1.moved_to.as_deref())
         .run(
             transaction,
             org,
@@ -368,7 +367,7 @@ async fn upsert_sessions(
                ended_in_error = excluded.ended_in_error, event_count = excluded.event_count, tool_call_count = excluded.tool_call_count,
                error_count = excluded.error_count, llm_call_count = excluded.llm_call_count, input_tokens = excluded.input_tokens,
                output_tokens = excluded.output_tokens, cost_nanos = excluded.cost_nanos, last_seq = excluded.last_seq,
-               last_hash = excluded.last_hash",
+               last_hash = excluded.last_hash, moved_to = excluded.moved_to",
         )
         .await?;
     Ok(())

@@ -7,6 +7,7 @@
 pub(crate) mod apply;
 mod guard;
 pub(crate) mod migrate;
+mod spans;
 
 use std::time::Duration;
 

@@ -3,16 +3,17 @@
 use std::sync::mpsc::sync_channel;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use agentlens_domain::batches::Batch;
 use agentlens_domain::latency::encode_change;
 use agentlens_domain::rollups::{CellKey, Measures, Tier};
 use agentlens_domain::sessions::SessionState;
 
+use super::spans::{project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::{
-    ApplyReport, EventRow, Plan, PlanInput, SessionKey, StoredEvent, TenantContext, Verdict, plan,
+    ApplyReport, EventRow, Plan, PlanInput, SessionKey, StoredEvent, TenantContext, Verdict, plan, session_keys,
 };
 
 /// Events' rows that the planner hands to the writer at a time, and how many such handfuls may lie between them.
@@ -31,9 +32,12 @@ pub(crate) fn apply(
     let (last_position, indexed_position) = state(&transaction, org)?;
     let fresh = claim_batches(&transaction, org, batches, now_us)?;
     let verdicts = claim_ids(&transaction, context, batches, &fresh)?;
-    let sessions = load_sessions(&transaction, org, batches, &fresh)?;
-    let input = PlanInput { batches, fresh, verdicts, sessions, last_position };
+    let projection = project_spans(&transaction, context, batches, &fresh)?;
+    let sessions = load_sessions(&transaction, org, session_keys(batches, &fresh, &projection))?;
+    let input =
+        PlanInput { batches, fresh, verdicts, sessions, projection: &projection, last_position };
     let plan = plan_and_insert_events(&transaction, context, input)?;
+    upsert_spans(&transaction, context, &projection.spans, &plan.traces)?;
     upsert_sessions(&transaction, org, &plan.sessions)?;
     upsert_agents(&transaction, org, &plan)?;
     merge_cells(&transaction, org, &plan.cells)?;
@@ -110,24 +114,21 @@ fn claim_ids(
 fn load_sessions<'a>(
     transaction: &Transaction<'_>,
     org: &str,
-    batches: &'a [Batch],
-    fresh: &[bool],
+    keys: FxHashSet<SessionKey<'a>>,
 ) -> Result<FxHashMap<SessionKey<'a>, SessionState>, StoreError> {
     let mut statement = transaction.prepare_cached(
         "select agent_id, agent_name, user_id, environment, tags, started_us, last_event_us, opened_us, ended_us, ended_in_error,
-           event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash
+           event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash,
+           moved_to
          from sessions where org_id = ?1 and workspace_id = ?2 and session_id = ?3",
     )?;
-    let mut looked_up: FxHashMap<SessionKey<'a>, Option<SessionState>> = FxHashMap::default();
-    for (_, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
-        for event in &batch.events {
-            let key = (batch.workspace_id.as_str(), event.session_id.as_str());
-            if let std::collections::hash_map::Entry::Vacant(vacant) = looked_up.entry(key) {
-                vacant.insert(load_session(&mut statement, org, key)?);
-            }
+    let mut sessions = FxHashMap::default();
+    for key in keys {
+        if let Some(state) = load_session(&mut statement, org, key)? {
+            sessions.insert(key, state);
         }
     }
-    Ok(looked_up.into_iter().filter_map(|(key, state)| Some((key, state?))).collect())
+    Ok(sessions)
 }
 
 fn load_session(
@@ -157,6 +158,7 @@ fn load_session(
                 cost_nanos: row.get(16)?,
                 last_seq: row.get(17)?,
                 last_hash: row.get(18)?,
+                moved_to: row.get(19)?,
             })
         })
         .optional()?;
@@ -230,9 +232,9 @@ fn bind_event(statement: &mut CachedStatement<'_>, row: &EventRow<'_>) -> Result
     let values = params![
         row.position,
         event.id,
-        event.session_id,
+        row.session_id,
         row.seq,
-        event.agent_id,
+        row.agent_id,
         event.event_type.as_str(),
         event.severity.as_str(),
         event.timestamp,
@@ -273,15 +275,16 @@ fn upsert_sessions(
     let mut statement = transaction.prepare_cached(
         "insert into sessions (org_id, workspace_id, session_id, environment, agent_id, agent_name, user_id, tags, status, started_us,
            last_event_us, opened_us, ended_us, ended_in_error, event_count, tool_call_count, error_count, llm_call_count, input_tokens,
-           output_tokens, cost_nanos, last_seq, last_hash)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)
+           output_tokens, cost_nanos, last_seq, last_hash, moved_to)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)
          on conflict (org_id, workspace_id, session_id) do update set
            agent_id = excluded.agent_id, agent_name = excluded.agent_name, user_id = excluded.user_id, tags = excluded.tags,
            status = excluded.status, started_us = excluded.started_us, last_event_us = excluded.last_event_us,
            opened_us = excluded.opened_us, ended_us = excluded.ended_us, ended_in_error = excluded.ended_in_error,
            event_count = excluded.event_count, tool_call_count = excluded.tool_call_count, error_count = excluded.error_count,
            llm_call_count = excluded.llm_call_count, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
-           cost_nanos = excluded.cost_nanos, last_seq = excluded.last_seq, last_hash = excluded.last_hash",
+           cost_nanos = excluded.cost_nanos, last_seq = excluded.last_seq, last_hash = excluded.last_hash,
+           moved_to = excluded.moved_to",
     )?;
     for ((workspace, session_id), state) in sessions {
         statement.execute(params![
@@ -308,6 +311,7 @@ fn upsert_sessions(
             state.cost_nanos,
             state.last_seq,
             state.last_hash,
+            state.moved_to,
         ])?;
     }
     Ok(())

@@ -5,6 +5,7 @@
 
 pub(crate) mod apply;
 mod checkpoint;
+mod spans;
 
 use std::num::NonZeroUsize;
 use std::os::unix::fs::DirBuilderExt;

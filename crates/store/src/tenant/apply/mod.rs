@@ -5,7 +5,7 @@
 
 mod plan;
 
-pub(crate) use plan::{EventRow, Plan, PlanInput, SessionKey, Verdict, plan};
+pub(crate) use plan::{EventRow, Plan, PlanInput, SessionKey, Verdict, plan, session_keys};
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use agentlens_domain::batches::{Batch, Outcome};
 use agentlens_domain::chain::{self, Hash, Record};
@@ -13,12 +13,14 @@ use agentlens_domain::ledger::Reason;
 use agentlens_domain::limits;
 use agentlens_domain::rollups::{CellKey, Counted, Measures, Rollup};
 use agentlens_domain::sessions::SessionState;
+use agentlens_domain::spans::{Contribution, Sign};
 use agentlens_domain::time::day_of;
 use agentlens_domain::usage::Usage;
 
 use super::Applied;
 use crate::tenant::TenantContext;
 use crate::tenant::seal::Sealed;
+use crate::tenant::spans::{ChangedTrace, Opened, Projection, SpanPlace, TraceRow, TraceState};
 
 /// Payloads above this many bytes get a stored preview.
 const STORED_PREVIEW_FROM_BYTES: usize = 1024;
@@ -46,7 +48,24 @@ pub(crate) struct PlanInput<'a> {
     pub(crate) verdicts: FxHashMap<(usize, usize), Verdict>,
     /// How the touched sessions stand; absent for new ones.
     pub(crate) sessions: FxHashMap<SessionKey<'a>, SessionState>,
+    /// What becomes of the spans that arrive.
+    pub(crate) projection: &'a Projection<'a>,
     pub(crate) last_position: i64,
+}
+
+/// The sessions that a group touches: those of its events, and those in which its spans are or were shown.
+pub(crate) fn session_keys<'a>(
+    batches: &'a [Batch],
+    fresh: &[bool],
+    projection: &'a Projection<'a>,
+) -> FxHashSet<SessionKey<'a>> {
+    let mut keys: FxHashSet<SessionKey<'a>> = FxHashSet::default();
+    for (_, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
+        let native = batch.events.iter().filter(|event| event.span.is_none());
+        keys.extend(native.map(|event| (batch.workspace_id.as_str(), event.session_id.as_str())));
+    }
+    keys.extend(projection.session_keys());
+    keys
 }
 
 /// One row of `events`.
@@ -54,6 +73,10 @@ pub(crate) struct EventRow<'a> {
     pub(crate) position: i64,
     pub(crate) batch: &'a Batch,
     pub(crate) event: &'a NewEvent,
+    /// The session of its chain. For what arrives of a span, the one in which the span is shown then.
+    pub(crate) session_id: &'a str,
+    /// Its agent; likewise.
+    pub(crate) agent_id: &'a str,
     pub(crate) seq: i64,
     pub(crate) prev_hash: Option<[u8; 32]>,
     pub(crate) hash: [u8; 32],
@@ -87,13 +110,17 @@ pub(crate) struct Plan<'a> {
     /// (key, outcome) to a count.
     pub(crate) ledger: Vec<((&'a str, &'static str), i64)>,
     pub(crate) usage: Vec<UsageDelta<'a>>,
+    pub(crate) traces: Vec<TraceRow<'a>>,
     pub(crate) last_position: i64,
 }
 
 struct Planner<'a, 'c, E> {
     context: &'c TenantContext,
     emit: E,
+    projection: &'a Projection<'a>,
     sessions: FxHashMap<SessionKey<'a>, SessionState>,
+    /// Sessions whose beginning is counted.
+    begun: FxHashSet<SessionKey<'a>>,
     agents: FxHashMap<SessionKey<'a>, AgentDelta<'a>>,
     rollup: Rollup<'a>,
     ledger: FxHashMap<(&'a str, &'static str), i64>,
@@ -110,6 +137,8 @@ pub(crate) fn plan<'a>(
     let mut planner = Planner {
         context,
         emit,
+        projection: input.projection,
+        begun: input.sessions.iter().filter(|(_, state)| state.is_counted()).map(|(key, _)| *key).collect(),
         sessions: input.sessions,
         agents: FxHashMap::default(),
         rollup: Rollup::default(),
@@ -125,7 +154,8 @@ pub(crate) fn plan<'a>(
             Applied::Before
         });
     }
-    planner.finish(applied)
+    let traces = planner.add_spans();
+    planner.finish(applied, traces)
 }
 
 impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
@@ -147,11 +177,17 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         order.sort_by_key(|index| batch.events[*index].ts_us);
         for index in order {
             let event = &batch.events[index];
+            let place = self.projection.places.get(&(batch_index, index)).copied();
             let verdict = verdicts.get(&(batch_index, index)).copied().unwrap_or(Verdict::New);
-            let (outcome, ledger_outcome) = match verdict {
-                Verdict::New => (Outcome::Stored { hash: self.add_event(batch, event) }, "stored"),
-                Verdict::Duplicate => (Outcome::Duplicate, Reason::Duplicate.as_str()),
-                Verdict::Conflict => (Outcome::Conflict, Reason::IdConflict.as_str()),
+            let (outcome, ledger_outcome) = match (verdict, place) {
+                (Verdict::Conflict, _) => (Outcome::Conflict, Reason::IdConflict.as_str()),
+                (Verdict::Duplicate, _) | (_, Some(SpanPlace::Duplicate)) => {
+                    (Outcome::Duplicate, Reason::Duplicate.as_str())
+                }
+                (Verdict::New, Some(SpanPlace::New { span, .. })) => {
+                    (Outcome::Stored { hash: self.add_arrival(batch, event, span) }, "stored")
+                }
+                (Verdict::New, None) => (Outcome::Stored { hash: self.add_event(batch, event) }, "stored"),
             };
             outcomes[index] = outcome;
             *self.ledger.entry((batch.key_id.as_str(), ledger_outcome)).or_default() += 1;
@@ -163,42 +199,158 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         let workspace = batch.workspace_id.as_str();
         let cost = self.cost_of(event);
         let cost_nanos = cost.as_ref().map_or(0, |cost| cost.nanos);
-        let session = self
-            .sessions
-            .entry((workspace, &event.session_id))
-            .or_insert_with(|| SessionState::opening(event, &batch.environment));
-        let opens_session = session.last_seq == 0;
-        let prev_hash = (!opens_session).then_some(session.last_hash);
-        let hash = hash_of(event, prev_hash);
+        let key = (workspace, event.session_id.as_str());
+        let opens_session = self.begun.insert(key);
+        let session =
+            self.sessions.entry(key).or_insert_with(|| SessionState::opening(event, &batch.environment));
+        let prev_hash = (session.last_seq > 0).then_some(session.last_hash);
+        let hash = hash_of(event, (&event.session_id, &event.agent_id), prev_hash);
         session.add(event, cost_nanos, hash);
-        let seq = session.last_seq;
         // A late event expires with those before it in the chain, so that retention only ever cuts off a chain's beginning.
-        let last_event_us = session.last_event_us;
-        self.position += 1;
+        let (seq, last_event_us) = (session.last_seq, session.last_event_us);
+        let row = self.row(batch, event, (seq, prev_hash, hash), last_event_us);
+        self.emit_sealed(EventRow { cost, ..row });
+        let is_unknown = cost.is_some_and(|cost| cost.source == CostSource::Unknown);
+        self.count(batch, event, opens_session, cost_nanos, is_unknown);
+        hash
+    }
 
-        let mut row = EventRow {
+    /// Chains what arrived of a span. What the span counts for comes later, once for all its arrivals.
+    fn add_arrival(&mut self, batch: &'a Batch, event: &'a NewEvent, span: usize) -> [u8; 32] {
+        let workspace = batch.workspace_id.as_str();
+        let counted = &self.projection.spans[span].span.shown.counted;
+        let (session_id, agent_id) = (counted.session_id.as_str(), counted.agent_id.as_str());
+        let session = self.sessions.entry((workspace, session_id)).or_insert_with(|| {
+            SessionState { agent_id: String::new(), ..SessionState::opening(event, &counted.environment) }
+        });
+        let prev_hash = (session.last_seq > 0).then_some(session.last_hash);
+        let hash = hash_of(event, (session_id, agent_id), prev_hash);
+        session.chain(hash);
+        session.last_event_us = session.last_event_us.max(event.ts_us);
+        let (seq, last_event_us) = (session.last_seq, session.last_event_us);
+        let row = self.row(batch, event, (seq, prev_hash, hash), last_event_us);
+        self.emit_sealed(EventRow { session_id, agent_id, ..row });
+        let usage = self.usage.entry((workspace, day_of(batch.received_us))).or_default();
+        usage.0 += 1;
+        usage.1 += i64::try_from(event.payload.len()).unwrap_or(0);
+        hash
+    }
+
+    fn row(
+        &mut self,
+        batch: &'a Batch,
+        event: &'a NewEvent,
+        (seq, prev_hash, hash): (i64, Option<[u8; 32]>, [u8; 32]),
+        last_event_us: i64,
+    ) -> EventRow<'a> {
+        self.position += 1;
+        EventRow {
             position: self.position,
             batch,
             event,
+            session_id: &event.session_id,
+            agent_id: &event.agent_id,
             seq,
             prev_hash,
             hash,
             seal: [0; 16],
             expire_day: self.context.expire_day(last_event_us),
-            cost,
+            cost: None,
             usage_parts: event.facts.usage.as_ref().and_then(usage_parts),
             preview: preview(&event.payload),
-        };
-        row.seal = chain::seal(&Hash::from(hash), &Sealed::of_row(&row).bytes());
+        }
+    }
+
+    fn emit_sealed(&mut self, mut row: EventRow<'a>) {
+        row.seal = chain::seal(&Hash::from(row.hash), &Sealed::of_row(&row).bytes());
         (self.emit)(row);
-        self.count(
-            batch,
-            event,
-            opens_session,
-            cost_nanos,
-            cost.is_some_and(|cost| cost.source == CostSource::Unknown),
-        );
-        hash
+    }
+
+    /// Moves every sum by what changed of the spans, and every session by what changed of its traces.
+    fn add_spans(&mut self) -> Vec<TraceRow<'a>> {
+        let projection = self.projection;
+        for changed in &projection.spans {
+            let after = &changed.span.shown.counted;
+            let before = changed.before.as_ref().map(|shown| &shown.counted);
+            if before == Some(after) {
+                continue;
+            }
+            if let Some(before) = before {
+                self.count_span(changed.workspace_id, before, Sign::Minus);
+            }
+            self.count_span(changed.workspace_id, after, Sign::Plus);
+        }
+        projection.traces.iter().map(|trace| self.add_trace(trace)).collect()
+    }
+
+    fn count_span(&mut self, workspace_id: &'a str, span: &'a Contribution, sign: Sign) {
+        self.rollup.add_span(workspace_id, span, sign);
+        if let Some(session) = self.sessions.get_mut(&(workspace_id, span.session_id.as_str())) {
+            session.add_span(span, sign);
+        }
+        let agent = self.agent(workspace_id, &span.agent_id, span.start_us);
+        agent.event_count += sign.of(span.events);
+        agent.error_count += sign.of(span.errors);
+        agent.cost_nanos = agent.cost_nanos.saturating_add(sign.of(span.cost_nanos));
+    }
+
+    fn add_trace(&mut self, trace: &'a ChangedTrace<'a>) -> TraceRow<'a> {
+        let (workspace_id, shown) = (trace.workspace_id, &trace.shown);
+        let key = (workspace_id, shown.session_id.as_str());
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.add_trace(shown);
+        }
+        if let Some(name) = shown.agent_name.as_deref() {
+            self.agent(workspace_id, &shown.agent_id, shown.start_us).name = Some(name);
+        }
+        let before = trace.before.as_ref();
+        let left = before.map(|state| state.shown.session_id.as_str()).filter(|left| *left != key.1);
+        if let Some(session) = left.and_then(|left| self.sessions.get_mut(&(workspace_id, left)))
+            && !session.is_counted()
+        {
+            session.moved_to = Some(key.1.to_owned());
+        }
+        let stood = before.and_then(|state| state.opened.as_ref());
+        if let Some(stood) = stood {
+            self.count_beginning(workspace_id, stood, Sign::Minus);
+        }
+        let opens = stood.is_some_and(|stood| stood.session_id == key.1) || self.begun.insert(key);
+        let opened = opens.then(|| Opened {
+            session_id: shown.session_id.clone(),
+            environment: shown.environment.clone(),
+            agent_id: shown.agent_id.clone(),
+            start_us: shown.start_us,
+        });
+        if opens {
+            self.rollup.add_beginning(
+                (workspace_id, &shown.environment, &shown.agent_id),
+                shown.start_us,
+                Sign::Plus,
+            );
+            self.agent(workspace_id, &shown.agent_id, shown.start_us).session_count += 1;
+        }
+        TraceRow { workspace_id, trace_id: &trace.trace_id, state: TraceState { shown: shown.clone(), opened } }
+    }
+
+    fn count_beginning(&mut self, workspace_id: &'a str, opened: &'a Opened, sign: Sign) {
+        let place = (workspace_id, opened.environment.as_str(), opened.agent_id.as_str());
+        self.rollup.add_beginning(place, opened.start_us, sign);
+        self.agent(workspace_id, &opened.agent_id, opened.start_us).session_count += sign.of(1);
+    }
+
+    fn agent(&mut self, workspace_id: &'a str, agent_id: &'a str, seen_us: i64) -> &mut AgentDelta<'a> {
+        let agent = self.agents.entry((workspace_id, agent_id)).or_insert(AgentDelta {
+            name: None,
+            first_seen_us: seen_us,
+            last_seen_us: seen_us,
+            session_count: 0,
+            event_count: 0,
+            error_count: 0,
+            cost_nanos: 0,
+        });
+        agent.first_seen_us = agent.first_seen_us.min(seen_us);
+        agent.last_seen_us = agent.last_seen_us.max(seen_us);
+        agent
     }
 
     fn cost_of(&self, event: &NewEvent) -> Option<Cost> {
@@ -232,20 +384,10 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
             cost_is_unknown,
         };
         self.rollup.add(event, counted);
-        let agent = self.agents.entry((workspace_id, &event.agent_id)).or_insert(AgentDelta {
-            name: None,
-            first_seen_us: event.ts_us,
-            last_seen_us: event.ts_us,
-            session_count: 0,
-            event_count: 0,
-            error_count: 0,
-            cost_nanos: 0,
-        });
+        let agent = self.agent(workspace_id, &event.agent_id, event.ts_us);
         if let Some(SessionFact::Started { agent_name: Some(name), .. }) = &event.facts.session {
             agent.name = Some(name);
         }
-        agent.first_seen_us = agent.first_seen_us.min(event.ts_us);
-        agent.last_seen_us = agent.last_seen_us.max(event.ts_us);
         agent.session_count += i64::from(opens_session);
         agent.event_count += 1;
         agent.error_count += i64::from(event.is_error());
@@ -255,7 +397,7 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         usage.1 += i64::try_from(event.payload.len()).unwrap_or(0);
     }
 
-    fn finish(self, applied: Vec<Applied>) -> Plan<'a> {
+    fn finish(self, applied: Vec<Applied>, traces: Vec<TraceRow<'a>>) -> Plan<'a> {
         Plan {
             applied,
             sessions: sorted(self.sessions),
@@ -263,6 +405,7 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
             cells: self.rollup.into_sorted(),
             ledger: sorted(self.ledger),
             usage: sorted(self.usage),
+            traces,
             last_position: self.position,
         }
     }
@@ -275,13 +418,17 @@ fn sorted<K: Ord + Copy, V>(map: FxHashMap<K, V>) -> Vec<(K, V)> {
     all
 }
 
-fn hash_of(event: &NewEvent, prev_hash: Option<[u8; 32]>) -> [u8; 32] {
+fn hash_of(
+    event: &NewEvent,
+    (session_id, agent_id): (&str, &str),
+    prev_hash: Option<[u8; 32]>,
+) -> [u8; 32] {
     let prev_hash = prev_hash.map(Hash::from);
     let record = Record {
         id: &event.id,
         timestamp: &event.timestamp,
-        session_id: &event.session_id,
-        agent_id: &event.agent_id,
+        session_id,
+        agent_id,
         event_type: event.event_type.as_str(),
         severity: event.severity.as_str(),
         payload: &hashed_text(&event.payload, event.holds_wide_numbers),

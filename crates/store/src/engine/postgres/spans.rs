@@ -1,0 +1,155 @@
+//! Spans on PostgreSQL: loading what a group touches, writing what changed, each over arrays.
+
+use deadpool_postgres::Transaction;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use agentlens_domain::batches::Batch;
+use agentlens_domain::spans::Span;
+
+use super::apply::Insert;
+use crate::error::StoreError;
+use crate::tenant::TenantContext;
+use crate::tenant::spans::{
+    ChangedSpan, Loaded, Projection, SpanColumns, Touched, TraceRow, TraceState, decode, encode, project, touched,
+};
+
+/// Joins the spans of the fresh batches with what is stored.
+pub(super) async fn project_spans<'a>(
+    transaction: &Transaction<'_>,
+    context: &TenantContext,
+    batches: &'a [Batch],
+    fresh: &[bool],
+) -> Result<Projection<'a>, StoreError> {
+    let mut loaded: FxHashMap<&str, Loaded> = FxHashMap::default();
+    for (workspace, touched) in touched(batches, fresh) {
+        loaded.insert(workspace, load(transaction, context.org.as_str(), workspace, &touched).await?);
+    }
+    if loaded.is_empty() {
+        return Ok(Projection::default());
+    }
+    Ok(project(batches, fresh, loaded, &context.prices))
+}
+
+/// Every trace that is touched, and every trace that has an answer in common with one of them.
+async fn load(
+    transaction: &Transaction<'_>,
+    org: &str,
+    workspace: &str,
+    touched: &Touched<'_>,
+) -> Result<Loaded, StoreError> {
+    let mut loaded = Loaded::default();
+    let mut traces: Vec<String> = touched.trace_ids.iter().map(|id| (*id).to_owned()).collect();
+    let mut responses: Vec<String> = touched.response_ids.iter().map(|id| (*id).to_owned()).collect();
+    let mut seen: FxHashSet<String> = FxHashSet::default();
+    while !traces.is_empty() || !responses.is_empty() {
+        traces.retain(|trace| !loaded.traces.contains_key(trace));
+        load_traces(transaction, (org, workspace), &traces, &mut loaded).await?;
+        for trace in traces.drain(..) {
+            responses.extend(loaded.response_ids(&trace));
+        }
+        responses.retain(|response| seen.insert(response.clone()));
+        if !responses.is_empty() {
+            traces = traces_with(transaction, org, workspace, &responses).await?;
+            responses.clear();
+        }
+    }
+    Ok(loaded)
+}
+
+async fn load_traces(
+    transaction: &Transaction<'_>,
+    (org, workspace): (&str, &str),
+    traces: &[String],
+    loaded: &mut Loaded,
+) -> Result<(), StoreError> {
+    if traces.is_empty() {
+        return Ok(());
+    }
+    let sql = "select trace_id, state from traces where org_id = $1 and workspace_id = $2 and trace_id = any($3)";
+    let statement = transaction.prepare_cached(sql).await?;
+    let mut states: FxHashMap<String, TraceState> = FxHashMap::default();
+    for row in transaction.query(&statement, &[&org, &workspace, &traces]).await? {
+        states.insert(row.try_get(0)?, decode(row.try_get(1)?)?);
+    }
+    let mut spans: FxHashMap<String, Vec<Span>> = FxHashMap::default();
+    if !states.is_empty() {
+        let known: Vec<&str> = states.keys().map(String::as_str).collect();
+        let sql = "select trace_id, state from spans where org_id = $1 and workspace_id = $2 and trace_id = any($3)";
+        let statement = transaction.prepare_cached(sql).await?;
+        for row in transaction.query(&statement, &[&org, &workspace, &known]).await? {
+            spans.entry(row.try_get(0)?).or_default().push(decode(row.try_get(1)?)?);
+        }
+    }
+    for trace in traces {
+        loaded.insert(trace, spans.remove(trace).unwrap_or_default(), states.remove(trace));
+    }
+    Ok(())
+}
+
+async fn traces_with(
+    transaction: &Transaction<'_>,
+    org: &str,
+    workspace: &str,
+    responses: &[String],
+) -> Result<Vec<String>, StoreError> {
+    let sql = "select distinct trace_id from spans where org_id = $1 and workspace_id = $2 and response_id = any($3)";
+    let statement = transaction.prepare_cached(sql).await?;
+    let rows = transaction.query(&statement, &[&org, &workspace, &responses]).await?;
+    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
+/// Writes the spans and traces that changed.
+pub(super) async fn upsert_spans(
+    transaction: &Transaction<'_>,
+    context: &TenantContext,
+    spans: &[ChangedSpan<'_>],
+    traces: &[TraceRow<'_>],
+) -> Result<(), StoreError> {
+    if traces.is_empty() {
+        return Ok(());
+    }
+    let mut rows = Vec::with_capacity(spans.len());
+    for changed in spans {
+        rows.push((changed, SpanColumns::of(changed, context), encode(&changed.span)?));
+    }
+    let org = context.org.as_str();
+    Insert::into("spans")
+        .column("workspace_id", "text", &rows, |row| row.0.workspace_id)
+        .column("trace_id", "text", &rows, |row| row.0.trace_id.as_str())
+        .column("span_id", "text", &rows, |row| row.1.span_id)
+        .column("parent_span_id", "text", &rows, |row| row.1.parent_span_id)
+        .column("session_id", "text", &rows, |row| row.1.session_id)
+        .column("is_root", "boolean", &rows, |row| row.1.is_root)
+        .column("is_part", "boolean", &rows, |row| row.1.is_part)
+        .column("start_us", "bigint", &rows, |row| row.1.start_us)
+        .column("response_id", "text", &rows, |row| row.1.response_id.as_deref())
+        .column("expire_day", "integer", &rows, |row| row.1.expire_day)
+        .column("state", "bytea", &rows, |row| row.2.as_slice())
+        .run(
+            transaction,
+            org,
+            "(org_id, workspace_id, trace_id, span_id) do update set parent_span_id = excluded.parent_span_id,
+               session_id = excluded.session_id, is_root = excluded.is_root, is_part = excluded.is_part,
+               start_us = excluded.start_us, response_id = excluded.response_id, expire_day = excluded.expire_day,
+               state = excluded.state",
+        )
+        .await?;
+    let mut rows = Vec::with_capacity(traces.len());
+    for trace in traces {
+        rows.push((trace, encode(&trace.state)?));
+    }
+    Insert::into("traces")
+        .column("workspace_id", "text", &rows, |row| row.0.workspace_id)
+        .column("trace_id", "text", &rows, |row| row.0.trace_id)
+        .column("session_id", "text", &rows, |row| row.0.state.shown.session_id.as_str())
+        .column("expire_day", "integer", &rows, |row| context.expire_day(row.0.state.shown.end_us))
+        .column("state", "bytea", &rows, |row| row.1.as_slice())
+        .run(
+            transaction,
+            org,
+            "(org_id, workspace_id, trace_id) do update set session_id = excluded.session_id,
+               expire_day = excluded.expire_day, state = excluded.state",
+        )
+        .await?;
+    Ok(())
+}
