@@ -1,5 +1,6 @@
 //! What real client libraries sent (`tests/otel/corpus`), read and shown: every field that `expected.json` says was
 //! transmitted must be there. It was written from the stub's log, never from the captured bytes.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

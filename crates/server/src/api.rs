@@ -12,6 +12,7 @@ use agentlens_domain::time::format_rfc3339;
 use agentlens_store::StoredEvent;
 
 use crate::client::Client;
+use crate::spans::SpanView;
 
 /// How long a page, a timeline or a report may be read for.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,6 +54,9 @@ pub struct EventView {
     /// The cost that counts, in dollars, where the event has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<CostView>,
+    /// The span, where the event arrived over OpenTelemetry. Payload and cost are then the span's as it is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub span: Option<SpanView>,
 }
 
 /// A cost and where it comes from.
@@ -96,6 +100,7 @@ impl EventView {
             seq: event.seq,
             received_at: format_rfc3339(event.received_us),
             cost,
+            span: None,
         }
     }
 }

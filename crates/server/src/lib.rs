@@ -13,6 +13,7 @@ pub mod keys;
 pub mod metrics;
 pub mod query;
 pub mod router;
+pub mod spans;
 pub mod state;
 
 pub use router::{openapi, serve_api, serve_probes};

@@ -24,6 +24,8 @@ pub struct StoredArrival {
 /// A span as it is stored: its arrivals, strongest first, and what was last shown and counted of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Span {
+    /// The event that arrived first; lists show the span there.
+    first_event_id: String,
     arrivals: Vec<StoredArrival>,
     /// What is shown and counted; the default until it is resolved.
     pub shown: Shown,
@@ -32,7 +34,12 @@ pub struct Span {
 impl Span {
     /// A span of which one arrival is known.
     pub fn of(arrival: StoredArrival) -> Self {
-        Self { arrivals: vec![arrival], shown: Shown::default() }
+        Self { first_event_id: arrival.event_id.clone(), arrivals: vec![arrival], shown: Shown::default() }
+    }
+
+    /// The event that arrived first.
+    pub fn first_event_id(&self) -> &str {
+        &self.first_event_id
     }
 
     /// Everything that arrived, strongest first: spans before log records, then the longer, the later, and at last the digest.
@@ -125,11 +132,7 @@ mod tests {
             kind: (source == ArrivalSource::Span).then_some(SpanKind::Llm),
             ..Arrival::default()
         };
-        StoredArrival {
-            event_id: String::new(),
-            environment: "production".to_owned(),
-            arrival,
-        }
+        StoredArrival { event_id: String::new(), environment: "production".to_owned(), arrival }
     }
 
     proptest! {

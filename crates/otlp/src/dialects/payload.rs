@@ -17,6 +17,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
 use super::arriving::Refusal;
+use super::raw::word_of;
 use super::table::{Table, table};
 
 /// What stands in the place of a secret.
@@ -371,11 +372,7 @@ impl Writer {
         if number.is_finite() {
             let _ = write!(self.out, "{number:?}");
         } else {
-            self.out.push_str(match number {
-                _ if number.is_nan() => "\"NaN\"",
-                _ if number > 0.0 => "\"Infinity\"",
-                _ => "\"-Infinity\"",
-            });
+            write_string(&word_of(number), &mut self.out);
         }
     }
 }

@@ -124,9 +124,14 @@ impl RawValue for Json {
 }
 
 /// A number as a word, the same before and after it was kept as JSON.
-fn word_of(number: f64) -> String {
-    // JSON knows no negative zero.
-    (number + 0.0).to_string()
+pub(super) fn word_of(number: f64) -> String {
+    match number {
+        // JSON knows no negative zero.
+        _ if number.is_finite() => (number + 0.0).to_string(),
+        _ if number.is_nan() => "NaN".to_owned(),
+        _ if number > 0.0 => "Infinity".to_owned(),
+        _ => "-Infinity".to_owned(),
+    }
 }
 
 fn number_of(text: &str) -> Option<f64> {
@@ -154,7 +159,7 @@ fn json_of(value: &AnyValue, depth: usize) -> Json {
         Some(Any::IntValue(number)) => Json::from(*number),
         Some(Any::DoubleValue(number)) => match serde_json::Number::from_f64(*number) {
             Some(number) => Json::Number(number),
-            None => Json::String(number.to_string()),
+            None => Json::String(word_of(*number)),
         },
         Some(Any::BytesValue(bytes)) => Json::String(BASE64.encode(bytes)),
         Some(Any::ArrayValue(array)) => {

@@ -34,6 +34,7 @@ pub use ledger::LedgerRow;
 pub(crate) use prices::embedded as embedded_prices;
 pub(crate) use retention::maintain_partitions;
 pub use sessions::{SessionFilter, SessionPage, SessionRow};
+pub use spans::SpanRow;
 
 use crate::engine::postgres::PostgresEngine;
 use crate::engine::sqlite::{self, SqliteFile};

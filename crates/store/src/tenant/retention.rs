@@ -19,6 +19,8 @@ impl Tenant {
         let today = day_of(now_us);
         let mut statements: Vec<(String, Vec<Value>)> = vec![
             ("delete from event_keys where org_id = $1 and expire_day < $2".to_owned(), args![today]),
+            ("delete from spans where org_id = $1 and expire_day < $2".to_owned(), args![today]),
+            ("delete from traces where org_id = $1 and expire_day < $2".to_owned(), args![today]),
             (
                 "delete from rollup_hour where org_id = $1 and bucket_us < $2".to_owned(),
                 args![now_us - HOURLY_DAYS * DAY_US],

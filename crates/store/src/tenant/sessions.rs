@@ -51,6 +51,8 @@ row_type! {
         pub last_seq: i64,
         /// The hash of its last event.
         pub last_hash: [u8; 32],
+        /// The session in which its spans are shown now; absent unless they moved.
+        pub moved_to: Option<String>,
     }
 }
 
@@ -93,7 +95,7 @@ pub struct SessionPage {
 }
 
 const COLUMNS_FROM: &str = "select session_id, workspace_id, environment, agent_id, agent_name, user_id, tags, status, started_us, last_event_us,
-   ended_us, event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash
+   ended_us, event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash, moved_to
  from sessions where org_id = $1";
 
 impl Tenant {
@@ -200,6 +202,8 @@ impl Tenant {
 fn add_conditions(statement: &mut Builder, filter: &SessionFilter) {
     statement
         .with(" and workspace_id = $", filter.workspace.as_str())
+        // What is left of a session whose spans moved away is a chain, and nothing to show.
+        .text(" and event_count > 0")
         .with_some(" and environment = $", filter.environment.as_deref())
         .with_some(" and agent_id = $", filter.agent_id.as_deref())
         .with_some(" and user_id = $", filter.user_id.as_deref())

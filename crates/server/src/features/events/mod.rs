@@ -16,6 +16,7 @@ use crate::auth::{EventsRead, Scope};
 use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
 use crate::query::{self, Params};
+use crate::spans::current_events;
 use crate::state::AppState;
 
 /// The routes of this feature.
@@ -102,6 +103,7 @@ impl EventsQuery {
             workspace: workspace.to_owned(),
             environment: query::text(self.environment.as_ref()),
             session_id: query::text(self.session_id.as_ref()),
+            moved_chains: Vec::new(),
             agent_id: query::text(self.agent_id.as_ref()),
             user_id: query::text(self.user_id.as_ref()),
             model: query::text(self.model.as_ref()),
@@ -123,7 +125,10 @@ async fn list_events(
     client: Client,
     Params(params): Params<EventsQuery>,
 ) -> Result<Json<EventsPage>, ApiError> {
-    let filter = params.filter(scope.workspace())?;
+    let mut filter = params.filter(scope.workspace())?;
+    if let Some(session_id) = &filter.session_id {
+        filter.moved_chains = scope.tenant.chains_moved_to(scope.workspace(), session_id).await?;
+    }
     let (limit, offset) = (query::limit(params.limit.as_ref())?, query::offset(params.offset.as_ref())?);
     let cursor = query::cursor(params.cursor.as_ref())?;
     let needle = query::text(params.search.as_ref());
@@ -133,7 +138,6 @@ async fn list_events(
             format!("is longer than {MAX_SEARCH_BYTES} bytes"),
         ));
     }
-    let org = scope.tenant.org().as_str();
     // What no index of the database serves is found block by block, and counted as far as it was seen.
     if needle.is_some() || filter.needs_search() {
         let page =
@@ -149,7 +153,7 @@ async fn list_events(
             has_more: page.next.is_some(),
             next_cursor: page.next.map(|cursor| cursor.encode()),
             is_partial: page.is_partial,
-            events: page.events.into_iter().map(|event| EventView::of(event, org, client)).collect(),
+            events: current_events(&scope.tenant, scope.workspace(), page.events, client).await?,
         }));
     }
     let (page, total) = tokio::try_join!(
@@ -162,7 +166,7 @@ async fn list_events(
         has_more: page.next.is_some(),
         next_cursor: page.next.map(|cursor| cursor.encode()),
         is_partial: false,
-        events: page.events.into_iter().map(|event| EventView::of(event, org, client)).collect(),
+        events: current_events(&scope.tenant, scope.workspace(), page.events, client).await?,
     }))
 }
 
@@ -176,5 +180,8 @@ async fn get_event(
 ) -> Result<Json<EventView>, ApiError> {
     let event =
         scope.tenant.find_event(scope.workspace(), &id).await?.ok_or_else(|| ApiError::not_found("Event"))?;
-    Ok(Json(EventView::of(event, scope.tenant.org().as_str(), client)))
+    let raw = event.clone();
+    let current = current_events(&scope.tenant, scope.workspace(), vec![event], client).await?.pop();
+    // A later arrival of a span is shown as it arrived.
+    Ok(Json(current.unwrap_or_else(|| EventView::of(raw, scope.tenant.org().as_str(), client))))
 }

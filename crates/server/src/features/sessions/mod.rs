@@ -1,5 +1,6 @@
 //! Sessions: lists, single ones, their timeline and their trace tree.
 
+mod span_tree;
 mod trace;
 
 use axum::Json;
@@ -21,8 +22,11 @@ use crate::auth::{EventsRead, Scope};
 use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
 use crate::query::{self, Params};
+use crate::spans::current_events;
 use crate::state::{AppState, now_us};
 
+/// How often a session's spans may have moved on.
+const MAX_MOVES: usize = 8;
 /// Events that are read at a time.
 const CHUNK_EVENTS: u32 = 500;
 
@@ -237,8 +241,18 @@ async fn get_session(
     Ok(Json(SessionView::of(row, scope.tenant.org().as_str(), client, now_us())))
 }
 
+/// The session; the one that its spans moved to where nothing is left of it but a chain.
 async fn find(scope: &Scope<EventsRead>, id: &str) -> Result<SessionRow, ApiError> {
-    scope.tenant.find_session(scope.workspace(), id).await?.ok_or_else(|| ApiError::not_found("Session"))
+    let mut id = id.to_owned();
+    for _ in 0..MAX_MOVES {
+        let session = scope.tenant.find_session(scope.workspace(), &id).await?;
+        let session = session.ok_or_else(|| ApiError::not_found("Session"))?;
+        match session.moved_to.clone().filter(|_| session.event_count == 0) {
+            Some(moved_to) => id = moved_to,
+            None => return Ok(session),
+        }
+    }
+    Err(ApiError::not_found("Session"))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -301,9 +315,8 @@ async fn get_timeline(
     )?;
     let has_more = events.last().is_some_and(|last| last.seq < session.last_seq);
     let next_seq = events.last().filter(|_| has_more).map(|last| last.seq);
-    let org = scope.tenant.org().as_str();
     Ok(Json(Timeline {
-        events: events.into_iter().map(|event| EventView::of(event, org, client)).collect(),
+        events: current_events(&scope.tenant, scope.workspace(), events, client).await?,
         chain_valid,
         chained: true,
         has_more,
@@ -319,9 +332,16 @@ async fn events(
     limit: u32,
 ) -> Result<Vec<StoredEvent>, ApiError> {
     let (mut all, mut bytes): (Vec<StoredEvent>, usize) = (Vec::new(), 0);
+    if after == 0 {
+        // Spans that named this session only later have their place in chains of their own, before it.
+        for chain in tenant.chains_moved_to(&session.workspace_id, &session.session_id).await? {
+            all.extend(tenant.events_of_session(&session.workspace_id, &chain, 0, CHUNK_EVENTS).await?);
+        }
+    }
+    let moved = all.len();
     while bytes < MAX_ANSWER_BYTES {
-        let rest = limit - u32::try_from(all.len()).unwrap_or(limit);
-        let from = all.last().map_or(after, |last| last.seq);
+        let rest = limit - u32::try_from(all.len() - moved).unwrap_or(limit).min(limit);
+        let from = all[moved..].last().map_or(after, |last| last.seq);
         let chunk = rest.min(CHUNK_EVENTS);
         let rows = tenant.events_of_session(&session.workspace_id, &session.session_id, from, chunk).await?;
         let is_last = rows.len() < chunk as usize || rest == chunk;
@@ -335,8 +355,16 @@ async fn events(
 }
 
 async fn chain_holds(tenant: &Tenant, session: &SessionRow) -> Result<bool, ApiError> {
-    let verified = tokio::time::timeout(READ_TIMEOUT, tenant.verify_session(session)).await;
-    let chain =
-        verified.map_err(|_| ApiError::timed_out("verifying the session's chain took too long"))??;
-    Ok(chain.broken.is_none())
+    let verified = tokio::time::timeout(READ_TIMEOUT, verify(tenant, session)).await;
+    verified.map_err(|_| ApiError::timed_out("verifying the session's chain took too long"))?
+}
+
+async fn verify(tenant: &Tenant, session: &SessionRow) -> Result<bool, ApiError> {
+    for chain in tenant.chains_moved_to(&session.workspace_id, &session.session_id).await? {
+        let Some(moved) = tenant.find_session(&session.workspace_id, &chain).await? else { continue };
+        if tenant.verify_session(&moved).await?.broken.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(tenant.verify_session(session).await?.broken.is_none())
 }

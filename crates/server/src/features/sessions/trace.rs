@@ -3,61 +3,115 @@
 use axum::Json;
 use axum::extract::Path;
 use rustc_hash::FxHashMap;
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use agentlens_domain::cost::nanos_to_usd;
 use agentlens_domain::limits::MAX_TIMELINE_EVENTS;
+use agentlens_domain::page::Cursor;
 use agentlens_store::StoredEvent;
 
+use super::span_tree::{TreeQuery, span_tree};
 use super::{chain_holds, events, find};
 use crate::api::ms;
 use crate::auth::{EventsRead, Scope};
 use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
+use crate::query::{self, Params};
+use crate::spans::SpanView;
 
-/// The tree of a session.
+/// Nodes of one answer, unless the request says otherwise, and at most.
+const DEFAULT_NODES: u32 = 200;
+const MAX_NODES: u32 = 1_000;
+/// Chains up to this long are verified with the tree; longer ones by `/api/audit/verify`.
+const MAX_VERIFIED_EVENTS: i64 = 2_000;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct TraceQuery {
+    /// Nodes of the answer: 200, at most 1000. Sessions without spans answer up to 10,000 events unless this is given.
+    limit: Option<String>,
+    /// `nextCursor` of the answer before, or `childrenCursor` of a node together with `parent`.
+    cursor: Option<String>,
+    /// The span whose children are asked for, as `traceId:spanId`; the roots otherwise.
+    parent: Option<String>,
+}
+
+/// The tree of a session, a page at a time.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Trace {
-    /// The roots.
+    /// The roots, or the children asked for. Each has as much below it as the answer has room for; `childCount` and
+    /// `childrenCursor` say what is left.
     tree: Vec<TraceNode>,
-    /// Whether the chain holds.
-    chain_valid: bool,
+    /// Whether the chain holds; null where the session is too long to verify it on the way.
+    chain_valid: Option<bool>,
     /// Always true.
     chained: bool,
     /// Whether the session has more events than the tree shows.
     is_truncated: bool,
+    /// Where the next page begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
 /// One step: an event, or a call together with its answer.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct TraceNode {
+pub(super) struct TraceNode {
     /// The id of the event that opens the step.
-    id: String,
+    pub(super) id: String,
     /// Tool, model, step or type.
-    name: String,
+    pub(super) name: String,
     /// The type of the opening event.
-    event_type: String,
+    pub(super) event_type: String,
     /// The severity of the gravest event of the step.
-    severity: String,
+    pub(super) severity: String,
     /// When it began, as sent.
-    timestamp: String,
+    pub(super) timestamp: String,
     /// How long it took, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    duration_ms: Option<f64>,
+    pub(super) duration_ms: Option<f64>,
     /// Its own cost in dollars.
-    cost_usd: f64,
+    pub(super) cost_usd: f64,
     /// The cost of the step and everything below it, in dollars.
-    subtree_cost_usd: f64,
+    pub(super) subtree_cost_usd: f64,
     /// Whether it or something below it failed.
-    has_error: bool,
+    pub(super) has_error: bool,
     /// The ids of the events of the step.
-    event_ids: Vec<String>,
+    pub(super) event_ids: Vec<String>,
+    /// The span, where the step is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) span: Option<SpanView>,
+    /// The sums of the step and everything below it, where it is a span.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) subtree: Option<Subtree>,
+    /// Steps directly below it, loaded or not, where it is a span.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) child_count: Option<i64>,
+    /// Where its further children begin, if some are loaded and not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) children_cursor: Option<String>,
+    /// Its place among its siblings.
+    #[serde(skip)]
+    pub(super) place: Option<Cursor>,
     /// What happened below it.
     #[schema(no_recursion)]
-    children: Vec<TraceNode>,
+    pub(super) children: Vec<TraceNode>,
+}
+
+/// The sums of a span and everything below it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Subtree {
+    /// Spans.
+    pub(super) spans: i64,
+    /// Failed ones.
+    pub(super) errors: i64,
+    /// Input tokens.
+    pub(super) input_tokens: i64,
+    /// Output tokens.
+    pub(super) output_tokens: i64,
 }
 
 /// A step while the tree is built.
@@ -68,21 +122,62 @@ struct Step {
     parent_span: Option<String>,
 }
 
-/// Get a session as a tree of steps.
-#[utoipa::path(get, path = "/api/sessions/{id}/trace", tag = "sessions", params(("id" = String, Path, description = "The session's id")),
-    responses((status = 200, body = Trace), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
+/// Get a session as a tree of steps, a page at a time.
+#[utoipa::path(get, path = "/api/sessions/{id}/trace", tag = "sessions", params(("id" = String, Path, description = "The session's id"), TraceQuery),
+    responses((status = 200, body = Trace), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get_trace(
     scope: Scope<EventsRead>,
     client: Client,
     Path(id): Path<String>,
+    Params(params): Params<TraceQuery>,
 ) -> Result<Json<Trace>, ApiError> {
     let session = find(&scope, &id).await?;
-    let (events, chain_valid) = tokio::try_join!(
-        events(&scope.tenant, &session, 0, MAX_TIMELINE_EVENTS),
-        chain_holds(&scope.tenant, &session)
-    )?;
-    let is_truncated = events.last().is_some_and(|last| last.seq < session.last_seq);
-    Ok(Json(Trace { tree: tree(steps(&events, client)), chain_valid, chained: true, is_truncated }))
+    let query = TreeQuery {
+        workspace: &session.workspace_id,
+        session_id: &session.session_id,
+        parent: query::text(params.parent.as_ref()).map(|text| parent(&text)).transpose()?,
+        after: query::cursor(params.cursor.as_ref())?,
+        limit: limit(params.limit.as_ref())?.unwrap_or(DEFAULT_NODES),
+    };
+    let page = span_tree(&scope.tenant, &query).await?;
+    let chain_valid = if session.last_seq <= MAX_VERIFIED_EVENTS {
+        Some(chain_holds(&scope.tenant, &session).await?)
+    } else {
+        None
+    };
+    if !page.nodes.is_empty() || query.parent.is_some() {
+        let next_cursor = page.next.map(|cursor| cursor.encode());
+        let is_truncated = next_cursor.is_some();
+        return Ok(Json(Trace { tree: page.nodes, chain_valid, chained: true, is_truncated, next_cursor }));
+    }
+    let after = query.after.as_ref().map_or(0, |cursor| cursor.value);
+    let limit = limit(params.limit.as_ref())?.unwrap_or(MAX_TIMELINE_EVENTS);
+    let events = events(&scope.tenant, &session, after, limit).await?;
+    let next = events.last().filter(|last| last.seq < session.last_seq);
+    let next_cursor = next.map(|last| Cursor { value: last.seq, id: last.id.clone() }.encode());
+    Ok(Json(Trace {
+        tree: tree(steps(&events, client)),
+        chain_valid,
+        chained: true,
+        is_truncated: next_cursor.is_some(),
+        next_cursor,
+    }))
+}
+
+fn limit(text: Option<&String>) -> Result<Option<u32>, ApiError> {
+    let Some(text) = query::text(text) else { return Ok(None) };
+    match text.parse::<u32>() {
+        Ok(nodes) if (1..=MAX_NODES).contains(&nodes) => Ok(Some(nodes)),
+        _ => {
+            Err(ApiError::invalid_parameter("limit", format!("must be a whole number from 1 to {MAX_NODES}")))
+        }
+    }
+}
+
+fn parent(text: &str) -> Result<(String, String), ApiError> {
+    text.split_once(':').map(|(trace, span)| (trace.to_owned(), span.to_owned())).ok_or_else(|| {
+        ApiError::invalid_parameter("parent", "must be a trace id and a span id with a colon between")
+    })
 }
 
 /// Pairs calls with their answers; everything else is a step of its own.
@@ -153,6 +248,11 @@ fn step_of(event: &StoredEvent, client: Client) -> Step {
             subtree_cost_usd: 0.0,
             has_error: is_error(event),
             event_ids: vec![event.id.clone()],
+            span: None,
+            subtree: None,
+            child_count: None,
+            children_cursor: None,
+            place: None,
             children: Vec::new(),
         },
     }

@@ -38,8 +38,7 @@ pub(crate) async fn apply(
     let keys = session_keys(batches, &fresh, &projection).into_iter().collect();
     let sessions = load_sessions(&transaction, org, keys).await?;
     let mut events = Vec::with_capacity(batches.iter().map(|batch| batch.events.len()).sum());
-    let input =
-        PlanInput { batches, fresh, verdicts, sessions, projection: &projection, last_position };
+    let input = PlanInput { batches, fresh, verdicts, sessions, projection: &projection, last_position };
     let plan = plan(context, input, |row| events.push(row));
 
     let made = ensure_partitions(engine, &transaction, &events).await?;

@@ -10,7 +10,8 @@ use super::apply::Insert;
 use crate::error::StoreError;
 use crate::tenant::TenantContext;
 use crate::tenant::spans::{
-    ChangedSpan, Loaded, Projection, SpanColumns, Touched, TraceRow, TraceState, decode, encode, project, touched,
+    ChangedSpan, Loaded, Projection, SpanColumns, Touched, TraceRow, TraceState, decode, encode, project,
+    touched,
 };
 
 /// Joins the spans of the fresh batches with what is stored.
@@ -65,7 +66,8 @@ async fn load_traces(
     if traces.is_empty() {
         return Ok(());
     }
-    let sql = "select trace_id, state from traces where org_id = $1 and workspace_id = $2 and trace_id = any($3)";
+    let sql =
+        "select trace_id, state from traces where org_id = $1 and workspace_id = $2 and trace_id = any($3)";
     let statement = transaction.prepare_cached(sql).await?;
     let mut states: FxHashMap<String, TraceState> = FxHashMap::default();
     for row in transaction.query(&statement, &[&org, &workspace, &traces]).await? {

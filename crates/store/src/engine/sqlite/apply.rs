@@ -13,7 +13,8 @@ use agentlens_domain::sessions::SessionState;
 use super::spans::{project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::{
-    ApplyReport, EventRow, Plan, PlanInput, SessionKey, StoredEvent, TenantContext, Verdict, plan, session_keys,
+    ApplyReport, EventRow, Plan, PlanInput, SessionKey, StoredEvent, TenantContext, Verdict, plan,
+    session_keys,
 };
 
 /// Events' rows that the planner hands to the writer at a time, and how many such handfuls may lie between them.
@@ -34,8 +35,7 @@ pub(crate) fn apply(
     let verdicts = claim_ids(&transaction, context, batches, &fresh)?;
     let projection = project_spans(&transaction, context, batches, &fresh)?;
     let sessions = load_sessions(&transaction, org, session_keys(batches, &fresh, &projection))?;
-    let input =
-        PlanInput { batches, fresh, verdicts, sessions, projection: &projection, last_position };
+    let input = PlanInput { batches, fresh, verdicts, sessions, projection: &projection, last_position };
     let plan = plan_and_insert_events(&transaction, context, input)?;
     upsert_spans(&transaction, context, &projection.spans, &plan.traces)?;
     upsert_sessions(&transaction, org, &plan.sessions)?;
@@ -317,11 +317,7 @@ fn upsert_sessions(
     Ok(())
 }
 
-fn upsert_agents(
-    transaction: &Transaction<'_>,
-    org: &str,
-    plan: &Plan<'_>,
-) -> Result<(), StoreError> {
+fn upsert_agents(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) -> Result<(), StoreError> {
     let mut statement = transaction.prepare_cached(
         "insert into agents (org_id, workspace_id, agent_id, name, first_seen_us, last_seen_us, session_count, event_count, error_count, cost_nanos)
          values (?1, ?2, ?3, coalesce(?4, ?3), ?5, ?6, ?7, ?8, ?9, ?10)
@@ -420,11 +416,7 @@ fn merge_cells(
     Ok(())
 }
 
-fn count_usage(
-    transaction: &Transaction<'_>,
-    org: &str,
-    plan: &Plan<'_>,
-) -> Result<(), StoreError> {
+fn count_usage(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) -> Result<(), StoreError> {
     let mut ledger = transaction.prepare_cached(
         "insert into ingest_ledger as t (org_id, key_id, outcome, event_count) values (?1, ?2, ?3, ?4)
          on conflict do update set event_count = t.event_count + excluded.event_count",

@@ -66,7 +66,8 @@ impl Checkpointer {
 impl Worker {
     fn start(path: PathBuf) -> Self {
         let (requests, receiver) = sync_channel(1);
-        let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || run(&path, &receiver));
+        let thread =
+            std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || run(&path, &receiver));
         // Without a thread the writer checkpoints by itself, only later.
         Self { requests: Some(requests), thread: thread.ok() }
     }

@@ -6,10 +6,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use agentlens_domain::batches::Batch;
 
 use crate::error::StoreError;
+use crate::tenant::TenantContext;
 use crate::tenant::spans::{
     ChangedSpan, Loaded, Projection, SpanColumns, Touched, TraceRow, decode, encode, project, touched,
 };
-use crate::tenant::TenantContext;
 
 /// Joins the spans of the fresh batches with what is stored.
 pub(super) fn project_spans<'a>(
@@ -71,8 +71,9 @@ fn load_trace(
         loaded.insert(trace, Vec::new(), None);
         return Ok(());
     };
-    let mut statement = transaction
-        .prepare_cached("select state from spans where org_id = ?1 and workspace_id = ?2 and trace_id = ?3")?;
+    let mut statement = transaction.prepare_cached(
+        "select state from spans where org_id = ?1 and workspace_id = ?2 and trace_id = ?3",
+    )?;
     let mut rows = statement.query(params![org, workspace, trace])?;
     let mut spans = Vec::new();
     while let Some(row) = rows.next()? {

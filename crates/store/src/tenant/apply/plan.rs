@@ -220,8 +220,9 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         let workspace = batch.workspace_id.as_str();
         let counted = &self.projection.spans[span].span.shown.counted;
         let (session_id, agent_id) = (counted.session_id.as_str(), counted.agent_id.as_str());
-        let session = self.sessions.entry((workspace, session_id)).or_insert_with(|| {
-            SessionState { agent_id: String::new(), ..SessionState::opening(event, &counted.environment) }
+        let session = self.sessions.entry((workspace, session_id)).or_insert_with(|| SessionState {
+            agent_id: String::new(),
+            ..SessionState::opening(event, &counted.environment)
         });
         let prev_hash = (session.last_seq > 0).then_some(session.last_hash);
         let hash = hash_of(event, (session_id, agent_id), prev_hash);
@@ -329,7 +330,11 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
             );
             self.agent(workspace_id, &shown.agent_id, shown.start_us).session_count += 1;
         }
-        TraceRow { workspace_id, trace_id: &trace.trace_id, state: TraceState { shown: shown.clone(), opened } }
+        TraceRow {
+            workspace_id,
+            trace_id: &trace.trace_id,
+            state: TraceState { shown: shown.clone(), opened },
+        }
     }
 
     fn count_beginning(&mut self, workspace_id: &'a str, opened: &'a Opened, sign: Sign) {
@@ -418,11 +423,7 @@ fn sorted<K: Ord + Copy, V>(map: FxHashMap<K, V>) -> Vec<(K, V)> {
     all
 }
 
-fn hash_of(
-    event: &NewEvent,
-    (session_id, agent_id): (&str, &str),
-    prev_hash: Option<[u8; 32]>,
-) -> [u8; 32] {
+fn hash_of(event: &NewEvent, (session_id, agent_id): (&str, &str), prev_hash: Option<[u8; 32]>) -> [u8; 32] {
     let prev_hash = prev_hash.map(Hash::from);
     let record = Record {
         id: &event.id,

@@ -25,6 +25,8 @@ pub struct EventFilter {
     pub workspace: String,
     pub environment: Option<String>,
     pub session_id: Option<String>,
+    /// Further chains of that session.
+    pub moved_chains: Vec<String>,
     pub agent_id: Option<String>,
     pub user_id: Option<String>,
     pub model: Option<String>,
@@ -57,6 +59,12 @@ impl EventFilter {
                 || !self.severities.is_empty())
     }
 
+    /// The chains that hold the events of the session.
+    fn chains(&self) -> Option<Vec<String>> {
+        let session = self.session_id.clone()?;
+        Some(self.moved_chains.iter().cloned().chain([session]).collect())
+    }
+
     /// How a list of this filter reaches its rows.
     fn access(&self) -> Access {
         if self.session_id.is_some() { Access::Session } else { Access::Time }
@@ -67,11 +75,13 @@ impl EventFilter {
         if access == Access::Position {
             statement
                 .with(" and workspace_id || '' = $", self.workspace.as_str())
-                .with_some(" and session_id || '' = $", self.session_id.as_deref());
+                .with_some(" and session_id || '' = any($)", self.chains());
         } else {
-            statement
-                .with(" and workspace_id = $", self.workspace.as_str())
-                .with_some(" and session_id = $", self.session_id.as_deref());
+            statement.with(" and workspace_id = $", self.workspace.as_str());
+            match self.chains() {
+                Some(chains) if chains.len() > 1 => statement.with(" and session_id = any($)", chains),
+                chains => statement.with_some(" and session_id = $", chains.and_then(|mut one| one.pop())),
+            };
         }
         statement
             .with_some(" and environment = $", self.environment.as_deref())
@@ -174,6 +184,25 @@ impl Tenant {
             .with(" and workspace_id = $", workspace);
         let (sql, args) = statement.finish();
         self.find(sql, args).await
+    }
+
+    /// Events of a workspace by their ids, in no order; those that are not there are left out.
+    pub async fn events_by_ids(
+        &self,
+        workspace: &str,
+        ids: Vec<String>,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut statement = Builder::new("select ");
+        statement
+            .text(COLUMNS)
+            .text(" from events where org_id = $1")
+            .with(" and id = any($)", ids)
+            .with(" and workspace_id = $", workspace);
+        let (sql, args) = statement.finish();
+        self.fetch(sql, args).await
     }
 
     /// Events after a position, in the order in which they were stored; the live stream goes on from there.

@@ -1,10 +1,12 @@
 //! Spans and traces: a projection of what arrived of them, written only by applying batches.
 
 mod project;
+mod read;
 mod rows;
 
 pub(crate) use project::{
-    ChangedSpan, ChangedTrace, Loaded, Opened, Place as SpanPlace, Projection, Touched, TraceState, decode, encode,
-    project, touched,
+    ChangedSpan, ChangedTrace, Loaded, Opened, Place as SpanPlace, Projection, Touched, TraceState, decode,
+    encode, project, touched,
 };
+pub use read::SpanRow;
 pub(crate) use rows::{SpanColumns, TraceRow};

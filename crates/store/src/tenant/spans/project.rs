@@ -36,10 +36,7 @@ pub(crate) enum Place {
     /// The same came before.
     Duplicate,
     /// It is new, of the trace at this index of [`Projection::traces`] and the span at that of [`Projection::spans`].
-    New {
-        trace: usize,
-        span: usize,
-    },
+    New { trace: usize, span: usize },
 }
 
 /// A span that changed.
@@ -100,10 +97,7 @@ impl Loaded {
     /// The answers that its spans name.
     pub(crate) fn response_ids(&self, trace_id: &str) -> impl Iterator<Item = String> + '_ {
         let spans = self.traces.get(trace_id).map(|(trace, _)| trace.spans.as_slice()).unwrap_or_default();
-        spans
-            .iter()
-            .flat_map(Span::arrivals)
-            .filter_map(|stored| stored.arrival.response_id.clone())
+        spans.iter().flat_map(Span::arrivals).filter_map(|stored| stored.arrival.response_id.clone())
     }
 }
 
@@ -236,11 +230,7 @@ impl<'a> Workspace<'a> {
         Some((at, place))
     }
 
-    fn hand_over(
-        self,
-        arrived: Vec<((usize, usize), (usize, usize))>,
-        projection: &mut Projection<'a>,
-    ) {
+    fn hand_over(self, arrived: Vec<((usize, usize), (usize, usize))>, projection: &mut Projection<'a>) {
         let mut span_at: FxHashMap<(usize, usize), usize> = FxHashMap::default();
         let mut trace_at: Vec<usize> = Vec::with_capacity(self.forest.traces.len());
         let stored = self.states.into_iter().zip(self.before);

@@ -1,0 +1,250 @@
+//! Spans as several features show them: a node of the trace tree, and the current content of an event that arrived of one.
+
+use rustc_hash::FxHashMap;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use utoipa::ToSchema;
+
+use agentlens_domain::cost::{CostSource, nanos_to_usd};
+use agentlens_domain::spans::{Span, SpanKind};
+use agentlens_otlp::dialects::present;
+use agentlens_store::{SpanRow, StoreError, StoredEvent, Tenant};
+
+use crate::api::{CostView, EventView, ms};
+use crate::client::Client;
+
+/// What ids of events begin with that arrived over OpenTelemetry.
+const ARRIVAL_PREFIX: &str = "otel_";
+
+/// A span, as it is counted now.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SpanView {
+    /// Its trace.
+    trace_id: String,
+    /// Its id.
+    span_id: String,
+    /// The span under which it is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_span_id: Option<String>,
+    /// agent, workflow, step, llm, embedding, rerank, tool, retriever, memory, guardrail, evaluator, prompt, chain, http or other.
+    kind: &'static str,
+    /// The session in which it is shown.
+    session_id: String,
+    /// The agent that it is counted for.
+    agent_id: String,
+    /// The agent's name for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_name: Option<String>,
+    /// The end user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
+    /// The environment.
+    environment: String,
+    /// The model's provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<String>,
+    /// The model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    /// The tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_name: Option<String>,
+    /// From the start to the first token, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_to_first_token_ms: Option<f64>,
+    /// Input tokens that it owns, cached ones included. What only repeats other spans' tokens owns none.
+    input_tokens: i64,
+    /// Output tokens that it owns, reasoning included.
+    output_tokens: i64,
+    /// Of the input, read from the provider's cache.
+    cache_read_tokens: i64,
+    /// Of the input, written to the provider's cache.
+    cache_write_tokens: i64,
+    /// Of the output, reasoning.
+    reasoning_tokens: i64,
+    /// What it says it used itself or in sum below it, where that is counted elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reported_rollup: Option<RollupView>,
+    /// What it cost, where it owns something that costs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<CostView>,
+    /// What an answer from the client's own cache saved, in dollars.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saved_usd: Option<f64>,
+    /// The span as part of which it is shown, because both speak of one call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part_of: Option<SpanAddress>,
+    /// The events that arrived of it.
+    event_ids: Vec<String>,
+}
+
+/// Tokens that are counted elsewhere.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RollupView {
+    /// Input tokens.
+    input_tokens: i64,
+    /// Output tokens.
+    output_tokens: i64,
+}
+
+/// Where a span is.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct SpanAddress {
+    /// The trace.
+    trace_id: String,
+    /// The span.
+    span_id: String,
+}
+
+impl SpanView {
+    /// The view of a stored span.
+    pub fn of(row: &SpanRow) -> Self {
+        let (facts, shown) = (row.span.facts(), &row.span.shown);
+        let counted = &shown.counted;
+        let elsewhere = facts.usage.filter(|usage| counted.usage.is_zero() && !usage.is_zero());
+        Self {
+            trace_id: row.trace_id.clone(),
+            span_id: row.span_id.clone(),
+            parent_span_id: shown.parent_span_id.clone(),
+            kind: kind(&row.span).as_str(),
+            session_id: row.session_id.clone(),
+            agent_id: counted.agent_id.clone(),
+            agent_name: facts.agent_name.clone(),
+            user_id: counted.user_id.clone(),
+            environment: counted.environment.clone(),
+            provider: facts.provider.clone(),
+            model: facts.model.clone(),
+            tool_name: facts.tool_name.clone(),
+            time_to_first_token_ms: facts.first_token_us.map(ms),
+            input_tokens: counted.usage.input,
+            output_tokens: counted.usage.output,
+            cache_read_tokens: counted.usage.cache_read,
+            cache_write_tokens: counted.usage.cache_write_5m + counted.usage.cache_write_1h,
+            reasoning_tokens: counted.usage.reasoning,
+            reported_rollup: elsewhere
+                .map(|usage| RollupView { input_tokens: usage.input, output_tokens: usage.output }),
+            cost: cost(&row.span),
+            saved_usd: (shown.saved_cost_nanos > 0).then(|| nanos_to_usd(shown.saved_cost_nanos)),
+            part_of: shown.part_of.clone().map(|(trace_id, span_id)| SpanAddress { trace_id, span_id }),
+            event_ids: event_ids(&row.span),
+        }
+    }
+}
+
+/// What a span is about.
+pub fn kind(span: &Span) -> SpanKind {
+    span.facts().kind.unwrap_or(SpanKind::Other)
+}
+
+/// The ids of the events that arrived of a span, the first to arrive first.
+pub fn event_ids(span: &Span) -> Vec<String> {
+    let mut ids = vec![span.first_event_id().to_owned()];
+    ids.extend(
+        span.arrivals()
+            .iter()
+            .map(|stored| &stored.event_id)
+            .filter(|id| *id != &ids[0])
+            .cloned()
+            .collect::<Vec<_>>(),
+    );
+    ids
+}
+
+fn cost(span: &Span) -> Option<CostView> {
+    let shown = &span.shown;
+    let source: CostSource = shown.counted.cost_source?;
+    Some(CostView {
+        usd: nanos_to_usd(shown.counted.cost_nanos),
+        source: source.as_str().to_owned(),
+        reported_usd: shown.reported_cost_nanos.map(nanos_to_usd),
+        computed_usd: shown.computed_cost_nanos.map(nanos_to_usd),
+    })
+}
+
+/// The content of a span as it is now: everything that arrived of it, and of what is shown as part of it, read together.
+pub async fn current_payload(
+    tenant: &Tenant,
+    workspace: &str,
+    span: &Span,
+) -> Result<serde_json::Map<String, serde_json::Value>, StoreError> {
+    let events = tenant.events_by_ids(workspace, event_ids(span)).await?;
+    let payloads: Vec<&str> = events.iter().map(|event| event.payload.as_str()).collect();
+    Ok(present(&payloads))
+}
+
+/// Events as clients read them. What arrived of a span is shown as the span is now, once: on its first event; later arrivals
+/// are left out.
+pub async fn current_events(
+    tenant: &Tenant,
+    workspace: &str,
+    events: Vec<StoredEvent>,
+    client: Client,
+) -> Result<Vec<EventView>, StoreError> {
+    let addresses: Vec<Option<(String, String)>> = events.iter().map(address).collect();
+    let ids: Vec<(String, String)> = addresses.iter().flatten().cloned().collect();
+    let spans: FxHashMap<(String, String), SpanRow> = tenant
+        .find_spans(workspace, &ids)
+        .await?
+        .into_iter()
+        .map(|row| ((row.trace_id.clone(), row.span_id.clone()), row))
+        .collect();
+    let others: Vec<String> = spans
+        .values()
+        .filter(|row| row.span.arrivals().len() > 1)
+        .flat_map(|row| event_ids(&row.span))
+        .collect();
+    let others: FxHashMap<String, String> = tenant
+        .events_by_ids(workspace, others)
+        .await?
+        .into_iter()
+        .map(|event| (event.id, event.payload))
+        .collect();
+    let org = tenant.org().as_str().to_owned();
+    let mut views = Vec::with_capacity(events.len());
+    for (event, address) in events.into_iter().zip(addresses) {
+        let Some(row) = address.and_then(|address| spans.get(&address)) else {
+            views.push(EventView::of(event, &org, client));
+            continue;
+        };
+        if row.span.first_event_id() != event.id {
+            continue;
+        }
+        let mut payloads = vec![event.payload.as_str()];
+        payloads
+            .extend(event_ids(&row.span).iter().skip(1).filter_map(|id| others.get(id)).map(String::as_str));
+        let payload = present(&payloads);
+        let mut view = EventView::of(event, &org, client);
+        view.show_span(row, to_raw_value(&payload).unwrap_or_else(|_| RawValue::NULL.to_owned()));
+        views.push(view);
+    }
+    Ok(views)
+}
+
+impl EventView {
+    fn show_span(&mut self, row: &SpanRow, payload: Box<RawValue>) {
+        self.payload = payload;
+        self.session_id.clone_from(&row.session_id);
+        self.agent_id.clone_from(&row.span.shown.counted.agent_id);
+        self.environment.clone_from(&row.span.shown.counted.environment);
+        self.cost = cost(&row.span);
+        self.span = Some(SpanView::of(row));
+    }
+}
+
+/// Trace and span of an event that arrived of one.
+fn address(event: &StoredEvent) -> Option<(String, String)> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Address {
+        trace_id: Option<String>,
+        span_id: Option<String>,
+    }
+    if !event.id.starts_with(ARRIVAL_PREFIX) {
+        return None;
+    }
+    let address: Address = serde_json::from_str(&event.payload).ok()?;
+    Some((address.trace_id?, address.span_id?))
+}

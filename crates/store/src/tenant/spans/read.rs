@@ -1,0 +1,124 @@
+//! Reading spans as they are shown: roots of a session, children of a span, one by its id.
+
+use agentlens_domain::spans::Span;
+
+use super::project::decode;
+use crate::error::StoreError;
+use crate::statement::{Builder, FromRow, Row};
+use crate::tenant::Tenant;
+
+/// A span as it is stored.
+#[derive(Debug, Clone)]
+pub struct SpanRow {
+    /// Its trace.
+    pub trace_id: String,
+    /// Its id.
+    pub span_id: String,
+    /// When it began, microseconds UTC: what siblings are ordered by.
+    pub start_us: i64,
+    /// The session in which it is shown.
+    pub session_id: String,
+    /// Its arrivals, and what is shown and counted of it.
+    pub span: Span,
+}
+
+impl FromRow for SpanRow {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        let state: Vec<u8> = row.get(4)?;
+        Ok(Self {
+            trace_id: row.get(0)?,
+            span_id: row.get(1)?,
+            start_us: row.get(2)?,
+            session_id: row.get(3)?,
+            span: decode(&state)?,
+        })
+    }
+}
+
+/// A place among siblings: the start and the id of the span before.
+type SpanPlace<'a> = (i64, &'a str);
+
+const COLUMNS_FROM: &str =
+    "select trace_id, span_id, start_us, session_id, state from spans where org_id = $1";
+
+impl Tenant {
+    /// Roots of a session by their start, after a place.
+    pub async fn root_spans(
+        &self,
+        workspace: &str,
+        session_id: &str,
+        after: Option<SpanPlace<'_>>,
+        limit: u32,
+    ) -> Result<Vec<SpanRow>, StoreError> {
+        let mut statement = Builder::new(COLUMNS_FROM);
+        statement
+            .with(" and workspace_id = $", workspace)
+            .with(" and session_id = $", session_id)
+            .text(" and is_root");
+        if let Some((start_us, span_id)) = after {
+            statement.with(" and (start_us, span_id) > ($", start_us).with(", $)", span_id);
+        }
+        statement.with(" order by start_us, span_id limit $", limit);
+        let (sql, args) = statement.finish();
+        self.fetch(sql, args).await
+    }
+
+    /// Spans shown directly under any of `parents` (trace and span ids), earliest first, after a place.
+    pub async fn child_spans(
+        &self,
+        workspace: &str,
+        parents: &[(String, String)],
+        after: Option<SpanPlace<'_>>,
+        limit: u32,
+    ) -> Result<Vec<SpanRow>, StoreError> {
+        let traces: Vec<String> = parents.iter().map(|parent| parent.0.clone()).collect();
+        let spans: Vec<String> = parents.iter().map(|parent| parent.1.clone()).collect();
+        // Which ones they are is found in the index alone; only those are read.
+        let mut statement = Builder::new(COLUMNS_FROM);
+        statement
+            .with(" and workspace_id = $", workspace)
+            .text(
+                " and (trace_id, span_id) in (select c.trace_id, c.span_id from spans c where c.org_id = $1",
+            )
+            .with(" and c.workspace_id = $", workspace)
+            .with(" and c.trace_id = any($)", traces)
+            .with(" and c.parent_span_id = any($)", spans)
+            .text(" and c.parent_span_id is not null and not c.is_part");
+        if let Some((start_us, span_id)) = after {
+            statement.with(" and (c.start_us, c.span_id) > ($", start_us).with(", $)", span_id);
+        }
+        statement.with(" order by c.start_us, c.span_id limit $", limit).text(") order by start_us, span_id");
+        let (sql, args) = statement.finish();
+        self.fetch(sql, args).await
+    }
+
+    /// Spans by trace and span id; those that are not there are left out.
+    pub async fn find_spans(
+        &self,
+        workspace: &str,
+        ids: &[(String, String)],
+    ) -> Result<Vec<SpanRow>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let traces: Vec<String> = ids.iter().map(|id| id.0.clone()).collect();
+        let spans: Vec<String> = ids.iter().map(|id| id.1.clone()).collect();
+        let mut statement = Builder::new(COLUMNS_FROM);
+        statement
+            .with(" and workspace_id = $", workspace)
+            .with(" and trace_id = any($)", traces)
+            .with(" and span_id = any($)", spans);
+        let (sql, args) = statement.finish();
+        self.fetch(sql, args).await
+    }
+
+    /// The sessions whose chains hold what is shown in this one now: spans that named it only later.
+    pub async fn chains_moved_to(
+        &self,
+        workspace: &str,
+        session_id: &str,
+    ) -> Result<Vec<String>, StoreError> {
+        let sql = "select session_id from sessions where org_id = $1 and workspace_id = $2 and moved_to = $3 order by session_id";
+        self.fetch(sql, crate::args![workspace, session_id]).await
+    }
+}
