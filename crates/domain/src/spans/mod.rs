@@ -154,7 +154,7 @@ pub struct Arrival {
     pub agent_id: Option<String>,
     /// The agent's name for people.
     pub agent_name: Option<String>,
-    /// The agent where nothing in the trace names one: the service's name.
+    /// The agent where nothing in the trace names one: the workflow's name, else the service's.
     pub service: Option<String>,
     /// The end user.
     pub user_id: Option<String>,

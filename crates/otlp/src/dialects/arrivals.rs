@@ -108,7 +108,8 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
                 .or_else(|| self.resource.agent_id.clone())
                 .or_else(|| agent_name.clone()),
             agent_name,
-            service: self.resource.service.clone(),
+            // A workflow stands for the agent only where nothing in the trace names one, as the service does.
+            service: text(reading, Field::WorkflowName).or_else(|| self.resource.service.clone()),
             user_id: text(reading, Field::User).or_else(|| self.resource.user_id.clone()),
             environment: environment(reading).or_else(|| self.resource.environment.clone()),
             provider,
@@ -151,11 +152,7 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
         let stated = text(reading, Field::AgentName);
         let entity = || is_agent.then(|| text(reading, Field::EntityName)).flatten();
         let langfuse = || (is_agent && reading.kind_rank() == Some(0)).then(|| clean(self.name)).flatten();
-        stated
-            .or_else(entity)
-            .or_else(langfuse)
-            .or_else(|| self.resource.agent_name.clone())
-            .or_else(|| text(reading, Field::WorkflowName))
+        stated.or_else(entity).or_else(langfuse).or_else(|| self.resource.agent_name.clone())
     }
 }
 

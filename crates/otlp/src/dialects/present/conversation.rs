@@ -169,7 +169,7 @@ fn of_family_item(item: &Json, role: &str) -> Vec<Json> {
     let mut object = object.clone();
     // Traceloop keeps a list of parts as a text.
     let parts = object.get("content").and_then(Json::as_str).map(structure_of);
-    if let Some(parts @ Json::Array(_)) = parts.filter(|parts| shapes::is_list_of_parts(parts)) {
+    if let Some(parts @ Json::Array(_)) = parts.filter(shapes::is_list_of_parts) {
         object.insert("content".to_owned(), parts);
     }
     if !object.contains_key("role") && !object.contains_key("message") {

@@ -102,7 +102,7 @@ impl View {
         self.put_some("system", conversation.system(merged));
         self.put_some("completion", conversation.completion());
         self.put("toolCalls", conversation.tool_calls());
-        self.put("inputMessages", conversation.input);
+        self.put("inputMessages", conversation.input.into_iter().map(without_reason).collect::<Vec<_>>());
         self.put("outputMessages", conversation.output.into_iter().map(without_reason).collect::<Vec<_>>());
         self.put_some("finishReason", reason.as_deref().map(|reason| table().finish_reason(reason)));
         self.put_some("finishReasonRaw", reason);
@@ -137,7 +137,7 @@ impl View {
             self.put("embeddings", embeddings);
             let told = || Some(Conversation::of(merged, kind).asked()).filter(|text| !text.is_empty());
             match texts.as_slice() {
-                [] => self.put_some("input", work::input(merged).or_else(|| told().map(Json::String))),
+                [] => self.put_some("input", work::embedded(merged).or_else(|| told().map(Json::String))),
                 [text] => self.put("input", text.as_str()),
                 texts => self.put("input", texts),
             }

@@ -41,7 +41,14 @@ pub(super) fn parameters(merged: &Merged) -> Map<String, Json> {
     }
     for (key, value) in &merged.attributes {
         if let Some(name) = table().parameter_names.get(key) {
-            add(&mut parameters, name.clone(), value.structure());
+            let word = value
+                .string()
+                .filter(|_| value.flag().is_some_and(|_| !value.string().is_some_and(is_number)));
+            add(
+                &mut parameters,
+                name.clone(),
+                word.map_or_else(|| value.structure(), |word| json!(word.eq_ignore_ascii_case("true"))),
+            );
         }
     }
     parameters

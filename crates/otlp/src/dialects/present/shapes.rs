@@ -109,7 +109,7 @@ fn of_object(object: &Map<String, Json>, role: &str, depth: usize, found: &mut V
 
 /// An answer of an API: choices, candidates, generations, output items, or one message.
 fn of_answer(object: &Map<String, Json>, depth: usize, found: &mut Vec<Json>) -> bool {
-    for key in ["choices", "candidates", "generations", "output", "message", "response"] {
+    for key in ["choices", "candidates", "generations", "output", "message", "response", "content"] {
         let Some(value) = object.get(key).filter(|value| value.is_array() || value.is_object()) else {
             continue;
         };

@@ -48,6 +48,17 @@ pub(super) fn input(merged: &Merged) -> Option<Json> {
     read(merged, Field::Input).map(called_with)
 }
 
+/// The texts that were embedded, as their client put them: one is a text, more are a list.
+pub(super) fn embedded(merged: &Merged) -> Option<Json> {
+    let value = input(merged)?;
+    let texts = value.as_array().map(|texts| texts.iter().map(RawValue::structure).collect::<Vec<_>>());
+    match texts.as_deref() {
+        Some([one]) => Some(one.clone()),
+        Some(texts) => Some(json!(texts)),
+        None => Some(value),
+    }
+}
+
 /// What came out of it.
 pub(super) fn output(merged: &Merged) -> Option<Json> {
     read(merged, Field::Output)
@@ -72,7 +83,16 @@ pub(super) fn documents(merged: &Merged) -> Option<Vec<Json>> {
         },
         _ => None,
     })?;
-    Some(found.iter().map(|item| item.get("document").unwrap_or(item).clone()).collect())
+    Some(found.iter().map(|item| document(item.get("document").unwrap_or(item))).collect())
+}
+
+/// One document; its metadata may be a text of JSON.
+fn document(value: &Json) -> Json {
+    let mut document = value.clone();
+    if let Some(metadata) = document.get_mut("metadata") {
+        *metadata = metadata.structure();
+    }
+    document
 }
 
 /// How many vectors of what length, and the texts they stand for.
@@ -112,5 +132,7 @@ fn answered_vectors(merged: &Merged) -> Vec<Json> {
 
 /// Whether raw input and output are worth showing beside what was read out of them.
 pub(super) fn shows_raw(kind: Option<SpanKind>) -> bool {
-    !matches!(kind, Some(SpanKind::Llm | SpanKind::Tool | SpanKind::Embedding) | None)
+    let read_elsewhere =
+        [SpanKind::Llm, SpanKind::Tool, SpanKind::Embedding, SpanKind::Retriever, SpanKind::Rerank];
+    kind.is_some_and(|kind| !read_elsewhere.contains(&kind))
 }

@@ -7,13 +7,16 @@ use serde_json::{Value as Json, json};
 
 use super::{CONTEXT, START_NS, any, attribute, event_of, read_spans, span};
 
+/// What breaks a span, and the refusal it gets.
+type Breakage = (fn(&mut Span), Reason, &'static str);
+
 fn good() -> Span {
     span(&json!({"name": "good"}))
 }
 
 #[test]
 fn one_bad_span_never_harms_a_good_one() {
-    let broken: [(fn(&mut Span), Reason, &str); 9] = [
+    let broken: [Breakage; 9] = [
         (|span| span.trace_id.clear(), Reason::MissingField, "traceId is missing"),
         (|span| span.span_id.clear(), Reason::MissingField, "spanId is missing"),
         (|span| span.trace_id = vec![0; 16], Reason::InvalidField, "traceId must not be all zeros"),

@@ -120,6 +120,12 @@ fn gemini_contents() {
 }
 
 #[test]
+fn content_alone_is_an_answer() {
+    let answer = json!({"content": {"role": "model", "parts": [{"text": "hello"}]}, "usage_metadata": {}});
+    assert_eq!(messages(&answer, "assistant"), [assistant("hello")]);
+}
+
+#[test]
 fn langchain_messages() {
     let human = json!({"lc": 1, "type": "constructor", "id": ["langchain", "schema", "messages", "HumanMessage"],
         "kwargs": {"content": "hi", "type": "human"}});
