@@ -129,8 +129,12 @@ impl View {
             self.put_some("result", work::result(merged));
         }
         if matches!(kind, Some(SpanKind::Retriever | SpanKind::Rerank | SpanKind::Memory)) {
-            self.put_some("query", work::query(merged));
-            self.put_some("documents", work::documents(merged));
+            let (query, documents) = (work::query(merged), work::documents(merged));
+            if documents.is_none() {
+                self.put_some("output", work::output(merged));
+            }
+            self.put_some("query", query);
+            self.put_some("documents", documents);
         }
         if kind == Some(SpanKind::Embedding) {
             let (embeddings, texts) = work::embeddings(merged);

@@ -41,7 +41,7 @@ pub(super) fn part(value: &Json) -> Option<Json> {
         "reasoning" | "thinking" | "redacted_thinking" => Some(reasoning(object)),
         "refusal" => Some(json!({"type": "refusal", "content": words(object)})),
         "image_url" | "input_image" | "image" | "input_audio" | "audio" | "document" | "input_file" => {
-            Some(media(kind, object))
+            Some(without_nulls(media(kind, object)))
         }
         "" => untyped(object),
         _ => Some(Json::Object(object.clone())),
@@ -70,15 +70,14 @@ fn untyped(object: &Map<String, Json>) -> Option<Json> {
     if let Some(data) = member(object, &["inlineData", "inline_data"]).and_then(Json::as_object) {
         let mime_type = text_of(data, &["mimeType", "mime_type"]);
         let modality = modality_of(mime_type.as_deref().unwrap_or(""));
-        return Some(
-            json!({"type": "blob", "modality": modality, "mime_type": mime_type, "content": data.get("data")}),
-        );
+        let content = data.get("data");
+        let blob = json!({"type": "blob", "modality": modality, "mime_type": mime_type, "content": content});
+        return Some(without_nulls(blob));
     }
     if let Some(data) = member(object, &["fileData", "file_data"]).and_then(Json::as_object) {
         let uri = text_of(data, &["fileUri", "file_uri"]);
-        return Some(
-            json!({"type": "uri", "uri": uri, "mime_type": text_of(data, &["mimeType", "mime_type"])}),
-        );
+        let mime_type = text_of(data, &["mimeType", "mime_type"]);
+        return Some(without_nulls(json!({"type": "uri", "uri": uri, "mime_type": mime_type})));
     }
     if object.get("thought").and_then(Json::as_bool) == Some(true) {
         return Some(reasoning(object));
@@ -187,6 +186,13 @@ fn media(kind: &str, object: &Map<String, Json>) -> Json {
         }
         (None, None) => Json::Object(object.clone()),
     }
+}
+
+fn without_nulls(mut part: Json) -> Json {
+    if let Some(part) = part.as_object_mut() {
+        part.retain(|_, value| !value.is_null());
+    }
+    part
 }
 
 fn modality_of(mime_type: &str) -> &'static str {

@@ -41,14 +41,7 @@ pub(super) fn parameters(merged: &Merged) -> Map<String, Json> {
     }
     for (key, value) in &merged.attributes {
         if let Some(name) = table().parameter_names.get(key) {
-            let word = value
-                .string()
-                .filter(|_| value.flag().is_some_and(|_| !value.string().is_some_and(is_number)));
-            add(
-                &mut parameters,
-                name.clone(),
-                word.map_or_else(|| value.structure(), |word| json!(word.eq_ignore_ascii_case("true"))),
-            );
+            add(&mut parameters, name.clone(), setting(value));
         }
     }
     parameters
@@ -71,6 +64,15 @@ fn add(parameters: &mut Map<String, Json>, name: String, value: Json) {
     // A limit of infinity is none.
     if !value.is_null() && value != "Infinity" {
         parameters.insert(name, value);
+    }
+}
+
+/// A setting's value; Python clients print truth values in their own way.
+fn setting(value: &Json) -> Json {
+    match value.as_str() {
+        Some("True") => Json::Bool(true),
+        Some("False") => Json::Bool(false),
+        _ => value.structure(),
     }
 }
 
