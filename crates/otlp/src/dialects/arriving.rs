@@ -8,7 +8,7 @@ use agentlens_domain::time;
 use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
 
-use super::clients::ClientReport;
+use super::clients::{ClientReport, Clients};
 use super::payload::Payload;
 
 /// What an event is filed under when nothing names an agent.
@@ -45,6 +45,44 @@ pub struct Refused {
 
 /// Why one item is refused, before its place is known.
 pub(super) type Refusal = (Reason, String);
+
+/// Bytes of all payloads of one request. A resource is kept with each of its spans, so a small request could hold more.
+const MAX_REQUEST_BYTES: usize = 2 * limits::MAX_DECOMPRESSED_BYTES;
+
+/// What becomes of a request while it is read.
+#[derive(Default)]
+pub(super) struct Collected {
+    normalised: Normalised,
+    index: usize,
+    bytes: usize,
+}
+
+impl Collected {
+    /// Takes the next item, which is only read if there is room for it.
+    pub(super) fn take(&mut self, read: impl FnOnce() -> Result<NewEvent, Refusal>) {
+        let read = if self.bytes < MAX_REQUEST_BYTES { read() } else { Err(no_room()) };
+        match read {
+            Ok(event) => {
+                self.bytes += event.payload.len();
+                self.normalised.events.push(event);
+            }
+            Err((reason, message)) => {
+                self.normalised.refused.push(Refused { index: self.index, reason, message });
+            }
+        }
+        self.index += 1;
+    }
+
+    pub(super) fn finish(self, clients: Clients) -> Normalised {
+        Normalised { clients: clients.into_reports(), ..self.normalised }
+    }
+}
+
+fn no_room() -> Refusal {
+    let message =
+        format!("the request's items have more than {MAX_REQUEST_BYTES} bytes as JSON; send smaller batches");
+    (Reason::TooLarge, message)
+}
 
 /// The event of an arrival, or of a log record that belongs to no span.
 pub(super) struct Draft {

@@ -6,9 +6,11 @@ use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
 
 use super::raw::RawValue;
 
+/// Clients that are told apart in one request; what more there are is counted as one without a name.
+const MAX_CLIENTS: usize = 64;
 /// Different unmapped attributes that are told of one client; what goes beyond is left out, not stored.
 const MAX_UNMAPPED: usize = 100;
-/// Bytes of a key that is told.
+/// Bytes of a key or of a client's name that are told.
 const MAX_KEY_BYTES: usize = 128;
 
 /// A client library as it shows itself in one request.
@@ -39,8 +41,13 @@ impl Clients {
             Some(scope) => (scope.name.clone(), scope.version.clone()),
             None => (text(resource, "telemetry.sdk.name"), text(resource, "telemetry.sdk.version")),
         };
+        let name = cut(&name).to_owned();
+        let version = cut(&version).to_owned();
+        let is_full = self.0.len() >= MAX_CLIENTS;
         let known = self.0.iter().position(|client| client.name == name && client.version == version);
-        let index = known.unwrap_or_else(|| {
+        let known = known.or(is_full.then_some(MAX_CLIENTS));
+        let index = known.filter(|index| *index < self.0.len()).unwrap_or_else(|| {
+            let (name, version) = if is_full { (String::new(), String::new()) } else { (name, version) };
             self.0.push(ClientReport { name, version, ..ClientReport::default() });
             self.0.len() - 1
         });
@@ -64,13 +71,18 @@ impl ClientReport {
     }
 }
 
-/// The key with `*` for numbers between points, so that a long list is one attribute.
-fn pattern(key: &str) -> String {
-    let mut end = key.len().min(MAX_KEY_BYTES);
-    while !key.is_char_boundary(end) {
+/// The beginning of a name, as far as it is told.
+fn cut(name: &str) -> &str {
+    let mut end = name.len().min(MAX_KEY_BYTES);
+    while !name.is_char_boundary(end) {
         end -= 1;
     }
-    let key = key.get(..end).unwrap_or_default();
+    name.get(..end).unwrap_or_default()
+}
+
+/// The key with `*` for numbers between points, so that a long list is one attribute.
+fn pattern(key: &str) -> String {
+    let key = cut(key);
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     if !key.split('.').any(is_number) {
         return key.to_owned();
@@ -98,5 +110,19 @@ mod tests {
             client.count_unmapped(&format!("key{number}"));
         }
         assert_eq!(client.unmapped.len(), MAX_UNMAPPED);
+    }
+
+    #[test]
+    fn many_clients_become_one() {
+        let mut clients = Clients::default();
+        for number in 0..1000 {
+            let scope =
+                InstrumentationScope { name: format!("scope{number}"), ..InstrumentationScope::default() };
+            clients.of(Some(&scope), &[]).items += 1;
+            clients.of(Some(&scope), &[]).items += 1;
+        }
+        let reports = clients.into_reports();
+        assert_eq!((reports.len(), reports[0].items), (MAX_CLIENTS + 1, 2));
+        assert_eq!((reports[MAX_CLIENTS].name.as_str(), reports[MAX_CLIENTS].items), ("", 2 * (1000 - 64)));
     }
 }

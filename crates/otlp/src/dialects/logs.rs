@@ -7,10 +7,10 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 
 use super::arrivals::{Observed, Outcome, ResourceFacts};
-use super::arriving::{Context, Draft, Normalised, Refusal, Refused, hex_id, instant_us};
+use super::arriving::{Collected, Context, Draft, Normalised, Refusal, hex_id, instant_us};
 use super::clients::{ClientReport, Clients};
 use super::names::clean;
-use super::payload::{self, Surroundings};
+use super::payload::{self, ResourceText, Surroundings};
 use super::raw::RawValue;
 use super::reading::Reading;
 use super::table::table;
@@ -21,28 +21,23 @@ const EVENT_NAME: &str = "event.name";
 
 /// Reads every log record of a request; a record that can't be an event is refused alone.
 pub fn events_of_logs(request: &ExportLogsServiceRequest, context: &Context) -> Normalised {
-    let mut normalised = Normalised::default();
+    let mut collected = Collected::default();
     let mut clients = Clients::default();
-    let mut index = 0;
     for resource_logs in &request.resource_logs {
         let attributes = resource_logs.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
         let resource = ResourceFacts::of(&Reading::of(pairs(attributes), |_| {}));
+        let resource_text = ResourceText::of(attributes);
         for scope_logs in &resource_logs.scope_logs {
             let scope = scope_logs.scope.as_ref();
-            let surroundings = Surroundings::of(attributes, scope);
+            let surroundings = Surroundings::of(&resource_text, scope);
             let client = clients.of(scope, attributes);
             for record in &scope_logs.log_records {
                 client.items = client.items.saturating_add(1);
-                match event_of(record, &resource, &surroundings, client, context) {
-                    Ok(event) => normalised.events.push(event),
-                    Err((reason, message)) => normalised.refused.push(Refused { index, reason, message }),
-                }
-                index += 1;
+                collected.take(|| event_of(record, &resource, &surroundings, client, context));
             }
         }
     }
-    normalised.clients = clients.into_reports();
-    normalised
+    collected.finish(clients)
 }
 
 fn event_of(

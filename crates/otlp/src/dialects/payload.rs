@@ -15,6 +15,7 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
+use rustc_hash::FxHashMap;
 
 use super::arriving::Refusal;
 use super::raw::word_of;
@@ -27,29 +28,29 @@ pub(super) const REDACTED: &str = "[redacted]";
 /// has some of its own.
 const MAX_DEPTH: usize = 100;
 
+/// Bytes of the part that all arrivals of a scope share; it is kept with each of them.
+const MAX_SURROUNDINGS_BYTES: usize = limits::MAX_METADATA_BYTES;
+
 /// The text of an arrival.
 pub(super) struct Payload {
     pub(super) text: String,
     pub(super) holds_wide_numbers: bool,
 }
 
-/// What all arrivals of one scope share, written once.
-pub(super) struct Surroundings {
+/// What all arrivals of one resource share, written once.
+pub(super) struct ResourceText {
     plain: String,
     without_repetitions: String,
     is_too_deep: bool,
 }
 
-impl Surroundings {
-    pub(super) fn of(resource: &[KeyValue], scope: Option<&InstrumentationScope>) -> Self {
+impl ResourceText {
+    pub(super) fn of(resource: &[KeyValue]) -> Self {
         let write = |repetitions| {
             let mut writer = Writer::new(repetitions, 256);
             if !resource.is_empty() {
                 writer.key("resource");
                 writer.attributes(resource);
-            }
-            if let Some(scope) = scope {
-                writer.scope(scope);
             }
             (writer.out, writer.is_too_deep)
         };
@@ -57,13 +58,50 @@ impl Surroundings {
         let (without_repetitions, _) = write(Repetitions::LeftOut);
         Self { plain, without_repetitions, is_too_deep }
     }
+}
 
-    fn text(&self, repetitions: Repetitions) -> &str {
-        match repetitions {
-            Repetitions::Unlikely => &self.plain,
-            Repetitions::LeftOut => &self.without_repetitions,
+/// What all arrivals of one scope share: its resource and the scope itself. `Err` if it is more than every one of its
+/// arrivals can carry: a request is small and what it repeats is large.
+pub(super) struct Surroundings(Result<SurroundingTexts, Refusal>);
+
+struct SurroundingTexts {
+    plain: String,
+    without_repetitions: String,
+}
+
+impl Surroundings {
+    pub(super) fn of(resource: &ResourceText, scope: Option<&InstrumentationScope>) -> Self {
+        let refuse = |length| {
+            let message = format!(
+                "resource and scope have {length} bytes as JSON; the limit is {MAX_SURROUNDINGS_BYTES} bytes"
+            );
+            Self(Err((Reason::TooLarge, message)))
+        };
+        if resource.plain.len() > MAX_SURROUNDINGS_BYTES {
+            return refuse(resource.plain.len());
         }
+        let write = |repetitions, resource: &str| {
+            let mut writer = Writer::new(repetitions, resource.len() + 128);
+            writer.out.push_str(resource);
+            if let Some(scope) = scope {
+                writer.scope(scope);
+            }
+            (writer.out, writer.is_too_deep)
+        };
+        let (plain, is_too_deep) = write(Repetitions::Unlikely, &resource.plain);
+        if plain.len() > MAX_SURROUNDINGS_BYTES {
+            return refuse(plain.len());
+        }
+        if resource.is_too_deep || is_too_deep {
+            return Self(Err(too_deep()));
+        }
+        let (without_repetitions, _) = write(Repetitions::LeftOut, &resource.without_repetitions);
+        Self(Ok(SurroundingTexts { plain, without_repetitions }))
     }
+}
+
+fn too_deep() -> Refusal {
+    (Reason::UnstorableJson, format!("attributes are nested deeper than {MAX_DEPTH} levels"))
 }
 
 /// The payload of a span.
@@ -85,17 +123,17 @@ fn canonical(
     capacity: usize,
     write: impl Fn(&mut Writer),
 ) -> Result<Payload, Refusal> {
-    let text = |repetitions| {
-        let mut writer = Writer::new(repetitions, capacity + surroundings.plain.len());
+    let surroundings = surroundings.0.as_ref().map_err(Clone::clone)?;
+    let text = |repetitions, rest: &str| {
+        let mut writer = Writer::new(repetitions, capacity + rest.len());
         write(&mut writer);
-        if writer.is_too_deep || surroundings.is_too_deep {
-            let message = format!("attributes are nested deeper than {MAX_DEPTH} levels");
-            return Err((Reason::UnstorableJson, message));
-        }
-        Ok(writer.finish(surroundings))
+        if writer.is_too_deep { Err(too_deep()) } else { Ok(writer.finish(rest)) }
     };
-    let canonical = match canonicalize(&text(Repetitions::Unlikely)?) {
-        Err(JsonError::DuplicateKey { .. }) => canonicalize(&text(Repetitions::LeftOut)?),
+    let plain = text(Repetitions::Unlikely, &surroundings.plain)?;
+    let canonical = match canonicalize(&plain) {
+        Err(JsonError::DuplicateKey { .. }) => {
+            canonicalize(&text(Repetitions::LeftOut, &surroundings.without_repetitions)?)
+        }
         other => other,
     };
     let canonical = canonical.map_err(|error| (Reason::UnstorableJson, error.to_string()))?;
@@ -128,8 +166,7 @@ impl Writer {
         Self { out: String::with_capacity(capacity), repetitions, table: table(), is_too_deep: false }
     }
 
-    fn finish(mut self, surroundings: &Surroundings) -> String {
-        let rest = surroundings.text(self.repetitions);
+    fn finish(mut self, rest: &str) -> String {
         if !rest.is_empty() {
             self.separate();
             self.out.push_str(rest);
@@ -303,11 +340,15 @@ impl Writer {
     }
 
     fn members(&mut self, members: &[KeyValue], depth: usize) {
+        let last: Option<FxHashMap<&str, usize>> = match self.repetitions {
+            Repetitions::Unlikely => None,
+            Repetitions::LeftOut => {
+                Some(members.iter().enumerate().map(|(index, member)| (member.key.as_str(), index)).collect())
+            }
+        };
         self.out.push('{');
         for (index, member) in members.iter().enumerate() {
-            if matches!(self.repetitions, Repetitions::LeftOut)
-                && members[index + 1..].iter().any(|later| later.key == member.key)
-            {
+            if last.as_ref().is_some_and(|last| last.get(member.key.as_str()) != Some(&index)) {
                 continue;
             }
             self.separate();

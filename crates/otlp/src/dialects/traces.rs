@@ -9,10 +9,10 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 
 use super::arrivals::{Observed, Outcome, ResourceFacts};
-use super::arriving::{Context, Draft, Normalised, Refusal, Refused, hex_id, instant_us};
+use super::arriving::{Collected, Context, Draft, Normalised, Refusal, hex_id, instant_us};
 use super::clients::{ClientReport, Clients};
 use super::field::Field;
-use super::payload::{self, Surroundings};
+use super::payload::{self, ResourceText, Surroundings};
 use super::raw::RawValue;
 use super::reading::Reading;
 use super::table::table;
@@ -22,28 +22,23 @@ const PENDING: &str = "pending_span";
 
 /// Reads every span of a request into an event; a span that can't be one is refused alone.
 pub fn events_of_traces(request: &ExportTraceServiceRequest, context: &Context) -> Normalised {
-    let mut normalised = Normalised::default();
+    let mut collected = Collected::default();
     let mut clients = Clients::default();
-    let mut index = 0;
     for resource_spans in &request.resource_spans {
         let attributes = resource_spans.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
         let resource = ResourceFacts::of(&Reading::of(pairs(attributes), |_| {}));
+        let resource_text = ResourceText::of(attributes);
         for scope_spans in &resource_spans.scope_spans {
             let scope = scope_spans.scope.as_ref();
-            let surroundings = Surroundings::of(attributes, scope);
+            let surroundings = Surroundings::of(&resource_text, scope);
             let client = clients.of(scope, attributes);
             for span in &scope_spans.spans {
                 client.items = client.items.saturating_add(1);
-                match event_of(span, &resource, &surroundings, client, context) {
-                    Ok(event) => normalised.events.push(event),
-                    Err((reason, message)) => normalised.refused.push(Refused { index, reason, message }),
-                }
-                index += 1;
+                collected.take(|| event_of(span, &resource, &surroundings, client, context));
             }
         }
     }
-    normalised.clients = clients.into_reports();
-    normalised
+    collected.finish(clients)
 }
 
 /// Attributes as pairs of key and value; what has no value says nothing.

@@ -5,7 +5,8 @@ use agentlens_domain::limits;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::{Value as Json, json};
 
-use super::{CONTEXT, START_NS, any, attribute, event_of, read_spans, span};
+use super::super::events_of_traces;
+use super::{CONTEXT, START_NS, any, attribute, event_of, read_spans, span, trace_request};
 
 /// What breaks a span, and the refusal it gets.
 type Breakage = (fn(&mut Span), Reason, &'static str);
@@ -208,4 +209,38 @@ fn attributes_that_nothing_reads_are_told() {
     let client = normalised.clients.remove(0);
     assert_eq!(client.items, 2);
     assert_eq!(client.unmapped.into_iter().collect::<Vec<_>>(), [("my.own".to_owned(), 1)]);
+}
+
+#[test]
+fn a_resource_that_every_span_would_carry_is_limited() {
+    let surroundings = json!({"resource": {"x": "y".repeat(70_000)}});
+    let normalised = events_of_traces(&trace_request(vec![good(), good()], &surroundings), &CONTEXT);
+    assert_eq!((normalised.events.len(), normalised.refused.len()), (0, 2));
+    assert_eq!(normalised.refused[0].reason, Reason::TooLarge);
+    assert!(
+        normalised.refused[0].message.starts_with("resource and scope have 700"),
+        "{:?}",
+        normalised.refused
+    );
+}
+
+#[test]
+fn a_small_request_cannot_fill_the_memory() {
+    let surroundings = json!({"resource": {"x": "y".repeat(60_000)}});
+    let normalised = events_of_traces(&trace_request(vec![good(); 5000], &surroundings), &CONTEXT);
+    let bytes: usize = normalised.events.iter().map(|event| event.payload.len()).sum();
+    assert!(bytes < 129 * 1024 * 1024, "{bytes}");
+    assert_eq!(normalised.events.len() + normalised.refused.len(), 5000);
+    assert!(normalised.refused[0].message.contains("send smaller batches"));
+}
+
+#[test]
+fn repeated_keys_take_no_longer_than_others() {
+    let mut many = good();
+    many.attributes =
+        (0..20_000).map(|number| attribute(&format!("k{}", number / 2), &json!(number))).collect();
+    let event = read_spans(vec![many]).events.remove(0);
+    let payload: Json = serde_json::from_str(&event.payload).unwrap();
+    let attributes = payload["attributes"].as_object().unwrap();
+    assert_eq!((attributes.len(), &attributes["k0"]), (10_000, &json!(1)));
 }
