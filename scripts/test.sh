@@ -37,4 +37,5 @@ step 'build' cargo build --workspace --all-targets
 step 'Rust tests' cargo test --workspace
 step 'nothing lost under SIGKILL, embedded' scripts/test_crash.sh embedded
 step 'nothing lost under SIGKILL, cloud' scripts/test_crash.sh cloud
+step 'OpenTelemetry clients, live' scripts/test_otel_live.sh
 step 'published Python SDK' scripts/test_sdk_python.sh

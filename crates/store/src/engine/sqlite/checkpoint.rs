@@ -119,13 +119,13 @@ mod tests {
         Checkpointer::watch(&connection);
         let mut checkpointer = Checkpointer::default();
         let before = std::fs::metadata(&path).unwrap().len();
-        for _ in 0..12 {
+        for _ in 0..16 {
             connection.execute("insert into t values (zeroblob(4000000))", []).unwrap();
             checkpointer.after_work(&connection, &path);
         }
         drop(checkpointer);
         assert!(std::fs::metadata(&path).unwrap().len() > before + 16_000_000);
         let rows: i64 = connection.query_row("select count(*) from t", [], |row| row.get(0)).unwrap();
-        assert_eq!(rows, 12);
+        assert_eq!(rows, 16);
     }
 }
