@@ -109,6 +109,10 @@ pub(crate) struct ServeOptions {
     /// Address to listen on.
     #[arg(long, env = "AGENTLENS_LISTEN", default_value = "127.0.0.1:3400")]
     pub(crate) listen: SocketAddr,
+    /// A further address that serves the same, such as 127.0.0.1:4317 where OpenTelemetry exporters look by default. OTLP
+    /// over HTTP and gRPC is served on the address above in any case.
+    #[arg(long, env = "AGENTLENS_OTLP_LISTEN")]
+    pub(crate) otlp_listen: Option<SocketAddr>,
     /// What this node does.
     #[arg(long, env = "AGENTLENS_ROLE", value_enum, default_value_t = Role::All)]
     pub(crate) role: Role,

@@ -1,5 +1,7 @@
 //! The gateway: from a request's bytes to accepted events in the queue and a refusal for each of the others.
 
+mod events;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,10 +17,11 @@ use agentlens_domain::limits::{MAX_BATCH_EVENTS, MAX_IDEMPOTENCY_KEY_BYTES};
 use agentlens_domain::time::DAY_US;
 use agentlens_store::{Applied, StoreError, Tenant};
 
+pub use self::events::{EventsReport, EventsRequest};
 use crate::queue::{Queue, QueueError, Receipt};
 
 /// Bodies above this many bytes are read on the blocking pool.
-const LARGE_BODY_BYTES: usize = 512 * 1024;
+pub const LARGE_BODY_BYTES: usize = 512 * 1024;
 
 /// Who sends, as the credential says.
 #[derive(Debug, Clone)]

@@ -12,6 +12,8 @@ pub mod message;
 pub mod queue;
 pub mod worker;
 
-pub use gateway::{EventResult, Gateway, IngestError, IngestReport, IngestRequest, Sender};
+pub use gateway::{
+    EventResult, EventsReport, EventsRequest, Gateway, IngestError, IngestReport, IngestRequest, Sender,
+};
 pub use live::Live;
 pub use queue::{Queue, QueueError, QueueStatus, Receipt};

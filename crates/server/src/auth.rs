@@ -7,6 +7,8 @@ use axum::extract::FromRequestParts;
 use axum::http::header;
 use axum::http::request::Parts;
 
+use data_encoding::{BASE64, BASE64_NOPAD};
+
 use agentlens_domain::keys::KeyScope;
 use agentlens_store::Tenant;
 
@@ -73,13 +75,19 @@ impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
     }
 }
 
-/// The key of a request: `Authorization: Bearer`, `X-API-Key`, or (for streams, which browsers open without headers)
-/// the parameter `token`.
+/// The key of a request: `Authorization: Bearer`, `Authorization: Basic` with the key as the password (as Langfuse's
+/// clients send it), `X-API-Key`, or (for streams, which browsers open without headers) the parameter `token`.
 fn bearer(parts: &Parts) -> Option<String> {
     if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
-        let text = value.to_str().ok()?;
-        let (scheme, key) = text.split_once(' ')?;
-        return scheme.eq_ignore_ascii_case("bearer").then(|| key.trim().to_owned());
+        let (scheme, credential) = value.to_str().ok()?.split_once(' ')?;
+        let credential = credential.trim();
+        return if scheme.eq_ignore_ascii_case("bearer") {
+            Some(credential.to_owned())
+        } else if scheme.eq_ignore_ascii_case("basic") {
+            password(credential)
+        } else {
+            None
+        };
     }
     if let Some(value) = parts.headers.get("x-api-key") {
         return value.to_str().ok().map(str::to_owned);
@@ -89,4 +97,11 @@ fn bearer(parts: &Parts) -> Option<String> {
     }
     let query = parts.uri.query()?;
     query.split('&').find_map(|pair| pair.strip_prefix("token=")).map(str::to_owned)
+}
+
+/// What stands behind the first colon of a Basic credential.
+fn password(credential: &str) -> Option<String> {
+    let encoding = if credential.ends_with('=') { BASE64 } else { BASE64_NOPAD };
+    let plain = String::from_utf8(encoding.decode(credential.as_bytes()).ok()?).ok()?;
+    plain.split_once(':').map(|(_, password)| password.to_owned())
 }

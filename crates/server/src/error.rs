@@ -1,7 +1,7 @@
 //! Errors as clients see them: one body everywhere, a stable code, and never internal text.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -119,6 +119,11 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
 
+    /// 415: a content type that the route does not read.
+    pub fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+    }
+
     /// 501: the feature is planned and not built.
     pub fn not_built(feature: &'static str) -> Self {
         Self::new(
@@ -161,6 +166,39 @@ impl ApiError {
     pub fn status(&self) -> StatusCode {
         self.status
     }
+
+    /// When to come back, in seconds; `None` if that can't help.
+    pub(crate) fn retry_after_s(&self) -> Option<u32> {
+        self.retry_after_s
+    }
+
+    /// Adds the headers that go with the refusal, whatever its body.
+    pub(crate) fn add_headers(&self, headers: &mut HeaderMap) {
+        add_headers(self.status, self.retry_after_s, headers);
+    }
+
+    /// Everything that the body says to a person, in one line: for protocols with an error body of their own.
+    pub(crate) fn text(&self) -> String {
+        let mut text = self.message.clone();
+        for detail in &self.details {
+            text.push_str(": ");
+            text.push_str(&detail.message);
+        }
+        if let Some(hint) = self.hint {
+            text.push_str("; ");
+            text.push_str(hint);
+        }
+        text
+    }
+}
+
+fn add_headers(status: StatusCode, retry_after_s: Option<u32>, headers: &mut HeaderMap) {
+    if let Some(seconds) = retry_after_s {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
 }
 
 impl IntoResponse for ApiError {
@@ -174,12 +212,7 @@ impl IntoResponse for ApiError {
             request_id: request_id(),
         };
         let mut response = (self.status, Json(body)).into_response();
-        if let Some(seconds) = self.retry_after_s {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
+        add_headers(self.status, self.retry_after_s, response.headers_mut());
         response
     }
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use agentlens_domain::ids::{KeyId, OrgId, WorkspaceId};
 use agentlens_domain::keys::{ApiKey, KeyScope, ServerSecret};
+use agentlens_ingest::Sender;
 use agentlens_store::{Control, KeyRow, StoreError};
 
 /// How often the counter is read.
@@ -39,6 +40,17 @@ pub struct Principal {
     /// When it stops working, microseconds UTC.
     pub expires_us: Option<i64>,
     digest: [u8; 32],
+}
+
+impl Principal {
+    /// Who sends, for the write path.
+    pub fn sender(&self) -> Sender {
+        Sender {
+            key_id: self.key_id.clone(),
+            workspace_id: self.workspace_id.clone(),
+            environment: self.environment.clone(),
+        }
+    }
 }
 
 /// Why a key is not taken.

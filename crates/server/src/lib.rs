@@ -5,9 +5,11 @@
 
 pub mod api;
 pub mod auth;
+mod body;
 pub mod client;
 pub mod error;
 pub mod features;
+pub mod ingest_requests;
 pub mod jobs;
 pub mod keys;
 pub mod metrics;

@@ -25,6 +25,12 @@ struct OrgLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OtlpLabel {
+    signal: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabel {
     method: String,
     route: String,
@@ -37,6 +43,7 @@ pub struct Metrics {
     orgs: Mutex<FxHashSet<String>>,
     accepted: Family<OrgLabel, Counter>,
     refused: Family<OrgLabel, Counter>,
+    otlp: Family<OtlpLabel, Counter>,
     requests: Family<RequestLabel, Counter>,
     latency: Family<RouteLabel, Histogram, fn() -> Histogram>,
     queue_batches: Gauge<i64>,
@@ -61,6 +68,7 @@ impl Default for Metrics {
             orgs: Mutex::default(),
             accepted: Family::default(),
             refused: Family::default(),
+            otlp: Family::default(),
             requests: Family::default(),
             latency: Family::new_with_constructor(latency_histogram),
             queue_batches: Gauge::default(),
@@ -78,6 +86,11 @@ impl Default for Metrics {
             "ingest_refused_events",
             "Events that were refused, by org",
             metrics.refused.clone(),
+        );
+        registry.register(
+            "otlp_items",
+            "Spans, log records and metrics that came by OTLP, by outcome",
+            metrics.otlp.clone(),
         );
         registry.register("http_requests", "Requests, by method, route and status", metrics.requests.clone());
         registry.register(
@@ -114,6 +127,13 @@ impl Metrics {
         self.accepted.get_or_create(&label).inc_by(accepted as u64);
         if refused > 0 {
             self.refused.get_or_create(&label).inc_by(refused as u64);
+        }
+    }
+
+    /// Counts the items of one OTLP request.
+    pub fn count_otlp(&self, signal: &'static str, accepted: usize, refused: usize) {
+        for (outcome, count) in [("accepted", accepted), ("refused", refused)] {
+            self.otlp.get_or_create(&OtlpLabel { signal, outcome }).inc_by(count as u64);
         }
     }
 

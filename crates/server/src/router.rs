@@ -44,6 +44,7 @@ impl utoipa::Modify for ApiKeyScheme {
 fn documented() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(features::ingest::routes())
+        .merge(features::otlp::routes())
         .merge(features::events::routes())
         .merge(features::sessions::routes())
         .merge(features::agents::routes())

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use agentlens_ingest::{Gateway, Live};
 use agentlens_store::Store;
 
+use crate::ingest_requests::Recorder;
 use crate::keys::KeyCache;
 use crate::metrics::Metrics;
 
@@ -21,6 +22,8 @@ pub struct AppState {
     pub live: Live,
     /// Keys that were looked up.
     pub keys: Arc<KeyCache>,
+    /// What became of the last requests of OpenTelemetry clients.
+    pub ingest_requests: Arc<Recorder>,
     /// Counters for `/metrics`.
     pub metrics: Arc<Metrics>,
     /// Set when the server is to stop; streams end then.

@@ -1,5 +1,6 @@
 //! `agentlens serve`: wires store, queue, workers, jobs and HTTP together, and takes them down in order.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use agentlens_ingest::queue::memory::MemoryQueue;
 use agentlens_ingest::queue::redis::RedisQueue;
 use agentlens_ingest::worker::Worker;
 use agentlens_ingest::{Gateway, Live, Queue};
+use agentlens_server::ingest_requests::Recorder;
 use agentlens_server::keys::KeyCache;
 use agentlens_server::metrics::Metrics;
 use agentlens_server::{AppState, jobs, serve_api, serve_probes};
@@ -50,6 +52,7 @@ pub(crate) async fn run(options: ServeOptions) -> Result<(), String> {
         gateway: Gateway::new(queue),
         live: live.clone(),
         keys: Arc::clone(&keys),
+        ingest_requests: Arc::new(Recorder::new(tasks.clone())),
         metrics: Arc::clone(&metrics),
         shutdown: closing.clone(),
     };
@@ -81,10 +84,15 @@ async fn listen(
     steps: &FirstSteps,
     closing: &CancellationToken,
 ) -> Result<(), String> {
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|error| format!("can't listen on {}: {error}", options.listen))?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let (listener, address) = bind(options.listen).await?;
+    let otlp_listener = match options.otlp_listen {
+        Some(wanted) if matches!(options.role, Role::All | Role::Gateway) => {
+            let (listener, address) = bind(wanted).await?;
+            tracing::info!(%address, "listening for OTLP too");
+            Some(listener)
+        }
+        _ => None,
+    };
     tracing::info!(%address, role = ?options.role, version = env!("CARGO_PKG_VERSION"), "listening");
     greet(&address.to_string(), steps);
     let deadline = async {
@@ -97,7 +105,15 @@ async fn listen(
     };
     let serving = async {
         match options.role {
-            Role::All | Role::Gateway => serve_api(listener, state, closing.clone()).await,
+            Role::All | Role::Gateway => {
+                let otlp = async {
+                    match otlp_listener {
+                        Some(listener) => serve_api(listener, state.clone(), closing.clone()).await,
+                        None => Ok(()),
+                    }
+                };
+                tokio::try_join!(serve_api(listener, state.clone(), closing.clone()), otlp).map(|_| ())
+            }
             Role::Worker | Role::Scheduler => serve_probes(listener, state, closing.clone()).await,
         }
     };
@@ -108,6 +124,13 @@ async fn listen(
             Ok(())
         }
     }
+}
+
+async fn bind(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
+    let listener =
+        TcpListener::bind(wanted).await.map_err(|error| format!("can't listen on {wanted}: {error}"))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    Ok((listener, address))
 }
 
 fn check(options: &ServeOptions) -> Result<(), String> {

@@ -77,7 +77,6 @@ async fn what_is_not_built_says_so(world: World) {
         ("/api/agents/a/health", "health"),
         ("/api/guardrails", "guardrails"),
         ("/api/benchmarks", "benchmarks"),
-        ("/v1/traces", "otlp"),
     ] {
         let refusal = world.get(path).await.refusal(501);
         assert_eq!(refusal["code"], "not_implemented");

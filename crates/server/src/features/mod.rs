@@ -7,6 +7,7 @@ pub mod docs;
 pub mod events;
 pub mod health;
 pub mod ingest;
+pub mod otlp;
 pub mod sessions;
 pub mod stats;
 pub mod stream;

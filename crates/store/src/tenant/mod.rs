@@ -10,6 +10,7 @@ mod apply;
 mod chains;
 mod dead_letters;
 mod events;
+mod ingest_requests;
 mod ledger;
 mod prices;
 mod retention;
@@ -30,6 +31,7 @@ pub(crate) use apply::{EventRow, Plan, PlanInput, SessionKey, Verdict, plan, ses
 pub use chains::{BrokenChain, ChainReport, SessionChain};
 pub use dead_letters::DeadLetter;
 pub use events::{EventFilter, EventPage, Order, SearchPage, StoredEvent};
+pub use ingest_requests::{IngestRequestRow, MAX_REQUESTS_PER_KEY};
 pub use ledger::LedgerRow;
 pub(crate) use prices::embedded as embedded_prices;
 pub(crate) use retention::maintain_partitions;

@@ -3,32 +3,23 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use agentlens_domain::limits::{MAX_BODIES_IN_MEMORY_BYTES, MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES};
-use agentlens_ingest::body::{BodyError, decompress, is_compressed};
-use agentlens_ingest::{EventResult, IngestError, IngestReport, IngestRequest, QueueError, Sender};
+use agentlens_ingest::{EventResult, IngestError, IngestReport, IngestRequest};
 
 use crate::api::hex;
 use crate::auth::{EventsRead, EventsWrite, Scope};
+use crate::body;
 use crate::error::{ApiError, ErrorBody, ErrorDetail, request_id};
 use crate::query::Params;
 use crate::state::{AppState, now_us};
 
-/// Bytes of a body beyond the limit that are still read before the connection is closed.
-const MAX_DROPPED_BYTES: usize = 4 * MAX_BODY_BYTES;
-/// How much larger a compressed body is taken to become: more than JSON of events usually does.
-const USUAL_RATIO: usize = 20;
 /// The outcome of events whose batch could not be applied.
 const DEAD_LETTER: &str = "dead_letter";
 
@@ -123,8 +114,7 @@ async fn send_events(
     )?
     .unwrap_or(false);
     let (parts, body) = request.into_parts();
-    let _room = room_for(&parts.headers)?;
-    let body = read_body(&parts.headers, body).await?;
+    let (body, _room) = body::read(&parts.headers, body).await?;
     let idempotency_key = match parts.headers.get("idempotency-key") {
         None => None,
         Some(value) => Some(
@@ -139,12 +129,8 @@ async fn send_events(
                 .to_owned(),
         ),
     };
-    let sender = Sender {
-        key_id: scope.principal.key_id.clone(),
-        workspace_id: scope.principal.workspace_id.clone(),
-        environment: scope.principal.environment.clone(),
-    };
-    let request = IngestRequest { sender, body, idempotency_key, strict, now_us: now_us() };
+    let request =
+        IngestRequest { sender: scope.principal.sender(), body, idempotency_key, strict, now_us: now_us() };
     let (report, is_strict_refusal) = match state.gateway.ingest(&scope.tenant, request).await {
         Ok(report) => (report, false),
         Err(IngestError::Strict(report)) => (report, true),
@@ -197,69 +183,6 @@ fn answer(report: IngestReport) -> IngestAnswer {
         events,
         errors,
     }
-}
-
-/// Room in memory for a body, before any of it is read: what it declares, or what it may become when it is compressed or
-/// does not say. It is given back when the request is answered.
-fn room_for(headers: &HeaderMap) -> Result<SemaphorePermit<'static>, ApiError> {
-    static ROOM_KIB: Semaphore = Semaphore::const_new(MAX_BODIES_IN_MEMORY_BYTES / 1024);
-    let declared = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse::<usize>().ok())
-        .unwrap_or(MAX_BODY_BYTES)
-        .min(MAX_BODY_BYTES);
-    let is_compressed =
-        is_compressed(headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()));
-    let expected =
-        if is_compressed { (declared * USUAL_RATIO).min(MAX_DECOMPRESSED_BYTES) } else { declared };
-    let kib = u32::try_from(expected / 1024 + 1).unwrap_or(u32::MAX);
-    ROOM_KIB.try_acquire_many(kib).map_err(|_| QueueError::Full { retry_after_s: 1 }.into())
-}
-
-/// The body as it was sent. A body beyond the limit is read on for a while and dropped: a client that is still sending
-/// when the connection closes sees a broken pipe instead of the answer.
-async fn collect(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    let expected = declared.and_then(|value| value.parse::<usize>().ok()).unwrap_or(0).min(MAX_BODY_BYTES);
-    let (mut whole, mut length) = (Vec::with_capacity(expected), 0usize);
-    let mut chunks = body.into_data_stream();
-    while let Some(chunk) = chunks.next().await {
-        let chunk =
-            chunk.map_err(|_| ApiError::bad_request("incomplete_body", "The request body broke off"))?;
-        length += chunk.len();
-        if length <= MAX_BODY_BYTES {
-            whole.extend_from_slice(&chunk);
-        } else if length > MAX_DROPPED_BYTES {
-            break;
-        } else {
-            whole = Vec::new();
-        }
-    }
-    if length > MAX_BODY_BYTES {
-        let message = format!("The request body is larger than {MAX_BODY_BYTES} bytes");
-        return Err(ApiError::too_large(message).with_hint("send several smaller batches, or compress them"));
-    }
-    Ok(whole.into())
-}
-
-/// The plain bytes of a request, bounded before and after decompression.
-async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
-    let body = collect(headers, body).await?;
-    let encoding =
-        headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let plain = if is_compressed(encoding.as_deref()) {
-        let task = tokio::task::spawn_blocking(move || decompress(body, encoding.as_deref()));
-        task.await.map_err(|_| ApiError::internal())?
-    } else {
-        decompress(body, encoding.as_deref())
-    };
-    plain.map_err(|error| match error {
-        BodyError::TooLarge => ApiError::too_large(error.to_string()),
-        BodyError::UnknownEncoding | BodyError::Broken(_) => {
-            ApiError::bad_request("invalid_encoding", error.to_string())
-        }
-    })
 }
 
 /// The ledger: for each key `received = stored + refused (summed) + waiting`.

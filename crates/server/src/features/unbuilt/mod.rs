@@ -31,9 +31,6 @@ const UNBUILT: &[(&str, &str)] = &[
     ("discovery", "/api/discovery/{*rest}"),
     ("delegation", "/api/delegations"),
     ("trust", "/api/agents/{id}/trust"),
-    ("otlp", "/v1/traces"),
-    ("otlp", "/v1/logs"),
-    ("otlp", "/v1/metrics"),
 ];
 
 /// The routes of what is not built.

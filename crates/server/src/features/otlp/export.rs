@@ -1,0 +1,212 @@
+//! One export request: its bytes become events, the events become durable, and what was refused becomes the answer.
+
+use bytes::Bytes;
+
+use agentlens_domain::events::NewEvent;
+use agentlens_domain::ledger::{Reason, Refusals};
+use agentlens_ingest::gateway::LARGE_BODY_BYTES;
+use agentlens_ingest::{EventsReport, EventsRequest};
+use agentlens_otlp::dialects::{self, ClientReport, Context, Normalised};
+use agentlens_otlp::wire::{self, BrokenItem, Encoding, Partial, Signal, WireError};
+
+use crate::auth::{EventsWrite, Scope};
+use crate::error::{ApiError, request_id};
+use crate::ingest_requests::{MAX_REASONS, Observed, Report};
+use crate::state::{AppState, now_us};
+
+/// What a client sent.
+pub(super) struct Export {
+    /// What it is.
+    pub(super) signal: Signal,
+    /// How it is encoded.
+    pub(super) encoding: Encoding,
+    /// The plain message.
+    pub(super) body: Bytes,
+    /// The client's `User-Agent`.
+    pub(super) user_agent: Option<String>,
+}
+
+/// What could be read of a request.
+struct Reading {
+    /// How many items it held, as far as that is known.
+    items: usize,
+    events: Vec<NewEvent>,
+    refused: Vec<Refused>,
+    clients: Vec<ClientReport>,
+    repaired: u64,
+}
+
+/// An item that is not stored.
+struct Refused {
+    reason: Reason,
+    /// Which one and why.
+    message: String,
+}
+
+impl Refused {
+    /// Whether something was lost. A span that is only announced comes again once it ended.
+    fn is_lost(&self) -> bool {
+        self.reason != Reason::Duplicate
+    }
+}
+
+/// Takes one request. What is accepted of it is durable on return; `None` is full success.
+pub(super) async fn export(
+    state: &AppState,
+    scope: &Scope<EventsWrite>,
+    export: Export,
+) -> Result<Option<Partial>, ApiError> {
+    let Export { signal, encoding, body, user_agent } = export;
+    let now_us = now_us();
+    let observed = |items, refused, report| Observed {
+        request_id: request_id(),
+        received_us: now_us,
+        signal: name(signal),
+        user_agent: user_agent.clone(),
+        items,
+        refused,
+        report,
+    };
+    let reading = match read(signal, encoding, body, now_us).await? {
+        Ok(reading) => reading,
+        Err(error) => {
+            let observed = observed(0, 0, Report::of_failure(&error.to_string()));
+            state.ingest_requests.note(&scope.tenant, &scope.principal, observed);
+            return Err(refusal_of(&error));
+        }
+    };
+    let Reading { items, events, mut refused, clients, repaired } = reading;
+    if signal != Signal::Metrics {
+        let report = store(state, scope, now_us, items, events, &refused).await?;
+        refused.extend(report.refused.into_iter().map(|refusal| Refused {
+            reason: refusal.reason,
+            message: format!("{}: {}", refusal.field, refusal.message),
+        }));
+        let accepted = items.saturating_sub(refused.len());
+        state.metrics.count_ingest(scope.principal.org.as_str(), accepted, refused.len());
+    }
+    state.metrics.count_otlp(name(signal), items.saturating_sub(refused.len()), refused.len());
+    let partial = partial_of(signal, items, &refused);
+    if items > 0 {
+        let reasons = refused.iter().take(MAX_REASONS).map(|refused| refused.message.clone()).collect();
+        let observed = observed(items, refused.len(), Report::of(clients, reasons, repaired));
+        state.ingest_requests.note(&scope.tenant, &scope.principal, observed);
+    }
+    Ok(partial)
+}
+
+async fn store(
+    state: &AppState,
+    scope: &Scope<EventsWrite>,
+    now_us: i64,
+    received_count: usize,
+    events: Vec<NewEvent>,
+    refused: &[Refused],
+) -> Result<EventsReport, ApiError> {
+    let mut refusals = Refusals::default();
+    for refused in refused {
+        refusals.add(refused.reason);
+    }
+    let sender = scope.principal.sender();
+    let request = EventsRequest { sender, now_us, received_count, events, refused: refusals };
+    Ok(state.gateway.ingest_events(&scope.tenant, request).await?)
+}
+
+/// Reads a request, on the blocking pool if that takes long.
+async fn read(
+    signal: Signal,
+    encoding: Encoding,
+    body: Bytes,
+    now_us: i64,
+) -> Result<Result<Reading, WireError>, ApiError> {
+    if body.len() <= LARGE_BODY_BYTES {
+        return Ok(read_now(signal, encoding, &body, now_us));
+    }
+    let task = tokio::task::spawn_blocking(move || read_now(signal, encoding, &body, now_us));
+    task.await.map_err(|_| ApiError::internal())
+}
+
+fn read_now(signal: Signal, encoding: Encoding, body: &[u8], now_us: i64) -> Result<Reading, WireError> {
+    let context = Context { now_us };
+    match signal {
+        Signal::Traces => {
+            let decoded = wire::decode_traces(encoding, body)?;
+            let normalised = dialects::events_of_traces(&decoded.request, &context);
+            Ok(Reading::of("Span", normalised, decoded.broken, decoded.repaired))
+        }
+        Signal::Logs => {
+            let decoded = wire::decode_logs(encoding, body)?;
+            let normalised = dialects::events_of_logs(&decoded.request, &context);
+            Ok(Reading::of("Log record", normalised, decoded.broken, decoded.repaired))
+        }
+        Signal::Metrics => {
+            // Decoded and counted, and not stored: what they say of tokens repeats what spans say.
+            let decoded = wire::decode_metrics(encoding, body)?;
+            let resources = decoded.request.resource_metrics.iter();
+            let metrics =
+                resources.flat_map(|resource| &resource.scope_metrics).map(|scope| scope.metrics.len());
+            let mut reading = Reading::of("Metric", Normalised::default(), decoded.broken, decoded.repaired);
+            reading.items += metrics.sum::<usize>();
+            Ok(reading)
+        }
+    }
+}
+
+impl Reading {
+    fn of(noun: &str, normalised: Normalised, broken: Vec<BrokenItem>, repaired: u64) -> Self {
+        let items = normalised.events.len() + normalised.refused.len() + broken.len();
+        let broken = broken
+            .into_iter()
+            .map(|broken| Refused { reason: Reason::InvalidField, message: broken.message });
+        let refused = normalised.refused.into_iter().map(|refused| Refused {
+            reason: refused.reason,
+            message: format!("{noun} number {}: {}.", refused.index + 1, refused.message),
+        });
+        Self {
+            items,
+            refused: broken.chain(refused).collect(),
+            events: normalised.events,
+            clients: normalised.clients,
+            repaired,
+        }
+    }
+}
+
+/// What the client is told of what it lost.
+fn partial_of(signal: Signal, items: usize, refused: &[Refused]) -> Option<Partial> {
+    let lost: Vec<&str> =
+        refused.iter().filter(|refused| refused.is_lost()).map(|refused| &*refused.message).collect();
+    if lost.is_empty() {
+        return None;
+    }
+    let noun = match signal {
+        Signal::Traces => "spans",
+        Signal::Logs => "log records",
+        Signal::Metrics => "metrics",
+    };
+    let mut message = format!("{} of {items} {noun} were refused. ", lost.len());
+    message.push_str(&lost[..lost.len().min(MAX_REASONS)].join(" "));
+    if lost.len() > MAX_REASONS {
+        message.push_str(&format!(" And {} more.", lost.len() - MAX_REASONS));
+    }
+    Some(Partial { rejected: i64::try_from(lost.len()).unwrap_or(i64::MAX), message })
+}
+
+/// The request as a whole is none; sending it again can't help.
+fn refusal_of(error: &WireError) -> ApiError {
+    match error {
+        WireError::TooManyItems { .. } => ApiError::too_large(error.to_string()),
+        WireError::Json { .. } | WireError::Protobuf { .. } | WireError::TooDeep { .. } => {
+            ApiError::bad_request("invalid_body", error.to_string())
+        }
+    }
+}
+
+/// The name of a signal in addresses, rows and metrics.
+fn name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Traces => "traces",
+        Signal::Logs => "logs",
+        Signal::Metrics => "metrics",
+    }
+}

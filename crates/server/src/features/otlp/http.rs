@@ -1,0 +1,165 @@
+//! OTLP over HTTP: binary protobuf or JSON, answered as it was asked.
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, post};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+use utoipa_axum::routes;
+
+use agentlens_otlp::wire::{Encoding, Signal, encode_status, encode_success};
+
+use super::export::{Export, export};
+use crate::auth::{EventsWrite, Scope};
+use crate::body;
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// The routes of OTLP over HTTP, and the same where Langfuse's clients look for them.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(with_status(routes!(export_traces)))
+        .routes(with_status(routes!(export_logs)))
+        .routes(with_status(routes!(export_metrics)))
+        .route("/api/public/otel/v1/traces", post(export_traces).fallback(refuse_method))
+        .route("/api/public/otel/v1/logs", post(export_logs).fallback(refuse_method))
+        .route("/api/public/otel/v1/metrics", post(export_metrics).fallback(refuse_method))
+}
+
+/// The same routes with an error body of this protocol for other methods.
+fn with_status((schemas, paths, methods): UtoipaMethodRouter<AppState>) -> UtoipaMethodRouter<AppState> {
+    let methods: MethodRouter<AppState> = methods.fallback(refuse_method);
+    (schemas, paths, methods)
+}
+
+/// Send spans: OTLP's `ExportTraceServiceRequest`.
+///
+/// Each span is accepted or refused by itself: `partialSuccess` says how many were refused and why, and these need not be
+/// sent again. The answer comes when all accepted ones are durable; a span that comes twice is stored once. The body may be
+/// compressed with gzip or zstd, and the answer has the encoding of the request. The key may also be the password of
+/// `Authorization: Basic`. The same is served at `/api/public/otel/v1/traces`, and over gRPC on the same port.
+#[utoipa::path(
+    post,
+    path = "/v1/traces",
+    tag = "otlp",
+    request_body(content((Vec<u8> = "application/x-protobuf"), (Object = "application/json")), description = "`ExportTraceServiceRequest`"),
+    responses(
+        (status = 200, description = "`ExportTraceServiceResponse`", content((Vec<u8> = "application/x-protobuf"), (Object = "application/json"))),
+        (status = 400, description = "`google.rpc.Status`: the body is no such request"),
+        (status = 401, description = "`google.rpc.Status`: no valid key"),
+        (status = 403, description = "`google.rpc.Status`: the key may not send events"),
+        (status = 413, description = "`google.rpc.Status`: larger than a limit"),
+        (status = 415, description = "`google.rpc.Status`: another content type"),
+        (status = 429, description = "`google.rpc.Status`: too much is waiting; see Retry-After"),
+        (status = 503, description = "`google.rpc.Status`: the store or queue is away; see Retry-After"),
+    )
+)]
+async fn export_traces(State(state): State<AppState>, request: Request) -> Response {
+    answer(Signal::Traces, &state, request).await
+}
+
+/// Send log records: OTLP's `ExportLogsServiceRequest`.
+///
+/// Records of GenAI clients become part of the spans that they name. Everything else is as for `/v1/traces`.
+#[utoipa::path(
+    post,
+    path = "/v1/logs",
+    tag = "otlp",
+    request_body(content((Vec<u8> = "application/x-protobuf"), (Object = "application/json")), description = "`ExportLogsServiceRequest`"),
+    responses(
+        (status = 200, description = "`ExportLogsServiceResponse`", content((Vec<u8> = "application/x-protobuf"), (Object = "application/json"))),
+        (status = "4XX", description = "`google.rpc.Status`, as for `/v1/traces`"),
+        (status = 503, description = "`google.rpc.Status`: the store or queue is away; see Retry-After"),
+    )
+)]
+async fn export_logs(State(state): State<AppState>, request: Request) -> Response {
+    answer(Signal::Logs, &state, request).await
+}
+
+/// Send metrics: OTLP's `ExportMetricsServiceRequest`.
+///
+/// They are read and counted and not stored: what they say of tokens and durations is taken from the spans.
+#[utoipa::path(
+    post,
+    path = "/v1/metrics",
+    tag = "otlp",
+    request_body(content((Vec<u8> = "application/x-protobuf"), (Object = "application/json")), description = "`ExportMetricsServiceRequest`"),
+    responses(
+        (status = 200, description = "`ExportMetricsServiceResponse`", content((Vec<u8> = "application/x-protobuf"), (Object = "application/json"))),
+        (status = "4XX", description = "`google.rpc.Status`, as for `/v1/traces`"),
+        (status = 503, description = "`google.rpc.Status`: the store or queue is away; see Retry-After"),
+    )
+)]
+async fn export_metrics(State(state): State<AppState>, request: Request) -> Response {
+    answer(Signal::Metrics, &state, request).await
+}
+
+async fn answer(signal: Signal, state: &AppState, request: Request) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let encoding = encoding_of(&parts.headers);
+    match take(signal, encoding, state, &mut parts, body).await {
+        Ok(answer) => answer,
+        Err(error) => status_response(encoding, &error),
+    }
+}
+
+async fn take(
+    signal: Signal,
+    encoding: Option<Encoding>,
+    state: &AppState,
+    parts: &mut Parts,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let scope = Scope::<EventsWrite>::from_request_parts(parts, state).await?;
+    let encoding = encoding.ok_or_else(|| {
+        ApiError::unsupported_media_type("Content-Type must be application/x-protobuf or application/json")
+    })?;
+    let (body, _room) = body::read(&parts.headers, body).await?;
+    let user_agent = user_agent(&parts.headers);
+    let partial = export(state, &scope, Export { signal, encoding, body, user_agent }).await?;
+    let headers = [(header::CONTENT_TYPE, encoding.content_type())];
+    Ok((headers, encode_success(signal, encoding, partial)).into_response())
+}
+
+/// The `User-Agent` of a request.
+pub(super) fn user_agent(headers: &HeaderMap) -> Option<String> {
+    headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+fn encoding_of(headers: &HeaderMap) -> Option<Encoding> {
+    Encoding::of_content_type(headers.get(header::CONTENT_TYPE)?.to_str().ok()?)
+}
+
+async fn refuse_method(headers: HeaderMap) -> Response {
+    status_response(encoding_of(&headers), &ApiError::method_not_allowed())
+}
+
+/// A refusal in this protocol's form; as JSON where the request's own form is none of ours.
+fn status_response(encoding: Option<Encoding>, error: &ApiError) -> Response {
+    let encoding = encoding.unwrap_or(Encoding::Json);
+    let body = encode_status(encoding, code_of(error.status()), &error.text());
+    let headers = [(header::CONTENT_TYPE, encoding.content_type())];
+    let mut response = (error.status(), headers, body).into_response();
+    error.add_headers(response.headers_mut());
+    if error.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    }
+    response
+}
+
+/// The code of `google.rpc.Code` that says what an HTTP status says.
+pub(super) fn code_of(status: StatusCode) -> i32 {
+    match status {
+        StatusCode::UNAUTHORIZED => 16,
+        StatusCode::FORBIDDEN => 7,
+        StatusCode::NOT_FOUND => 5,
+        StatusCode::METHOD_NOT_ALLOWED => 12,
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => 8,
+        StatusCode::SERVICE_UNAVAILABLE => 14,
+        StatusCode::GATEWAY_TIMEOUT => 4,
+        status if status.is_server_error() => 13,
+        _ => 3,
+    }
+}

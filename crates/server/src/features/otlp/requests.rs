@@ -1,0 +1,220 @@
+//! What became of the last requests of OpenTelemetry clients: so that one that is accepted and maps badly is visible.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::Json;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use agentlens_domain::page::Cursor;
+use agentlens_domain::time::format_rfc3339;
+use agentlens_store::{IngestRequestRow, MAX_REQUESTS_PER_KEY};
+
+use crate::auth::{EventsRead, Scope};
+use crate::error::{ApiError, ErrorBody};
+use crate::ingest_requests::Report;
+use crate::query::{self, Params};
+use crate::state::AppState;
+
+/// Requests over which unmapped attributes are summed, the newest first.
+const MAX_SUMMED_REQUESTS: usize = 2_000;
+/// Different attributes of one client library that are answered.
+const MAX_SUMMED_KEYS: usize = 1_000;
+/// What a client library is called that does not say its name.
+const UNNAMED: &str = "unknown";
+
+/// The routes that read.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list_requests)).routes(routes!(list_unmapped))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(rename_all = "camelCase", parameter_in = Query)]
+struct RequestsQuery {
+    /// Requests of a page, at most 1000.
+    limit: Option<String>,
+    /// The `nextCursor` of the page before.
+    cursor: Option<String>,
+    /// Only requests of this key.
+    key_id: Option<String>,
+}
+
+/// A page of requests, the newest first.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct IngestRequests {
+    requests: Vec<IngestRequestView>,
+    has_more: bool,
+    /// Where the next page begins.
+    next_cursor: Option<String>,
+}
+
+/// One request of an OpenTelemetry client.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct IngestRequestView {
+    /// Its id in the server's log; also in the `X-Request-Id` header of its answer.
+    request_id: String,
+    /// The key that sent it.
+    key_id: String,
+    /// When it came.
+    received_at: String,
+    /// `traces`, `logs` or `metrics`.
+    signal: String,
+    user_agent: Option<String>,
+    /// The client libraries that spoke.
+    clients: Vec<ClientView>,
+    /// Spans, log records or metrics that were accepted.
+    accepted: i64,
+    /// How many were refused.
+    refused: i64,
+    /// The first reasons; of a request that was refused as a whole, why.
+    reasons: Vec<String>,
+    /// Whether it was refused as a whole; how many items it held is then not known.
+    failed: bool,
+    /// Attributes and fields that were kept in another form than they were sent in.
+    repaired: u64,
+    /// By client: attributes that nothing reads, with how often they came. They are kept with the span. Numbers between
+    /// points are shown as `*`.
+    unmapped: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// A client library in one request.
+#[derive(Debug, Serialize, ToSchema)]
+struct ClientView {
+    name: String,
+    version: String,
+    /// Spans or log records that it sent.
+    items: u32,
+}
+
+/// The last requests of OpenTelemetry clients.
+///
+/// At least one a second of each key is kept, and those in which something was refused or an attribute was first seen;
+/// of each key the newest 200.
+#[utoipa::path(get, path = "/v1/ingest/requests", tag = "ingest", params(RequestsQuery),
+    responses((status = 200, body = IngestRequests), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn list_requests(
+    scope: Scope<EventsRead>,
+    Params(params): Params<RequestsQuery>,
+) -> Result<Json<IngestRequests>, ApiError> {
+    let limit = query::limit(params.limit.as_ref())?;
+    let cursor = query::cursor(params.cursor.as_ref())?;
+    let key_id = query::text(params.key_id.as_ref());
+    if key_id.as_ref().is_some_and(|key_id| key_id.contains('\0')) {
+        return Err(ApiError::invalid_parameter("keyId", "must not hold a NUL character"));
+    }
+    let mut rows = scope
+        .tenant
+        .list_ingest_requests(scope.workspace(), key_id.as_deref(), cursor.as_ref(), limit + 1)
+        .await?;
+    let has_more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next_cursor = rows
+        .last()
+        .filter(|_| has_more)
+        .map(|last| Cursor { value: last.received_us, id: last.request_id.clone() }.encode());
+    let requests = rows.into_iter().map(IngestRequestView::of).collect();
+    Ok(Json(IngestRequests { requests, has_more, next_cursor }))
+}
+
+impl IngestRequestView {
+    fn of(row: IngestRequestRow) -> Self {
+        let report = report_of(&row);
+        let mut unmapped: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        let mut clients = Vec::with_capacity(report.clients.len());
+        for client in report.clients {
+            let name = shown(client.name);
+            if !client.unmapped.is_empty() {
+                let sums = unmapped.entry(name.clone()).or_default();
+                for (key, count) in client.unmapped {
+                    *sums.entry(key).or_default() += u64::from(count);
+                }
+            }
+            clients.push(ClientView { name, version: client.version, items: client.items });
+        }
+        Self {
+            request_id: row.request_id,
+            key_id: row.key_id,
+            received_at: format_rfc3339(row.received_us),
+            signal: row.signal,
+            user_agent: row.user_agent,
+            clients,
+            accepted: row.item_count - row.refused_count,
+            refused: row.refused_count,
+            reasons: report.reasons,
+            failed: report.failed,
+            repaired: report.repaired,
+            unmapped,
+        }
+    }
+}
+
+/// What a newer or older program wrote and this one can't read shows as nothing rather than breaking the page.
+fn report_of(row: &IngestRequestRow) -> Report {
+    serde_json::from_str(&row.report).unwrap_or_default()
+}
+
+fn shown(name: String) -> String {
+    if name.is_empty() { UNNAMED.to_owned() } else { name }
+}
+
+/// Attributes that nothing reads.
+#[derive(Debug, Serialize, ToSchema)]
+struct Unmapped {
+    /// How many kept requests were read.
+    requests: usize,
+    /// By client library.
+    clients: Vec<UnmappedClient>,
+}
+
+/// The attributes of one client library that nothing reads.
+#[derive(Debug, Default, Serialize, ToSchema)]
+struct UnmappedClient {
+    name: String,
+    versions: BTreeSet<String>,
+    /// Spans and log records of it in the requests that were read.
+    items: u64,
+    /// Each attribute with how often it came. Numbers between points are shown as `*`.
+    unmapped: BTreeMap<String, u64>,
+}
+
+/// Attributes that no rule reads, by client library, summed over the requests that are kept.
+#[utoipa::path(get, path = "/v1/ingest/unmapped", tag = "ingest",
+    responses((status = 200, body = Unmapped), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+async fn list_unmapped(scope: Scope<EventsRead>) -> Result<Json<Unmapped>, ApiError> {
+    let mut clients: BTreeMap<String, UnmappedClient> = BTreeMap::new();
+    let (mut requests, mut before) = (0, None);
+    while requests < MAX_SUMMED_REQUESTS {
+        let rows = scope
+            .tenant
+            .list_ingest_requests(scope.workspace(), None, before.as_ref(), MAX_REQUESTS_PER_KEY)
+            .await?;
+        requests += rows.len();
+        for row in &rows {
+            add(&mut clients, report_of(row));
+        }
+        let Some(last) = rows.last().filter(|_| rows.len() == MAX_REQUESTS_PER_KEY as usize) else { break };
+        before = Some(Cursor { value: last.received_us, id: last.request_id.clone() });
+    }
+    let clients = clients.into_iter().map(|(name, client)| UnmappedClient { name, ..client }).collect();
+    Ok(Json(Unmapped { requests, clients }))
+}
+
+fn add(clients: &mut BTreeMap<String, UnmappedClient>, report: Report) {
+    for client in report.clients {
+        let sum = clients.entry(shown(client.name)).or_default();
+        sum.items += u64::from(client.items);
+        if !client.version.is_empty() {
+            sum.versions.insert(client.version);
+        }
+        for (key, count) in client.unmapped {
+            if sum.unmapped.len() < MAX_SUMMED_KEYS || sum.unmapped.contains_key(&key) {
+                *sum.unmapped.entry(key).or_default() += u64::from(count);
+            }
+        }
+    }
+}
