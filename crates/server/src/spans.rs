@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use agentlens_domain::cost::{CostSource, nanos_to_usd};
@@ -75,6 +76,9 @@ pub struct SpanView {
     /// The span as part of which it is shown, because both speak of one call.
     #[serde(skip_serializing_if = "Option::is_none")]
     part_of: Option<SpanAddress>,
+    /// The spans that are shown as parts of it; tokens and cost are those of all together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<SpanAddress>,
     /// The events that arrived of it.
     event_ids: Vec<String>,
 }
@@ -100,11 +104,13 @@ struct SpanAddress {
 }
 
 impl SpanView {
-    /// The view of a stored span.
-    pub fn of(row: &SpanRow) -> Self {
+    /// The view of a stored span together with its parts.
+    pub fn of(row: &SpanRow, parts: &Parts) -> Self {
         let (facts, shown) = (row.span.facts(), &row.span.shown);
-        let counted = &shown.counted;
-        let elsewhere = facts.usage.filter(|usage| counted.usage.is_zero() && !usage.is_zero());
+        let (counted, own) = (&shown.counted, &shown.own);
+        let elsewhere = facts.usage.filter(|usage| own.usage.is_zero() && !usage.is_zero());
+        let of_parts = parts.of(row);
+        let first_token_us = of_parts.iter().find_map(|part| part.span.facts().first_token_us);
         Self {
             trace_id: row.trace_id.clone(),
             span_id: row.span_id.clone(),
@@ -118,19 +124,47 @@ impl SpanView {
             provider: facts.provider.clone(),
             model: facts.model.clone(),
             tool_name: facts.tool_name.clone(),
-            time_to_first_token_ms: facts.first_token_us.map(ms),
-            input_tokens: counted.usage.input,
-            output_tokens: counted.usage.output,
-            cache_read_tokens: counted.usage.cache_read,
-            cache_write_tokens: counted.usage.cache_write_5m + counted.usage.cache_write_1h,
-            reasoning_tokens: counted.usage.reasoning,
+            time_to_first_token_ms: facts.first_token_us.or(first_token_us).map(ms),
+            input_tokens: own.usage.input,
+            output_tokens: own.usage.output,
+            cache_read_tokens: own.usage.cache_read,
+            cache_write_tokens: own.usage.cache_write_5m + own.usage.cache_write_1h,
+            reasoning_tokens: own.usage.reasoning,
             reported_rollup: elsewhere
                 .map(|usage| RollupView { input_tokens: usage.input, output_tokens: usage.output }),
             cost: cost(&row.span),
-            saved_usd: (shown.saved_cost_nanos > 0).then(|| nanos_to_usd(shown.saved_cost_nanos)),
-            part_of: shown.part_of.clone().map(|(trace_id, span_id)| SpanAddress { trace_id, span_id }),
+            saved_usd: (own.saved_cost_nanos > 0).then(|| nanos_to_usd(own.saved_cost_nanos)),
+            part_of: shown.part_of.as_ref().map(SpanAddress::of),
+            parts: shown.parts.iter().map(SpanAddress::of).collect(),
             event_ids: event_ids(&row.span),
         }
+    }
+}
+
+impl SpanAddress {
+    fn of((trace_id, span_id): &(String, String)) -> Self {
+        Self { trace_id: trace_id.clone(), span_id: span_id.clone() }
+    }
+}
+
+/// Spans that are shown as parts of others.
+#[derive(Default)]
+pub struct Parts(FxHashMap<(String, String), SpanRow>);
+
+impl Parts {
+    /// Reads the parts of the given spans.
+    pub async fn read<'r>(
+        tenant: &Tenant,
+        workspace: &str,
+        rows: impl Iterator<Item = &'r SpanRow>,
+    ) -> Result<Self, StoreError> {
+        let ids: Vec<(String, String)> = rows.flat_map(|row| row.span.shown.parts.iter().cloned()).collect();
+        let rows = tenant.find_spans(workspace, &ids).await?;
+        Ok(Self(rows.into_iter().map(|row| ((row.trace_id.clone(), row.span_id.clone()), row)).collect()))
+    }
+
+    fn of(&self, row: &SpanRow) -> Vec<&SpanRow> {
+        row.span.shown.parts.iter().filter_map(|part| self.0.get(part)).collect()
     }
 }
 
@@ -154,25 +188,14 @@ pub fn event_ids(span: &Span) -> Vec<String> {
 }
 
 fn cost(span: &Span) -> Option<CostView> {
-    let shown = &span.shown;
-    let source: CostSource = shown.counted.cost_source?;
+    let own = &span.shown.own;
+    let source: CostSource = own.cost_source?;
     Some(CostView {
-        usd: nanos_to_usd(shown.counted.cost_nanos),
+        usd: nanos_to_usd(own.cost_nanos),
         source: source.as_str().to_owned(),
-        reported_usd: shown.reported_cost_nanos.map(nanos_to_usd),
-        computed_usd: shown.computed_cost_nanos.map(nanos_to_usd),
+        reported_usd: own.reported_cost_nanos.map(nanos_to_usd),
+        computed_usd: own.computed_cost_nanos.map(nanos_to_usd),
     })
-}
-
-/// The content of a span as it is now: everything that arrived of it, and of what is shown as part of it, read together.
-pub async fn current_payload(
-    tenant: &Tenant,
-    workspace: &str,
-    span: &Span,
-) -> Result<serde_json::Map<String, serde_json::Value>, StoreError> {
-    let events = tenant.events_by_ids(workspace, event_ids(span)).await?;
-    let payloads: Vec<&str> = events.iter().map(|event| event.payload.as_str()).collect();
-    Ok(present(&payloads))
 }
 
 /// Events as clients read them. What arrived of a span is shown as the span is now, once: on its first event; later arrivals
@@ -191,11 +214,8 @@ pub async fn current_events(
         .into_iter()
         .map(|row| ((row.trace_id.clone(), row.span_id.clone()), row))
         .collect();
-    let others: Vec<String> = spans
-        .values()
-        .filter(|row| row.span.arrivals().len() > 1)
-        .flat_map(|row| event_ids(&row.span))
-        .collect();
+    let parts = Parts::read(tenant, workspace, spans.values()).await?;
+    let others: Vec<String> = spans.values().flat_map(|row| other_events(row, &parts)).collect();
     let others: FxHashMap<String, String> = tenant
         .events_by_ids(workspace, others)
         .await?
@@ -213,24 +233,54 @@ pub async fn current_events(
             continue;
         }
         let mut payloads = vec![event.payload.as_str()];
-        payloads
-            .extend(event_ids(&row.span).iter().skip(1).filter_map(|id| others.get(id)).map(String::as_str));
-        let payload = present(&payloads);
+        let further = other_events(row, &parts);
+        payloads.extend(further.iter().filter_map(|id| others.get(id)).map(String::as_str));
+        let mut payload = present(&payloads);
         let mut view = EventView::of(event, &org, client);
-        view.show_span(row, to_raw_value(&payload).unwrap_or_else(|_| RawValue::NULL.to_owned()));
+        view.show_span(row, &parts, &mut payload);
         views.push(view);
     }
     Ok(views)
 }
 
+/// The events of a span and its parts besides the one on which the span is shown.
+fn other_events(row: &SpanRow, parts: &Parts) -> Vec<String> {
+    let mut ids: Vec<String> = event_ids(&row.span).split_off(1);
+    ids.extend(parts.of(row).iter().flat_map(|part| event_ids(&part.span)));
+    ids
+}
+
 impl EventView {
-    fn show_span(&mut self, row: &SpanRow, payload: Box<RawValue>) {
-        self.payload = payload;
+    /// Shows the span on the event: who it is counted for, what it owns, and its content.
+    fn show_span(&mut self, row: &SpanRow, parts: &Parts, payload: &mut Map<String, Value>) {
+        let counted = &row.span.shown.counted;
+        let own = &row.span.shown.own;
+        payload.insert("traceId".to_owned(), row.trace_id.clone().into());
+        payload.insert("spanId".to_owned(), row.span_id.clone().into());
+        // Of parts, which are read together with it, these are others.
+        let facts = row.span.facts();
+        payload.remove("parentSpanId");
+        if let Some(parent) = &facts.parent_span_id {
+            payload.insert("parentSpanId".to_owned(), parent.clone().into());
+        }
+        if let Some(name) = &facts.span_name {
+            payload.insert("name".to_owned(), name.clone().into());
+        }
+        payload.insert("sessionId".to_owned(), row.session_id.clone().into());
+        payload.insert("agentId".to_owned(), counted.agent_id.clone().into());
+        payload.insert("environment".to_owned(), counted.environment.clone().into());
+        if let Some(user_id) = &counted.user_id {
+            payload.insert("userId".to_owned(), user_id.clone().into());
+        }
+        if own.cost_source.is_some_and(|source| source != CostSource::Unknown) {
+            payload.insert("costUsd".to_owned(), nanos_to_usd(own.cost_nanos).into());
+        }
+        self.payload = to_raw_value(&payload).unwrap_or_else(|_| RawValue::NULL.to_owned());
         self.session_id.clone_from(&row.session_id);
-        self.agent_id.clone_from(&row.span.shown.counted.agent_id);
-        self.environment.clone_from(&row.span.shown.counted.environment);
+        self.agent_id.clone_from(&counted.agent_id);
+        self.environment.clone_from(&counted.environment);
         self.cost = cost(&row.span);
-        self.span = Some(SpanView::of(row));
+        self.span = Some(SpanView::of(row, parts));
     }
 }
 

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::counting::count;
 use super::structure::Structure;
 use super::{Contribution, Span};
-use crate::cost::PriceTable;
+use crate::cost::{CostSource, PriceTable};
+use crate::usage::Usage;
 
 /// A trace: all its spans that are known, in any order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -59,18 +60,48 @@ pub struct Shown {
     pub parent_span_id: Option<String>,
     /// Trace and span as part of which it is shown; it has no place of its own in the tree then.
     pub part_of: Option<(String, String)>,
+    /// Traces and spans that are shown as parts of it.
+    pub parts: Vec<(String, String)>,
     /// What it adds to the sums.
     pub counted: Contribution,
-    /// The cost that the client stated, nano-dollars.
-    pub reported_cost_nanos: Option<i64>,
-    /// What its tokens cost by the price table, nano-dollars.
-    pub computed_cost_nanos: Option<i64>,
-    /// What a cache of the client's own saved, nano-dollars.
-    pub saved_cost_nanos: i64,
+    /// What it and its parts own together.
+    pub own: Own,
     /// Spans shown directly under it.
     pub children: i64,
     /// The sums of the span and everything shown under it.
     pub subtree: Subtree,
+}
+
+/// What a span and its parts own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Own {
+    /// Tokens.
+    pub usage: Usage,
+    /// Cost in nano-dollars.
+    pub cost_nanos: i64,
+    /// Where the cost comes from; absent where there is nothing to cost.
+    pub cost_source: Option<CostSource>,
+    /// The cost that the client stated, nano-dollars.
+    pub reported_cost_nanos: Option<i64>,
+    /// What the tokens cost by the price table, nano-dollars.
+    pub computed_cost_nanos: Option<i64>,
+    /// What a cache of the client's own saved, nano-dollars.
+    pub saved_cost_nanos: i64,
+}
+
+impl Own {
+    fn add(&mut self, other: Self) {
+        let sum = |left: Option<i64>, right: Option<i64>| match (left, right) {
+            (Some(left), Some(right)) => Some(left.saturating_add(right)),
+            (left, right) => left.or(right),
+        };
+        self.usage = self.usage.saturating_add(other.usage);
+        self.cost_nanos = self.cost_nanos.saturating_add(other.cost_nanos);
+        self.cost_source = self.cost_source.or(other.cost_source);
+        self.reported_cost_nanos = sum(self.reported_cost_nanos, other.reported_cost_nanos);
+        self.computed_cost_nanos = sum(self.computed_cost_nanos, other.computed_cost_nanos);
+        self.saved_cost_nanos = self.saved_cost_nanos.saturating_add(other.saved_cost_nanos);
+    }
 }
 
 /// Sums of a span and everything below it.
@@ -135,16 +166,35 @@ fn shown(structure: &Structure<'_>, traces: &[TraceShown], prices: &PriceTable) 
         all.push(Shown {
             parent_span_id: node.shown_parent.map(|parent| structure.nodes[parent].facts.span_id.clone()),
             part_of,
-            reported_cost_nanos: costs.reported_cost_nanos,
-            computed_cost_nanos: costs.computed_cost_nanos,
-            saved_cost_nanos: costs.saved_cost_nanos,
+            parts: Vec::new(),
+            own: Own {
+                usage: own.usage,
+                cost_nanos: own.cost_nanos,
+                cost_source: own.cost_source,
+                reported_cost_nanos: costs.reported_cost_nanos,
+                computed_cost_nanos: costs.computed_cost_nanos,
+                saved_cost_nanos: costs.saved_cost_nanos,
+            },
             counted: own,
             children: 0,
             subtree: Subtree::default(),
         });
     }
+    gather_parts(structure, &mut all);
     add_up(structure, &mut all);
     all
+}
+
+fn gather_parts(structure: &Structure<'_>, all: &mut [Shown]) {
+    for (index, node) in structure.nodes.iter().enumerate() {
+        let Some(target) = node.part_of else { continue };
+        let own = all[index].own;
+        all[target].own.add(own);
+        all[target].parts.push(structure.address(index));
+    }
+    for shown in all {
+        shown.parts.sort_unstable();
+    }
 }
 
 /// Adds every span to all under which it is shown, leaves first.

@@ -11,7 +11,7 @@ mod span;
 mod structure;
 
 pub use contribution::{Contribution, Sign};
-pub use forest::{Forest, Shown, Subtree, Trace, TraceShown, resolve};
+pub use forest::{Forest, Own, Shown, Subtree, Trace, TraceShown, resolve};
 pub use span::{MAX_ARRIVALS, Span, StoredArrival};
 
 use serde::{Deserialize, Serialize};

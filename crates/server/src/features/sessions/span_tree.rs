@@ -9,7 +9,7 @@ use agentlens_store::{SpanRow, StoreError, Tenant};
 
 use super::trace::{Subtree, TraceNode};
 use crate::api::ms;
-use crate::spans::{SpanView, event_ids, kind};
+use crate::spans::{Parts, SpanView, event_ids, kind};
 
 /// What of the tree is asked for.
 pub(super) struct TreeQuery<'a> {
@@ -58,11 +58,12 @@ pub(super) async fn span_tree(tenant: &Tenant, query: &TreeQuery<'_>) -> Result<
         room -= u32::try_from(children.len()).unwrap_or(room);
         levels.push(children);
     }
-    Ok(TreePage { nodes: assemble(levels), next })
+    let parts = Parts::read(tenant, query.workspace, levels.iter().flatten()).await?;
+    Ok(TreePage { nodes: assemble(levels, &parts), next })
 }
 
 /// Hangs each level under the one above, the deepest first.
-fn assemble(levels: Vec<Vec<SpanRow>>) -> Vec<TraceNode> {
+fn assemble(levels: Vec<Vec<SpanRow>>, parts: &Parts) -> Vec<TraceNode> {
     let mut below: FxHashMap<(String, String), Vec<TraceNode>> = FxHashMap::default();
     let mut nodes = Vec::new();
     for (depth, level) in levels.into_iter().enumerate().rev() {
@@ -70,7 +71,7 @@ fn assemble(levels: Vec<Vec<SpanRow>>) -> Vec<TraceNode> {
         for row in level {
             let children = below.remove(&(row.trace_id.clone(), row.span_id.clone())).unwrap_or_default();
             let parent = row.span.shown.parent_span_id.clone().map(|parent| (row.trace_id.clone(), parent));
-            let node = node_of(&row, children);
+            let node = node_of(&row, parts, children);
             match parent.filter(|_| depth > 0) {
                 Some(parent) => above.entry(parent).or_default().push(node),
                 None => nodes.push(node),
@@ -81,7 +82,7 @@ fn assemble(levels: Vec<Vec<SpanRow>>) -> Vec<TraceNode> {
     nodes
 }
 
-fn node_of(row: &SpanRow, children: Vec<TraceNode>) -> TraceNode {
+fn node_of(row: &SpanRow, parts: &Parts, children: Vec<TraceNode>) -> TraceNode {
     let (facts, shown) = (row.span.facts(), &row.span.shown);
     let kind = kind(&row.span);
     let own_name = match kind {
@@ -98,7 +99,7 @@ fn node_of(row: &SpanRow, children: Vec<TraceNode>) -> TraceNode {
         severity: if facts.is_error { "error" } else { "info" }.to_owned(),
         timestamp: format_rfc3339(facts.start_us),
         duration_ms: Some(ms(facts.end_us.saturating_sub(facts.start_us))),
-        cost_usd: nanos_to_usd(shown.counted.cost_nanos),
+        cost_usd: nanos_to_usd(shown.own.cost_nanos),
         subtree_cost_usd: nanos_to_usd(shown.subtree.cost_nanos),
         has_error: facts.is_error || shown.subtree.errors > 0,
         event_ids: event_ids(&row.span),
@@ -108,7 +109,7 @@ fn node_of(row: &SpanRow, children: Vec<TraceNode>) -> TraceNode {
             input_tokens: shown.subtree.input_tokens,
             output_tokens: shown.subtree.output_tokens,
         }),
-        span: Some(SpanView::of(row)),
+        span: Some(SpanView::of(row, parts)),
         child_count: Some(child_count),
         children_cursor: more.map(|cursor| cursor.encode()),
         place: Some(place_of(row)),
