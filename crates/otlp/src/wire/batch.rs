@@ -3,7 +3,8 @@
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::metrics::v1::{Metric, ResourceMetrics, ScopeMetrics};
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -15,6 +16,11 @@ use super::json::Members;
 /// Spans, log records or metrics of one request; no more resources and scopes either. An empty one is two bytes and
 /// takes hundreds in memory.
 pub const MAX_ITEMS: usize = 100_000;
+/// Attributes, events, links and elements of values of one request. An empty one is two bytes and takes up to a hundred in
+/// memory.
+pub const MAX_DETAILS: usize = 2_000_000;
+/// Bytes of one span, log record or metric in protobuf. What is longer exceeds the limit of a payload in any case.
+pub const MAX_ITEM_BYTES: usize = 4 * 1024 * 1024;
 
 /// A request and what had to be left out of it or changed.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +52,8 @@ pub(super) struct Notes {
     items: usize,
     /// Resources and scopes found so far.
     carriers: usize,
+    /// What is inside items, found so far.
+    details: usize,
 }
 
 impl Notes {
@@ -56,6 +64,15 @@ impl Notes {
     /// The number of the next item, from 1.
     pub(super) fn next_item(&mut self) -> Result<usize, WireError> {
         count(&mut self.items)
+    }
+
+    /// Counts what is inside an item.
+    pub(super) fn add_details(&mut self, details: usize) -> Result<(), WireError> {
+        self.details = self.details.saturating_add(details);
+        if self.details > MAX_DETAILS {
+            return Err(WireError::TooManyDetails { limit: MAX_DETAILS });
+        }
+        Ok(())
     }
 
     /// Counts a resource or a scope.
@@ -71,6 +88,9 @@ impl Notes {
         Decoded { request, broken: self.broken, repaired: self.repaired }
     }
 }
+
+/// Points of metrics are dense: this many bytes stand for one detail.
+const METRIC_BYTES_PER_DETAIL: usize = 16;
 
 fn count(counter: &mut usize) -> Result<usize, WireError> {
     if *counter == MAX_ITEMS {
@@ -118,6 +138,21 @@ pub(super) trait Item: prost::Message + Default + Members {
     const ITEMS: [&'static str; 2];
 
     fn request(resources: Vec<UnderResource<Self>>) -> Self::Request;
+
+    /// How many attributes, events, links and elements of values it holds.
+    fn details(&self) -> usize;
+}
+
+fn details_of(attributes: &[KeyValue]) -> usize {
+    attributes.iter().map(|pair| 1 + pair.value.as_ref().map_or(0, elements_of)).sum()
+}
+
+fn elements_of(value: &AnyValue) -> usize {
+    match &value.value {
+        Some(Value::ArrayValue(list)) => list.values.iter().map(|value| 1 + elements_of(value)).sum(),
+        Some(Value::KvlistValue(list)) => details_of(&list.values),
+        _ => 0,
+    }
 }
 
 impl Item for Span {
@@ -135,6 +170,12 @@ impl Item for Span {
             schema_url: from.schema_url,
         };
         ExportTraceServiceRequest { resource_spans: resources.into_iter().map(resource).collect() }
+    }
+
+    fn details(&self) -> usize {
+        let events = self.events.iter().map(|event| 1 + details_of(&event.attributes));
+        let links = self.links.iter().map(|link| 1 + details_of(&link.attributes));
+        details_of(&self.attributes) + events.sum::<usize>() + links.sum::<usize>()
     }
 }
 
@@ -158,6 +199,10 @@ impl Item for LogRecord {
         };
         ExportLogsServiceRequest { resource_logs: resources.into_iter().map(resource).collect() }
     }
+
+    fn details(&self) -> usize {
+        details_of(&self.attributes) + self.body.as_ref().map_or(0, elements_of)
+    }
 }
 
 impl Item for Metric {
@@ -176,5 +221,10 @@ impl Item for Metric {
             schema_url: from.schema_url,
         };
         ExportMetricsServiceRequest { resource_metrics: resources.into_iter().map(resource).collect() }
+    }
+
+    fn details(&self) -> usize {
+        // Points are not looked into, and a metric is bounded by its bytes.
+        prost::Message::encoded_len(self) / METRIC_BYTES_PER_DETAIL
     }
 }

@@ -20,7 +20,7 @@ use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use thiserror::Error;
 
-pub use batch::{BrokenItem, Decoded, MAX_ITEMS};
+pub use batch::{BrokenItem, Decoded, MAX_DETAILS, MAX_ITEM_BYTES, MAX_ITEMS};
 pub use encoding::Encoding;
 pub use json::MAX_NESTING;
 pub use response::{MAX_MESSAGE_BYTES, Partial, Signal, encode_status, encode_success};
@@ -59,6 +59,12 @@ pub enum WireError {
     #[error("The request holds more than {limit} items; send smaller batches.")]
     TooManyItems {
         /// The most items that a request may carry.
+        limit: usize,
+    },
+    /// The items hold more attributes, events, links and elements of values than one request may carry.
+    #[error("The request holds more than {limit} attributes, events and links; send smaller batches.")]
+    TooManyDetails {
+        /// The most that a request may carry.
         limit: usize,
     },
 }

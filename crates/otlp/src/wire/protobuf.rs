@@ -12,7 +12,7 @@ use prost::Message;
 use prost::encoding::{DecodeContext, WireType, check_wire_type, decode_key, decode_varint, skip_field};
 
 use super::WireError;
-use super::batch::{Item, Notes, UnderResource, UnderScope};
+use super::batch::{Item, MAX_ITEM_BYTES, Notes, UnderResource, UnderScope};
 
 /// Reads the body of a request; an empty one is an empty request.
 pub(super) fn read<I: Item>(body: &[u8]) -> Result<(Vec<UnderResource<I>>, Notes), WireError> {
@@ -85,8 +85,19 @@ fn read_scope<I: Item>(
             Ok(Some((RESOURCE_OR_SCOPE, bytes))) => append(&mut scope, bytes),
             Ok(Some((CONTENTS, bytes))) => {
                 let number = notes.next_item()?;
+                if bytes.len() > MAX_ITEM_BYTES {
+                    let length = bytes.len();
+                    notes.broken(format!(
+                        "The {} number {number} has {length} bytes; the limit is {MAX_ITEM_BYTES}.",
+                        I::NOUN
+                    ));
+                    continue;
+                }
                 match I::decode(bytes) {
-                    Ok(item) => into.items.push(item),
+                    Ok(item) => {
+                        notes.add_details(item.details())?;
+                        into.items.push(item);
+                    }
                     Err(error) => notes.broken(refusal::<I>(number, bytes, &error)),
                 }
             }

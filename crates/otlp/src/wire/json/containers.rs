@@ -168,7 +168,7 @@ impl Elements {
     /// Counts one of those of which a request may only carry so many.
     fn count(self, notes: &mut Notes) -> Result<(), WireError> {
         match self {
-            Self::Details => Ok(()),
+            Self::Details => notes.add_details(1),
             Self::Carriers(_) => notes.next_carrier().map(drop),
             Self::Items(_) => notes.next_item().map(drop),
         }
@@ -214,7 +214,7 @@ impl<'de, M: Members> Container<'de> for OfList<'_, M> {
 }
 
 /// Ends reading with an error of our own, which serde's errors cannot carry.
-fn stopped<E: Error>(notes: &mut Notes, error: WireError) -> E {
+pub(super) fn stopped<E: Error>(notes: &mut Notes, error: WireError) -> E {
     notes.stop = Some(error);
     E::custom("reading was ended")
 }

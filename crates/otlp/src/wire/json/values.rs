@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList};
 use serde::de::{Error, MapAccess, SeqAccess};
 
-use super::containers::{Container, Name, Tolerant, text_of_list};
+use super::containers::{Container, Name, Tolerant, stopped, text_of_list};
 use super::leaf::Leaf;
 use super::members::{Member, Members};
 use crate::wire::batch::Notes;
@@ -41,6 +41,7 @@ impl<'de> Container<'de> for OfAttributes<'_> {
         let mut attributes = Vec::new();
         while let Some(Name(name)) = object.next_key()? {
             let value = object.next_value_seed(Tolerant(OfValue::new(self.notes)))?;
+            self.notes.add_details(1).map_err(|error| stopped(self.notes, error))?;
             attributes.push(KeyValue {
                 key: String::from_utf8_lossy(&name).into_owned(),
                 value,
@@ -53,6 +54,7 @@ impl<'de> Container<'de> for OfAttributes<'_> {
     fn list<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let mut attributes = Vec::new();
         while let Some(attribute) = list.next_element_seed(Tolerant(OfAttribute { notes: self.notes }))? {
+            self.notes.add_details(1).map_err(|error| stopped(self.notes, error))?;
             attributes.extend(attribute);
         }
         Ok(Some(attributes))
@@ -298,6 +300,7 @@ impl<'de> Container<'de> for OfElements<'_> {
     fn list<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let mut values = Vec::new();
         while let Some(value) = list.next_element_seed(Tolerant(OfValue::new(self.notes)))? {
+            self.notes.add_details(1).map_err(|error| stopped(self.notes, error))?;
             values.push(value.unwrap_or_default());
         }
         Ok(Some(values))

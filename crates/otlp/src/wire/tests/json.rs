@@ -6,7 +6,8 @@ use opentelemetry_proto::tonic::metrics::v1::{Metric, metric};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
 use crate::wire::{
-    Decoded, Encoding, MAX_ITEMS, MAX_NESTING, WireError, decode_logs, decode_metrics, decode_traces,
+    Decoded, Encoding, MAX_DETAILS, MAX_ITEMS, MAX_NESTING, WireError, decode_logs, decode_metrics,
+    decode_traces,
 };
 
 type Traces = opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -263,4 +264,11 @@ fn metrics_are_read_with_the_same_tolerance() {
     assert_eq!((sum.is_monotonic, sum.data_points.len(), sum.data_points[2].value), (true, 3, None));
     // The bounds, the value of k, the name 5, the integer x, the gauge 7.
     assert_eq!((decoded.repaired, decoded.broken.len()), (5, 1));
+}
+
+#[test]
+fn what_is_inside_items_is_bounded() {
+    let dense = format!("{{\"attributes\":[{}]}}", vec!["{}"; 500_000].join(","));
+    let spans = |count: usize| in_request(&format!("[{}]", vec![dense.as_str(); count].join(",")));
+    assert_eq!(traces(&spans(5)), Err(WireError::TooManyDetails { limit: MAX_DETAILS }));
 }

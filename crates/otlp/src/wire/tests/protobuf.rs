@@ -9,7 +9,10 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 
-use crate::wire::{Decoded, Encoding, MAX_ITEMS, WireError, decode_logs, decode_metrics, decode_traces};
+use crate::wire::{
+    Decoded, Encoding, MAX_DETAILS, MAX_ITEM_BYTES, MAX_ITEMS, WireError, decode_logs, decode_metrics,
+    decode_traces,
+};
 
 fn traces(body: &[u8]) -> Result<Decoded<ExportTraceServiceRequest>, WireError> {
     decode_traces(Encoding::Protobuf, body)
@@ -228,4 +231,16 @@ fn a_request_carries_only_so_many_items() {
     assert_eq!(traces(&spans(MAX_ITEMS + 1)), Err(WireError::TooManyItems { limit: MAX_ITEMS }));
     let resources = b"\x0a\x00".repeat(MAX_ITEMS + 1);
     assert_eq!(traces(&resources), Err(WireError::TooManyItems { limit: MAX_ITEMS }));
+}
+
+#[test]
+fn what_is_inside_items_is_bounded() {
+    let dense = Span { attributes: vec![KeyValue::default(); 500_000], ..Span::default() };
+    let error = traces(&request(vec![dense; 5]).encode_to_vec());
+    assert_eq!(error, Err(WireError::TooManyDetails { limit: MAX_DETAILS }));
+    let long = Span { name: "x".repeat(MAX_ITEM_BYTES), ..Span::default() };
+    let short = Span { name: "short".to_owned(), ..Span::default() };
+    let decoded = traces(&request(vec![long, short]).encode_to_vec()).unwrap();
+    assert_eq!(names(&decoded), ["short"]);
+    assert!(decoded.broken[0].message.contains("the limit is 4194304"), "{:?}", decoded.broken);
 }
