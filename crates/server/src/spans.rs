@@ -7,15 +7,12 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use agentlens_domain::cost::{CostSource, nanos_to_usd};
-use agentlens_domain::spans::{Span, SpanKind};
+use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Span, SpanKind};
 use agentlens_otlp::dialects::present;
 use agentlens_store::{SpanRow, StoreError, StoredEvent, Tenant};
 
 use crate::api::{CostView, EventView, ms};
 use crate::client::Client;
-
-/// What ids of events begin with that arrived over OpenTelemetry.
-const ARRIVAL_PREFIX: &str = "otel_";
 
 /// A span, as it is counted now.
 #[derive(Debug, Serialize, ToSchema)]
@@ -292,7 +289,7 @@ fn address(event: &StoredEvent) -> Option<(String, String)> {
         trace_id: Option<String>,
         span_id: Option<String>,
     }
-    if !event.id.starts_with(ARRIVAL_PREFIX) {
+    if !event.id.starts_with(ARRIVAL_ID_PREFIX) {
         return None;
     }
     let address: Address = serde_json::from_str(&event.payload).ok()?;

@@ -9,6 +9,7 @@ use crate::ids::UlidSequence;
 use crate::json::{self, Canonical, JsonError, Kind, Member, Value};
 use crate::ledger::Reason;
 use crate::limits;
+use crate::spans::ARRIVAL_ID_PREFIX;
 use crate::time;
 
 /// Metadata keys that only the server may set: they say that an agent's identity was verified.
@@ -143,7 +144,7 @@ pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Resul
     let wide_payload = payload.lossless.is_some();
     let payload = payload.lossless.unwrap_or(payload.text);
 
-    let client_id = match (optional_id(envelope.id, "id")?, context.idempotency) {
+    let client_id = match (own_id(envelope.id)?, context.idempotency) {
         (Some(id), _) => Some(id),
         (None, Some(idempotency)) => Some(idempotency.id_of(index)),
         (None, None) => None,
@@ -230,6 +231,16 @@ fn required_id(value: Option<Value<'_>>, field: &str) -> Result<String, Refusal>
     optional_id(value, field)?.ok_or_else(|| {
         Refusal::new(field, Reason::MissingField, format!("{field} is required and must not be empty"))
     })
+}
+
+/// The id that the client chose. What the server makes of spans is named by their content, and nobody else may take such a name.
+fn own_id(value: Option<Value<'_>>) -> Result<Option<String>, Refusal> {
+    let id = optional_id(value, "id")?;
+    if id.as_ref().is_some_and(|id| id.starts_with(ARRIVAL_ID_PREFIX)) {
+        let message = format!("ids that begin with `{ARRIVAL_ID_PREFIX}` are given by the server");
+        return Err(Refusal::new("id", Reason::InvalidField, message));
+    }
+    Ok(id)
 }
 
 fn event_type(value: Option<Value<'_>>) -> Result<EventType, Refusal> {

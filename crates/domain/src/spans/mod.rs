@@ -12,11 +12,14 @@ mod structure;
 
 pub use contribution::{Contribution, Sign};
 pub use forest::{Forest, Own, Shown, Subtree, Trace, TraceShown, resolve};
-pub use span::{MAX_ARRIVALS, Span, StoredArrival};
+pub use span::{MAX_ARRIVALS, MAX_VERSIONS, Span, StoredArrival};
 
 use serde::{Deserialize, Serialize};
 
 use crate::usage::Usage;
+
+/// What the ids of events begin with that arrived of spans; no client may choose such an id.
+pub const ARRIVAL_ID_PREFIX: &str = "otel_";
 
 /// What a span is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

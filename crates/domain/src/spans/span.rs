@@ -10,6 +10,9 @@ use super::{Arrival, ArrivalSource, Shown};
 /// Arrivals that a span remembers; of more, the weakest are stored as events and no longer looked at.
 pub const MAX_ARRIVALS: usize = 64;
 
+/// Different arrivals that a span takes at all; further ones count as repetitions.
+pub const MAX_VERSIONS: usize = 1_000;
+
 /// One arrival with the event that it became.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredArrival {
@@ -27,6 +30,8 @@ pub struct Span {
     /// The event that arrived first; lists show the span there.
     first_event_id: String,
     arrivals: Vec<StoredArrival>,
+    /// Digests of arrivals that are stored as events and no longer looked at.
+    passed: Vec<[u8; 8]>,
     /// What is shown and counted; the default until it is resolved.
     pub shown: Shown,
 }
@@ -34,7 +39,12 @@ pub struct Span {
 impl Span {
     /// A span of which one arrival is known.
     pub fn of(arrival: StoredArrival) -> Self {
-        Self { first_event_id: arrival.event_id.clone(), arrivals: vec![arrival], shown: Shown::default() }
+        Self {
+            first_event_id: arrival.event_id.clone(),
+            arrivals: vec![arrival],
+            passed: Vec::new(),
+            shown: Shown::default(),
+        }
     }
 
     /// The event that arrived first.
@@ -47,16 +57,19 @@ impl Span {
         &self.arrivals
     }
 
-    /// Whether the same arrival came before.
+    /// Whether the same arrival came before, or more different ones than a span takes.
     pub fn has(&self, arrival: &Arrival) -> bool {
         self.arrivals.iter().any(|known| known.arrival.digest == arrival.digest)
+            || self.passed.contains(&arrival.digest)
+            || self.arrivals.len() + self.passed.len() >= MAX_VERSIONS
     }
 
     /// Adds an arrival that is not there yet.
     pub fn add(&mut self, arrival: StoredArrival) {
         let at = self.arrivals.partition_point(|known| strength(&known.arrival) < strength(&arrival.arrival));
         self.arrivals.insert(at, arrival);
-        self.arrivals.truncate(MAX_ARRIVALS);
+        let passed = self.arrivals.drain(MAX_ARRIVALS.min(self.arrivals.len())..);
+        self.passed.extend(passed.map(|stored| stored.arrival.digest));
     }
 
     /// What all arrivals say together: of each fact what the strongest arrival that knows it says.

@@ -3,7 +3,7 @@
 use agentlens_domain::events::{EventType, Facts, NewEvent, Severity};
 use agentlens_domain::ledger::Reason;
 use agentlens_domain::limits;
-use agentlens_domain::spans::{Arrival, ArrivalSource, SpanKind};
+use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Arrival, ArrivalSource, SpanKind};
 use agentlens_domain::time;
 use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
@@ -151,7 +151,7 @@ fn digest(arrival: &Arrival, payload: &str) -> [u8; 32] {
 
 fn event_id(digest: &[u8; 32]) -> String {
     let mut id = String::with_capacity(31);
-    id.push_str("otel_");
+    id.push_str(ARRIVAL_ID_PREFIX);
     BASE32_NOPAD.encode_append(&digest[..16], &mut id);
     id.make_ascii_lowercase();
     id

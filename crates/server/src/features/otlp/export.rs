@@ -195,7 +195,9 @@ fn partial_of(signal: Signal, items: usize, refused: &[Refused]) -> Option<Parti
 /// The request as a whole is none; sending it again can't help.
 fn refusal_of(error: &WireError) -> ApiError {
     match error {
-        WireError::TooManyItems { .. } | WireError::TooManyDetails { .. } => ApiError::too_large(error.to_string()),
+        WireError::TooManyItems { .. } | WireError::TooManyDetails { .. } => {
+            ApiError::too_large(error.to_string())
+        }
         WireError::Json { .. } | WireError::Protobuf { .. } | WireError::TooDeep { .. } => {
             ApiError::bad_request("invalid_body", error.to_string())
         }

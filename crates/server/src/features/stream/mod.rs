@@ -13,6 +13,7 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
+use rustc_hash::FxHashMap;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -23,12 +24,12 @@ use utoipa_axum::routes;
 use agentlens_domain::limits::MAX_STREAM_SUBSCRIBERS;
 use agentlens_store::{StoredEvent, Tenant};
 
-use crate::api::EventView;
 use crate::auth::{EventsRead, Scope};
 use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
 use crate::keys::{KeyCache, Principal};
 use crate::query::{self, Params};
+use crate::spans::current_events;
 use crate::state::{AppState, now_us};
 
 /// Without events, something is sent this often, so that proxies keep the connection.
@@ -212,17 +213,20 @@ impl Follower {
     async fn read(&mut self) -> Result<usize, agentlens_store::StoreError> {
         let events = self.tenant.events_after(self.position, CHUNK_EVENTS).await?;
         let count = events.len();
-        let org = self.tenant.org().as_str().to_owned();
-        for event in events {
-            self.position = event.position;
-            if self.filter.admits(&event) {
-                let id = event.position.to_string();
-                let message = Event::default().event("event").id(id);
-                if let Ok(message) = message.json_data(EventView::of(event, &org, self.client)) {
-                    self.waiting.push_back(message);
-                }
+        let Some(last) = events.last().map(|event| event.position) else { return Ok(0) };
+        let admitted: Vec<StoredEvent> =
+            events.into_iter().filter(|event| self.filter.admits(event)).collect();
+        let positions: FxHashMap<String, i64> =
+            admitted.iter().map(|event| (event.id.clone(), event.position)).collect();
+        let workspace = self.principal.workspace_id.as_str();
+        for view in current_events(&self.tenant, workspace, admitted, self.client).await? {
+            let position = positions.get(&view.id).copied().unwrap_or(last);
+            let message = Event::default().event("event").id(position.to_string());
+            if let Ok(message) = message.json_data(view) {
+                self.waiting.push_back(message);
             }
         }
+        self.position = last;
         Ok(count)
     }
 }
