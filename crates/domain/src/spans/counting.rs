@@ -13,13 +13,19 @@ pub(super) struct Counted {
     pub(super) saved_cost_nanos: i64,
 }
 
+impl Counted {
+    fn without_figures(contribution: Contribution) -> Self {
+        Self { contribution, reported_cost_nanos: None, computed_cost_nanos: None, saved_cost_nanos: 0 }
+    }
+}
+
 /// Counts one span; session and user are the caller's to fill in.
 pub(super) fn count(structure: &Structure<'_>, index: usize, prices: &PriceTable) -> Counted {
     let node = &structure.nodes[index];
     let stands_for_call = node.is_call() && node.anchor == index;
     let owner = if stands_for_call {
         Some(&structure.nodes[node.figures])
-    } else if !node.kind.calls_a_model() && !node.has_owner_below && node.names_figures() {
+    } else if node.owns_its_sum() {
         Some(node)
     } else {
         None
@@ -32,47 +38,48 @@ pub(super) fn count(structure: &Structure<'_>, index: usize, prices: &PriceTable
         tool: if is_tool { node.facts.tool_name.clone() } else { None },
         start_us: node.facts.start_us,
         events: node.arrivals,
-        errors: i64::from(node.facts.is_error && node.part_of.is_none()),
+        errors: i64::from((node.facts.is_error || node.has_failed_part) && node.part_of.is_none()),
         llm_calls: i64::from(stands_for_call && node.kind == SpanKind::Llm),
         tool_calls: i64::from(is_tool),
         latency_us: (is_tool || (stands_for_call && node.kind == SpanKind::Llm)).then_some(latency_us),
         ..Contribution::default()
     };
-    if stands_for_call || owner.is_some() {
-        let figures = owner.unwrap_or(node);
-        contribution.model = node.facts.model.clone().or_else(|| figures.facts.model.clone());
-        contribution.provider = node.facts.provider.clone().or_else(|| figures.facts.provider.clone());
+    let Some(owner) = owner else { return Counted::without_figures(contribution) };
+    // The spans around a call and its repetitions may know what it does not say itself.
+    let wrappers = structure.with_wrappers(index).skip(1);
+    let around: Vec<&Node<'_>> = [node, owner].into_iter().chain(wrappers).collect();
+    contribution.model = around.iter().find_map(|node| node.facts.model.clone());
+    contribution.provider = around.iter().find_map(|node| node.facts.provider.clone());
+    if !owner.names_figures() {
+        return Counted::without_figures(contribution);
     }
-    let Some(owner) = owner.filter(|owner| owner.names_figures()) else {
-        return Counted {
-            contribution,
-            reported_cost_nanos: None,
-            computed_cost_nanos: None,
-            saved_cost_nanos: 0,
-        };
-    };
-    cost_of(contribution, node, owner, prices)
+    cost_of(contribution, &around, owner, prices)
 }
 
 fn cost_of(
     mut contribution: Contribution,
-    node: &Node<'_>,
+    around: &[&Node<'_>],
     owner: &Node<'_>,
     prices: &PriceTable,
 ) -> Counted {
     let usage = owner.facts.usage.unwrap_or_default();
-    let reported = node.facts.reported_cost_nanos.or(owner.facts.reported_cost_nanos);
+    let stated = |node: &&Node<'_>| node.facts.reported_cost_nanos.filter(|nanos| *nanos > 0);
+    let reported = around
+        .iter()
+        .find_map(stated)
+        .or_else(|| around.iter().find_map(|node| node.lent_cost_nanos))
+        .or_else(|| around.iter().find_map(|node| node.facts.reported_cost_nanos));
     let model = contribution.model.as_deref();
     let price =
-        model.and_then(|model| prices.find(contribution.provider.as_deref(), model, node.facts.start_us));
-    let is_batch = node.facts.is_batch || owner.facts.is_batch;
+        model.and_then(|model| prices.find(contribution.provider.as_deref(), model, contribution.start_us));
+    let is_batch = around.iter().any(|node| node.facts.is_batch);
     let computed = price.filter(|_| usage != Usage::default()).map(|price| {
         if is_batch { cost::compute_batch(price, &usage) } else { cost::compute(price, &usage) }
     });
     let cost = cost::resolve(reported, computed);
     contribution.usage = usage;
     // An answer from the client's own cache was billed by nobody; what it would have cost is what it saved.
-    let is_cache_hit = node.facts.is_cache_hit || owner.facts.is_cache_hit;
+    let is_cache_hit = around.iter().any(|node| node.facts.is_cache_hit);
     (contribution.cost_nanos, contribution.cost_source) =
         if is_cache_hit { (0, Some(CostSource::Computed)) } else { (cost.nanos, Some(cost.source)) };
     Counted {

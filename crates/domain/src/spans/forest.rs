@@ -3,12 +3,14 @@
 //! The whole of every trace concerned is resolved anew from its arrivals, so the outcome can't depend on their order.
 //! Every token is counted once:
 //! - A span that calls a model owns the tokens it names. Where such a span lies inside another of the same kind and
-//!   provider, with no tool and no agent between, both speak of one call: the inner one owns it, and is shown as part of the
-//!   outer one if it is the only one there.
+//!   provider, with no tool and no agent between, both speak of one call: the inner one owns it unless the outer one says
+//!   more (tokens rather than only a cost, or anything at all), and is shown as part of the outer one if it is the only
+//!   one there.
 //! - Spans anywhere in the org that name the same answer of the same provider within ten minutes speak of one call. The
 //!   one that knows its surroundings best (a session, a parent, the earliest start) stands for all; the figures are those
-//!   of the one that began last, which is closest to the wire.
-//! - What any other span names is a sum over those below it. It counts only while none of them owns anything.
+//!   of the one that began last, which is closest to the wire, of those that say most.
+//! - What any other span names is a sum over those below it. It counts only while none of them owns anything, and while
+//!   it does not lie inside a call that names the same itself.
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -43,9 +45,9 @@ pub struct TraceShown {
     pub user_id: Option<String>,
     /// The environment of its earliest root.
     pub environment: String,
-    /// Its earliest start, microseconds UTC.
+    /// The earliest instant that anything of it names, microseconds UTC; it only ever moves back.
     pub start_us: i64,
-    /// Its latest end, microseconds UTC.
+    /// The latest, which only ever moves forward.
     pub end_us: i64,
     /// When its earliest root without a parent ended; absent until that one arrived.
     pub ended_us: Option<i64>,

@@ -4,6 +4,7 @@
 //! chained and never changes. A span as it is shown and counted is a projection of all its arrivals, whatever their
 //! order; see [`resolve`] for which spans own the tokens of a trace.
 
+mod calls;
 mod contribution;
 mod counting;
 mod forest;
@@ -186,3 +187,6 @@ pub struct Arrival {
     /// Whether it failed.
     pub is_error: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,7 +61,18 @@ impl Span {
     pub fn has(&self, arrival: &Arrival) -> bool {
         self.arrivals.iter().any(|known| known.arrival.digest == arrival.digest)
             || self.passed.contains(&arrival.digest)
-            || self.arrivals.len() + self.passed.len() >= MAX_VERSIONS
+            || (self.arrivals.len() + self.passed.len() >= MAX_VERSIONS && !self.still_takes(arrival))
+    }
+
+    /// Whether it takes an arrival although it is full: a flood of log records must not keep the span itself out.
+    fn still_takes(&self, arrival: &Arrival) -> bool {
+        let is_log = |stored: &StoredArrival| stored.arrival.source == ArrivalSource::Log;
+        arrival.source == ArrivalSource::Span && self.arrivals.last().is_some_and(is_log)
+    }
+
+    /// How many events it is: everything that arrived, also what is no longer looked at.
+    pub fn event_count(&self) -> i64 {
+        i64::try_from(self.arrivals.len() + self.passed.len()).unwrap_or(i64::MAX)
     }
 
     /// Adds an arrival that is not there yet.
@@ -170,6 +181,36 @@ mod tests {
             let (ordered, shuffled) = (build(&ordered), build(&shuffled));
             prop_assert_eq!(ordered.facts(), shuffled.facts());
         }
+    }
+
+    #[test]
+    fn a_repeat_of_what_is_no_longer_looked_at_is_known() {
+        let all: Vec<StoredArrival> =
+            (0..100).map(|at| stored(at, i64::from(at), ArrivalSource::Log, None)).collect();
+        let mut forwards = Span::of(all[0].clone());
+        all[1..].iter().for_each(|arrival| forwards.add(arrival.clone()));
+        let mut backwards = Span::of(all[99].clone());
+        all[..99].iter().rev().for_each(|arrival| backwards.add(arrival.clone()));
+        assert_eq!(forwards.arrivals(), backwards.arrivals());
+        assert_eq!((forwards.event_count(), forwards.arrivals().len()), (100, MAX_ARRIVALS));
+        assert!(all.iter().all(|arrival| forwards.has(&arrival.arrival)));
+    }
+
+    #[test]
+    fn log_records_do_not_keep_the_span_itself_out() {
+        let mut span = Span::of(stored(0, 0, ArrivalSource::Log, None));
+        for number in 1..2 * MAX_VERSIONS as u64 {
+            let mut log = stored(0, 0, ArrivalSource::Log, None);
+            log.arrival.digest = number.to_be_bytes();
+            if !span.has(&log.arrival) {
+                span.add(log);
+            }
+        }
+        assert_eq!(span.event_count(), MAX_VERSIONS as i64);
+        let itself = stored(255, 900, ArrivalSource::Span, None);
+        assert!(!span.has(&itself.arrival));
+        span.add(itself);
+        assert_eq!((span.facts().kind, span.event_count()), (Some(SpanKind::Llm), MAX_VERSIONS as i64 + 1));
     }
 
     #[test]

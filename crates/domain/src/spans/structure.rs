@@ -2,13 +2,10 @@
 
 use std::borrow::Cow;
 
-use rustc_hash::FxHashMap;
-
+use super::calls::Figures;
 use super::forest::{Trace, TraceShown, places};
 use super::{Arrival, SpanKind};
 
-/// How far apart in time two spans may name the same answer and speak of one call.
-const SAME_ANSWER_US: i64 = 10 * 60 * 1_000_000;
 /// The agent where neither the trace nor its service is named.
 const UNKNOWN_AGENT: &str = "unknown";
 
@@ -19,15 +16,24 @@ pub(super) struct Node<'a> {
     pub(super) environment: &'a str,
     pub(super) arrivals: i64,
     pub(super) kind: SpanKind,
-    parent: Option<usize>,
+    pub(super) parent: Option<usize>,
     /// The call of a model inside which this one lies, if both speak of one call.
-    wrapper: Option<usize>,
+    pub(super) wrapper: Option<usize>,
     /// Whether something it wraps stands for it.
     pub(super) yields: bool,
     /// Whether what wraps it stands for it.
-    is_absorbed: bool,
+    pub(super) is_absorbed: bool,
     /// Whether something below it owns tokens.
     pub(super) has_owner_below: bool,
+    /// Whether it lies inside a call that owns what it names.
+    pub(super) is_inside_owner: bool,
+    /// A cost that other spans state of the call for which this one stands.
+    pub(super) lent_cost_nanos: Option<i64>,
+    /// Whether something that is shown as part of it failed.
+    pub(super) has_failed_part: bool,
+    /// The earliest instant that anything of it names, and the latest; they only ever move apart.
+    first_us: i64,
+    last_us: i64,
     /// The span that stands for its answer; itself if it does.
     pub(super) anchor: usize,
     /// Where the figures of its answer come from.
@@ -39,15 +45,30 @@ pub(super) struct Node<'a> {
 }
 
 impl Node<'_> {
+    /// How much it says of what it used.
+    pub(super) fn figures_named(&self) -> Figures {
+        if self.facts.usage.is_some_and(|usage| !usage.is_zero()) {
+            Figures::Tokens
+        } else if self.facts.reported_cost_nanos.is_some_and(|nanos| nanos > 0) {
+            Figures::Cost
+        } else {
+            Figures::Nothing
+        }
+    }
+
     /// Whether it names tokens or a cost.
     pub(super) fn names_figures(&self) -> bool {
-        self.facts.usage.is_some_and(|usage| !usage.is_zero())
-            || self.facts.reported_cost_nanos.is_some_and(|nanos| nanos > 0)
+        self.figures_named() > Figures::Nothing
     }
 
     /// Whether it is a call of a model that no other span stands for by its place in the tree.
     pub(super) fn is_call(&self) -> bool {
         self.kind.calls_a_model() && !self.yields && !self.is_absorbed
+    }
+
+    /// Whether it names a sum over spans that never arrived or don't say what they used.
+    pub(super) fn owns_its_sum(&self) -> bool {
+        !self.kind.calls_a_model() && !self.has_owner_below && !self.is_inside_owner && self.names_figures()
     }
 
     /// The node whose sums take this one's.
@@ -58,11 +79,15 @@ impl Node<'_> {
 
 pub(super) struct Structure<'a> {
     pub(super) nodes: Vec<Node<'a>>,
-    trace_ids: Vec<&'a str>,
+    pub(super) trace_ids: Vec<&'a str>,
     /// Parents before their children.
-    order: Vec<usize>,
+    pub(super) order: Vec<usize>,
+    /// How many calls each wrapper wraps.
+    pub(super) inner_counts: Vec<usize>,
+    /// The session that each trace names by itself, and its place in `nodes`.
+    pub(super) claims: Vec<Option<usize>>,
     /// The trace whose calls a trace repeats.
-    follows: Vec<Option<usize>>,
+    pub(super) follows: Vec<Option<usize>>,
 }
 
 impl<'a> Structure<'a> {
@@ -71,12 +96,17 @@ impl<'a> Structure<'a> {
             nodes: nodes(traces),
             trace_ids: traces.iter().map(|trace| trace.trace_id.as_str()).collect(),
             order: Vec::new(),
+            inner_counts: Vec::new(),
+            claims: vec![None; traces.len()],
             follows: vec![None; traces.len()],
         };
         structure.link_parents(traces);
+        structure.find_claims();
         structure.find_wrappers();
-        structure.settle_ownership();
+        structure.settle_yields();
+        structure.settle_absorption();
         structure.join_same_answers();
+        structure.settle_sums();
         structure.place();
         structure.name_agents();
         structure
@@ -140,135 +170,41 @@ impl<'a> Structure<'a> {
         }
     }
 
-    fn age(&self, index: usize) -> (i64, &str, &str) {
+    pub(super) fn age(&self, index: usize) -> (i64, &str, &str) {
         let node = &self.nodes[index];
         (node.facts.start_us, self.trace_ids[node.trace], &node.facts.span_id)
     }
 
-    fn find_wrappers(&mut self) {
-        let mut open: Vec<Option<usize>> = vec![None; self.nodes.len()];
-        for index in self.order.clone() {
-            let Some(parent) = self.nodes[index].parent else { continue };
-            let above = &self.nodes[parent];
-            open[index] = match above.kind {
-                kind if kind.calls_a_model() => Some(parent),
-                SpanKind::Tool | SpanKind::Agent => None,
-                _ => open[parent],
-            };
-            let wrapper =
-                open[index].filter(|wrapper| is_one_call(&self.nodes[*wrapper], &self.nodes[index]));
-            self.nodes[index].wrapper = wrapper;
-        }
-    }
-
-    /// Who owns what by the shape of the tree alone, leaves first.
-    fn settle_ownership(&mut self) {
-        let mut inner_names: Vec<bool> = vec![false; self.nodes.len()];
-        let mut has_inner: Vec<bool> = vec![false; self.nodes.len()];
-        for index in self.order.clone().into_iter().rev() {
-            let node = &self.nodes[index];
-            let names = node.names_figures();
-            let owns_here = if node.kind.calls_a_model() {
-                let yields = inner_names[index] || (!names && has_inner[index]);
-                if let Some(wrapper) = node.wrapper {
-                    has_inner[wrapper] = true;
-                    inner_names[wrapper] |= names || inner_names[index];
-                }
-                self.nodes[index].yields = yields;
-                names
-            } else {
-                names && !node.has_owner_below
-            };
-            let node = &self.nodes[index];
-            let owns = owns_here || node.has_owner_below;
-            if let Some(parent) = node.parent {
-                self.nodes[parent].has_owner_below |= owns;
+    /// Where each span is shown. What is shown as part of another span has nothing below it, and every other span is shown
+    /// below one that lies above it in its trace, so that the sums can't go round in a ring.
+    fn place(&mut self) {
+        let depths = Depths::of(&self.nodes, &self.order);
+        // Wrappers come before what they wrap in the order.
+        let mut outermost: Vec<usize> = (0..self.nodes.len()).collect();
+        for index in self.order.iter().copied() {
+            if let Some(wrapper) = self.sole_wrapper(index) {
+                outermost[index] = outermost[wrapper];
             }
         }
         for index in 0..self.nodes.len() {
-            let Some(wrapper) = self.nodes[index].wrapper else { continue };
-            let wraps_all = self.nodes[wrapper].names_figures() && !inner_names[wrapper];
-            self.nodes[index].is_absorbed = wraps_all;
-        }
-    }
-
-    /// Calls that name the same answer are one.
-    fn join_same_answers(&mut self) {
-        let mut groups: FxHashMap<(&str, &str), Vec<usize>> = FxHashMap::default();
-        for (index, node) in self.nodes.iter().enumerate() {
-            if let Some(response) = node.facts.response_id.as_deref().filter(|_| node.is_call()) {
-                groups
-                    .entry((node.facts.provider.as_deref().unwrap_or(""), response))
-                    .or_default()
-                    .push(index);
+            let whole = outermost[index];
+            let anchor = self.nodes[whole].anchor;
+            let is_twin = anchor != whole && !depths.is_above(whole, anchor);
+            let target = if is_twin { outermost[anchor] } else { whole };
+            if target != index {
+                self.nodes[index].part_of = Some(target);
+                self.nodes[target].has_failed_part |= self.nodes[index].facts.is_error;
             }
         }
-        let mut joins: Vec<(usize, usize, usize)> = Vec::new();
-        for mut group in groups.into_values().filter(|group| group.len() > 1) {
-            group.sort_by_key(|index| self.age(*index));
-            while let Some(first) = group.first().copied() {
-                let until = self.nodes[first].facts.start_us.saturating_add(SAME_ANSWER_US);
-                let end = group.partition_point(|index| self.nodes[*index].facts.start_us <= until);
-                let together: Vec<usize> = group.drain(..end).collect();
-                let best = together.iter().copied().min_by_key(|index| {
-                    let facts = &self.nodes[*index].facts;
-                    (facts.session.is_none(), facts.parent_span_id.is_none(), self.age(*index))
-                });
-                let figures = together.iter().rev().copied().find(|index| self.nodes[*index].names_figures());
-                let Some(anchor) = best else { continue };
-                joins.extend(together.iter().map(|index| (*index, anchor, figures.unwrap_or(anchor))));
-            }
+        for index in self.order.iter().copied() {
+            let Some(parent) = self.nodes[index].parent else { continue };
+            let above = &self.nodes[parent];
+            self.nodes[index].shown_parent = match above.part_of {
+                None => Some(parent),
+                Some(target) if depths.is_above(target, parent) => Some(target),
+                Some(_) => above.shown_parent,
+            };
         }
-        for (index, anchor, figures) in joins {
-            (self.nodes[index].anchor, self.nodes[index].figures) = (anchor, figures);
-            let (own, other) = (self.nodes[index].trace, self.nodes[anchor].trace);
-            if own != other {
-                let known = self.follows[own].get_or_insert(other);
-                *known = if self.trace_ids[other] < self.trace_ids[*known] { other } else { *known };
-            }
-        }
-    }
-
-    /// Where each span is shown.
-    fn place(&mut self) {
-        let mut inner_count = vec![0_usize; self.nodes.len()];
-        for node in &self.nodes {
-            if let Some(wrapper) = node.wrapper.filter(|_| !node.is_absorbed) {
-                inner_count[wrapper] += 1;
-            }
-        }
-        for index in self.order.clone() {
-            let node = &self.nodes[index];
-            let wrapper = node.wrapper.filter(|wrapper| node.is_absorbed || inner_count[*wrapper] == 1);
-            let twin = Some(node.anchor).filter(|anchor| *anchor != index && !self.is_above(index, *anchor));
-            // The wrapper comes before in the order, so its own place is known.
-            let part_of = wrapper.or(twin).map(|target| self.nodes[target].part_of.unwrap_or(target));
-            self.nodes[index].part_of = part_of.filter(|target| *target != index);
-        }
-        for index in self.order.clone() {
-            let mut parent = self.nodes[index].parent;
-            while let Some(above) = parent {
-                let Some(target) = self.nodes[above].part_of else { break };
-                let is_here = self.nodes[target].trace == self.nodes[index].trace;
-                if is_here && target != index {
-                    parent = Some(target);
-                    break;
-                }
-                parent = self.nodes[above].parent;
-            }
-            self.nodes[index].shown_parent = parent;
-        }
-    }
-
-    fn is_above(&self, above: usize, below: usize) -> bool {
-        let mut at = self.nodes[below].parent;
-        while let Some(index) = at {
-            if index == above {
-                return true;
-            }
-            at = self.nodes[index].parent;
-        }
-        false
     }
 
     /// A span's agent is its own, that of the nearest above it, the first of its trace, or its service.
@@ -301,19 +237,53 @@ impl<'a> Structure<'a> {
         for (index, node) in self.nodes.iter().enumerate() {
             members[node.trace].push(index);
         }
-        let claims: Vec<Option<&str>> = members.iter().map(|members| self.session_claim(members)).collect();
-        (0..traces.len()).map(|at| self.trace(at, &members[at], &claims)).collect()
+        let leaders = self.leaders();
+        (0..traces.len()).map(|at| self.trace(&members[at], leaders[at])).collect()
     }
 
-    fn session_claim(&self, members: &[usize]) -> Option<&str> {
-        let claimed = members.iter().filter(|index| self.nodes[**index].facts.session.is_some());
-        let best = claimed.min_by_key(|index| {
-            (self.nodes[**index].facts.session.as_ref().map(|claim| claim.rank), self.age(**index))
-        })?;
-        self.nodes[*best].facts.session.as_ref().map(|claim| claim.id.as_str())
+    /// The best name of a session in each trace: the worthiest, then the earliest.
+    fn find_claims(&mut self) {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let Some(claim) = &node.facts.session else { continue };
+            let known = self.claims[node.trace];
+            let is_better = known.is_none_or(|known| {
+                let rank = self.nodes[known].facts.session.as_ref().map(|claim| claim.rank);
+                (Some(claim.rank), self.age(index)) < (rank, self.age(known))
+            });
+            if is_better {
+                self.claims[node.trace] = Some(index);
+            }
+        }
     }
 
-    fn trace(&self, at: usize, members: &[usize], claims: &[Option<&str>]) -> TraceShown {
+    /// The trace whose session each trace shares: itself if it names one, else that of the trace which its calls repeat.
+    /// Traces that repeat each other in a ring share that of the first of them by id.
+    fn leaders(&self) -> Vec<usize> {
+        let mut leaders: Vec<Option<usize>> = vec![None; self.trace_ids.len()];
+        let mut steps: Vec<Option<usize>> = vec![None; self.trace_ids.len()];
+        for start in 0..self.trace_ids.len() {
+            let (mut path, mut at) = (Vec::new(), start);
+            let leader = loop {
+                if let Some(leader) = leaders[at] {
+                    break leader;
+                }
+                if let Some(step) = steps[at] {
+                    let ring = path[step..].iter().copied();
+                    break ring.min_by_key(|trace| self.trace_ids[*trace]).unwrap_or(at);
+                }
+                steps[at] = Some(path.len());
+                path.push(at);
+                match self.follows[at].filter(|_| self.claims[at].is_none()) {
+                    Some(next) => at = next,
+                    None => break at,
+                }
+            };
+            path.into_iter().for_each(|trace| leaders[trace] = Some(leader));
+        }
+        leaders.into_iter().enumerate().map(|(at, leader)| leader.unwrap_or(at)).collect()
+    }
+
+    fn trace(&self, members: &[usize], leader: usize) -> TraceShown {
         let by_age = |index: &&usize| self.age(**index);
         let is_root = |index: &&usize| self.nodes[**index].parent.is_none();
         let root = members.iter().filter(is_root).min_by_key(by_age).map(|index| &self.nodes[*index]);
@@ -332,28 +302,54 @@ impl<'a> Structure<'a> {
         let user =
             members.iter().filter(|index| self.nodes[**index].facts.user_id.is_some()).min_by_key(by_age);
         TraceShown {
-            session_id: self.session(at, claims).to_owned(),
+            session_id: self.session(leader).to_owned(),
             agent_id: agent_id.to_owned(),
             agent_name: named
                 .min_by_key(by_age)
                 .and_then(|index| self.nodes[*index].facts.agent_name.clone()),
             user_id: user.and_then(|index| self.nodes[*index].facts.user_id.clone()),
             environment: root.map_or("", |node| node.environment).to_owned(),
-            start_us: members.iter().map(|index| self.nodes[*index].facts.start_us).min().unwrap_or(0),
-            end_us: members.iter().map(|index| self.nodes[*index].facts.end_us).max().unwrap_or(0),
+            start_us: members.iter().map(|index| self.nodes[*index].first_us).min().unwrap_or(0),
+            end_us: members.iter().map(|index| self.nodes[*index].last_us).max().unwrap_or(0),
             ended_us: top.map(|node| node.facts.end_us),
             ended_in_error: top.is_some_and(|node| node.facts.is_error),
         }
     }
 
-    fn session<'s>(&'s self, at: usize, claims: &[Option<&'s str>]) -> &'s str {
-        let (mut trace, mut steps) = (at, 0);
-        while claims[trace].is_none()
-            && let Some(next) = self.follows[trace].filter(|_| steps < self.trace_ids.len())
-        {
-            (trace, steps) = (next, steps + 1);
+    /// The session of a trace that follows no other.
+    fn session(&self, trace: usize) -> &str {
+        let claim = self.claims[trace].and_then(|index| self.nodes[index].facts.session.as_ref());
+        claim.map_or(self.trace_ids[trace], |claim| claim.id.as_str())
+    }
+}
+
+/// Where each span lies in a walk that goes down before it goes on, and how many spans the walk finds below it.
+struct Depths {
+    places: Vec<usize>,
+    sizes: Vec<usize>,
+}
+
+impl Depths {
+    fn of(nodes: &[Node<'_>], order: &[usize]) -> Self {
+        let mut sizes = vec![1; nodes.len()];
+        for index in order.iter().rev().copied() {
+            if let Some(parent) = nodes[index].parent {
+                sizes[parent] += sizes[index];
+            }
         }
-        claims[trace].unwrap_or(self.trace_ids[trace])
+        let (mut places, mut next_below, mut next) = (vec![0; nodes.len()], vec![0; nodes.len()], 0);
+        for index in order.iter().copied() {
+            let free = nodes[index].parent.map_or(&mut next, |parent| &mut next_below[parent]);
+            places[index] = *free;
+            *free += sizes[index];
+            next_below[index] = places[index] + 1;
+        }
+        Self { places, sizes }
+    }
+
+    fn is_above(&self, above: usize, below: usize) -> bool {
+        let first = self.places[above];
+        (first + 1..first + self.sizes[above]).contains(&self.places[below])
     }
 }
 
@@ -362,6 +358,10 @@ impl Node<'_> {
     fn kind_is_known(&self) -> bool {
         self.facts.source == super::ArrivalSource::Span
     }
+
+    pub(super) fn lend_cost(&mut self, cost_nanos: i64) {
+        self.lent_cost_nanos = Some(self.lent_cost_nanos.unwrap_or(0).saturating_add(cost_nanos));
+    }
 }
 
 fn nodes(traces: &[Trace]) -> Vec<Node<'_>> {
@@ -369,10 +369,11 @@ fn nodes(traces: &[Trace]) -> Vec<Node<'_>> {
     for (trace, spans) in traces.iter().enumerate().map(|(at, trace)| (at, &trace.spans)) {
         for span in spans {
             let facts = span.facts();
+            let arrivals = span.arrivals().iter().map(|stored| &stored.arrival);
             nodes.push(Node {
                 trace,
                 environment: span.environment(),
-                arrivals: i64::try_from(span.arrivals().len()).unwrap_or(i64::MAX),
+                arrivals: span.event_count(),
                 kind: facts.kind.unwrap_or(SpanKind::Other),
                 facts,
                 parent: None,
@@ -380,6 +381,11 @@ fn nodes(traces: &[Trace]) -> Vec<Node<'_>> {
                 yields: false,
                 is_absorbed: false,
                 has_owner_below: false,
+                is_inside_owner: false,
+                lent_cost_nanos: None,
+                has_failed_part: false,
+                first_us: arrivals.clone().map(|arrival| arrival.start_us).min().unwrap_or(0),
+                last_us: arrivals.map(|arrival| arrival.end_us).max().unwrap_or(0),
                 anchor: nodes.len(),
                 figures: nodes.len(),
                 part_of: None,
@@ -389,17 +395,4 @@ fn nodes(traces: &[Trace]) -> Vec<Node<'_>> {
         }
     }
     nodes
-}
-
-/// Whether a call inside another is the same call: same kind, no other provider, at the same time.
-fn is_one_call(outer: &Node<'_>, inner: &Node<'_>) -> bool {
-    let provider = |node: &Node<'_>| node.facts.provider.clone();
-    let same_provider = match (provider(outer), provider(inner)) {
-        (Some(outer), Some(inner)) => outer == inner,
-        _ => true,
-    };
-    inner.kind == outer.kind
-        && same_provider
-        && inner.facts.start_us <= outer.facts.end_us
-        && outer.facts.start_us <= inner.facts.end_us
 }

@@ -1,0 +1,220 @@
+//! Which spans of a forest speak of the same call of a model, and which of them owns what it used.
+
+use rustc_hash::FxHashMap;
+
+use super::SpanKind;
+use super::structure::{Node, Structure};
+
+/// How far apart in time two spans may name the same answer and speak of one call.
+const SAME_ANSWER_US: i64 = 10 * 60 * 1_000_000;
+
+/// How much a span says of what it used; where two speak of one call, the one that says more owns it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Figures {
+    Nothing,
+    /// A cost without tokens.
+    Cost,
+    Tokens,
+}
+
+impl<'a> Structure<'a> {
+    pub(super) fn find_wrappers(&mut self) {
+        let mut open: Vec<Option<usize>> = vec![None; self.nodes.len()];
+        for index in self.order.clone() {
+            let Some(parent) = self.nodes[index].parent else { continue };
+            let above = &self.nodes[parent];
+            open[index] = match above.kind {
+                kind if kind.calls_a_model() => Some(parent),
+                SpanKind::Tool | SpanKind::Agent => None,
+                _ => open[parent],
+            };
+            let wrapper =
+                open[index].filter(|wrapper| is_one_call(&self.nodes[*wrapper], &self.nodes[index]));
+            self.nodes[index].wrapper = wrapper;
+        }
+    }
+
+    /// Which calls leave their place to what they wrap, leaves first.
+    pub(super) fn settle_yields(&mut self) {
+        let said = self.figures_said();
+        let mut inner: Vec<Option<Figures>> = vec![None; self.nodes.len()];
+        for index in self.order.iter().rev().copied() {
+            self.nodes[index].yields = inner[index].is_some_and(|inner| inner >= said[index]);
+            if let Some(wrapper) = self.nodes[index].wrapper {
+                inner[wrapper] = inner[wrapper].max(Some(said[index])).max(inner[index]);
+            }
+        }
+    }
+
+    /// What each span says, or a repetition of it that does not lie inside or around it.
+    fn figures_said(&self) -> Vec<Figures> {
+        let mut outermost: Vec<usize> = (0..self.nodes.len()).collect();
+        for index in self.order.iter().copied() {
+            if let Some(wrapper) = self.nodes[index].wrapper {
+                outermost[index] = outermost[wrapper];
+            }
+        }
+        let mut said: Vec<Figures> = self.nodes.iter().map(Node::figures_named).collect();
+        for together in self.same_answers(|index| self.nodes[index].facts.response_id.as_deref()) {
+            let mut by_place: FxHashMap<usize, Figures> = FxHashMap::default();
+            for index in &together {
+                let most = by_place.entry(outermost[*index]).or_insert(Figures::Nothing);
+                *most = said[*index].max(*most);
+            }
+            let mut most: Vec<(Figures, usize)> =
+                by_place.into_iter().map(|(place, most)| (most, place)).collect();
+            most.sort_unstable_by(|left, right| right.cmp(left));
+            for index in together {
+                let elsewhere = most.iter().find(|(_, place)| *place != outermost[index]);
+                said[index] = elsewhere.map_or(said[index], |(most, _)| said[index].max(*most));
+            }
+        }
+        said
+    }
+
+    /// What lies inside a call that says more than everything in it, from the top down.
+    pub(super) fn settle_absorption(&mut self) {
+        self.inner_counts = vec![0; self.nodes.len()];
+        let mut outermost: Vec<usize> = (0..self.nodes.len()).collect();
+        for index in self.order.clone() {
+            let node = &self.nodes[index];
+            if let Some(wrapper) = node.wrapper {
+                let above = &self.nodes[wrapper];
+                if !above.yields || above.is_absorbed {
+                    let (owner, cost) = (outermost[wrapper], node.facts.reported_cost_nanos);
+                    let is_leaf = !node.yields;
+                    outermost[index] = owner;
+                    self.nodes[index].is_absorbed = true;
+                    if let Some(cost) = cost.filter(|cost| is_leaf && *cost > 0) {
+                        self.nodes[owner].lend_cost(cost);
+                    }
+                } else {
+                    self.inner_counts[wrapper] += 1;
+                }
+            }
+        }
+    }
+
+    /// Below and inside which spans something owns tokens, so that the sums that they name don't count.
+    pub(super) fn settle_sums(&mut self) {
+        let owns: Vec<bool> = self.nodes.iter().map(|node| self.is_counted_call(node)).collect();
+        for index in self.order.iter().rev().copied() {
+            let node = &self.nodes[index];
+            if let Some(parent) = node.parent {
+                let owns = owns[index] || node.names_figures() || node.has_owner_below;
+                self.nodes[parent].has_owner_below |= owns;
+            }
+        }
+        for index in self.order.iter().copied() {
+            let Some(parent) = self.nodes[index].parent else { continue };
+            let above = &self.nodes[parent];
+            self.nodes[index].is_inside_owner = match above.kind {
+                SpanKind::Tool | SpanKind::Agent => false,
+                _ => owns[parent] || above.is_inside_owner,
+            };
+        }
+    }
+
+    /// Whether it is a call for which figures are counted, there or where its answer is.
+    fn is_counted_call(&self, node: &Node<'_>) -> bool {
+        node.is_call() && self.nodes[node.figures].names_figures()
+    }
+
+    /// The wrapper of a span if it is the only call in there: the two are one.
+    pub(super) fn sole_wrapper(&self, index: usize) -> Option<usize> {
+        let node = &self.nodes[index];
+        node.wrapper.filter(|wrapper| node.is_absorbed || self.inner_counts[*wrapper] == 1)
+    }
+
+    /// The span and those that wrap nothing but it, from the inside out.
+    pub(super) fn with_wrappers(&self, index: usize) -> impl Iterator<Item = &Node<'a>> {
+        std::iter::successors(Some(index), |at| self.sole_wrapper(*at)).map(|at| &self.nodes[at])
+    }
+
+    /// Calls that name the same answer are one.
+    pub(super) fn join_same_answers(&mut self) {
+        let mut joins: Vec<(usize, usize, usize)> = Vec::new();
+        let answer = |index: usize| {
+            let known = self.nodes[index].is_call().then(|| self.with_wrappers(index));
+            known.into_iter().flatten().find_map(|node| node.facts.response_id.as_deref())
+        };
+        for together in self.same_answers(answer) {
+            let anchor = together.iter().copied().min_by_key(|index| {
+                let (facts, claim) = (&self.nodes[*index].facts, self.claims[self.nodes[*index].trace]);
+                let knows_no_parent = facts.parent_span_id.is_none();
+                (claim.is_none(), facts.session.is_none(), knows_no_parent, self.age(*index))
+            });
+            // Of those that say most, the last.
+            let figures = together.iter().copied().max_by_key(|index| self.nodes[*index].figures_named());
+            let (Some(anchor), Some(figures)) = (anchor, figures) else { continue };
+            joins.extend(together.iter().map(|index| (*index, anchor, figures)));
+        }
+        for (index, anchor, figures) in joins {
+            (self.nodes[index].anchor, self.nodes[index].figures) = (anchor, figures);
+            let cost = self.nodes[index].facts.reported_cost_nanos.filter(|cost| *cost > 0);
+            if let Some(cost) = cost.filter(|_| index != anchor && index != figures) {
+                self.nodes[anchor].lent_cost_nanos.get_or_insert(cost);
+            }
+            let (own, other) = (self.nodes[index].trace, self.nodes[anchor].trace);
+            if own != other {
+                let rank = |trace: usize| (self.claims[trace].is_none(), self.trace_ids[trace]);
+                let known = self.follows[own].filter(|known| rank(*known) <= rank(other));
+                self.follows[own] = known.or(Some(other));
+            }
+        }
+    }
+
+    /// Calls that name one answer of one provider within a short time, each group by age. Where all that say their provider
+    /// say the same, those that don't are of it.
+    fn same_answers<'s>(&'s self, answer: impl Fn(usize) -> Option<&'s str>) -> Vec<Vec<usize>> {
+        let mut answers: FxHashMap<&str, Vec<usize>> = FxHashMap::default();
+        for (index, _) in self.nodes.iter().enumerate().filter(|(_, node)| node.kind.calls_a_model()) {
+            if let Some(answer) = answer(index) {
+                answers.entry(answer).or_default().push(index);
+            }
+        }
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        for calls in answers.into_values().filter(|calls| calls.len() > 1) {
+            let mut providers: FxHashMap<Option<&str>, Vec<usize>> = FxHashMap::default();
+            for index in &calls {
+                providers.entry(self.nodes[*index].facts.provider.as_deref()).or_default().push(*index);
+            }
+            if providers.keys().flatten().count() <= 1 {
+                groups.push(calls);
+            } else {
+                groups.extend(providers.into_values());
+            }
+        }
+        groups.into_iter().flat_map(|group| self.within_short_times(group)).collect()
+    }
+
+    fn within_short_times(&self, mut calls: Vec<usize>) -> Vec<Vec<usize>> {
+        calls.sort_by_key(|index| self.age(*index));
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        for index in calls {
+            let start_us = self.nodes[index].facts.start_us;
+            let is_near = |group: &&mut Vec<usize>| {
+                let first_us = group.first().map_or(i64::MIN, |first| self.nodes[*first].facts.start_us);
+                start_us <= first_us.saturating_add(SAME_ANSWER_US)
+            };
+            match groups.last_mut().filter(is_near) {
+                Some(group) => group.push(index),
+                None => groups.push(vec![index]),
+            }
+        }
+        groups.retain(|group| group.len() > 1);
+        groups
+    }
+}
+
+/// Whether a call inside another is the same call: same kind, no other provider, at the same time.
+fn is_one_call(outer: &Node<'_>, inner: &Node<'_>) -> bool {
+    let same_provider = match (&outer.facts.provider, &inner.facts.provider) {
+        (Some(outer), Some(inner)) => outer == inner,
+        _ => true,
+    };
+    inner.kind == outer.kind
+        && same_provider
+        && inner.facts.start_us <= outer.facts.end_us
+        && outer.facts.start_us <= inner.facts.end_us
+}

@@ -1,0 +1,273 @@
+//! What holds for every forest: the order in which it arrived decides nothing, nothing is counted twice, nothing is lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A random span: its trace, its id, and whatever else it says. Every span has a token figure of its own, a power of two,
+/// so that a sum says what it is made of.
+#[derive(Debug, Clone)]
+struct Random {
+    trace: u8,
+    parent: Option<u8>,
+    kind: usize,
+    provider: Option<u8>,
+    has_tokens: bool,
+    response: Option<u8>,
+    claim: Option<(u8, u8)>,
+    agent: Option<u8>,
+    start: i64,
+    is_error: bool,
+    /// Whether it arrives in two parts, and as a log record before or after.
+    parts: u8,
+}
+
+fn random() -> impl Strategy<Value = Random> {
+    let place = (0_u8..4, prop::option::weighted(0.8, 0_u8..40));
+    let what = (0_usize..20, prop::option::of(0_u8..2), prop::bool::weighted(0.7), prop::option::of(0_u8..5));
+    let whose = (prop::option::weighted(0.1, (0_u8..3, 0_u8..3)), prop::option::weighted(0.1, 0_u8..3));
+    let rest = (0_i64..30, prop::bool::weighted(0.1), 0_u8..4);
+    (place, what, whose, rest).prop_map(|(place, what, whose, rest)| Random {
+        trace: place.0,
+        parent: place.1,
+        kind: what.0,
+        provider: what.1,
+        has_tokens: what.2,
+        response: what.3,
+        claim: whose.0,
+        agent: whose.1,
+        start: rest.0,
+        is_error: rest.1,
+        parts: rest.2,
+    })
+}
+
+impl Random {
+    /// What arrives of it.
+    fn arrivals(&self, id: u8) -> Vec<Arrival> {
+        let kind = SpanKind::EVERY.get(self.kind).copied().unwrap_or(SpanKind::Llm);
+        let mut whole = span(id, self.parent, kind).in_trace(self.trace).of(None);
+        whole = whole.at(self.start, self.start + i64::from(id % 7));
+        whole.provider = self.provider.map(|provider| format!("p{provider}"));
+        whole.usage = self.has_tokens.then(|| Usage { input: 1 << id, ..Usage::default() });
+        whole.response_id = self.response.map(|response| format!("r{response}"));
+        whole.session = self.claim.map(|(rank, id)| SessionClaim { rank, id: format!("s{id}") });
+        whole.agent_id = self.agent.map(|agent| format!("a{agent}"));
+        whole.is_error = self.is_error;
+        whole.digest[2] = 1;
+        let begun = Arrival {
+            usage: None,
+            response_id: None,
+            end_us: whole.start_us,
+            digest: [self.trace, id, 2, 0, 0, 0, 0, 0],
+            ..whole.clone()
+        };
+        let log = Arrival {
+            source: ArrivalSource::Log,
+            kind: None,
+            parent_span_id: None,
+            digest: [self.trace, id, 3, 0, 0, 0, 0, 0],
+            ..whole.clone().at(self.start + 40, self.start + 40)
+        };
+        match self.parts {
+            0 => vec![whole],
+            1 => vec![begun, whole],
+            2 => vec![begun, log, Arrival { response_id: None, ..whole }],
+            _ => vec![log],
+        }
+    }
+}
+
+type ById<T> = BTreeMap<(String, String), T>;
+
+fn outcome(forest: &Forest) -> (ById<Shown>, BTreeMap<String, TraceShown>) {
+    let spans = forest.spans().map(|(trace, span)| {
+        ((trace.trace_id.clone(), span.arrivals()[0].arrival.span_id.clone()), span.shown.clone())
+    });
+    let traces = forest.traces.iter().map(|trace| (trace.trace_id.clone(), trace.shown.clone()));
+    (spans.collect(), traces.collect())
+}
+
+fn arrivals(spans: &[Random]) -> Vec<Arrival> {
+    spans.iter().enumerate().flat_map(|(id, random)| random.arrivals(u8::try_from(id).unwrap())).collect()
+}
+
+/// Every span with those that speak of the same tokens: those above and below it, and those that name the same answer.
+fn related(forest: &Forest) -> Vec<BTreeSet<usize>> {
+    let facts: Vec<_> = forest.spans().map(|(_, span)| span.facts().into_owned()).collect();
+    let parent = |of: usize| {
+        let id = facts[of].parent_span_id.as_ref()?;
+        facts.iter().position(|other| &other.span_id == id && other.trace_id == facts[of].trace_id)
+    };
+    let mut related: Vec<BTreeSet<usize>> = (0..facts.len()).map(|at| BTreeSet::from([at])).collect();
+    for at in 0..facts.len() {
+        let mut above = at;
+        for _ in 0..facts.len() {
+            let Some(next) = parent(above) else { break };
+            related[at].insert(next);
+            related[next].insert(at);
+            above = next;
+        }
+        let twins = facts.iter().enumerate().filter(|(_, other)| {
+            facts[at].response_id.is_some() && other.response_id == facts[at].response_id
+        });
+        related[at].extend(twins.map(|(other, _)| other));
+    }
+    related
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn the_order_of_arrival_decides_nothing(
+        spans in prop::collection::vec(random(), 1..40),
+        order in prop::collection::vec(any::<u32>(), 120),
+        cut in 0_usize..120,
+    ) {
+        let ordered = arrivals(&spans);
+        let mut shuffled: Vec<(u32, Arrival)> = order.into_iter().zip(ordered.iter().cloned()).collect();
+        shuffled.sort_by_key(|(place, _)| *place);
+        let shuffled: Vec<Arrival> = shuffled.into_iter().map(|(_, arrival)| arrival).collect();
+        // Repeats add nothing.
+        let repeated = shuffled.iter().chain(&ordered).cloned();
+        let whole = outcome(&resolved(ordered.clone()));
+        prop_assert_eq!(&whole, &outcome(&resolved(repeated)));
+        // What was shown in between leaves no trace.
+        let mut forest = join(shuffled[..cut.min(shuffled.len())].iter().cloned());
+        resolve(&mut forest, PriceTable::embedded());
+        let between = outcome(&forest).0;
+        let mut forest = join(shuffled);
+        for trace in &mut forest.traces {
+            for span in &mut trace.spans {
+                let id = (trace.trace_id.clone(), span.arrivals()[0].arrival.span_id.clone());
+                span.shown = between.get(&id).cloned().unwrap_or_default();
+            }
+        }
+        resolve(&mut forest, PriceTable::embedded());
+        prop_assert_eq!(&whole, &outcome(&forest));
+    }
+
+    #[test]
+    fn nothing_is_counted_twice_and_nothing_is_lost(spans in prop::collection::vec(random(), 1..40)) {
+        let forest = resolved(arrivals(&spans));
+        let named: Vec<i64> = forest
+            .spans()
+            .map(|(_, span)| span.facts().usage.map_or(0, |usage| usage.input))
+            .collect();
+        let counted: Vec<i64> = forest.spans().map(|(_, span)| span.shown.counted.usage.input).collect();
+        let mut seen = 0_i64;
+        for figure in counted.iter().copied().filter(|figure| *figure != 0) {
+            prop_assert!(figure.count_ones() == 1 && named.contains(&figure) && seen & figure == 0);
+            seen |= figure;
+        }
+        let related = related(&forest);
+        for (at, figure) in named.iter().enumerate().filter(|(_, figure)| **figure != 0) {
+            // A neighbour's neighbour may count: the wrapper of a call whose repetition stands for it.
+            let near = related[at].iter().flat_map(|near| related[*near].iter()).copied();
+            let near: BTreeSet<usize> = near.flat_map(|near| related[near].iter().copied()).collect();
+            let counts = seen & figure != 0 || near.iter().any(|near| seen & named[*near] != 0);
+            prop_assert!(counts, "the figure of span {at} is lost");
+        }
+    }
+
+    #[test]
+    fn the_sums_of_the_roots_are_the_sums_of_all(spans in prop::collection::vec(random(), 1..40)) {
+        let forest = resolved(arrivals(&spans));
+        let shown = outcome(&forest).0;
+        let mut roots = Subtree::default();
+        let mut children: ById<i64> = BTreeMap::new();
+        for ((trace, _), span) in &shown {
+            match (&span.part_of, &span.parent_span_id) {
+                (Some(whole), _) => prop_assert!(shown[whole].part_of.is_none()),
+                (None, None) => roots.add(span.subtree),
+                (None, Some(parent)) => *children.entry((trace.clone(), parent.clone())).or_default() += 1,
+            }
+        }
+        for (id, span) in &shown {
+            prop_assert_eq!(span.children, children.get(id).copied().unwrap_or(0));
+            prop_assert!(span.part_of.is_none() || span.children == 0);
+            prop_assert!(span.parts.iter().all(|part| shown[part].part_of.as_ref() == Some(id)));
+        }
+        prop_assert_eq!(roots.input_tokens, forest.all_input());
+        prop_assert_eq!(roots.errors, forest.sum(|counted| counted.errors));
+        prop_assert_eq!(roots.cost_nanos, forest.sum(|counted| counted.cost_nanos));
+        let placed = shown.values().filter(|span| span.part_of.is_none()).count();
+        prop_assert_eq!(roots.spans, i64::try_from(placed).unwrap());
+    }
+
+    /// The oracle: calls whose tokens are known, each told by its spans as one of the client libraries tells it.
+    #[test]
+    fn every_way_of_telling_a_call_counts_it_once(
+        calls in prop::collection::vec((0_u8..11, 0_u8..4), 1..9),
+        order in prop::collection::vec(any::<u32>(), 120),
+    ) {
+        let mut told: Vec<Arrival> = Vec::new();
+        let total = calls.len() as i64 * 100;
+        told.push(span(200, None, SpanKind::Agent).tokens(total));
+        let in_step = calls.iter().filter(|(_, above)| [1, 2].contains(above)).count() as i64 * 100;
+        let step = span(201, Some(200), SpanKind::Step);
+        told.push(if in_step > 0 { step.tokens(in_step) } else { step });
+        for (number, (way, above)) in calls.iter().enumerate() {
+            let first = u8::try_from(number).unwrap() * 5;
+            let above = [200, 201, 201, 200][usize::from(*above)];
+            tell(*way, first, above, &mut told);
+        }
+        let mut shuffled: Vec<(u32, Arrival)> = order.into_iter().zip(told).collect();
+        shuffled.sort_by_key(|(place, _)| *place);
+        let forest = resolved(shuffled.into_iter().map(|(_, arrival)| arrival));
+        prop_assert_eq!(forest.all_input(), total);
+        prop_assert_eq!(forest.calls(), i64::try_from(calls.len()).unwrap());
+        prop_assert_eq!(forest.shown(200).subtree.input_tokens, total);
+        prop_assert_eq!(forest.sum(|counted| counted.errors), 0);
+        prop_assert!(forest.spans().all(|(_, span)| span.shown.counted.session_id == trace_id(1)));
+    }
+}
+
+fn tell(way: u8, first: u8, above: u8, told: &mut Vec<Arrival>) {
+    let answer = format!("answer-{first}");
+    let call = |id: u8, parent: u8| llm(first + id, Some(parent));
+    let inner = |id: u8, outer: u8| call(id, first + outer);
+    let elsewhere = |id: u8| llm(first + id, None).in_trace(100 + first).answers(&answer);
+    match way {
+        0 => told.push(call(0, above).tokens(100)),
+        1 => told.extend([call(0, above).tokens(100), inner(1, 0).tokens(100)]),
+        2 => told.extend([call(0, above).tokens(100), inner(1, 0), inner(2, 1)]),
+        3 => told.extend([
+            call(0, above),
+            span(first + 1, Some(first), SpanKind::Chain).tokens(100),
+            inner(2, 1).of(None).tokens(100),
+        ]),
+        4 => told.extend([call(0, above).tokens(99).answers(&answer), elsewhere(1).tokens(100)]),
+        5 => told.extend([
+            call(0, above).of(None).tokens(100).answers(&answer),
+            inner(1, 0).tokens(100).answers(&answer),
+            elsewhere(2).of(None).tokens(100),
+        ]),
+        6 => told
+            .extend([call(0, above).tokens(100), span(first + 1, Some(first), SpanKind::Http).tokens(100)]),
+        7 => told.extend([
+            call(0, above).tokens(100).answers(&answer),
+            call(1, above).answers(&answer),
+            elsewhere(2).costs(5),
+        ]),
+        8 => told.extend([
+            call(0, above).answers(&answer),
+            span(first + 1, None, SpanKind::Workflow).in_trace(100 + first).tokens(100),
+            Arrival { parent_span_id: Some(span_id(first + 1)), ..elsewhere(2).tokens(100) },
+        ]),
+        9 => told.extend([
+            call(0, above).tokens(100),
+            inner(1, 0).of(None).answers(&answer),
+            elsewhere(2).tokens(100),
+        ]),
+        _ => told.extend([
+            call(0, above).tokens(100).answers(&answer),
+            inner(1, 0).tokens(100),
+            elsewhere(2).tokens(100),
+            llm(first + 3, Some(first + 2)).in_trace(100 + first).tokens(100),
+        ]),
+    }
+}
