@@ -79,7 +79,7 @@ pub struct Measures {
     pub event_count: i64,
     /// Errors, as sessions count them.
     pub error_count: i64,
-    /// Sessions whose first event (by arrival) is in this cell.
+    /// Sessions that begin in this cell, with their agent and in their environment.
     pub session_count: i64,
     /// `llm_response` events.
     pub llm_call_count: i64,
@@ -123,8 +123,6 @@ pub struct Counted<'a> {
     pub workspace_id: &'a str,
     /// The environment.
     pub environment: &'a str,
-    /// Whether it is its session's first event by arrival.
-    pub opens_session: bool,
     /// Its cost in nano-dollars.
     pub cost_nanos: i64,
     /// Whether it has tokens and no known cost.
@@ -185,7 +183,7 @@ impl<'a> Rollup<'a> {
         }
     }
 
-    /// Counts the beginning of a session of spans, or takes it away again; `place` is workspace, environment and agent.
+    /// Counts the beginning of a session, or takes it away again; `place` is workspace, environment and agent.
     pub fn add_beginning(&mut self, place: (&'a str, &'a str, &'a str), start_us: i64, sign: Sign) {
         let (workspace_id, environment, agent) = place;
         for (dimension, agent_id) in [(Dimension::Total, ""), (Dimension::Agent, agent)] {
@@ -246,7 +244,6 @@ fn cells_of(event: &NewEvent) -> impl Iterator<Item = CellParts<'_>> {
 fn count(cell: &mut Measures, event: &NewEvent, counted: Counted<'_>) {
     cell.event_count += 1;
     cell.error_count += i64::from(event.is_error());
-    cell.session_count += i64::from(counted.opens_session);
     cell.cost_nanos = cell.cost_nanos.saturating_add(counted.cost_nanos);
     cell.unknown_cost_count += i64::from(counted.cost_is_unknown);
     match event.event_type {

@@ -127,8 +127,11 @@ impl SessionState {
     }
 
     /// Counts one event that was given its place in the chain; `cost_nanos` is the figure that counts.
-    pub fn add(&mut self, event: &NewEvent, cost_nanos: i64, hash: [u8; 32]) {
-        if event.ts_us < self.started_us {
+    pub fn add(&mut self, event: &NewEvent, environment: &str, cost_nanos: i64, hash: [u8; 32]) {
+        if !self.is_counted() {
+            environment.clone_into(&mut self.environment);
+        }
+        if event.ts_us < self.started_us || self.agent_id.is_empty() {
             self.agent_id.clone_from(&event.agent_id);
         }
         if self.user_id.is_none() {
@@ -180,12 +183,14 @@ impl SessionState {
         self.cost_nanos = self.cost_nanos.saturating_add(sign.of(span.cost_nanos));
     }
 
-    /// Takes what a trace of the session says of it as a whole. The session begins with its earliest trace, and ends with
-    /// the root of its latest.
+    /// Takes what a trace of the session says of it as a whole. The session begins with its earliest trace. It has ended
+    /// when of those of its traces whose root has ended none goes on beyond the latest of them; by the latest instants of
+    /// the traces, which only ever move forward, so that the order in which spans arrive decides nothing.
     pub fn add_trace(&mut self, trace: &TraceShown) {
         if trace.start_us <= self.started_us || self.agent_id.is_empty() {
+            let kept_name = self.agent_name.take().filter(|_| self.agent_id == trace.agent_id);
+            self.agent_name = trace.agent_name.clone().or(kept_name);
             self.agent_id.clone_from(&trace.agent_id);
-            self.agent_name = trace.agent_name.clone().or_else(|| self.agent_name.take());
             self.environment.clone_from(&trace.environment);
         }
         if self.user_id.is_none() {
@@ -193,11 +198,35 @@ impl SessionState {
         }
         self.started_us = self.started_us.min(trace.start_us);
         self.last_event_us = self.last_event_us.max(trace.end_us);
-        self.opened_us = self.opened_us.max(Some(trace.start_us));
-        if let Some(ended_us) = trace.ended_us.filter(|at| self.ended_us.is_none_or(|known| known <= *at)) {
-            self.ended_us = Some(ended_us);
+        self.opened_us = self.opened_us.max(Some(trace.end_us));
+        if trace.ended_us.is_some() && self.ended_us.is_none_or(|known| known <= trace.end_us) {
+            self.ended_us = Some(trace.end_us);
             self.ended_in_error = trace.ended_in_error;
         }
+    }
+
+    /// Forgets what was told by spans that have all moved to another session; the chain stays, and so does the instant of
+    /// its last event, by which it expires.
+    pub fn begin_anew(&mut self) {
+        *self = Self {
+            agent_id: String::new(),
+            agent_name: None,
+            user_id: None,
+            environment: String::new(),
+            tags: Vec::new(),
+            started_us: i64::MAX,
+            opened_us: None,
+            ended_us: None,
+            ended_in_error: false,
+            moved_to: self.moved_to.take(),
+            ..*self
+        };
+    }
+
+    /// The state to store: one that nothing came to begins with its last event.
+    pub fn settled(mut self) -> Self {
+        self.started_us = self.started_us.min(self.last_event_us);
+        self
     }
 
     /// Whether anything is counted in it; what is left of a session whose spans moved away has nothing.

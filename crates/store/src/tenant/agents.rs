@@ -18,7 +18,7 @@ row_type! {
         pub first_seen_us: i64,
         /// Its latest event.
         pub last_seen_us: i64,
-        /// Sessions whose first event (by arrival) was its.
+        /// Sessions that are its: whose earliest event is.
         pub session_count: i64,
         /// Its events.
         pub event_count: i64,
@@ -36,7 +36,7 @@ row_type! {
 }
 
 impl Tenant {
-    /// A workspace's agents, latest first. `after` is the last row of the page before.
+    /// A workspace's agents, latest first; without those that were only taken for the agent of spans until more arrived. `after` is the last row of the page before.
     pub async fn list_agents(
         &self,
         workspace: &str,
@@ -48,7 +48,7 @@ impl Tenant {
             "select agent_id, name, description, first_seen_us, last_seen_us, session_count, event_count, error_count, cost_nanos,
                model_override, paused_us, pause_reason
              from agents
-             where org_id = $1 and workspace_id = $2 and (last_seen_us < $3 or (last_seen_us = $3 and agent_id > $4))
+             where org_id = $1 and workspace_id = $2 and (event_count > 0 or session_count > 0) and (last_seen_us < $3 or (last_seen_us = $3 and agent_id > $4))
              order by last_seen_us desc, agent_id
              limit $5",
             args![workspace, last_seen_us, agent_id, limit],
@@ -70,7 +70,10 @@ impl Tenant {
     /// How many agents a workspace has.
     pub async fn count_agents(&self, workspace: &str) -> Result<i64, StoreError> {
         Ok(self
-            .find("select count(*) from agents where org_id = $1 and workspace_id = $2", args![workspace])
+            .find(
+                "select count(*) from agents where org_id = $1 and workspace_id = $2 and (event_count > 0 or session_count > 0)",
+                args![workspace],
+            )
             .await?
             .unwrap_or(0))
     }

@@ -3,10 +3,13 @@
 
 use agentlens_domain::ids::BatchId;
 use agentlens_domain::rollups::{Dimension, Tier};
-use agentlens_store::{CellQuery, DeadLetter, EventFilter, SessionFilter, Store, StoreError};
+use agentlens_store::{
+    CellQuery, DeadLetter, EventFilter, IngestRequestRow, SessionFilter, Store, StoreError, Tenant,
+};
 use tokio_postgres::Client;
 
 use crate::batches::{NOW_US, batch, mixture, real_now_us};
+use crate::spans::{one_span, span_batch};
 use crate::world::{Database, World, apply, connect};
 
 on_both_engines!(no_function_reaches_another_org);
@@ -23,6 +26,15 @@ async fn no_function_reaches_another_org(world: World) {
         event_count: 1,
     };
     ours.insert_dead_letter(&letter, b"x").await.unwrap();
+    add_spans(&ours).await;
+    let span = [(one_span().trace_id, one_span().span_id)];
+    assert_eq!(ours.find_spans("default", &span).await.unwrap().len(), 1);
+    assert_eq!(ours.list_ingest_requests("default", None, None, 10).await.unwrap().len(), 1);
+    assert!(theirs.find_spans("default", &span).await.unwrap().is_empty());
+    assert!(theirs.root_spans("default", &span[0].0, None, 10).await.unwrap().is_empty());
+    assert!(theirs.child_spans("default", &span, None, 10).await.unwrap().is_empty());
+    assert!(theirs.chains_moved_to("default", "s1").await.unwrap().is_empty());
+    assert!(theirs.list_ingest_requests("default", None, None, 10).await.unwrap().is_empty());
     let filter = EventFilter { workspace: "default".to_owned(), ..EventFilter::default() };
     let sessions =
         SessionFilter { workspace: "default".to_owned(), now_us: NOW_US, ..SessionFilter::default() };
@@ -67,9 +79,27 @@ async fn no_function_reaches_another_org(world: World) {
     // The same ids, batches and sessions are free in the other org, and ours are as they were.
     apply(&theirs, vec![batch("b1", &events[..10])]).await;
     assert_eq!(theirs.events_after(0, 1000).await.unwrap().len(), 10);
-    assert_eq!(ours.events_after(0, 1000).await.unwrap().len(), 100);
+    assert_eq!(ours.events_after(0, 1000).await.unwrap().len(), 101);
+    assert_eq!(ours.find_spans("default", &span).await.unwrap().len(), 1);
     assert_eq!(ours.find_session("default", "s1").await.unwrap().unwrap(), session);
     assert_eq!(ours.list_dead_letters(10).await.unwrap().len(), 1);
+}
+
+/// A row in each table that OpenTelemetry clients fill.
+async fn add_spans(tenant: &Tenant) {
+    apply(tenant, vec![span_batch("spans", "production", vec![one_span()])]).await;
+    let request = IngestRequestRow {
+        request_id: "r1".to_owned(),
+        workspace_id: "default".to_owned(),
+        key_id: "key_1".to_owned(),
+        received_us: 1,
+        signal: "traces".to_owned(),
+        user_agent: None,
+        item_count: 1,
+        refused_count: 0,
+        report: "{}".to_owned(),
+    };
+    tenant.insert_ingest_request(&request).await.unwrap();
 }
 
 /// Every table and partition of the schema `tenant`: (name, is partition).
@@ -142,6 +172,7 @@ fn raw_statements_of_the_application_see_one_org_only() {
     crate::world::run_postgres(|world| async move {
         let ours = world.org("ours").await;
         apply(&ours, vec![batch("b1", &mixture(50))]).await;
+        add_spans(&ours).await;
         let letter = DeadLetter {
             batch_id: "b7".to_owned(),
             key_id: "k".to_owned(),
@@ -189,7 +220,7 @@ fn raw_statements_of_the_application_see_one_org_only() {
             }
         }
         assert!(seen > 0);
-        assert_eq!(ours.events_after(0, 1000).await.unwrap().len(), 50);
+        assert_eq!(ours.events_after(0, 1000).await.unwrap().len(), 51);
     });
 }
 

@@ -29,4 +29,5 @@ mod isolation;
 mod reads;
 mod retention;
 mod same;
+mod spans;
 mod world;

@@ -38,8 +38,9 @@ pub(crate) async fn apply(
     let keys = session_keys(batches, &fresh, &projection).into_iter().collect();
     let sessions = load_sessions(&transaction, org, keys).await?;
     let mut events = Vec::with_capacity(batches.iter().map(|batch| batch.events.len()).sum());
-    let input = PlanInput { batches, fresh, verdicts, sessions, projection: &projection, last_position };
-    let plan = plan(context, input, |row| events.push(row));
+    let input =
+        PlanInput { batches, fresh, verdicts, sessions: &sessions, projection: &projection, last_position };
+    let plan = plan(context, &input, |row| events.push(row));
 
     let made = ensure_partitions(engine, &transaction, &events).await?;
     insert_events(&transaction, org, &events).await?;
@@ -360,7 +361,7 @@ async fn upsert_sessions(
         .run(
             transaction,
             org,
-            "(org_id, workspace_id, session_id) do update set agent_id = excluded.agent_id, agent_name = excluded.agent_name,
+            "(org_id, workspace_id, session_id) do update set environment = excluded.environment, agent_id = excluded.agent_id, agent_name = excluded.agent_name,
                user_id = excluded.user_id, tags = excluded.tags, status = excluded.status, started_us = excluded.started_us,
                last_event_us = excluded.last_event_us, opened_us = excluded.opened_us, ended_us = excluded.ended_us,
                ended_in_error = excluded.ended_in_error, event_count = excluded.event_count, tool_call_count = excluded.tool_call_count,

@@ -35,7 +35,8 @@ pub(crate) fn apply(
     let verdicts = claim_ids(&transaction, context, batches, &fresh)?;
     let projection = project_spans(&transaction, context, batches, &fresh)?;
     let sessions = load_sessions(&transaction, org, session_keys(batches, &fresh, &projection))?;
-    let input = PlanInput { batches, fresh, verdicts, sessions, projection: &projection, last_position };
+    let input =
+        PlanInput { batches, fresh, verdicts, sessions: &sessions, projection: &projection, last_position };
     let plan = plan_and_insert_events(&transaction, context, input)?;
     upsert_spans(&transaction, context, &projection.spans, &plan.traces)?;
     upsert_sessions(&transaction, org, &plan.sessions)?;
@@ -175,7 +176,7 @@ fn plan_and_insert_events<'a>(
     let events: usize = input.batches.iter().map(|batch| batch.events.len()).sum();
     if events <= ROWS_HANDED_OVER {
         let mut rows = Vec::with_capacity(events);
-        let plan = plan(context, input, |row| rows.push(row));
+        let plan = plan(context, &input, |row| rows.push(row));
         insert_events(transaction, org, std::iter::once(rows))?;
         return Ok(plan);
     }
@@ -183,7 +184,7 @@ fn plan_and_insert_events<'a>(
     std::thread::scope(|scope| {
         let planner = scope.spawn(move || {
             let mut rows = Vec::with_capacity(ROWS_HANDED_OVER);
-            let plan = plan(context, input, |row| {
+            let plan = plan(context, &input, |row| {
                 rows.push(row);
                 if rows.len() == ROWS_HANDED_OVER {
                     // Nobody takes them when an insert failed; then the transaction fails as a whole.
@@ -278,7 +279,7 @@ fn upsert_sessions(
            output_tokens, cost_nanos, last_seq, last_hash, moved_to)
          values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)
          on conflict (org_id, workspace_id, session_id) do update set
-           agent_id = excluded.agent_id, agent_name = excluded.agent_name, user_id = excluded.user_id, tags = excluded.tags,
+           environment = excluded.environment, agent_id = excluded.agent_id, agent_name = excluded.agent_name, user_id = excluded.user_id, tags = excluded.tags,
            status = excluded.status, started_us = excluded.started_us, last_event_us = excluded.last_event_us,
            opened_us = excluded.opened_us, ended_us = excluded.ended_us, ended_in_error = excluded.ended_in_error,
            event_count = excluded.event_count, tool_call_count = excluded.tool_call_count, error_count = excluded.error_count,

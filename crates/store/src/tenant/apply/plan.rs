@@ -20,7 +20,7 @@ use agentlens_domain::usage::Usage;
 use super::Applied;
 use crate::tenant::TenantContext;
 use crate::tenant::seal::Sealed;
-use crate::tenant::spans::{ChangedTrace, Opened, Projection, SpanPlace, TraceRow, TraceState};
+use crate::tenant::spans::{ChangedTrace, Projection, SpanPlace, TraceRow, TraceState};
 
 /// Payloads above this many bytes get a stored preview.
 const STORED_PREVIEW_FROM_BYTES: usize = 1024;
@@ -47,7 +47,7 @@ pub(crate) struct PlanInput<'a> {
     /// Verdicts for events with a client's id, by (batch, event).
     pub(crate) verdicts: FxHashMap<(usize, usize), Verdict>,
     /// How the touched sessions stand; absent for new ones.
-    pub(crate) sessions: FxHashMap<SessionKey<'a>, SessionState>,
+    pub(crate) sessions: &'a FxHashMap<SessionKey<'a>, SessionState>,
     /// What becomes of the spans that arrive.
     pub(crate) projection: &'a Projection<'a>,
     pub(crate) last_position: i64,
@@ -114,13 +114,68 @@ pub(crate) struct Plan<'a> {
     pub(crate) last_position: i64,
 }
 
+/// A session that the group touches.
+struct Session<'a> {
+    state: SessionState,
+    /// The environment and the agent of `state`, as they outlive it.
+    environment: &'a str,
+    agent_id: &'a str,
+    /// Where its beginning was counted before the group; absent if it was not.
+    stood: Option<Beginning<'a>>,
+}
+
+/// Where the beginning of a session is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Beginning<'a> {
+    environment: &'a str,
+    agent_id: &'a str,
+    start_us: i64,
+}
+
+impl<'a> Session<'a> {
+    fn of(stored: &'a SessionState) -> Self {
+        let (environment, agent_id) = (stored.environment.as_str(), stored.agent_id.as_str());
+        let start_us = stored.started_us;
+        let stood = stored.is_counted().then_some(Beginning { environment, agent_id, start_us });
+        let mut session = Self { state: stored.clone(), environment, agent_id, stood };
+        session.forget_what_left();
+        session
+    }
+
+    fn opening(event: &'a NewEvent, environment: &'a str) -> Self {
+        let state = SessionState::opening(event, environment);
+        Self { state, environment, agent_id: &event.agent_id, stood: None }
+    }
+
+    /// What is left after all its spans moved away is a chain; what comes to it later begins it anew.
+    fn forget_what_left(&mut self) {
+        if !self.state.is_counted() {
+            self.state.begin_anew();
+        }
+    }
+
+    /// Takes over the texts of the state from something that may have changed it.
+    fn follow(&mut self, environment: &'a str, agent_id: &'a str) {
+        if self.state.environment == environment {
+            self.environment = environment;
+        }
+        if self.state.agent_id == agent_id {
+            self.agent_id = agent_id;
+        }
+    }
+
+    fn stands(&self) -> Option<Beginning<'a>> {
+        let (environment, agent_id, start_us) = (self.environment, self.agent_id, self.state.started_us);
+        self.state.is_counted().then_some(Beginning { environment, agent_id, start_us })
+    }
+}
+
 struct Planner<'a, 'c, E> {
     context: &'c TenantContext,
     emit: E,
     projection: &'a Projection<'a>,
-    sessions: FxHashMap<SessionKey<'a>, SessionState>,
-    /// Sessions whose beginning is counted.
-    begun: FxHashSet<SessionKey<'a>>,
+    loaded: &'a FxHashMap<SessionKey<'a>, SessionState>,
+    sessions: FxHashMap<SessionKey<'a>, Session<'a>>,
     agents: FxHashMap<SessionKey<'a>, AgentDelta<'a>>,
     rollup: Rollup<'a>,
     ledger: FxHashMap<(&'a str, &'static str), i64>,
@@ -131,15 +186,15 @@ struct Planner<'a, 'c, E> {
 /// Computes the plan. Each event's row is handed to `emit` as soon as it is known, so that it can be written meanwhile.
 pub(crate) fn plan<'a>(
     context: &TenantContext,
-    input: PlanInput<'a>,
+    input: &PlanInput<'a>,
     emit: impl FnMut(EventRow<'a>),
 ) -> Plan<'a> {
     let mut planner = Planner {
         context,
         emit,
         projection: input.projection,
-        begun: input.sessions.iter().filter(|(_, state)| state.is_counted()).map(|(key, _)| *key).collect(),
-        sessions: input.sessions,
+        loaded: input.sessions,
+        sessions: FxHashMap::default(),
         agents: FxHashMap::default(),
         rollup: Rollup::default(),
         ledger: FxHashMap::default(),
@@ -200,18 +255,18 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         let cost = self.cost_of(event);
         let cost_nanos = cost.as_ref().map_or(0, |cost| cost.nanos);
         let key = (workspace, event.session_id.as_str());
-        let opens_session = self.begun.insert(key);
-        let session =
-            self.sessions.entry(key).or_insert_with(|| SessionState::opening(event, &batch.environment));
-        let prev_hash = (session.last_seq > 0).then_some(session.last_hash);
+        let session = self.open(key, event, &batch.environment);
+        let state = &mut session.state;
+        let prev_hash = (state.last_seq > 0).then_some(state.last_hash);
         let hash = hash_of(event, (&event.session_id, &event.agent_id), prev_hash);
-        session.add(event, cost_nanos, hash);
+        state.add(event, &batch.environment, cost_nanos, hash);
+        session.follow(&batch.environment, &event.agent_id);
         // A late event expires with those before it in the chain, so that retention only ever cuts off a chain's beginning.
-        let (seq, last_event_us) = (session.last_seq, session.last_event_us);
+        let (seq, last_event_us) = (session.state.last_seq, session.state.last_event_us);
         let row = self.row(batch, event, (seq, prev_hash, hash), last_event_us);
         self.emit_sealed(EventRow { cost, ..row });
         let is_unknown = cost.is_some_and(|cost| cost.source == CostSource::Unknown);
-        self.count(batch, event, opens_session, cost_nanos, is_unknown);
+        self.count(batch, event, cost_nanos, is_unknown);
         hash
     }
 
@@ -220,15 +275,16 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         let workspace = batch.workspace_id.as_str();
         let counted = &self.projection.spans[span].span.shown.counted;
         let (session_id, agent_id) = (counted.session_id.as_str(), counted.agent_id.as_str());
-        let session = self.sessions.entry((workspace, session_id)).or_insert_with(|| SessionState {
-            agent_id: String::new(),
-            ..SessionState::opening(event, &counted.environment)
-        });
-        let prev_hash = (session.last_seq > 0).then_some(session.last_hash);
+        let state = &mut self.open((workspace, session_id), event, &counted.environment).state;
+        if state.last_seq == 0 {
+            // Its traces say whose it is.
+            state.agent_id.clear();
+        }
+        let prev_hash = (state.last_seq > 0).then_some(state.last_hash);
         let hash = hash_of(event, (session_id, agent_id), prev_hash);
-        session.chain(hash);
-        session.last_event_us = session.last_event_us.max(event.ts_us);
-        let (seq, last_event_us) = (session.last_seq, session.last_event_us);
+        state.chain(hash);
+        state.last_event_us = state.last_event_us.max(event.ts_us);
+        let (seq, last_event_us) = (state.last_seq, state.last_event_us);
         let row = self.row(batch, event, (seq, prev_hash, hash), last_event_us);
         self.emit_sealed(EventRow { session_id, agent_id, ..row });
         let usage = self.usage.entry((workspace, day_of(batch.received_us))).or_default();
@@ -267,27 +323,49 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         (self.emit)(row);
     }
 
+    /// The session, which an event is about to join.
+    fn open(&mut self, key: SessionKey<'a>, event: &'a NewEvent, environment: &'a str) -> &mut Session<'a> {
+        let loaded = self.loaded;
+        self.sessions.entry(key).or_insert_with(|| {
+            loaded.get(&key).map_or_else(|| Session::opening(event, environment), Session::of)
+        })
+    }
+
+    /// The session, if there is one.
+    fn find_session(&mut self, key: SessionKey<'a>) -> Option<&mut Session<'a>> {
+        if let Some(stored) = self.loaded.get(&key) {
+            return Some(self.sessions.entry(key).or_insert_with(|| Session::of(stored)));
+        }
+        self.sessions.get_mut(&key)
+    }
+
     /// Moves every sum by what changed of the spans, and every session by what changed of its traces.
     fn add_spans(&mut self) -> Vec<TraceRow<'a>> {
         let projection = self.projection;
-        for changed in &projection.spans {
-            let after = &changed.span.shown.counted;
-            let before = changed.before.as_ref().map(|shown| &shown.counted);
-            if before == Some(after) {
-                continue;
+        let moved = || {
+            projection.spans.iter().filter_map(|changed| {
+                let after = &changed.span.shown.counted;
+                let before = changed.before.as_ref().map(|shown| &shown.counted);
+                (before != Some(after)).then_some((changed.workspace_id, before, after))
+            })
+        };
+        for (workspace_id, before, _) in moved() {
+            let Some(before) = before else { continue };
+            self.count_span(workspace_id, before, Sign::Minus);
+            if let Some(session) = self.sessions.get_mut(&(workspace_id, before.session_id.as_str())) {
+                session.forget_what_left();
             }
-            if let Some(before) = before {
-                self.count_span(changed.workspace_id, before, Sign::Minus);
-            }
-            self.count_span(changed.workspace_id, after, Sign::Plus);
+        }
+        for (workspace_id, _, after) in moved() {
+            self.count_span(workspace_id, after, Sign::Plus);
         }
         projection.traces.iter().map(|trace| self.add_trace(trace)).collect()
     }
 
     fn count_span(&mut self, workspace_id: &'a str, span: &'a Contribution, sign: Sign) {
         self.rollup.add_span(workspace_id, span, sign);
-        if let Some(session) = self.sessions.get_mut(&(workspace_id, span.session_id.as_str())) {
-            session.add_span(span, sign);
+        if let Some(session) = self.find_session((workspace_id, span.session_id.as_str())) {
+            session.state.add_span(span, sign);
         }
         let agent = self.agent(workspace_id, &span.agent_id, span.start_us);
         agent.event_count += sign.of(span.events);
@@ -297,50 +375,35 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
 
     fn add_trace(&mut self, trace: &'a ChangedTrace<'a>) -> TraceRow<'a> {
         let (workspace_id, shown) = (trace.workspace_id, &trace.shown);
-        let key = (workspace_id, shown.session_id.as_str());
-        if let Some(session) = self.sessions.get_mut(&key) {
-            session.add_trace(shown);
+        let session_id = shown.session_id.as_str();
+        if let Some(session) = self.find_session((workspace_id, session_id)) {
+            session.state.add_trace(shown);
+            session.follow(&shown.environment, &shown.agent_id);
         }
         if let Some(name) = shown.agent_name.as_deref() {
             self.agent(workspace_id, &shown.agent_id, shown.start_us).name = Some(name);
         }
-        let before = trace.before.as_ref();
-        let left = before.map(|state| state.shown.session_id.as_str()).filter(|left| *left != key.1);
-        if let Some(session) = left.and_then(|left| self.sessions.get_mut(&(workspace_id, left)))
-            && !session.is_counted()
+        let before = trace.before.as_ref().map(|state| state.shown.session_id.as_str());
+        if let Some(left) = before.filter(|left| *left != session_id)
+            && let Some(session) = self.find_session((workspace_id, left))
+            && !session.state.is_counted()
         {
-            session.moved_to = Some(key.1.to_owned());
+            session.state.moved_to = Some(session_id.to_owned());
         }
-        let stood = before.and_then(|state| state.opened.as_ref());
-        if let Some(stood) = stood {
-            self.count_beginning(workspace_id, stood, Sign::Minus);
-        }
-        let opens = stood.is_some_and(|stood| stood.session_id == key.1) || self.begun.insert(key);
-        let opened = opens.then(|| Opened {
-            session_id: shown.session_id.clone(),
-            environment: shown.environment.clone(),
-            agent_id: shown.agent_id.clone(),
-            start_us: shown.start_us,
-        });
-        if opens {
-            self.rollup.add_beginning(
-                (workspace_id, &shown.environment, &shown.agent_id),
-                shown.start_us,
-                Sign::Plus,
-            );
-            self.agent(workspace_id, &shown.agent_id, shown.start_us).session_count += 1;
-        }
-        TraceRow {
-            workspace_id,
-            trace_id: &trace.trace_id,
-            state: TraceState { shown: shown.clone(), opened },
-        }
+        TraceRow { workspace_id, trace_id: &trace.trace_id, state: TraceState { shown: shown.clone() } }
     }
 
-    fn count_beginning(&mut self, workspace_id: &'a str, opened: &'a Opened, sign: Sign) {
-        let place = (workspace_id, opened.environment.as_str(), opened.agent_id.as_str());
-        self.rollup.add_beginning(place, opened.start_us, sign);
-        self.agent(workspace_id, &opened.agent_id, opened.start_us).session_count += sign.of(1);
+    /// Counts every session where it begins now, and no longer where it was taken to begin.
+    fn count_beginnings(&mut self) {
+        let changed = self.sessions.iter().map(|(key, session)| (key.0, session.stood, session.stands()));
+        let changed: Vec<_> = changed.filter(|(_, stood, stands)| stood != stands).collect();
+        for (workspace_id, stood, stands) in changed {
+            for (beginning, sign) in [(stood, Sign::Minus), (stands, Sign::Plus)] {
+                let Some(Beginning { environment, agent_id, start_us }) = beginning else { continue };
+                self.rollup.add_beginning((workspace_id, environment, agent_id), start_us, sign);
+                self.agent(workspace_id, agent_id, start_us).session_count += sign.of(1);
+            }
+        }
     }
 
     fn agent(&mut self, workspace_id: &'a str, agent_id: &'a str, seen_us: i64) -> &mut AgentDelta<'a> {
@@ -372,28 +435,14 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         Some(cost::resolve(facts.reported_cost_nanos, computed))
     }
 
-    fn count(
-        &mut self,
-        batch: &'a Batch,
-        event: &'a NewEvent,
-        opens_session: bool,
-        cost_nanos: i64,
-        cost_is_unknown: bool,
-    ) {
+    fn count(&mut self, batch: &'a Batch, event: &'a NewEvent, cost_nanos: i64, cost_is_unknown: bool) {
         let workspace_id = batch.workspace_id.as_str();
-        let counted = Counted {
-            workspace_id,
-            environment: &batch.environment,
-            opens_session,
-            cost_nanos,
-            cost_is_unknown,
-        };
+        let counted = Counted { workspace_id, environment: &batch.environment, cost_nanos, cost_is_unknown };
         self.rollup.add(event, counted);
         let agent = self.agent(workspace_id, &event.agent_id, event.ts_us);
         if let Some(SessionFact::Started { agent_name: Some(name), .. }) = &event.facts.session {
             agent.name = Some(name);
         }
-        agent.session_count += i64::from(opens_session);
         agent.event_count += 1;
         agent.error_count += i64::from(event.is_error());
         agent.cost_nanos = agent.cost_nanos.saturating_add(cost_nanos);
@@ -402,10 +451,12 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         usage.1 += i64::try_from(event.payload.len()).unwrap_or(0);
     }
 
-    fn finish(self, applied: Vec<Applied>, traces: Vec<TraceRow<'a>>) -> Plan<'a> {
+    fn finish(mut self, applied: Vec<Applied>, traces: Vec<TraceRow<'a>>) -> Plan<'a> {
+        self.count_beginnings();
+        let sessions = self.sessions.into_iter().map(|(key, session)| (key, session.state.settled()));
         Plan {
             applied,
-            sessions: sorted(self.sessions),
+            sessions: sorted(sessions),
             agents: sorted(self.agents),
             cells: self.rollup.into_sorted(),
             ledger: sorted(self.ledger),
@@ -417,7 +468,7 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
 }
 
 /// Rows are written in the order of their keys on every node, so that no two writers can deadlock.
-fn sorted<K: Ord + Copy, V>(map: FxHashMap<K, V>) -> Vec<(K, V)> {
+fn sorted<K: Ord + Copy, V>(map: impl IntoIterator<Item = (K, V)>) -> Vec<(K, V)> {
     let mut all: Vec<(K, V)> = map.into_iter().collect();
     all.sort_unstable_by_key(|(key, _)| *key);
     all

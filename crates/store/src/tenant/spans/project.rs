@@ -17,17 +17,6 @@ const STATE_VERSION: u8 = 1;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TraceState {
     pub(crate) shown: TraceShown,
-    /// The session that the trace was counted as the beginning of, and the cell in which.
-    pub(crate) opened: Option<Opened>,
-}
-
-/// Where the beginning of a session was counted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Opened {
-    pub(crate) session_id: String,
-    pub(crate) environment: String,
-    pub(crate) agent_id: String,
-    pub(crate) start_us: i64,
 }
 
 /// What became of one arrival.

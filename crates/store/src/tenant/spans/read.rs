@@ -35,6 +35,9 @@ impl FromRow for SpanRow {
     }
 }
 
+/// How often spans may move on from the session that they moved to.
+const MAX_MOVES: usize = 8;
+
 /// A place among siblings: the start and the id of the span before.
 type SpanPlace<'a> = (i64, &'a str);
 
@@ -112,13 +115,22 @@ impl Tenant {
         self.fetch(sql, args).await
     }
 
-    /// The sessions whose chains hold what is shown in this one now: spans that named it only later.
+    /// The sessions whose chains hold what is shown in this one now: spans that named it only later, also by way of others.
     pub async fn chains_moved_to(
         &self,
         workspace: &str,
         session_id: &str,
     ) -> Result<Vec<String>, StoreError> {
-        let sql = "select session_id from sessions where org_id = $1 and workspace_id = $2 and moved_to = $3 order by session_id";
-        self.fetch(sql, crate::args![workspace, session_id]).await
+        let sql = "select session_id from sessions where org_id = $1 and workspace_id = $2 and moved_to = any($3) order by session_id";
+        let (mut found, mut last): (Vec<String>, Vec<String>) = (Vec::new(), vec![session_id.to_owned()]);
+        for _ in 0..MAX_MOVES {
+            let chains: Vec<String> = self.fetch(sql, crate::args![workspace, last]).await?;
+            last = chains.into_iter().filter(|id| id != session_id && !found.contains(id)).collect();
+            if last.is_empty() {
+                break;
+            }
+            found.extend_from_slice(&last);
+        }
+        Ok(found)
     }
 }
