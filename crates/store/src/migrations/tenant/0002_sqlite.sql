@@ -12,12 +12,15 @@ create table spans (
   start_us integer not null,
   response_id text,
   expire_day integer not null,
-  state blob not null,
-  primary key (org_id, workspace_id, trace_id, span_id)
-) without rowid;
-create index spans_children on spans (org_id, workspace_id, trace_id, parent_span_id, start_us) where parent_span_id is not null;
-create index spans_roots on spans (org_id, workspace_id, session_id, start_us) where is_root;
-create index spans_responses on spans (org_id, workspace_id, response_id) where response_id is not null;
+  state blob not null
+);
+-- Rows are appended; only these short keys lie where their random ids put them. As in events, the org is the same in every
+-- row of the file, so it leads no index.
+create unique index spans_key on spans (trace_id, span_id, workspace_id, org_id);
+create index spans_children on spans (trace_id, parent_span_id, start_us, span_id, is_part, workspace_id, org_id)
+  where parent_span_id is not null;
+create index spans_roots on spans (session_id, start_us, span_id) where is_root;
+create index spans_responses on spans (response_id) where response_id is not null;
 
 create table traces (
   org_id text not null,
