@@ -1,4 +1,4 @@
-//! Request bodies: gzip, zstd or plain, bounded before and after decompression.
+//! Request bodies: gzip, zstd, deflate or plain, bounded before and after decompression.
 
 use std::io::Read;
 
@@ -10,7 +10,7 @@ use agentlens_domain::limits::MAX_DECOMPRESSED_BYTES;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// `Content-Encoding` names something else.
-    #[error("Content-Encoding must be gzip, zstd or identity")]
+    #[error("Content-Encoding must be gzip, zstd, deflate or identity")]
     UnknownEncoding,
     /// The compressed bytes are broken.
     #[error("the {0} body can't be decompressed")]
@@ -37,6 +37,10 @@ pub fn decompress(body: Bytes, encoding: Option<&str>) -> Result<Bytes, BodyErro
             let decoder =
                 zstd::stream::read::Decoder::new(body.as_ref()).map_err(|_| BodyError::Broken("zstd"))?;
             read_bounded(decoder, "zstd")
+        }
+        // What HTTP calls deflate is zlib's format.
+        Some(name) if name.eq_ignore_ascii_case("deflate") => {
+            read_bounded(flate2::read::ZlibDecoder::new(body.as_ref()), "deflate")
         }
         Some(_) => Err(BodyError::UnknownEncoding),
     }

@@ -1,6 +1,8 @@
 //! Request bodies: room in memory before they are read, limits before and after decompression.
 
-use axum::body::Body;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -12,8 +14,9 @@ use agentlens_ingest::body::{BodyError, decompress, is_compressed};
 
 use crate::error::ApiError;
 
-/// Bytes of a body beyond the limit that are still read before the connection is closed.
+/// Bytes of a refused body that are still read before the connection is closed, and for how long.
 const MAX_DROPPED_BYTES: usize = 4 * MAX_BODY_BYTES;
+const DROP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much larger a compressed body is taken to become: more than JSON of events usually does.
 const USUAL_RATIO: usize = 20;
 
@@ -61,7 +64,11 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<(Bytes, Room
     let declared = declared.map(|length| length.min(MAX_BODY_BYTES));
     let mut room = Room::empty()?;
     if let Some(length) = declared {
-        room.grow_to(if is_compressed { expected_bytes(length) } else { length })?;
+        let needed = if is_compressed { expected_bytes(length) } else { length };
+        if let Err(error) = room.grow_to(needed) {
+            discard(body).await;
+            return Err(error);
+        }
     }
     let body = collect(declared.unwrap_or(0), body, &mut room).await?;
     if is_compressed {
@@ -70,29 +77,48 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<(Bytes, Room
     Ok((plain(body, encoding).await?, room))
 }
 
-/// The body as it was sent. A body beyond the limit is read on for a while and dropped: a client that is still sending
-/// when the connection closes sees a broken pipe instead of the answer.
+/// The body as it was sent.
 pub(crate) async fn collect(expected: usize, body: Body, room: &mut Room) -> Result<Bytes, ApiError> {
-    let (mut whole, mut length) = (Vec::with_capacity(expected), 0usize);
+    let mut whole = Vec::with_capacity(expected);
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
         let chunk =
             chunk.map_err(|_| ApiError::bad_request("incomplete_body", "The request body broke off"))?;
-        length += chunk.len();
-        if length <= MAX_BODY_BYTES {
-            room.grow_to(length)?;
-            whole.extend_from_slice(&chunk);
-        } else if length > MAX_DROPPED_BYTES {
-            break;
-        } else {
-            whole = Vec::new();
+        let length = whole.len() + chunk.len();
+        let refusal = if length > MAX_BODY_BYTES { Err(too_large()) } else { room.grow_to(length) };
+        if let Err(error) = refusal {
+            drop(whole);
+            discard_rest(chunks).await;
+            return Err(error);
         }
-    }
-    if length > MAX_BODY_BYTES {
-        let message = format!("The request body is larger than {MAX_BODY_BYTES} bytes");
-        return Err(ApiError::too_large(message).with_hint("send several smaller batches, or compress them"));
+        whole.extend_from_slice(&chunk);
     }
     Ok(whole.into())
+}
+
+fn too_large() -> ApiError {
+    ApiError::too_large(format!("The request body is larger than {MAX_BODY_BYTES} bytes"))
+        .with_hint("send several smaller batches, or compress them")
+}
+
+/// Reads a refused body on for a while and drops it: a client that is still sending when the connection closes sees a
+/// broken pipe instead of the answer.
+pub(crate) async fn discard(body: Body) {
+    discard_rest(body.into_data_stream()).await;
+}
+
+async fn discard_rest(mut chunks: BodyDataStream) {
+    let reading = async {
+        let mut dropped = 0;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            dropped += chunk.len();
+            if dropped > MAX_DROPPED_BYTES {
+                return;
+            }
+        }
+    };
+    // Whoever sends no more doesn't get to wait for ever.
+    let _ = tokio::time::timeout(DROP_TIMEOUT, reading).await;
 }
 
 /// Decompresses what is compressed, on the pool that is there for it.

@@ -37,6 +37,7 @@ mod keys;
 mod ledger;
 mod operations;
 mod orgs;
+mod otlp;
 mod samples;
 mod search;
 mod server;

@@ -9,7 +9,12 @@ on_both_engines!(every_operation_needs_its_scope);
 
 const OPERATIONS: &[(&str, &str, Option<&str>)] = &[
     ("post", "/api/events", Some("events:write")),
+    ("post", "/v1/traces", Some("events:write")),
+    ("post", "/v1/logs", Some("events:write")),
+    ("post", "/v1/metrics", Some("events:write")),
     ("get", "/v1/ingest/ledger", Some("events:read")),
+    ("get", "/v1/ingest/requests", Some("events:read")),
+    ("get", "/v1/ingest/unmapped", Some("events:read")),
     ("get", "/api/events", Some("events:read")),
     ("get", "/api/events/{id}", Some("events:read")),
     ("get", "/api/sessions", Some("events:read")),

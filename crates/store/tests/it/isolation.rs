@@ -181,6 +181,7 @@ fn raw_statements_of_the_application_see_one_org_only() {
             event_count: 1,
         };
         ours.insert_dead_letter(&letter, b"x").await.unwrap();
+        ours.insert_ingest_request(&crate::ingest_requests::request("k", 1)).await.unwrap();
         let database = world.database.as_ref().unwrap();
         let (owner, app) = (connect(&database.owner_url).await, connect(&database.app_url).await);
         let tables = tables(&owner).await;

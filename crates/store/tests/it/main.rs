@@ -25,6 +25,7 @@ mod apply;
 mod batches;
 mod control;
 mod guard;
+mod ingest_requests;
 mod isolation;
 mod reads;
 mod retention;

@@ -83,7 +83,7 @@ struct RefusedEvent {
 /// Send events: one, an array, or `{"events": [...]}`.
 ///
 /// Each event is accepted or refused by itself. The answer comes when all accepted ones are durable. The body may be
-/// compressed with gzip or zstd. A repeat with the same event ids, or with the same `Idempotency-Key` for events without
+/// compressed with gzip, zstd or deflate. A repeat with the same event ids, or with the same `Idempotency-Key` for events without
 /// ids, is stored once.
 #[utoipa::path(
     post,

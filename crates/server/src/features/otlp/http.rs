@@ -38,7 +38,7 @@ fn with_status((schemas, paths, methods): UtoipaMethodRouter<AppState>) -> Utoip
 ///
 /// Each span is accepted or refused by itself: `partialSuccess` says how many were refused and why, and these need not be
 /// sent again. The answer comes when all accepted ones are durable; a span that comes twice is stored once. The body may be
-/// compressed with gzip or zstd, and the answer has the encoding of the request. The key may also be the password of
+/// compressed with gzip, zstd or deflate, and the answer has the encoding of the request. The key may also be the password of
 /// `Authorization: Basic`. The same is served at `/api/public/otel/v1/traces`, and over gRPC on the same port.
 #[utoipa::path(
     post,
@@ -99,26 +99,40 @@ async fn export_metrics(State(state): State<AppState>, request: Request) -> Resp
 async fn answer(signal: Signal, state: &AppState, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
     let encoding = encoding_of(&parts.headers);
-    match take(signal, encoding, state, &mut parts, body).await {
-        Ok(answer) => answer,
-        Err(error) => status_response(encoding, &error),
-    }
+    let answered = match admit(encoding, state, &mut parts).await {
+        Ok((scope, encoding)) => take(signal, encoding, state, &scope, &parts.headers, body).await,
+        Err(error) => {
+            body::discard(body).await;
+            Err(error)
+        }
+    };
+    answered.unwrap_or_else(|error| status_response(encoding, &error))
 }
 
-async fn take(
-    signal: Signal,
+/// What is decided before the body is looked at.
+async fn admit(
     encoding: Option<Encoding>,
     state: &AppState,
     parts: &mut Parts,
-    body: Body,
-) -> Result<Response, ApiError> {
+) -> Result<(Scope<EventsWrite>, Encoding), ApiError> {
     let scope = Scope::<EventsWrite>::from_request_parts(parts, state).await?;
     let encoding = encoding.ok_or_else(|| {
         ApiError::unsupported_media_type("Content-Type must be application/x-protobuf or application/json")
     })?;
-    let (body, _room) = body::read(&parts.headers, body).await?;
-    let user_agent = user_agent(&parts.headers);
-    let partial = export(state, &scope, Export { signal, encoding, body, user_agent }).await?;
+    Ok((scope, encoding))
+}
+
+async fn take(
+    signal: Signal,
+    encoding: Encoding,
+    state: &AppState,
+    scope: &Scope<EventsWrite>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let (body, _room) = body::read(headers, body).await?;
+    let user_agent = user_agent(headers);
+    let partial = export(state, scope, Export { signal, encoding, body, user_agent }).await?;
     let headers = [(header::CONTENT_TYPE, encoding.content_type())];
     Ok((headers, encode_success(signal, encoding, partial)).into_response())
 }
