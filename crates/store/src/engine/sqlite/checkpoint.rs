@@ -12,9 +12,9 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 
 /// Pages that the log gains between two checkpoints.
-const PAGES_BETWEEN: u32 = 12_000;
-/// Pages of the log at which the writer checkpoints by itself: 192 MiB.
-const MAX_LOG_PAGES: u32 = 48_000;
+const PAGES_BETWEEN: u32 = 24_000;
+/// Pages of the log at which the writer checkpoints by itself: 288 MiB.
+const MAX_LOG_PAGES: u32 = 72_000;
 
 thread_local! {
     /// Pages in the log after the last commit of this thread.
@@ -119,13 +119,13 @@ mod tests {
         Checkpointer::watch(&connection);
         let mut checkpointer = Checkpointer::default();
         let before = std::fs::metadata(&path).unwrap().len();
-        for _ in 0..16 {
+        for _ in 0..32 {
             connection.execute("insert into t values (zeroblob(4000000))", []).unwrap();
             checkpointer.after_work(&connection, &path);
         }
         drop(checkpointer);
         assert!(std::fs::metadata(&path).unwrap().len() > before + 16_000_000);
         let rows: i64 = connection.query_row("select count(*) from t", [], |row| row.get(0)).unwrap();
-        assert_eq!(rows, 16);
+        assert_eq!(rows, 32);
     }
 }
