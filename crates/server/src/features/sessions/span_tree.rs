@@ -7,7 +7,7 @@ use agentlens_domain::page::Cursor;
 use agentlens_domain::time::format_rfc3339;
 use agentlens_store::{SpanRow, StoreError, Tenant};
 
-use super::trace::{Subtree, TraceNode};
+use super::trace::{MAX_LEVELS, Subtree, TraceNode};
 use crate::api::ms;
 use crate::spans::{Parts, SpanView, event_ids, kind};
 
@@ -27,7 +27,7 @@ pub(super) struct TreePage {
     pub(super) next: Option<Cursor>,
 }
 
-/// Nodes of the first level, and below them level by level as many as the limit leaves room for.
+/// Nodes of the first level, and below them level by level as many as the limits leave room for.
 pub(super) async fn span_tree(tenant: &Tenant, query: &TreeQuery<'_>) -> Result<TreePage, StoreError> {
     let after = query.after.as_ref().map(|cursor| (cursor.value, cursor.id.as_str()));
     let mut top = match &query.parent {
@@ -44,6 +44,7 @@ pub(super) async fn span_tree(tenant: &Tenant, query: &TreeQuery<'_>) -> Result<
     let mut levels: Vec<Vec<SpanRow>> = vec![top];
     let mut room = query.limit - u32::try_from(levels[0].len()).unwrap_or(query.limit);
     while room > 0
+        && levels.len() < MAX_LEVELS
         && let Some(level) = levels.last()
     {
         let parents: Vec<(String, String)> = level

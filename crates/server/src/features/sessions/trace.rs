@@ -23,6 +23,9 @@ use crate::spans::SpanView;
 /// Nodes of one answer, unless the request says otherwise, and at most.
 const DEFAULT_NODES: u32 = 200;
 const MAX_NODES: u32 = 1_000;
+/// Levels of one answer. Readers of JSON give up at a depth (serde_json at 128, of which a level takes two), and writing
+/// a tree takes stack.
+pub(super) const MAX_LEVELS: usize = 50;
 /// Chains up to this long are verified with the tree; longer ones by `/api/audit/verify`.
 const MAX_VERIFIED_EVENTS: i64 = 2_000;
 
@@ -269,7 +272,8 @@ fn join_answer(step: &mut Step, event: &StoredEvent) {
     node.event_ids.push(event.id.clone());
 }
 
-/// Hangs steps below the steps of their parent spans. A parent that is unknown, later or its own child makes a root.
+/// Hangs steps below the steps of their parent spans. A parent that is unknown, later or its own child makes a root; what
+/// lies deeper than an answer may be is shown on its last level.
 fn tree(steps: Vec<Step>) -> Vec<TraceNode> {
     let spans: FxHashMap<String, usize> = steps
         .iter()
@@ -289,21 +293,15 @@ fn tree(steps: Vec<Step>) -> Vec<TraceNode> {
         .collect();
     let parents: Vec<Option<usize>> =
         (0..steps.len()).map(|index| parents[index].filter(|_| !is_in_circle(index, &parents))).collect();
+    let order = parents_first(&parents);
+    let parents = with_bounded_depth(&order, parents);
     let mut children: Vec<Vec<usize>> = vec![Vec::new(); steps.len()];
-    let mut roots = Vec::new();
     for (index, parent) in parents.iter().enumerate() {
-        match parent {
-            Some(parent) => children[*parent].push(index),
-            None => roots.push(index),
+        if let Some(parent) = parent {
+            children[*parent].push(index);
         }
     }
     // Deepest first, so that each step finds its children done, without recursion.
-    let mut order = roots.clone();
-    let mut at = 0;
-    while at < order.len() {
-        order.extend_from_slice(&children[order[at]]);
-        at += 1;
-    }
     let mut done: Vec<Option<(TraceNode, i64)>> =
         steps.into_iter().map(|step| Some((step.node, step.cost_nanos))).collect();
     for index in order.into_iter().rev() {
@@ -317,7 +315,37 @@ fn tree(steps: Vec<Step>) -> Vec<TraceNode> {
             node.children = below.into_iter().map(|(child, _)| child).collect();
         }
     }
+    let roots = (0..done.len()).filter(|index| parents[*index].is_none()).collect::<Vec<_>>();
     roots.into_iter().filter_map(|root| done[root].take().map(|(node, _)| node)).collect()
+}
+
+fn parents_first(parents: &[Option<usize>]) -> Vec<usize> {
+    let mut children: Vec<Vec<usize>> = vec![Vec::new(); parents.len()];
+    let mut order = Vec::with_capacity(parents.len());
+    for (index, parent) in parents.iter().enumerate() {
+        match parent {
+            Some(parent) => children[*parent].push(index),
+            None => order.push(index),
+        }
+    }
+    let mut at = 0;
+    while at < order.len() {
+        order.extend_from_slice(&children[order[at]]);
+        at += 1;
+    }
+    order
+}
+
+fn with_bounded_depth(order: &[usize], mut parents: Vec<Option<usize>>) -> Vec<Option<usize>> {
+    let mut levels = vec![1_usize; parents.len()];
+    for index in order.iter().copied() {
+        let Some(parent) = parents[index] else { continue };
+        // The parent's own place is settled, and never on a level beyond the last.
+        let above = if levels[parent] < MAX_LEVELS { Some(parent) } else { parents[parent] };
+        parents[index] = above;
+        levels[index] = above.map_or(1, |above| levels[above] + 1);
+    }
+    parents
 }
 
 fn is_in_circle(start: usize, parents: &[Option<usize>]) -> bool {
