@@ -309,49 +309,92 @@ async fn get_timeline(
             .parse::<i64>()
             .map_err(|_| ApiError::invalid_parameter("after", "must be a sequence number"))?,
     };
-    let (events, chain_valid) = tokio::try_join!(
-        events(&scope.tenant, &session, after, limit),
+    let ((events, next_seq), chain_valid) = tokio::try_join!(
+        timeline(&scope.tenant, &session, after, limit),
         chain_holds(&scope.tenant, &session)
     )?;
-    let has_more = events.last().is_some_and(|last| last.seq < session.last_seq);
-    let next_seq = events.last().filter(|_| has_more).map(|last| last.seq);
     Ok(Json(Timeline {
         events: current_events(&scope.tenant, scope.workspace(), events, client).await?,
         chain_valid,
         chained: true,
-        has_more,
+        has_more: next_seq.is_some(),
         next_seq,
     }))
 }
 
-/// A session's events after `after`, at most `limit` of them, and fewer where their payloads fill an answer.
+/// A page of a session's timeline and where the next begins. Spans that named the session only later have their place in
+/// chains of their own, which come first; their events are counted below zero, down from it.
+async fn timeline(
+    tenant: &Tenant,
+    session: &SessionRow,
+    after: i64,
+    limit: u32,
+) -> Result<(Vec<StoredEvent>, Option<i64>), ApiError> {
+    let mut page = Page { events: Vec::new(), bytes: 0, limit };
+    if after <= 0 {
+        let mut passed = 0;
+        for id in tenant.chains_moved_to(&session.workspace_id, &session.session_id).await? {
+            let Some(chain) = tenant.find_session(&session.workspace_id, &id).await? else { continue };
+            let from = after.saturating_neg().saturating_sub(passed).max(0);
+            if from < chain.last_seq {
+                let last = page.read(tenant, &chain, from).await?;
+                if page.is_full() {
+                    return Ok((page.events, Some(-passed - last)));
+                }
+            }
+            passed += chain.last_seq;
+        }
+    }
+    let last = page.read(tenant, session, after.max(0)).await?;
+    let has_more = page.is_full() && last < session.last_seq;
+    Ok((page.events, has_more.then_some(last)))
+}
+
+/// A session's own events after `after`, at most `limit` of them, and fewer where their payloads fill an answer.
 async fn events(
     tenant: &Tenant,
     session: &SessionRow,
     after: i64,
     limit: u32,
 ) -> Result<Vec<StoredEvent>, ApiError> {
-    let (mut all, mut bytes): (Vec<StoredEvent>, usize) = (Vec::new(), 0);
-    if after == 0 {
-        // Spans that named this session only later have their place in chains of their own, before it.
-        for chain in tenant.chains_moved_to(&session.workspace_id, &session.session_id).await? {
-            all.extend(tenant.events_of_session(&session.workspace_id, &chain, 0, CHUNK_EVENTS).await?);
-        }
+    let mut page = Page { events: Vec::new(), bytes: 0, limit };
+    page.read(tenant, session, after).await?;
+    Ok(page.events)
+}
+
+/// Events of one answer while they are read.
+struct Page {
+    events: Vec<StoredEvent>,
+    /// Of their payloads.
+    bytes: usize,
+    limit: u32,
+}
+
+impl Page {
+    fn room(&self) -> u32 {
+        self.limit.saturating_sub(u32::try_from(self.events.len()).unwrap_or(u32::MAX))
     }
-    let moved = all.len();
-    while bytes < MAX_ANSWER_BYTES {
-        let rest = limit - u32::try_from(all.len() - moved).unwrap_or(limit).min(limit);
-        let from = all[moved..].last().map_or(after, |last| last.seq);
-        let chunk = rest.min(CHUNK_EVENTS);
-        let rows = tenant.events_of_session(&session.workspace_id, &session.session_id, from, chunk).await?;
-        let is_last = rows.len() < chunk as usize || rest == chunk;
-        bytes += rows.iter().map(|row| row.payload.len() + row.metadata.len()).sum::<usize>();
-        all.extend(rows);
-        if is_last {
-            break;
-        }
+
+    fn is_full(&self) -> bool {
+        self.room() == 0 || self.bytes >= MAX_ANSWER_BYTES
     }
-    Ok(all)
+
+    /// Takes what there is room for of a chain after `after`; the place of the last.
+    async fn read(&mut self, tenant: &Tenant, chain: &SessionRow, after: i64) -> Result<i64, ApiError> {
+        let mut last = after;
+        while !self.is_full() {
+            let chunk = self.room().min(CHUNK_EVENTS);
+            let rows = tenant.events_of_session(&chain.workspace_id, &chain.session_id, last, chunk).await?;
+            let is_last = rows.len() < chunk as usize;
+            last = rows.last().map_or(last, |row| row.seq);
+            self.bytes += rows.iter().map(|row| row.payload.len() + row.metadata.len()).sum::<usize>();
+            self.events.extend(rows);
+            if is_last {
+                break;
+            }
+        }
+        Ok(last)
+    }
 }
 
 async fn chain_holds(tenant: &Tenant, session: &SessionRow) -> Result<bool, ApiError> {
