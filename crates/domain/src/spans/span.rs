@@ -27,7 +27,7 @@ pub struct StoredArrival {
 /// A span as it is stored: its arrivals, strongest first, and what was last shown and counted of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Span {
-    /// The event that arrived first; lists show the span there.
+    /// The event that arrived first, of the span itself if it has; lists show the span there.
     first_event_id: String,
     arrivals: Vec<StoredArrival>,
     /// Digests of arrivals that are stored as events and no longer looked at.
@@ -47,7 +47,8 @@ impl Span {
         }
     }
 
-    /// The event that arrived first.
+    /// The event that arrived first. A log record that came before the span gives its place to it: it is filed under what a
+    /// record is, not under what the span is.
     pub fn first_event_id(&self) -> &str {
         &self.first_event_id
     }
@@ -77,6 +78,10 @@ impl Span {
 
     /// Adds an arrival that is not there yet.
     pub fn add(&mut self, arrival: StoredArrival) {
+        let is_span = |stored: &StoredArrival| stored.arrival.source == ArrivalSource::Span;
+        if is_span(&arrival) && !self.arrivals.iter().any(is_span) {
+            self.first_event_id.clone_from(&arrival.event_id);
+        }
         let at = self.arrivals.partition_point(|known| strength(&known.arrival) < strength(&arrival.arrival));
         self.arrivals.insert(at, arrival);
         let passed = self.arrivals.drain(MAX_ARRIVALS.min(self.arrivals.len())..);
