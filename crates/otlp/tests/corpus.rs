@@ -1,5 +1,6 @@
 //! Captures of real client libraries, read and resolved without a server: whatever the order in which spans come, the
 //! tokens are those that the stub of the model's API logged, in one session and one tree.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 
@@ -70,7 +71,7 @@ fn forest(arrivals: &[StoredArrival]) -> Forest {
             None => spans.push(Span::of(stored.clone())),
         }
     }
-    resolve(&mut forest, &PriceTable::embedded());
+    resolve(&mut forest, PriceTable::embedded());
     forest
 }
 

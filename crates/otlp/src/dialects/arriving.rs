@@ -101,6 +101,8 @@ impl Draft {
         let Self { payload, mut arrival, event_type, severity, name, is_of_a_span } = self;
         let digest = digest(&arrival, &payload.text);
         arrival.digest.copy_from_slice(&digest[..8]);
+        let mut content_digest = [0; 16];
+        content_digest.copy_from_slice(&digest[16..]);
         let session_id = match &arrival.session {
             Some(claim) => claim.id.clone(),
             None => arrival.trace_id.clone(),
@@ -108,7 +110,8 @@ impl Draft {
         let agent_id = arrival.agent_id.clone().or_else(|| arrival.service.clone());
         NewEvent {
             id: event_id(&digest),
-            content_digest: None,
+            // An arrival is compared with those of its span; what belongs to none is known again by its id.
+            content_digest: (!is_of_a_span).then_some(content_digest),
             session_id,
             agent_id: agent_id.unwrap_or_else(|| UNKNOWN_AGENT.to_owned()),
             event_type,

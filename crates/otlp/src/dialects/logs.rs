@@ -1,4 +1,4 @@
-//! Log records: those that speak of a span are arrivals of it, others that belong to a trace are events of their own.
+//! Log records: those of a span are arrivals of it, whatever they say; others of a trace are events of their own.
 
 use agentlens_domain::events::{EventType, NewEvent, Severity};
 use agentlens_domain::ledger::Reason;
@@ -65,7 +65,7 @@ fn event_of(
     });
     let payload = payload::of_log(record, name, surroundings)?;
     let is_evaluation = table().events.evaluation.iter().any(|known| known == name);
-    let is_of_a_span = is_genai && trace_id.is_some() && span_id.is_some();
+    let is_of_a_span = trace_id.is_some() && span_id.is_some();
     let mut arrival = Observed {
         trace_id: trace_id.unwrap_or_default(),
         span_id: span_id.unwrap_or_default(),
