@@ -4,9 +4,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use crate::http::Answer;
+use crate::sender::{Feed, Plan};
 use crate::text::Text;
 
 const AGENTS: [&str; 10] = [
@@ -79,6 +82,43 @@ impl Session {
             (None, _) => Kind::ToolResponse,
             (Some(_), _) => Kind::Ended,
         }
+    }
+}
+
+/// What the events of a load are like.
+#[derive(Clone, Debug)]
+pub(crate) struct Mix {
+    pub(crate) event_bytes: usize,
+    pub(crate) open_sessions: usize,
+    pub(crate) seed: u64,
+}
+
+/// Bodies of one lane: a generator for each key.
+pub(crate) struct EventFeed {
+    generators: Vec<Generator>,
+    batch: usize,
+}
+
+impl EventFeed {
+    pub(crate) fn new(text: &Arc<Text>, mix: &Mix, plan: &Plan, lane: usize, lanes: usize) -> Self {
+        let sessions = mix.open_sessions.div_ceil(lanes * plan.keys.len().max(1));
+        let generators = (0..plan.keys.len())
+            .map(|key| {
+                let seed = mix.seed ^ ((lane as u64) << 32) ^ ((key as u64) << 48);
+                Generator::new(text.clone(), seed, sessions, mix.event_bytes)
+            })
+            .collect();
+        Self { generators, batch: plan.batch }
+    }
+}
+
+impl Feed for EventFeed {
+    fn next(&mut self, key: usize) -> Option<Bytes> {
+        Some(Bytes::from(self.generators.get_mut(key)?.body(self.batch, now_ms(), 0)))
+    }
+
+    fn accepted(&self, answer: &Answer, _batch: u64) -> u64 {
+        answer.count("accepted").or_else(|| answer.count("ingested")).unwrap_or(0)
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde_json::Value;
@@ -68,6 +69,20 @@ impl Origin {
     }
 }
 
+/// Where bodies are posted to, and the headers that say what they are.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Target {
+    pub(crate) fn json(path: &str) -> Self {
+        let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        Self { path: path.to_owned(), headers }
+    }
+}
+
 enum Sender {
     One(http1::SendRequest<Full<Bytes>>),
     Two(http2::SendRequest<Full<Bytes>>),
@@ -120,11 +135,20 @@ impl Connection {
     }
 
     pub(crate) async fn get(&mut self, path: &str, key: Option<&str>) -> Result<Answer> {
-        self.send(Method::GET, path, key, Bytes::new()).await
+        self.send(Method::GET, path, &[], key, Bytes::new()).await
     }
 
     pub(crate) async fn post(&mut self, path: &str, key: &str, body: Bytes) -> Result<Answer> {
-        self.send(Method::POST, path, Some(key), body).await
+        self.post_to(&Target::json(path), Some(key), body).await
+    }
+
+    pub(crate) async fn post_to(
+        &mut self,
+        target: &Target,
+        key: Option<&str>,
+        body: Bytes,
+    ) -> Result<Answer> {
+        self.send(Method::POST, &target.path, &target.headers, key, body).await
     }
 
     /// GET that must answer 200 with JSON.
@@ -137,7 +161,14 @@ impl Connection {
         answer.json()
     }
 
-    async fn send(&mut self, method: Method, path: &str, key: Option<&str>, body: Bytes) -> Result<Answer> {
+    async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(HeaderName, HeaderValue)],
+        key: Option<&str>,
+        body: Bytes,
+    ) -> Result<Answer> {
         let (target, host) = match &self.sender {
             Sender::One(_) => (path.to_owned(), true),
             Sender::Two(_) => (format!("http://{}{path}", self.authority), false),
@@ -149,8 +180,8 @@ impl Connection {
         if let Some(key) = key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        if !body.is_empty() {
-            request = request.header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(name, value);
         }
         let request = request.body(Full::new(body))?;
         let response = match &mut self.sender {

@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::http::{Connection, Origin, Version};
+use crate::events::{EventFeed, Mix};
+use crate::http::{Connection, Origin, Target, Version};
 use crate::keys::Keys;
-use crate::procstat::{Watched, own_cpu_seconds};
+use crate::procstat::{Watched, thread_cpu_seconds};
 use crate::report::{publish, round};
-use crate::sender::{self, Outcome, Plan, Rate, Schedule};
+use crate::sender::{self, Outcome, Plan, REQUEST_TIMEOUT, Rate, Schedule};
 use crate::text::Text;
+use crate::used::{Used, pairs};
 use crate::visible;
 
+const EVENTS_PATH: &str = "/api/events";
 const DRAIN_LIMIT: Duration = Duration::from_secs(300);
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
@@ -91,6 +94,7 @@ fn in_flight(args: &LoadArgs) -> usize {
 async fn measure(args: &LoadArgs) -> Result<Value> {
     let plan = Plan {
         origin: Origin::parse(&args.url, args.http)?,
+        target: Target::json(EVENTS_PATH),
         keys: args.keys.load()?,
         rate: args.rate,
         warmup: Duration::from_secs(args.warmup),
@@ -98,18 +102,18 @@ async fn measure(args: &LoadArgs) -> Result<Value> {
         connections: args.connections,
         in_flight: in_flight(args),
         batch: args.batch,
-        event_bytes: args.event_bytes,
-        open_sessions: args.sessions,
-        seed: args.seed,
+        request_timeout: REQUEST_TIMEOUT,
     };
+    let mix = Mix { event_bytes: args.event_bytes, open_sessions: args.sessions, seed: args.seed };
     let text = Arc::new(Text::new());
     args.watched.reset_peak();
     let schedule = Schedule::new(&plan);
-    let used = tokio::spawn(baseline(args.watched.clone(), schedule.measure_from));
+    let used = tokio::spawn(Used::begin(args.watched.clone(), schedule.measure_from));
     let probes = args.visible.then(|| tokio::spawn(visible::probe(plan.clone(), schedule.clone())));
-    let outcome = sender::run(&plan, &schedule, &text).await?;
+    let outcome =
+        sender::run(&plan, &schedule, |lane, lanes| EventFeed::new(&text, &mix, &plan, lane, lanes)).await?;
     let answered = Instant::now();
-    let generator_cpu = own_cpu_seconds();
+    let generator_cpu = thread_cpu_seconds();
     let drained = wait_until_stored(&plan).await?;
     let used = Used::since(&used.await?, &args.watched, generator_cpu);
     let mut results = report(&outcome, &schedule, answered, drained, &used);
@@ -120,32 +124,6 @@ async fn measure(args: &LoadArgs) -> Result<Value> {
         map.insert("peak_rss_mib".to_owned(), pairs(&args.watched.peak_rss_mib(), 1.0));
     }
     Ok(results)
-}
-
-/// Processor seconds at the moment measuring starts.
-struct Baseline {
-    server: Vec<(String, f64)>,
-    generator: f64,
-}
-
-async fn baseline(watched: Watched, at: Instant) -> Baseline {
-    tokio::time::sleep_until(at.into()).await;
-    Baseline { server: watched.cpu_seconds(), generator: own_cpu_seconds() }
-}
-
-/// Processor seconds since then: the server's until everything was stored, the generator's until
-/// the last answer.
-struct Used {
-    server: Vec<(String, f64)>,
-    generator: f64,
-}
-
-impl Used {
-    fn since(before: &Baseline, watched: &Watched, generator: f64) -> Self {
-        let after = watched.cpu_seconds();
-        let server = after.into_iter().zip(&before.server).map(|((name, now), (_, then))| (name, now - then));
-        Self { server: server.collect(), generator: generator - before.generator }
-    }
 }
 
 /// Polls the ledger until nothing waits. `None` when the server has no ledger.
@@ -227,29 +205,23 @@ fn report(
         map.insert("drain_ms".to_owned(), json!((drained - answered).as_millis()));
     }
     if !used.server.is_empty() {
-        let total: f64 = used.server.iter().map(|(_, seconds)| seconds).sum();
-        map.insert("server_cpu_us_per_event".to_owned(), json!(round(total * 1e6 / accepted, 2)));
+        map.insert(
+            "server_cpu_us_per_event".to_owned(),
+            json!(round(used.server_total() * 1e6 / accepted, 2)),
+        );
         map.insert("server_cpu_us_by_process".to_owned(), pairs(&used.server, 1e6 / accepted));
     }
     results
 }
 
-fn pairs(values: &[(String, f64)], scale: f64) -> Value {
-    Value::Object(
-        values
-            .iter()
-            .map(|(name, value)| (name.clone(), json!(round(value * scale, 2))))
-            .collect::<Map<_, _>>(),
-    )
-}
-
-/// The parameters of a background load, for `reads`.
-pub(crate) fn background_plan(origin: Origin, keys: Vec<String>, rate: f64) -> Result<Plan> {
+/// The plan of a background load, for `reads`, and what its events are like.
+pub(crate) fn background_plan(origin: Origin, keys: Vec<String>, rate: f64) -> Result<(Plan, Mix)> {
     anyhow::ensure!(rate > 0.0, "the background rate must be positive");
     let (warmup, duration) = (Duration::ZERO, Duration::from_secs(24 * 3600));
     let rate = Rate::PerSecond(rate);
     let plan = Plan {
         origin,
+        target: Target::json(EVENTS_PATH),
         keys,
         rate,
         warmup,
@@ -257,9 +229,7 @@ pub(crate) fn background_plan(origin: Origin, keys: Vec<String>, rate: f64) -> R
         connections: 2,
         in_flight: 1,
         batch: 100,
-        event_bytes: 600,
-        open_sessions: 400,
-        seed: 7,
+        request_timeout: REQUEST_TIMEOUT,
     };
-    Ok(plan)
+    Ok((plan, Mix { event_bytes: 600, open_sessions: 400, seed: 7 }))
 }

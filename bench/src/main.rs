@@ -25,6 +25,7 @@ mod stack;
 mod startup;
 mod summary;
 mod text;
+mod used;
 mod visible;
 
 use anyhow::Result;

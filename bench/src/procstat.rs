@@ -58,11 +58,6 @@ impl Watched {
     }
 }
 
-/// Processor seconds used by this process itself.
-pub(crate) fn own_cpu_seconds() -> f64 {
-    read_stat(std::process::id()).map_or(0.0, |stat| seconds(stat.own_ticks))
-}
-
 /// Processor seconds of the calling thread, in nanosecond resolution.
 pub(crate) fn thread_cpu_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
@@ -71,7 +66,11 @@ pub(crate) fn thread_cpu_seconds() -> f64 {
 
 /// A memory figure of `/proc/PID/status` in MiB.
 pub(crate) fn status_mib(pid: u32, field: &str) -> f64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    field_mib(&format!("/proc/{pid}/status"), field)
+}
+
+fn field_mib(path: &str, field: &str) -> f64 {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with(field)).unwrap_or_default();
     let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0);
     crate::report::round(kib / 1024.0, 1)
@@ -80,6 +79,18 @@ pub(crate) fn status_mib(pid: u32, field: &str) -> f64 {
 /// The living children of a process.
 pub(crate) fn children(parent: u32) -> Vec<u32> {
     all_stats().into_iter().filter(|(_, stat)| stat.parent == parent).map(|(pid, _)| pid).collect()
+}
+
+/// Resident memory of a process and all below it in MiB, shared pages divided among those that share them.
+pub(crate) fn tree_memory_mib(root: u32) -> f64 {
+    let all = all_stats();
+    let mut members = vec![root];
+    let mut at = 0;
+    while let Some(&parent) = members.get(at) {
+        members.extend(all.iter().filter(|(_, stat)| stat.parent == parent).map(|(&pid, _)| pid));
+        at += 1;
+    }
+    members.iter().map(|&pid| field_mib(&format!("/proc/{pid}/smaps_rollup"), "Pss:")).sum()
 }
 
 fn seconds(ticks: u64) -> f64 {

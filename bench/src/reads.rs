@@ -11,7 +11,7 @@ use clap::Args;
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 
-use crate::events::{Generator, now_ms};
+use crate::events::{EventFeed, Generator, now_ms};
 use crate::http::{Connection, Origin, Version, escape};
 use crate::keys::Keys;
 use crate::latency::Latencies;
@@ -123,12 +123,14 @@ struct Writer {
 
 impl Writer {
     fn start(origin: &Origin, keys: &[String], rate: f64) -> Result<Self> {
-        let plan = background_plan(origin.clone(), keys.to_vec(), rate)?;
+        let (plan, mix) = background_plan(origin.clone(), keys.to_vec(), rate)?;
         let schedule = Schedule::new(&plan);
         let shared = schedule.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(sender::run(&plan, &shared, &Arc::new(Text::new())))
+            let text = Arc::new(Text::new());
+            let feed = |lane, lanes| EventFeed::new(&text, &mix, &plan, lane, lanes);
+            runtime.block_on(sender::run(&plan, &shared, feed))
         });
         Ok(Self { schedule, thread, started: Instant::now() })
     }

@@ -11,16 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use bytes::Bytes;
 use hyper::StatusCode;
 
-use crate::events::{Generator, now_ms};
-use crate::http::{Answer, Connection, Origin};
+use crate::http::{Answer, Connection, Origin, Target};
 use crate::latency::Latencies;
-use crate::text::Text;
 
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// After which a request counts as unanswered, unless the plan knows better.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// A refused request is repeated after what `Retry-After` says, but a run lasts a minute.
 const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -49,6 +48,8 @@ impl FromStr for Rate {
 #[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) origin: Origin,
+    pub(crate) target: Target,
+    /// They take turns; without any, requests carry no key.
     pub(crate) keys: Vec<String>,
     pub(crate) rate: Rate,
     pub(crate) warmup: Duration,
@@ -56,9 +57,16 @@ pub(crate) struct Plan {
     pub(crate) connections: usize,
     pub(crate) in_flight: usize,
     pub(crate) batch: usize,
-    pub(crate) event_bytes: usize,
-    pub(crate) open_sessions: usize,
-    pub(crate) seed: u64,
+    pub(crate) request_timeout: Duration,
+}
+
+/// Where a lane gets its bodies from.
+pub(crate) trait Feed: Send {
+    /// The next body for the key of that index; `None` when there is nothing left to send.
+    fn next(&mut self, key: usize) -> Option<Bytes>;
+
+    /// How many of a batch were taken, by what a successful answer says.
+    fn accepted(&self, answer: &Answer, batch: u64) -> u64;
 }
 
 /// What came of it; only requests due after the warm-up are counted.
@@ -66,11 +74,15 @@ pub(crate) struct Outcome {
     pub(crate) latencies: Latencies,
     pub(crate) statuses: BTreeMap<String, u64>,
     pub(crate) accepted: u64,
+    /// Accepted before measuring began.
+    pub(crate) accepted_before: u64,
     pub(crate) rejected: u64,
     pub(crate) sent_events: u64,
     pub(crate) sent_bytes: u64,
     /// Requests whose time had come before the end and that no lane was free to send.
     pub(crate) unsent: u64,
+    /// Whether the feeds were empty before the time was over.
+    pub(crate) is_exhausted: bool,
 }
 
 impl Outcome {
@@ -79,10 +91,12 @@ impl Outcome {
             latencies: Latencies::new()?,
             statuses: BTreeMap::new(),
             accepted: 0,
+            accepted_before: 0,
             rejected: 0,
             sent_events: 0,
             sent_bytes: 0,
             unsent: 0,
+            is_exhausted: false,
         })
     }
 
@@ -92,10 +106,12 @@ impl Outcome {
             *self.statuses.entry(status.clone()).or_default() += count;
         }
         self.accepted += other.accepted;
+        self.accepted_before += other.accepted_before;
         self.rejected += other.rejected;
         self.sent_events += other.sent_events;
         self.sent_bytes += other.sent_bytes;
         self.unsent += other.unsent;
+        self.is_exhausted |= other.is_exhausted;
         Ok(())
     }
 
@@ -154,26 +170,22 @@ impl Schedule {
     }
 }
 
-/// Sends until the schedule is over and every answer has come.
-pub(crate) async fn run(plan: &Plan, schedule: &Arc<Schedule>, text: &Arc<Text>) -> Result<Outcome> {
-    if plan.keys.is_empty() {
-        bail!("no API key given");
-    }
-    let lanes = open_lanes(plan).await?;
-    let sessions = plan.open_sessions.div_ceil(lanes.len() * plan.keys.len());
+/// Sends until the schedule is over or the feeds are empty, and every answer has come. `feed` is asked once for each
+/// lane, by its index and the number of lanes.
+pub(crate) async fn run<F: Feed + 'static>(
+    plan: &Plan,
+    schedule: &Arc<Schedule>,
+    mut feed: impl FnMut(usize, usize) -> F,
+) -> Result<Outcome> {
+    let connections = open_lanes(plan).await?;
+    let lanes = connections.len();
     let mut tasks = Vec::new();
-    for (index, connection) in lanes.into_iter().enumerate() {
-        let generators = (0..plan.keys.len())
-            .map(|key| {
-                let seed = plan.seed ^ ((index as u64) << 32) ^ ((key as u64) << 48);
-                Generator::new(text.clone(), seed, sessions, plan.event_bytes)
-            })
-            .collect();
+    for (index, connection) in connections.into_iter().enumerate() {
         let lane = Lane {
             plan: plan.clone(),
             schedule: schedule.clone(),
             connection,
-            generators,
+            feed: feed(index, lanes),
             outcome: Outcome::new()?,
         };
         tasks.push(tokio::spawn(lane.run(index)));
@@ -182,7 +194,9 @@ pub(crate) async fn run(plan: &Plan, schedule: &Arc<Schedule>, text: &Arc<Text>)
     for task in tasks {
         outcome.merge(&task.await??)?;
     }
-    outcome.unsent += schedule.untaken();
+    if !outcome.is_exhausted {
+        outcome.unsent += schedule.untaken();
+    }
     Ok(outcome)
 }
 
@@ -202,21 +216,24 @@ async fn open_lanes(plan: &Plan) -> Result<Vec<Connection>> {
     Ok(lanes)
 }
 
-struct Lane {
+struct Lane<F> {
     plan: Plan,
     schedule: Arc<Schedule>,
     connection: Connection,
-    generators: Vec<Generator>,
+    feed: F,
     outcome: Outcome,
 }
 
-impl Lane {
+impl<F: Feed> Lane<F> {
     async fn run(mut self, index: usize) -> Result<Outcome> {
         let mut turn = index;
         while let Some(due) = self.schedule.next() {
-            let key = turn % self.plan.keys.len();
+            let key = turn % self.plan.keys.len().max(1);
             turn += 1;
-            let body = Bytes::from(self.generators[key].body(self.plan.batch, now_ms(), 0));
+            let Some(body) = self.feed.next(key) else {
+                self.outcome.is_exhausted = true;
+                break;
+            };
             // The timer rounds up to the next millisecond, even for a time that is already past.
             if due > Instant::now() {
                 tokio::time::sleep_until(due.into()).await;
@@ -234,8 +251,9 @@ impl Lane {
     async fn deliver(&mut self, due: Instant, key: usize, body: Bytes) -> Result<()> {
         loop {
             let bytes = body.len() as u64;
-            let sending = self.connection.post("/api/events", &self.plan.keys[key], body.clone());
-            let answer = tokio::time::timeout(REQUEST_TIMEOUT, sending).await;
+            let key = self.plan.keys.get(key).map(String::as_str);
+            let sending = self.connection.post_to(&self.plan.target, key, body.clone());
+            let answer = tokio::time::timeout(self.plan.request_timeout, sending).await;
             let elapsed = due.elapsed();
             let answer = match answer {
                 Ok(Ok(answer)) => Some(answer),
@@ -243,6 +261,8 @@ impl Lane {
             };
             if due >= self.schedule.measure_from {
                 self.record(answer.as_ref(), elapsed, bytes);
+            } else if let Some(answer) = answer.as_ref().filter(|answer| answer.status.is_success()) {
+                self.outcome.accepted_before += self.feed.accepted(answer, self.plan.batch as u64);
             }
             let pause = match &answer {
                 None => {
@@ -270,7 +290,7 @@ impl Lane {
         self.outcome.count_status(answer.status.as_str());
         if answer.status.is_success() {
             self.outcome.latencies.record(elapsed);
-            let accepted = answer.count("accepted").or_else(|| answer.count("ingested")).unwrap_or(0);
+            let accepted = self.feed.accepted(answer, batch);
             self.outcome.accepted += accepted;
             self.outcome.rejected += batch.saturating_sub(accepted);
         }
