@@ -2,8 +2,10 @@
 # Measures everything of the table in README.md and writes bench/results/.
 #
 #   bench/run.sh [embedded|cloud|all]
+#   bench/run.sh otlp [--peers]
 #
-# `all` (the default) measures the cloud form too if PostgreSQL and redis-server are there.
+# `all` (the default) measures the cloud form too if PostgreSQL and redis-server are there. `otlp` measures
+# OpenTelemetry on the embedded form, with `--peers` beside other products, and writes bench/results/<date>/otlp*.
 # Settings, by environment variable:
 #   PG_BIN          folder with initdb and postgres   (default: the newest one found)
 #   REDIS_SERVER    redis-server                      (default: from PATH)
@@ -14,6 +16,12 @@
 #   APPENDFSYNC     Redis durability, always|everysec (everysec)
 #   BENCH_DIR       folder for data, 40 GB free       (a temporary one)
 #   RUN_AS          user of PostgreSQL if run as root (postgres or nobody)
+#   OTLP_SPANS      spans of the compressed load      (600000)
+#   TRACE_SPANS     spans of each trace that is read  (100000)
+#   PEER_SPANS      spans for each product            (50000)
+#   PEERS           products                          (phoenix mlflow)
+#   PEERS_DIR       their environments                (.tools/peers)
+#   RESULTS         where results go                  (bench/results)
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -24,11 +32,28 @@ seed_orgs=${SEED_ORGS:-40}
 kills=${KILLS:-200}
 appendfsync=${APPENDFSYNC:-everysec}
 redis_server=${REDIS_SERVER:-$(command -v redis-server || true)}
+otlp_spans=${OTLP_SPANS:-600000}
+trace_spans=${TRACE_SPANS:-100000}
+peer_spans=${PEER_SPANS:-50000}
 pg_bin=${PG_BIN:-}
 if [ -z "$pg_bin" ]; then
     for folder in /usr/lib/postgresql/*/bin /usr/local/pgsql/bin /usr/pgsql-*/bin; do
         if [ -x "$folder/initdb" ]; then pg_bin=$folder; fi
     done
+fi
+
+case $forms in
+embedded | cloud | all | otlp) ;;
+*)
+    echo "no such form: $forms" >&2
+    exit 1
+    ;;
+esac
+if [ "$forms:${2:-}" = otlp:--peers ]; then
+    # shellcheck disable=SC2086
+    bench/peers/install.sh ${PEERS:-phoenix mlflow}
+    peers=$(cd "${PEERS_DIR:-.tools/peers}" && pwd)
+    . bench/peers/peers.sh
 fi
 
 cargo build --release --locked -p agentlens -p agentlens-bench
@@ -40,6 +65,7 @@ chmod 711 "$work"
 stack_pid=
 
 cleanup() {
+    if [ -n "${peers:-}" ]; then stop_peer || true; fi
     stop_stack || true
     rm -rf "$work"
 }
@@ -152,6 +178,56 @@ measure_form() {
     fi
 }
 
+# measure_otlp_load NAME LABEL SEARCH [ARGUMENT...]: one load of spans on a new server.
+measure_otlp_load() {
+    name=$1
+    label=$2
+    search=$3
+    shift 3
+    start_stack "$name" embedded --server-env "AGENTLENS_SEARCH=$search"
+    # shellcheck disable=SC2086
+    "$bench" otlp --url "$BENCH_URL" --key "$BENCH_KEY" --disk "$BENCH_DATA_DIR" $BENCH_PIDS \
+        --label "$label" --json "$records/$name.json" "$@"
+    drop_stack "$name"
+}
+
+# figure_of FILE NAME: a number of a record.
+figure_of() {
+    sed -n "s/^ *\"$2\": \([0-9.]*\),*\$/\1/p" "$1"
+}
+
+# measure_beside: the same spans for AgentLens and the other products, one after another.
+measure_beside() {
+    "$bench" startup --server "$server" --runs 2 --json "$work/startup.json"
+    ready_s=$(awk "BEGIN { printf \"%.2f\", $(figure_of "$work/startup.json" first_ready_ms) / 1000 }")
+    measure_otlp_load beside-agentlens "otlp beside: AgentLens" on --spans "$peer_spans" \
+        --figure "ready_s=$ready_s" --figure "idle_mib=$(figure_of "$work/startup.json" idle_rss_mib)"
+    for peer in ${PEERS:-phoenix mlflow}; do measure_peer "$peer"; done
+}
+
+measure_otlp() {
+    records=$work/records-otlp
+    mkdir "$records"
+    "$bench" normalise --json "$records/normalise.json"
+    measure_otlp_load max "otlp max" on --seconds "$load_seconds"
+    measure_otlp_load max-nosearch "otlp max, search off" off --seconds "$load_seconds"
+    measure_otlp_load max-json "otlp max json" on --seconds "$load_seconds" --encoding json
+    measure_otlp_load max-gzip "otlp max gzip" on --spans "$otlp_spans" --gzip
+    measure_otlp_load steady "otlp 5000" on --seconds "$load_seconds" --rate 5000
+
+    start_stack traces embedded
+    "$bench" trace-page --url "$BENCH_URL" --key "$BENCH_KEY" --spans "$trace_spans" \
+        --json "$records/trace-page.json"
+    drop_stack traces
+
+    if [ -n "${peers:-}" ]; then measure_beside; fi
+    "$bench" otlp-summary --out "${RESULTS:-bench/results}" "$records"/*.json
+}
+
+if [ "$forms" = otlp ]; then
+    measure_otlp
+    exit
+fi
 if [ "$forms" != cloud ]; then measure_form embedded; fi
 if [ "$forms" = cloud ] || { [ "$forms" = all ] && [ -n "$pg_bin" ] && [ -n "$redis_server" ]; }; then
     measure_form cloud

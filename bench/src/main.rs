@@ -10,6 +10,10 @@ mod http;
 mod keys;
 mod latency;
 mod load;
+mod normalise;
+mod otlp;
+mod otlp_summary;
+mod peak;
 mod postgres_baseline;
 mod postgres_table;
 mod process;
@@ -20,16 +24,23 @@ mod rows;
 mod seed;
 mod sender;
 mod services;
+mod spans;
 mod sqlite_baseline;
 mod stack;
 mod startup;
+mod stored;
 mod summary;
 mod text;
+mod trace_page;
 mod used;
 mod visible;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+/// The server's allocator, or `normalise` would measure another.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[derive(Parser)]
 #[command(name = "agentlens-bench", version, about = "Measures AgentLens from outside")]
@@ -56,6 +67,14 @@ enum Command {
     Startup(startup::StartupArgs),
     /// Starts a whole AgentLens and holds it until told to end.
     Stack(hold::HoldArgs),
+    /// Sends OTLP spans at a fixed rate or as fast as they are taken, to AgentLens or another receiver.
+    Otlp(otlp::OtlpArgs),
+    /// Processor time of decoding and normalising spans, in this process.
+    Normalise(normalise::NormaliseArgs),
+    /// How soon a page of a trace of 100,000 spans comes.
+    TracePage(trace_page::TracePageArgs),
+    /// Writes the page of the records of `otlp`, `normalise` and `trace-page`.
+    OtlpSummary(otlp_summary::OtlpSummaryArgs),
     /// Joins records into one file per form and writes the results page.
     Summary(summary::SummaryArgs),
 }
@@ -70,6 +89,10 @@ fn main() -> Result<()> {
         Command::Crash(args) => crash::run(&args),
         Command::Startup(args) => startup::run(&args),
         Command::Stack(args) => hold::run(&args),
+        Command::Otlp(args) => otlp::run(&args),
+        Command::Normalise(args) => normalise::run(&args),
+        Command::TracePage(args) => trace_page::run(&args),
+        Command::OtlpSummary(args) => otlp_summary::run(&args),
         Command::Summary(args) => summary::run(&args),
     }
 }
