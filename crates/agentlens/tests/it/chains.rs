@@ -7,12 +7,14 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::otel_requests::{chat, send_spans, span, trace_id};
 use crate::samples::{HOUR_US, at, note, now_us, one_of_each, with};
 use crate::world::World;
 
 on_both_engines!(
     the_published_vectors_come_out,
     hashes_equal_an_independent_recount,
+    what_arrives_of_spans_is_chained_as_it_came,
     late_and_shuffled_events_are_chained_as_they_arrive,
     sixteen_clients_on_one_session,
     repeated_delivery_changes_nothing,
@@ -66,7 +68,7 @@ fn hash(event: &Stored<'_>) -> String {
 
 /// Recounts a session's chain; returns the ids in its order.
 async fn recount(world: &World, session: &str) -> Vec<String> {
-    let answer = world.get(&format!("/api/sessions/{session}/timeline")).await;
+    let answer = world.get(&format!("/api/sessions/{session}/timeline?view=chain")).await;
     let timeline: Timeline<'_> = serde_json::from_str(&answer.text).unwrap();
     assert!(timeline.chain_valid && timeline.chained);
     let mut previous: Option<String> = None;
@@ -117,6 +119,21 @@ async fn hashes_equal_an_independent_recount(world: World) {
         .collect();
     world.send(&events).await;
     assert_eq!(recount(&world, "s").await.len(), events.len());
+}
+
+async fn what_arrives_of_spans_is_chained_as_it_came(world: World) {
+    let old = trace_id(1);
+    send_spans(&world, &[span(1, 3, Some(2), chat(100, 10)), span(1, 2, Some(1), json!({}))]).await;
+    // Another version of the same span, then the root, which names a session: what is shown moves, the chain stays.
+    send_spans(&world, &[span(1, 3, Some(2), chat(120, 12))]).await;
+    send_spans(&world, &[span(1, 1, None, json!({ "session.id": "late" }))]).await;
+    assert_eq!((recount(&world, &old).await.len(), recount(&world, "late").await.len()), (3, 1));
+    let shown = world.read("/api/sessions/late/timeline").await;
+    assert_eq!(shown["events"].as_array().unwrap().len(), 3);
+    assert_eq!((&shown["movedChains"], &shown["chainValid"]), (&json!([old]), &json!(true)));
+    let wrong = world.get("/api/sessions/late/timeline?view=raw").await;
+    assert_eq!(wrong.status, 400);
+    assert!(wrong.text.contains("view"), "{}", wrong.text);
 }
 
 async fn late_and_shuffled_events_are_chained_as_they_arrive(world: World) {

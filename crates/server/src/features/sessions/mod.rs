@@ -262,6 +262,9 @@ struct TimelineQuery {
     limit: Option<String>,
     /// The sequence number after which to go on (`nextSeq` of the page before).
     after: Option<String>,
+    /// `current` (the default): spans as they are now, each once. `chain`: every event of this one chain as it was stored and
+    /// hashed, for someone who verifies it himself.
+    view: Option<String>,
 }
 
 /// A session's events in the order of its chain.
@@ -279,6 +282,9 @@ struct Timeline {
     /// Where to go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_seq: Option<i64>,
+    /// Chains of spans that named this session only later: each is the timeline of this id with `view=chain`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    moved_chains: Vec<String>,
 }
 
 /// Get a session's events in the order of its chain, and whether the chain holds.
@@ -290,7 +296,8 @@ async fn get_timeline(
     Path(id): Path<String>,
     Params(params): Params<TimelineQuery>,
 ) -> Result<Json<Timeline>, ApiError> {
-    let session = find(&scope, &id).await?;
+    let as_chained =
+        query::choice("view", params.view.as_ref(), &[("current", false), ("chain", true)])?.unwrap_or(false);
     let limit = match query::text(params.limit.as_ref()) {
         None => MAX_TIMELINE_EVENTS,
         Some(text) => match text.parse::<u32>() {
@@ -309,6 +316,10 @@ async fn get_timeline(
             .parse::<i64>()
             .map_err(|_| ApiError::invalid_parameter("after", "must be a sequence number"))?,
     };
+    if as_chained {
+        return chain(&scope, client, &id, after, limit).await.map(Json);
+    }
+    let session = find(&scope, &id).await?;
     let ((events, next_seq), chain_valid) = tokio::try_join!(
         timeline(&scope.tenant, &session, after, limit),
         chain_holds(&scope.tenant, &session)
@@ -319,7 +330,35 @@ async fn get_timeline(
         chained: true,
         has_more: next_seq.is_some(),
         next_seq,
+        moved_chains: scope.tenant.chains_moved_to(scope.workspace(), &session.session_id).await?,
     }))
+}
+
+/// The events of one chain as they were stored, wherever their spans are shown now.
+async fn chain(
+    scope: &Scope<EventsRead>,
+    client: Client,
+    id: &str,
+    after: i64,
+    limit: u32,
+) -> Result<Timeline, ApiError> {
+    let session = scope.tenant.find_session(scope.workspace(), id).await?;
+    let session = session.ok_or_else(|| ApiError::not_found("Session"))?;
+    let mut page = Page { events: Vec::new(), bytes: 0, limit };
+    let last = page.read(&scope.tenant, &session, after.max(0)).await?;
+    let next_seq = (last < session.last_seq).then_some(last);
+    let verified = tokio::time::timeout(READ_TIMEOUT, scope.tenant.verify_session(&session)).await;
+    let verified =
+        verified.map_err(|_| ApiError::timed_out("verifying the session's chain took too long"))??;
+    let org = scope.tenant.org().as_str();
+    Ok(Timeline {
+        events: page.events.into_iter().map(|event| EventView::of(event, org, client)).collect(),
+        chain_valid: verified.broken.is_none(),
+        chained: true,
+        has_more: next_seq.is_some(),
+        next_seq,
+        moved_chains: Vec::new(),
+    })
 }
 
 /// A page of a session's timeline and where the next begins. Spans that named the session only later have their place in
