@@ -7,11 +7,12 @@
 import argparse
 import gzip
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 # What a body must not hold: places of the machine that captured, or the key it used.
-FORBIDDEN = (b"/work/", b"/root/", b"/home/", b"site-packages", b"node_modules", b"al_test_capture")
+FORBIDDEN = (os.getcwd().encode(), b"/root/", b"/home/", b"site-packages", b"node_modules", b"al_test_capture")
 
 
 def decompress(data, encoding):
