@@ -30,7 +30,14 @@ pub(crate) async fn apply(
     let mut client = engine.connection().await?;
     let transaction = client.transaction().await?;
     let org = context.org.as_str();
-    transaction.batch_execute(&format!("set local app.current_org = '{org}'")).await?;
+    // A plan that was made while a table was empty walks all of it, and is kept until statistics come: under load that is
+    // too late. Every statement here reaches its rows by key.
+    transaction
+        .batch_execute(&format!(
+            "set local app.current_org = '{org}'; set local enable_seqscan = off;
+             set local enable_hashjoin = off; set local enable_mergejoin = off"
+        ))
+        .await?;
     let (last_position, indexed_position) = lock_state(&transaction, org).await?;
     let fresh = claim_batches(&transaction, org, batches, now_us).await?;
     let verdicts = claim_ids(&transaction, context, batches, &fresh).await?;
