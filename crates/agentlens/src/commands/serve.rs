@@ -84,6 +84,8 @@ async fn listen(
     steps: &FirstSteps,
     closing: &CancellationToken,
 ) -> Result<(), String> {
+    // Before anything can see an address: whoever sees one may ask this process to stop.
+    let asked_to_stop = stop_signal().map_err(|error| format!("can't listen for signals: {error}"))?;
     let (listener, address) = bind(options.listen).await?;
     let otlp_listener = match options.otlp_listen {
         Some(wanted) if matches!(options.role, Role::All | Role::Gateway) => {
@@ -97,7 +99,7 @@ async fn listen(
     greet(&address.to_string(), steps);
     let deadline = async {
         tokio::select! {
-            () = wait_for_signal() => tracing::info!("stopping: no new requests, what is under way is finished"),
+            () = asked_to_stop => tracing::info!("stopping: no new requests, what is under way is finished"),
             () = closing.cancelled() => {}
         }
         closing.cancel();
@@ -187,17 +189,14 @@ fn greet(address: &str, steps: &FirstSteps) {
     }
 }
 
-async fn wait_for_signal() {
-    let interrupt = signal(SignalKind::interrupt());
-    let terminate = signal(SignalKind::terminate());
-    match (interrupt, terminate) {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+/// Ends when the process is asked to stop. The handlers stand from this call on, not from the first poll.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-        // Without handlers the system's own way of stopping stays in force.
-        _ => std::future::pending().await,
-    }
+    })
 }

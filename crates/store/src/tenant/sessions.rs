@@ -98,6 +98,9 @@ const COLUMNS_FROM: &str = "select session_id, workspace_id, environment, agent_
    ended_us, event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash, moved_to
  from sessions where org_id = $1";
 
+/// True of every session; PostgreSQL's indexes for lists ask for it.
+const OF_A_LIST: &str = " and started_us > -9000000000000000000";
+
 impl Tenant {
     /// One page of sessions by start.
     pub async fn list_sessions(
@@ -170,6 +173,7 @@ impl Tenant {
         let mut statement = Builder::new(COLUMNS_FROM);
         statement
             .with(" and workspace_id = $", workspace)
+            .text(OF_A_LIST)
             .with_some(" and agent_id = $", agent_id)
             .with(" and started_us >= $", from_us)
             .with(" and started_us <= $", to_us)
@@ -202,6 +206,7 @@ impl Tenant {
 fn add_conditions(statement: &mut Builder, filter: &SessionFilter) {
     statement
         .with(" and workspace_id = $", filter.workspace.as_str())
+        .text(OF_A_LIST)
         // What is left of a session whose spans moved away is a chain, and nothing to show.
         .text(" and event_count > 0")
         .with_some(" and environment = $", filter.environment.as_deref())

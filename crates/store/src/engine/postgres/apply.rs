@@ -2,6 +2,10 @@
 //!
 //! `COPY` is refused under row security, so rows come in by `insert ... select from unnest(...)`, always with
 //! `on conflict`, without which Citus would turn it into the refused `COPY`.
+//!
+//! Stored rows are looked up by `cross join lateral (... limit 1)`: a row by its key, one at a time. A plain join leaves it to
+//! the planner, whose statistics lag behind a growing table: it then compares every key with every row of the org. For the
+//! same reason no whole index but the primary key may begin with the key's first columns (see `sessions_started`).
 
 use deadpool_postgres::Transaction;
 use rustc_hash::FxHashMap;
@@ -30,13 +34,9 @@ pub(crate) async fn apply(
     let mut client = engine.connection().await?;
     let transaction = client.transaction().await?;
     let org = context.org.as_str();
-    // A plan that was made while a table was empty walks all of it, and is kept until statistics come: under load that is
-    // too late. Every statement here reaches its rows by key.
+    // A plan that is made while a table is small is kept when it no longer is.
     transaction
-        .batch_execute(&format!(
-            "set local app.current_org = '{org}'; set local enable_seqscan = off;
-             set local enable_hashjoin = off; set local enable_mergejoin = off"
-        ))
+        .batch_execute(&format!("set local app.current_org = '{org}'; set local enable_seqscan = off"))
         .await?;
     let (last_position, indexed_position) = lock_state(&transaction, org).await?;
     let fresh = claim_batches(&transaction, org, batches, now_us).await?;
@@ -136,8 +136,9 @@ async fn claim_ids(
     for row in &rows {
         claimed.insert((row.try_get(0)?, row.try_get(1)?));
     }
-    let standing = "select e.workspace_id, e.id, e.content_digest from unnest($2::text[], $3::text[]) as k (workspace_id, id)
-         join event_keys e on e.org_id = $1 and e.workspace_id = k.workspace_id and e.id = k.id";
+    let standing = "select k.workspace_id, k.id, e.content_digest from unnest($2::text[], $3::text[]) as k (workspace_id, id)
+         cross join lateral (select content_digest from event_keys e
+           where e.org_id = $1 and e.workspace_id = k.workspace_id and e.id = k.id limit 1) e";
     let statement = transaction.prepare_cached(standing).await?;
     let rows = transaction.query(&statement, &[&org, &workspaces, &ids]).await?;
     let mut stored: FxHashMap<(String, String), Vec<u8>> = FxHashMap::default();
@@ -168,7 +169,8 @@ async fn load_sessions<'a>(
            s.ended_in_error, s.event_count, s.tool_call_count, s.error_count, s.llm_call_count, s.input_tokens, s.output_tokens,
            s.cost_nanos, s.last_seq, s.last_hash, s.moved_to
          from unnest($2::text[], $3::text[]) with ordinality as k (workspace_id, session_id, place)
-         join sessions s on s.org_id = $1 and s.workspace_id = k.workspace_id and s.session_id = k.session_id";
+         cross join lateral (select * from sessions s
+           where s.org_id = $1 and s.workspace_id = k.workspace_id and s.session_id = k.session_id limit 1) s";
     let statement = transaction.prepare_cached(sql).await?;
     let rows = transaction.query(&statement, &[&org, &workspaces, &session_ids]).await?;
     let mut sessions = FxHashMap::default();
@@ -475,10 +477,10 @@ macro_rules! stored_latency_sql {
             "select k.place, c.latency
              from unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[]) with ordinality
                as k (workspace_id, dimension, bucket_us, environment, agent_id, provider, name, place)
-             join ",
+             cross join lateral (select latency from ",
             $table,
-            " c on c.org_id = $1 and c.workspace_id = k.workspace_id and c.dimension = k.dimension and c.bucket_us = k.bucket_us
-               and c.environment = k.environment and c.agent_id = k.agent_id and c.provider = k.provider and c.name = k.name"
+            " c where c.org_id = $1 and c.workspace_id = k.workspace_id and c.dimension = k.dimension and c.bucket_us = k.bucket_us
+               and c.environment = k.environment and c.agent_id = k.agent_id and c.provider = k.provider and c.name = k.name limit 1) c"
         )
     };
 }
