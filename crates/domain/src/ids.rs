@@ -104,8 +104,13 @@ impl BatchId {
 
 /// A ULID for the given instant (microseconds UTC): 26 characters, sortable by time, 80 random bits.
 pub fn ulid_at(now_us: i64) -> String {
-    let millis = u64::try_from(now_us / 1000).unwrap_or(0);
-    ulid::Ulid::from_parts(millis, random_u128()).to_string()
+    ulid_of(now_us, random_u128())
+}
+
+/// The ULID of an instant (microseconds UTC) and the low 80 bits of `bits`: the same for the same.
+pub fn ulid_of(instant_us: i64, bits: u128) -> String {
+    let millis = u64::try_from(instant_us / 1000).unwrap_or(0);
+    ulid::Ulid::from_parts(millis, bits).to_string()
 }
 
 /// A run of ULIDs for one request: they sort in the order in which they were taken.
