@@ -127,17 +127,22 @@ measure_baseline() {
     fi
 }
 
-# measure_max FORM SEARCH: full speed over four connections, HTTP/1.1 and then HTTP/2.
+# measure_max FORM SEARCH: full speed over four connections: one org by HTTP/1.1 and by HTTP/2, and four orgs in turn.
 measure_max() {
-    for http in 1 2; do
+    for kind in http1 http2 orgs; do
         label="load max, search $2"
-        if [ "$http" = 2 ]; then label="load max http2, search $2"; fi
-        start_stack "max$http$2" "$1" --server-env "AGENTLENS_SEARCH=$2"
+        http=1
+        orgs=1
+        case $kind in
+        http2) http=2 label="load max http2, search $2" ;;
+        orgs) http=2 orgs=4 label="load max four orgs, search $2" ;;
+        esac
+        start_stack "$kind$2" "$1" --server-env "AGENTLENS_SEARCH=$2" --orgs "$orgs"
         # shellcheck disable=SC2086
-        "$bench" load --url "$BENCH_URL" --key "$BENCH_KEY" --rate max --seconds "$load_seconds" --http "$http" \
-            $BENCH_PIDS --label "$label" --json "$records/max-$http-$2.json"
-        if [ "$2$http" = off1 ]; then measure_baseline "$1"; fi
-        drop_stack "max$http$2"
+        "$bench" load --url "$BENCH_URL" --keys-file "$BENCH_KEYS_FILE" --rate max --seconds "$load_seconds" \
+            --http "$http" $BENCH_PIDS --label "$label" --json "$records/max-$kind-$2.json"
+        if [ "$2$kind" = offhttp1 ]; then measure_baseline "$1"; fi
+        drop_stack "$kind$2"
     done
 }
 
@@ -178,15 +183,16 @@ measure_form() {
     fi
 }
 
-# measure_otlp_load NAME LABEL SEARCH [ARGUMENT...]: one load of spans on a new server.
+# measure_otlp_load NAME LABEL SEARCH ORGS [ARGUMENT...]: one load of spans on a new server.
 measure_otlp_load() {
     name=$1
     label=$2
     search=$3
-    shift 3
-    start_stack "$name" embedded --server-env "AGENTLENS_SEARCH=$search"
+    orgs=$4
+    shift 4
+    start_stack "$name" embedded --server-env "AGENTLENS_SEARCH=$search" --orgs "$orgs"
     # shellcheck disable=SC2086
-    "$bench" otlp --url "$BENCH_URL" --key "$BENCH_KEY" --disk "$BENCH_DATA_DIR" $BENCH_PIDS \
+    "$bench" otlp --url "$BENCH_URL" --keys-file "$BENCH_KEYS_FILE" --disk "$BENCH_DATA_DIR" $BENCH_PIDS \
         --label "$label" --json "$records/$name.json" "$@"
     drop_stack "$name"
 }
@@ -200,7 +206,7 @@ figure_of() {
 measure_beside() {
     "$bench" startup --server "$server" --runs 2 --json "$work/startup.json"
     ready_s=$(awk "BEGIN { printf \"%.2f\", $(figure_of "$work/startup.json" first_ready_ms) / 1000 }")
-    measure_otlp_load beside-agentlens "otlp beside: AgentLens" on --spans "$peer_spans" \
+    measure_otlp_load beside-agentlens "otlp beside: AgentLens" on 1 --spans "$peer_spans" \
         --figure "ready_s=$ready_s" --figure "idle_mib=$(figure_of "$work/startup.json" idle_rss_mib)"
     for peer in ${PEERS:-phoenix mlflow}; do measure_peer "$peer"; done
 }
@@ -209,11 +215,12 @@ measure_otlp() {
     records=$work/records-otlp
     mkdir "$records"
     "$bench" normalise --json "$records/normalise.json"
-    measure_otlp_load max "otlp max" on --seconds "$load_seconds"
-    measure_otlp_load max-nosearch "otlp max, search off" off --seconds "$load_seconds"
-    measure_otlp_load max-json "otlp max json" on --seconds "$load_seconds" --encoding json
-    measure_otlp_load max-gzip "otlp max gzip" on --spans "$otlp_spans" --gzip
-    measure_otlp_load steady "otlp 5000" on --seconds "$load_seconds" --rate 5000
+    measure_otlp_load max "otlp max" on 1 --seconds "$load_seconds"
+    measure_otlp_load max-orgs "otlp max four orgs" on 4 --seconds "$load_seconds" --http 2
+    measure_otlp_load max-nosearch "otlp max, search off" off 1 --seconds "$load_seconds"
+    measure_otlp_load max-json "otlp max json" on 1 --seconds "$load_seconds" --encoding json
+    measure_otlp_load max-gzip "otlp max gzip" on 1 --spans "$otlp_spans" --gzip
+    measure_otlp_load steady "otlp 5000" on 1 --seconds "$load_seconds" --rate 5000
 
     start_stack traces embedded
     "$bench" trace-page --url "$BENCH_URL" --key "$BENCH_KEY" --spans "$trace_spans" \

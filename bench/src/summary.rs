@@ -40,15 +40,23 @@ const fn line(
     Line { says, record, pointer, unit, aims }
 }
 
-const LINES: [Line; 32] = [
+const LINES: [Line; 36] = [
     line(
-        "Durable events/s, 60 s, search off",
+        "Durable events/s, one org, search off",
         "load max, search off",
         "/stored_per_s",
         "/s",
         ("60,000 or half of SQLite alone", "25,000 or half of inserts alone"),
     ),
-    line("Durable events/s, 60 s, search on", "load max, search on", "/stored_per_s", "/s", ("", "")),
+    line("Durable events/s, one org, search on", "load max, search on", "/stored_per_s", "/s", ("", "")),
+    line(
+        "Four orgs in turn, over HTTP/2, search off",
+        "load max four orgs, search off",
+        "/stored_per_s",
+        "/s",
+        ("60,000 or half of SQLite alone", "25,000 or half of inserts alone"),
+    ),
+    line("Four orgs in turn, search on", "load max four orgs, search on", "/stored_per_s", "/s", ("", "")),
     line(
         "The same over HTTP/2, 32 requests in flight, search off",
         "load max http2, search off",
@@ -89,6 +97,20 @@ const LINES: [Line; 32] = [
     line(
         "The same over HTTP/2, search on",
         "load max http2, search on",
+        "/server_cpu_us_per_event",
+        "us",
+        ("36", "70"),
+    ),
+    line(
+        "Server CPU per event, four orgs, search off",
+        "load max four orgs, search off",
+        "/server_cpu_us_per_event",
+        "us",
+        ("20", "40"),
+    ),
+    line(
+        "Server CPU per event, four orgs, search on",
+        "load max four orgs, search on",
         "/server_cpu_us_per_event",
         "us",
         ("36", "70"),

@@ -62,7 +62,8 @@ impl Tenant {
             "select position, ts_us, expire_day, agent_id, event_type, severity, user_id, model, name, null
              from events where org_id = $1 and position > $2 and position <= $3 order by position"
         };
-        let reached = self.segment_end(indexed, indexed + segment_events).await?;
+        let limit = indexed + segment_events;
+        let reached = if with_text { self.segment_end(indexed, limit).await? } else { limit };
         let events: Vec<IndexedEvent> = self.fetch(select, args![indexed, reached]).await?;
         let built = blocking(move || Ok(build(&events))).await?;
         self.store_segment(built, indexed, reached, with_text).await?;
