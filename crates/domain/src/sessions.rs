@@ -12,7 +12,7 @@ use crate::spans::{Contribution, Sign, TraceShown};
 use crate::time::HOUR_US;
 
 /// A session's stored state. Instants are microseconds UTC, money nano-dollars.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionState {
     /// The agent of the earliest event.
     pub agent_id: String,
@@ -36,6 +36,8 @@ pub struct SessionState {
     pub ended_in_error: bool,
     /// All events.
     pub event_count: i64,
+    /// Those that are no arrivals of spans.
+    pub own_events: i64,
     /// `tool_call` events.
     pub tool_call_count: i64,
     /// Events of severity error or critical, and tool errors.
@@ -104,26 +106,16 @@ impl SessionState {
     pub fn opening(event: &NewEvent, environment: &str) -> Self {
         Self {
             agent_id: event.agent_id.clone(),
-            agent_name: None,
-            user_id: None,
             environment: environment.to_owned(),
-            tags: Vec::new(),
             started_us: event.ts_us,
             last_event_us: event.ts_us,
-            opened_us: None,
-            ended_us: None,
-            ended_in_error: false,
-            event_count: 0,
-            tool_call_count: 0,
-            error_count: 0,
-            llm_call_count: 0,
-            input_tokens: 0,
-            output_tokens: 0,
-            cost_nanos: 0,
-            last_seq: 0,
-            last_hash: [0; 32],
-            moved_to: None,
+            ..Self::default()
         }
+    }
+
+    /// A session whose spans have their arrivals in the chains of others; its traces say the rest.
+    pub fn of_spans(at_us: i64) -> Self {
+        Self { started_us: i64::MAX, last_event_us: at_us, ..Self::default() }
     }
 
     /// Counts one event that was given its place in the chain; `cost_nanos` is the figure that counts.
@@ -153,6 +145,7 @@ impl SessionState {
             }
             _ => {}
         }
+        self.own_events += 1;
         self.event_count += 1;
         self.tool_call_count += i64::from(event.event_type == EventType::ToolCall);
         self.error_count += i64::from(event.is_error());
@@ -205,8 +198,8 @@ impl SessionState {
         }
     }
 
-    /// Forgets what was told by spans that have all moved to another session; the chain stays, and so does the instant of
-    /// its last event, by which it expires.
+    /// Forgets what its spans told of it, of which some moved to another session; those that are left tell it again. The
+    /// sums stay, the chain, and the instant of its last event, by which it expires.
     pub fn begin_anew(&mut self) {
         *self = Self {
             agent_id: String::new(),

@@ -6,6 +6,9 @@ use bytes::Bytes;
 
 use agentlens_domain::limits::MAX_DECOMPRESSED_BYTES;
 
+/// So many bytes are decompressed before the next question for room.
+const STEP_BYTES: u64 = 256 * 1024;
+
 /// Why a body can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
@@ -15,6 +18,9 @@ pub enum BodyError {
     /// The compressed bytes are broken.
     #[error("the {0} body can't be decompressed")]
     Broken(&'static str),
+    /// There is no room for more of what comes out.
+    #[error("the server holds as many bodies as it has room for")]
+    NoRoom,
     /// More bytes than the limit come out.
     #[error("the body is larger than {MAX_DECOMPRESSED_BYTES} bytes after decompression")]
     TooLarge,
@@ -25,34 +31,51 @@ pub fn is_compressed(encoding: Option<&str>) -> bool {
     encoding.is_some_and(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity"))
 }
 
-/// The plain bytes of a body with the given `Content-Encoding`.
-pub fn decompress(body: Bytes, encoding: Option<&str>) -> Result<Bytes, BodyError> {
+/// The plain bytes of a body with the given `Content-Encoding`. `has_room` is asked, whenever more came out, whether there is
+/// room for so many bytes altogether.
+pub fn decompress(
+    body: Bytes,
+    encoding: Option<&str>,
+    has_room: impl FnMut(usize) -> bool,
+) -> Result<Bytes, BodyError> {
     match encoding.map(str::trim) {
         None | Some("") => Ok(body),
         Some(name) if name.eq_ignore_ascii_case("identity") => Ok(body),
         Some(name) if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") => {
-            read_bounded(flate2::read::MultiGzDecoder::new(body.as_ref()), "gzip")
+            read_bounded(flate2::read::MultiGzDecoder::new(body.as_ref()), "gzip", has_room)
         }
         Some(name) if name.eq_ignore_ascii_case("zstd") => {
             let decoder =
                 zstd::stream::read::Decoder::new(body.as_ref()).map_err(|_| BodyError::Broken("zstd"))?;
-            read_bounded(decoder, "zstd")
+            read_bounded(decoder, "zstd", has_room)
         }
         // What HTTP calls deflate is zlib's format.
         Some(name) if name.eq_ignore_ascii_case("deflate") => {
-            read_bounded(flate2::read::ZlibDecoder::new(body.as_ref()), "deflate")
+            read_bounded(flate2::read::ZlibDecoder::new(body.as_ref()), "deflate", has_room)
         }
         Some(_) => Err(BodyError::UnknownEncoding),
     }
 }
 
-fn read_bounded(reader: impl Read, name: &'static str) -> Result<Bytes, BodyError> {
+fn read_bounded(
+    mut reader: impl Read,
+    name: &'static str,
+    mut has_room: impl FnMut(usize) -> bool,
+) -> Result<Bytes, BodyError> {
     let mut plain = Vec::new();
-    reader
-        .take(MAX_DECOMPRESSED_BYTES as u64 + 1)
-        .read_to_end(&mut plain)
-        .map_err(|_| BodyError::Broken(name))?;
-    if plain.len() > MAX_DECOMPRESSED_BYTES { Err(BodyError::TooLarge) } else { Ok(plain.into()) }
+    loop {
+        let read = reader.by_ref().take(STEP_BYTES).read_to_end(&mut plain);
+        let read = read.map_err(|_| BodyError::Broken(name))?;
+        if plain.len() > MAX_DECOMPRESSED_BYTES {
+            return Err(BodyError::TooLarge);
+        }
+        if !has_room(plain.len()) {
+            return Err(BodyError::NoRoom);
+        }
+        if (read as u64) < STEP_BYTES {
+            return Ok(plain.into());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -67,13 +90,17 @@ mod tests {
         encoder.finish().unwrap().into()
     }
 
+    fn roomy(_: usize) -> bool {
+        true
+    }
+
     #[test]
     fn all_encodings_give_the_plain_body() {
         let plain = Bytes::from_static(b"{\"events\":[]}");
-        assert_eq!(decompress(plain.clone(), None).unwrap(), plain);
-        assert_eq!(decompress(gzip(&plain), Some("GZIP")).unwrap(), plain);
+        assert_eq!(decompress(plain.clone(), None, roomy).unwrap(), plain);
+        assert_eq!(decompress(gzip(&plain), Some("GZIP"), roomy).unwrap(), plain);
         assert_eq!(
-            decompress(zstd::encode_all(plain.as_ref(), 1).unwrap().into(), Some("zstd")).unwrap(),
+            decompress(zstd::encode_all(plain.as_ref(), 1).unwrap().into(), Some("zstd"), roomy).unwrap(),
             plain
         );
     }
@@ -81,9 +108,22 @@ mod tests {
     #[test]
     fn bombs_and_garbage_are_refused() {
         let bomb = gzip(&vec![0u8; MAX_DECOMPRESSED_BYTES + 1]);
-        assert_eq!(decompress(bomb, Some("gzip")), Err(BodyError::TooLarge));
-        assert_eq!(decompress(Bytes::from_static(b"nonsense"), Some("gzip")), Err(BodyError::Broken("gzip")));
-        assert_eq!(decompress(Bytes::from_static(b"nonsense"), Some("zstd")), Err(BodyError::Broken("zstd")));
-        assert_eq!(decompress(Bytes::new(), Some("br")), Err(BodyError::UnknownEncoding));
+        assert_eq!(decompress(bomb.clone(), Some("gzip"), roomy), Err(BodyError::TooLarge));
+        let mut asked = 0;
+        let little = |bytes| {
+            asked = bytes;
+            bytes <= 1024 * 1024
+        };
+        assert_eq!(decompress(bomb, Some("gzip"), little), Err(BodyError::NoRoom));
+        assert!(asked <= 2 * 1024 * 1024, "{asked} bytes came out before it was refused");
+        assert_eq!(
+            decompress(Bytes::from_static(b"nonsense"), Some("gzip"), roomy),
+            Err(BodyError::Broken("gzip"))
+        );
+        assert_eq!(
+            decompress(Bytes::from_static(b"nonsense"), Some("zstd"), roomy),
+            Err(BodyError::Broken("zstd"))
+        );
+        assert_eq!(decompress(Bytes::new(), Some("br"), roomy), Err(BodyError::UnknownEncoding));
     }
 }

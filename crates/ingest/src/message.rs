@@ -6,6 +6,8 @@ use agentlens_domain::limits::MAX_DECOMPRESSED_BYTES;
 const VERSION: u8 = 2;
 /// Level 1: the best bytes per CPU for batches of JSON.
 const ZSTD_LEVEL: i32 = 1;
+/// A batch before compression; what the gateway accepts grows by its canonical form, hardly ever to twice its size.
+const MAX_PLAIN_BYTES: usize = 2 * MAX_DECOMPRESSED_BYTES;
 
 /// Why a message is no batch.
 #[derive(Debug, thiserror::Error)]
@@ -16,11 +18,17 @@ pub enum MessageError {
     /// Broken bytes.
     #[error("the message can't be read")]
     Broken,
+    /// More than a worker would read.
+    #[error("the batch has more than {MAX_PLAIN_BYTES} bytes as it is queued; send smaller ones")]
+    TooLarge,
 }
 
 /// The bytes of a batch.
 pub fn encode(batch: &Batch) -> Result<Vec<u8>, MessageError> {
     let plain = postcard::to_stdvec(batch).map_err(|_| MessageError::Broken)?;
+    if plain.len() > MAX_PLAIN_BYTES {
+        return Err(MessageError::TooLarge);
+    }
     let mut message = vec![VERSION];
     zstd::stream::copy_encode(plain.as_slice(), &mut message, ZSTD_LEVEL)
         .map_err(|_| MessageError::Broken)?;
@@ -33,11 +41,9 @@ pub fn decode(message: &[u8]) -> Result<Batch, MessageError> {
     if *version != VERSION {
         return Err(MessageError::UnknownVersion(*version));
     }
-    // What the gateway accepted is bounded; twice that bounds what a message may claim to be.
     let plain = zstd::stream::read::Decoder::new(compressed).map_err(|_| MessageError::Broken)?;
     let mut bytes = Vec::new();
-    let bound = 2 * MAX_DECOMPRESSED_BYTES as u64;
-    std::io::Read::read_to_end(&mut std::io::Read::take(plain, bound), &mut bytes)
+    std::io::Read::read_to_end(&mut std::io::Read::take(plain, MAX_PLAIN_BYTES as u64), &mut bytes)
         .map_err(|_| MessageError::Broken)?;
     postcard::from_bytes(&bytes).map_err(|_| MessageError::Broken)
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use agentlens_domain::limits::{MAX_BODIES_IN_MEMORY_BYTES, MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES};
+use agentlens_domain::limits::{MAX_BODIES_IN_MEMORY_BYTES, MAX_BODY_BYTES};
 use agentlens_ingest::QueueError;
 use agentlens_ingest::body::{BodyError, decompress, is_compressed};
 
@@ -17,8 +17,6 @@ use crate::error::ApiError;
 /// Bytes of a refused body that are still read before the connection is closed, and for how long.
 const MAX_DROPPED_BYTES: usize = 4 * MAX_BODY_BYTES;
 const DROP_TIMEOUT: Duration = Duration::from_secs(30);
-/// How much larger a compressed body is taken to become: more than JSON of events usually does.
-const USUAL_RATIO: usize = 20;
 
 static ROOM_KIB: Semaphore = Semaphore::const_new(MAX_BODIES_IN_MEMORY_BYTES / 1024);
 
@@ -46,35 +44,23 @@ fn full() -> ApiError {
     QueueError::Full { retry_after_s: 1 }.into()
 }
 
-/// What a compressed body of so many bytes is expected to become.
-pub(crate) fn expected_bytes(compressed: usize) -> usize {
-    compressed.saturating_mul(USUAL_RATIO).min(MAX_DECOMPRESSED_BYTES)
-}
-
 /// The plain bytes of a request, bounded before and after decompression. Room is taken before any of it is read for what
-/// it declares, and as it comes for one that does not say.
+/// it declares, as it comes for one that does not say, and for what comes out of it as it does.
 pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<(Bytes, Room), ApiError> {
     let encoding =
         headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?").to_owned());
-    let is_compressed = is_compressed(encoding.as_deref());
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.parse::<usize>().ok());
     let declared = declared.map(|length| length.min(MAX_BODY_BYTES));
     let mut room = Room::empty()?;
-    if let Some(length) = declared {
-        let needed = if is_compressed { expected_bytes(length) } else { length };
-        if let Err(error) = room.grow_to(needed) {
-            discard(body).await;
-            return Err(error);
-        }
+    if let Err(error) = room.grow_to(declared.unwrap_or(0)) {
+        discard(body).await;
+        return Err(error);
     }
     let body = collect(declared.unwrap_or(0), body, &mut room).await?;
-    if is_compressed {
-        room.grow_to(expected_bytes(body.len()))?;
-    }
-    Ok((plain(body, encoding).await?, room))
+    plain(body, encoding, room).await
 }
 
 /// The body as it was sent.
@@ -121,15 +107,22 @@ async fn discard_rest(mut chunks: BodyDataStream) {
     let _ = tokio::time::timeout(DROP_TIMEOUT, reading).await;
 }
 
-/// Decompresses what is compressed, on the pool that is there for it.
-pub(crate) async fn plain(body: Bytes, encoding: Option<String>) -> Result<Bytes, ApiError> {
-    let plain = if is_compressed(encoding.as_deref()) {
-        let task = tokio::task::spawn_blocking(move || decompress(body, encoding.as_deref()));
-        task.await.map_err(|_| ApiError::internal())?
-    } else {
-        decompress(body, encoding.as_deref())
-    };
-    plain.map_err(|error| match error {
+/// Decompresses what is compressed, on the pool that is there for it; takes room for what comes out beside the body's own.
+pub(crate) async fn plain(
+    body: Bytes,
+    encoding: Option<String>,
+    mut room: Room,
+) -> Result<(Bytes, Room), ApiError> {
+    if !is_compressed(encoding.as_deref()) {
+        return Ok((body, room));
+    }
+    let task = tokio::task::spawn_blocking(move || {
+        let sent = body.len();
+        let plain = decompress(body, encoding.as_deref(), |bytes| room.grow_to(sent + bytes).is_ok())?;
+        Ok((plain, room))
+    });
+    task.await.map_err(|_| ApiError::internal())?.map_err(|error: BodyError| match error {
+        BodyError::NoRoom => full(),
         BodyError::TooLarge => ApiError::too_large(error.to_string()),
         BodyError::UnknownEncoding | BodyError::Broken(_) => {
             ApiError::bad_request("invalid_encoding", error.to_string())

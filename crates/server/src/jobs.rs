@@ -39,7 +39,12 @@ async fn retention_once(store: &Store, metrics: &Metrics) -> Result<(), StoreErr
     }
     for row in store.control().list_orgs().await? {
         let Ok(org) = OrgId::parse(&row.org_id) else { continue };
-        match store.tenant(&org).await?.delete_expired(now_us).await {
+        // An org that can't even be opened must not keep the others from theirs.
+        let deleted = match store.tenant(&org).await {
+            Ok(tenant) => tenant.delete_expired(now_us).await,
+            Err(error) => Err(error),
+        };
+        match deleted {
             Ok(0) => {}
             Ok(rows) => tracing::info!(org.id = %org, rows, "expired rows deleted"),
             Err(error) => tracing::error!(org.id = %org, error = %error, "retention of an org failed"),

@@ -1,6 +1,6 @@
 //! Spans as several features show them: a node of the trace tree, and the current content of an event that arrived of one.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
@@ -195,13 +195,23 @@ fn cost(span: &Span) -> Option<CostView> {
     })
 }
 
+/// What events are read for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reading<'a> {
+    /// The session that is read: what is shown in another one now is left out.
+    pub session: Option<&'a str>,
+    /// Whether events were chosen by what they say. Then a span is shown on a later arrival of it where its first was not
+    /// chosen.
+    pub is_chosen: bool,
+}
+
 /// Events as clients read them. What arrived of a span is shown as the span is now, once: on its first event; later arrivals
 /// are left out.
 pub async fn current_events(
     tenant: &Tenant,
     workspace: &str,
     events: Vec<StoredEvent>,
-    client: Client,
+    (client, reading): (Client, Reading<'_>),
 ) -> Result<Vec<EventView>, StoreError> {
     let addresses: Vec<Option<(String, String)>> = events.iter().map(address).collect();
     let ids: Vec<(String, String)> = addresses.iter().flatten().cloned().collect();
@@ -212,37 +222,75 @@ pub async fn current_events(
         .map(|row| ((row.trace_id.clone(), row.span_id.clone()), row))
         .collect();
     let parts = Parts::read(tenant, workspace, spans.values()).await?;
-    let others: Vec<String> = spans.values().flat_map(|row| other_events(row, &parts)).collect();
-    let others: FxHashMap<String, String> = tenant
-        .events_by_ids(workspace, others)
-        .await?
-        .into_iter()
-        .map(|event| (event.id, event.payload))
-        .collect();
+    let shown = shown_on(&events, &addresses, &spans, reading);
+    let payloads = payloads(tenant, workspace, &events, shown.values().map(|row| (*row, &parts))).await?;
     let org = tenant.org().as_str().to_owned();
     let mut views = Vec::with_capacity(events.len());
-    for (event, address) in events.into_iter().zip(addresses) {
-        let Some(row) = address.and_then(|address| spans.get(&address)) else {
+    for (index, event) in events.into_iter().enumerate() {
+        let is_of_a_span = addresses[index].as_ref().is_some_and(|address| spans.contains_key(address));
+        if let Some(row) = shown.get(&index) {
+            let ids = content_ids(row, &parts);
+            let texts: Vec<&str> = ids.iter().filter_map(|id| payloads.get(id)).map(String::as_str).collect();
+            let mut payload = present(&texts);
+            let mut view = EventView::of(event, &org, client);
+            view.show_span(row, &parts, &mut payload);
+            views.push(view);
+        } else if !is_of_a_span && reading.session.is_none_or(|session| session == event.session_id) {
             views.push(EventView::of(event, &org, client));
-            continue;
-        };
-        if row.span.first_event_id() != event.id {
-            continue;
         }
-        let mut payloads = vec![event.payload.as_str()];
-        let further = other_events(row, &parts);
-        payloads.extend(further.iter().filter_map(|id| others.get(id)).map(String::as_str));
-        let mut payload = present(&payloads);
-        let mut view = EventView::of(event, &org, client);
-        view.show_span(row, &parts, &mut payload);
-        views.push(view);
     }
     Ok(views)
 }
 
-/// The events of a span and its parts besides the one on which the span is shown.
-fn other_events(row: &SpanRow, parts: &Parts) -> Vec<String> {
-    let mut ids: Vec<String> = event_ids(&row.span).split_off(1);
+/// By the place of the event, the span that is shown on it.
+fn shown_on<'s>(
+    events: &[StoredEvent],
+    addresses: &[Option<(String, String)>],
+    spans: &'s FxHashMap<(String, String), SpanRow>,
+    reading: Reading<'_>,
+) -> FxHashMap<usize, &'s SpanRow> {
+    let chosen: FxHashSet<&str> = events.iter().map(|event| event.id.as_str()).collect();
+    let mut later: FxHashSet<&(String, String)> = FxHashSet::default();
+    let mut shown = FxHashMap::default();
+    for (index, (event, address)) in events.iter().zip(addresses).enumerate() {
+        let Some((address, row)) = address.as_ref().and_then(|address| spans.get_key_value(address)) else {
+            continue;
+        };
+        let first = row.span.first_event_id();
+        let is_shown = if chosen.contains(first) {
+            event.id == first
+        } else {
+            reading.is_chosen && later.insert(address)
+        };
+        if is_shown && reading.session.is_none_or(|session| session == row.session_id) {
+            shown.insert(index, row);
+        }
+    }
+    shown
+}
+
+/// The payloads of all arrivals of the spans and their parts; those of the page are at hand, the others are read.
+async fn payloads<'r>(
+    tenant: &Tenant,
+    workspace: &str,
+    page: &[StoredEvent],
+    shown: impl Iterator<Item = (&'r SpanRow, &'r Parts)>,
+) -> Result<FxHashMap<String, String>, StoreError> {
+    let mut missing: FxHashSet<String> = shown.flat_map(|(row, parts)| content_ids(row, parts)).collect();
+    let mut payloads: FxHashMap<String, String> = FxHashMap::default();
+    for event in page {
+        if missing.remove(&event.id) {
+            payloads.insert(event.id.clone(), event.payload.clone());
+        }
+    }
+    let read = tenant.events_by_ids(workspace, missing.into_iter().collect()).await?;
+    payloads.extend(read.into_iter().map(|event| (event.id, event.payload)));
+    Ok(payloads)
+}
+
+/// The events that tell what a span and its parts say, its first one before the others.
+fn content_ids(row: &SpanRow, parts: &Parts) -> Vec<String> {
+    let mut ids: Vec<String> = event_ids(&row.span);
     ids.extend(parts.of(row).iter().flat_map(|part| event_ids(&part.span)));
     ids
 }

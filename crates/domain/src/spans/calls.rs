@@ -7,6 +7,11 @@ use super::structure::{Node, Structure};
 
 /// How far apart in time two spans may name the same answer and speak of one call.
 const SAME_ANSWER_US: i64 = 10 * 60 * 1_000_000;
+/// Shorter ids (`chatcmpl-417` of a local model's server) are given out again and again: they name one answer only where the
+/// spans overlap in time.
+const UNIQUE_ID_BYTES: usize = 16;
+/// An id that more spans name than this is a constant, and names no answer.
+pub const MAX_SAME_ANSWER: usize = 16;
 
 /// How much a span says of what it used; where two speak of one call, the one that says more owns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,7 +170,7 @@ impl<'a> Structure<'a> {
     }
 
     /// Calls that name one answer of one provider within a short time, each group by age. Where all that say their provider
-    /// say the same, those that don't are of it.
+    /// say the same, those that don't are of it. Ids that many spans name are left out.
     fn same_answers<'s>(&'s self, answer: impl Fn(usize) -> Option<&'s str>) -> Vec<Vec<usize>> {
         let mut answers: FxHashMap<&str, Vec<usize>> = FxHashMap::default();
         for (index, _) in self.nodes.iter().enumerate().filter(|(_, node)| node.kind.calls_a_model()) {
@@ -173,8 +178,12 @@ impl<'a> Structure<'a> {
                 answers.entry(answer).or_default().push(index);
             }
         }
+        let named = self.named_answers();
+        answers.retain(|answer, _| named.get(answer).is_none_or(|count| *count <= MAX_SAME_ANSWER));
         let mut groups: Vec<Vec<usize>> = Vec::new();
-        for calls in answers.into_values().filter(|calls| calls.len() > 1) {
+        let mut passing: Vec<Vec<usize>> = Vec::new();
+        for (answer, calls) in answers.into_iter().filter(|(_, calls)| calls.len() > 1) {
+            let groups = if answer.len() < UNIQUE_ID_BYTES { &mut passing } else { &mut groups };
             let mut providers: FxHashMap<Option<&str>, Vec<usize>> = FxHashMap::default();
             for index in &calls {
                 providers.entry(self.nodes[*index].facts.provider.as_deref()).or_default().push(*index);
@@ -185,17 +194,33 @@ impl<'a> Structure<'a> {
                 groups.extend(providers.into_values());
             }
         }
-        groups.into_iter().flat_map(|group| self.within_short_times(group)).collect()
+        let within = |group, reach: fn(&Node<'_>) -> i64| self.within_reach(group, reach);
+        let long = groups
+            .into_iter()
+            .flat_map(|group| within(group, |first| first.facts.start_us.saturating_add(SAME_ANSWER_US)));
+        long.chain(passing.into_iter().flat_map(|group| within(group, |first| first.facts.end_us))).collect()
     }
 
-    fn within_short_times(&self, mut calls: Vec<usize>) -> Vec<Vec<usize>> {
+    /// How many spans name each answer.
+    fn named_answers(&self) -> FxHashMap<&str, usize> {
+        let mut named: FxHashMap<&str, usize> = FxHashMap::default();
+        for answer in self.nodes.iter().filter_map(|node| node.facts.response_id.as_deref()) {
+            *named.entry(answer).or_default() += 1;
+        }
+        for answer in self.common_answers {
+            named.insert(answer, usize::MAX);
+        }
+        named
+    }
+
+    /// The calls in groups of more than one, each of what begins before the reach of its first.
+    fn within_reach(&self, mut calls: Vec<usize>, reach: fn(&Node<'_>) -> i64) -> Vec<Vec<usize>> {
         calls.sort_by_key(|index| self.age(*index));
         let mut groups: Vec<Vec<usize>> = Vec::new();
         for index in calls {
             let start_us = self.nodes[index].facts.start_us;
             let is_near = |group: &&mut Vec<usize>| {
-                let first_us = group.first().map_or(i64::MIN, |first| self.nodes[*first].facts.start_us);
-                start_us <= first_us.saturating_add(SAME_ANSWER_US)
+                group.first().is_some_and(|first| start_us <= reach(&self.nodes[*first]))
             };
             match groups.last_mut().filter(is_near) {
                 Some(group) => group.push(index),

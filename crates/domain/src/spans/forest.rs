@@ -6,13 +6,14 @@
 //!   provider, with no tool and no agent between, both speak of one call: the inner one owns it unless the outer one says
 //!   more (tokens rather than only a cost, or anything at all), and is shown as part of the outer one if it is the only
 //!   one there.
-//! - Spans anywhere in the org that name the same answer of the same provider within ten minutes speak of one call. The
+//! - Spans anywhere in the workspace that name the same answer of the same provider within ten minutes speak of one call;
+//!   of an answer with a short id, which may come again, those that overlap. An id that many spans name is a constant. The
 //!   one that knows its surroundings best (a session, a parent, the earliest start) stands for all; the figures are those
 //!   of the one that began last, which is closest to the wire, of those that say most.
 //! - What any other span names is a sum over those below it. It counts only while none of them owns anything, and while
 //!   it does not lie inside a call that names the same itself.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
 use super::counting::count;
@@ -136,11 +137,14 @@ impl Subtree {
 pub struct Forest {
     /// The traces, no id twice.
     pub traces: Vec<Trace>,
+    /// Ids of answers that more than [`super::MAX_SAME_ANSWER`] spans name, here and elsewhere: they name none.
+    pub common_answers: FxHashSet<String>,
 }
 
-/// Resolves every trace of the forest; it must hold every trace that has an answer in common with one of them.
+/// Resolves every trace of the forest; it must hold every trace that has an answer in common with one of them, but for
+/// those that have only common ones.
 pub fn resolve(forest: &mut Forest, prices: &PriceTable) {
-    let structure = Structure::of(&forest.traces);
+    let structure = Structure::of(forest);
     let traces = structure.traces(&forest.traces);
     let shown = shown(&structure, &traces, prices);
     let mut spans = forest.traces.iter_mut().flat_map(|trace| trace.spans.iter_mut());

@@ -11,6 +11,7 @@ mod forest;
 mod span;
 mod structure;
 
+pub use calls::MAX_SAME_ANSWER;
 pub use contribution::{Contribution, Sign};
 pub use forest::{Forest, Own, Shown, Subtree, Trace, TraceShown, resolve};
 pub use span::{MAX_ARRIVALS, MAX_VERSIONS, Span, StoredArrival};

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
+use rustc_hash::FxHashSet;
+
 use super::calls::Figures;
-use super::forest::{Trace, TraceShown, places};
+use super::forest::{Forest, Trace, TraceShown, places};
 use super::{Arrival, SpanKind};
 
 /// The agent where neither the trace nor its service is named.
@@ -79,6 +81,8 @@ impl Node<'_> {
 
 pub(super) struct Structure<'a> {
     pub(super) nodes: Vec<Node<'a>>,
+    /// See [`Forest::common_answers`].
+    pub(super) common_answers: &'a FxHashSet<String>,
     pub(super) trace_ids: Vec<&'a str>,
     /// Parents before their children.
     pub(super) order: Vec<usize>,
@@ -91,8 +95,10 @@ pub(super) struct Structure<'a> {
 }
 
 impl<'a> Structure<'a> {
-    pub(super) fn of(traces: &'a [Trace]) -> Self {
+    pub(super) fn of(forest: &'a Forest) -> Self {
+        let traces = forest.traces.as_slice();
         let mut structure = Self {
+            common_answers: &forest.common_answers,
             nodes: nodes(traces),
             trace_ids: traces.iter().map(|trace| trace.trace_id.as_str()).collect(),
             order: Vec::new(),

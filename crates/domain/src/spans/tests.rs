@@ -322,7 +322,9 @@ fn what_a_repetition_says_is_known_around_every_other() {
 
 #[test]
 fn the_same_answer_of_another_provider_or_long_after_is_another() {
-    let call = |id, trace, start| llm(id, None).tokens(10).answers("r").in_trace(trace).at(start, start + 5);
+    let answer = "chatcmpl-9x8Qm2VtK";
+    let call =
+        |id, trace, start| llm(id, None).tokens(10).answers(answer).in_trace(trace).at(start, start + 5);
     let far = resolved([call(1, 1, 0), call(2, 2, 10 * MINUTE_US + 1)]);
     assert_eq!((far.all_input(), far.calls(), far.session(2)), (20, 2, trace_id(2).as_str()));
     let near = resolved([call(1, 1, 0), call(2, 2, 10 * MINUTE_US)]);
@@ -331,6 +333,27 @@ fn the_same_answer_of_another_provider_or_long_after_is_another() {
     assert_eq!((other.all_input(), other.calls()), (20, 2));
     let unnamed = resolved([call(1, 1, 0), call(2, 2, 1).of(None)]);
     assert_eq!((unnamed.all_input(), unnamed.calls()), (10, 1));
+}
+
+#[test]
+fn a_short_id_names_one_answer_only_while_its_call_lasts() {
+    let call = |id, trace, start| {
+        llm(id, None).tokens(10).answers("chatcmpl-417").in_trace(trace).at(start, start + 5)
+    };
+    let twins = resolved([call(1, 1, 0), call(2, 2, 5)]);
+    assert_eq!((twins.all_input(), twins.calls()), (10, 1));
+    let reused = resolved([call(1, 1, 0), call(2, 2, 6)]);
+    assert_eq!((reused.all_input(), reused.calls()), (20, 2));
+}
+
+#[test]
+fn an_id_that_many_spans_name_is_no_answer() {
+    let calls =
+        |count| (1..=count).map(|id| llm(id, None).tokens(10).answers("chatcmpl-constant-id").in_trace(id));
+    let few = resolved(calls(16));
+    assert_eq!((few.all_input(), few.calls()), (10, 1));
+    let many = resolved(calls(17));
+    assert_eq!((many.all_input(), many.calls()), (170, 17));
 }
 
 #[test]

@@ -220,7 +220,8 @@ impl Writer {
                 });
                 self.announce(&tenant, positions).await;
             }
-            Err(error) if waiting.len() == 1 => {
+            // Where the store is away, none of them would fare better alone.
+            Err(error) if waiting.len() == 1 || error.is_transient() => {
                 for (reply, claims) in waiting {
                     drop(claims);
                     let _ = reply.send(Err(refusal(&error)));

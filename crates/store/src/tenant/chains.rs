@@ -75,7 +75,9 @@ impl Tenant {
         }
         // Whatever was appended while this ran is newer than `session`; what is missing is older.
         if walk.last_seq < session.last_seq
-            || (walk.last_seq == session.last_seq && walk.last_hash != Some(session.last_hash))
+            || (session.last_seq > 0
+                && walk.last_seq == session.last_seq
+                && walk.last_hash != Some(session.last_hash))
         {
             walk.fail(
                 "",

@@ -23,6 +23,9 @@ on_both_engines!(
     repeats_add_nothing,
     a_session_that_is_named_late_takes_its_spans_over,
     a_session_begins_once_whoever_leaves_it,
+    a_session_says_what_the_traces_in_it_say,
+    a_trace_that_follows_no_longer_has_its_own_session,
+    an_id_that_many_spans_name_loads_none_of_them,
     what_came_first_decides_nothing_about_a_session,
     chains_of_moves_are_followed,
     spans_of_one_org_are_no_others,
@@ -178,6 +181,7 @@ impl Sent {
         }
         let sessions = self.sessions().await;
         self.recount_sessions(&rows, &sessions);
+        self.retell_sessions(&traces, &sessions);
         self.recount_agents(&rows, &sessions).await;
         self.recount_cells(&rows, &sessions).await;
         let chains = self.tenant.verify_all(None, None).await.unwrap();
@@ -210,6 +214,24 @@ impl Sent {
             (row.session_id.as_str(), sums)
         });
         assert_eq!(stored.collect::<BTreeMap<_, _>>(), sums);
+    }
+
+    /// What sessions of spans alone say is what their traces say now, whoever was in them before.
+    fn retell_sessions(&self, traces: &BTreeMap<String, TraceShown>, sessions: &[SessionRow]) {
+        let natives: BTreeSet<&str> =
+            self.natives.iter().map(|(event, _)| event.session_id.as_str()).collect();
+        for row in sessions.iter().filter(|row| !natives.contains(row.session_id.as_str())) {
+            let told = traces.values().filter(|shown| shown.session_id == row.session_id);
+            let earliest = told.clone().map(|shown| shown.start_us).min();
+            assert_eq!(Some(row.started_us), earliest, "{}", row.session_id);
+            let agrees = |shown: &TraceShown| {
+                (Some(shown.start_us), &shown.agent_id, &shown.environment)
+                    == (earliest, &row.agent_id, &row.environment)
+            };
+            assert!(told.clone().any(agrees), "{} is of no trace of {}", row.agent_id, row.session_id);
+            let latest = told.filter(|shown| shown.ended_us.is_some()).map(|shown| shown.end_us).max();
+            assert_eq!(row.ended_us, latest, "{}", row.session_id);
+        }
     }
 
     async fn recount_agents(&self, rows: &[SpanRow], sessions: &[SessionRow]) {
@@ -263,7 +285,7 @@ fn resolved(rows: &[SpanRow]) -> BTreeMap<String, TraceShown> {
         trace.trace_id.clone_from(&row.trace_id);
         trace.spans.push(row.span.clone());
     }
-    let mut forest = Forest { traces: traces.into_values().collect() };
+    let mut forest = Forest { traces: traces.into_values().collect(), ..Forest::default() };
     resolve(&mut forest, PriceTable::embedded());
     let anew = forest.traces.iter().flat_map(|trace| &trace.spans);
     for (row, anew) in rows.iter().zip(anew) {
@@ -479,6 +501,60 @@ async fn a_session_begins_once_whoever_leaves_it(world: World) {
     assert_eq!((sessions[1].agent_id.as_str(), sessions[1].started_us), ("agent-7", NOW_US + 7_000_000));
     sent.apply(vec![batch("native", &[note("n", "shared", NOW_US)])]).await;
     assert_eq!(sent.sessions().await[1].agent_id, "agent-1");
+}
+
+async fn a_session_says_what_the_traces_in_it_say(world: World) {
+    let mut sent = Sent::to(&world, "acme").await;
+    let named = |trace: u64, number: u64, rank| Arrival {
+        session: Some(SessionClaim { rank, id: format!("rank-{rank}") }),
+        ..root(trace, number, None)
+    };
+    sent.send(vec![vec![named(1, 1, 2)], vec![named(2, 2, 2)]]).await;
+    assert_eq!(sent.sessions().await[0].agent_id, "agent-1");
+    // The trace that told it whose it is and when it began leaves, and the other stays.
+    let late = Arrival { parent_span_id: Some(span_id(1)), start_us: NOW_US + HOUR_US, ..named(1, 9, 0) };
+    sent.send(vec![vec![late]]).await;
+    let sessions = sent.sessions().await;
+    let stays = sessions.iter().find(|row| row.session_id == "rank-2").unwrap();
+    assert_eq!((stays.agent_id.as_str(), stays.started_us), ("agent-2", NOW_US + 2_000_000));
+    assert_eq!((stays.agent_name.as_deref(), stays.event_count), (Some("Agent 2"), 1));
+    // Each session knows in whose chains its events lie, though one of the two kept a trace.
+    assert_eq!(sent.tenant.chains_moved_to("default", "rank-0").await.unwrap(), ["rank-2"]);
+    assert!(sent.tenant.chains_moved_to("default", "rank-2").await.unwrap().is_empty());
+}
+
+async fn a_trace_that_follows_no_longer_has_its_own_session(world: World) {
+    let mut sent = Sent::to(&world, "acme").await;
+    let answer = |trace, provider: Option<&str>| Arrival {
+        response_id: Some("chatcmpl-the-same-one".to_owned()),
+        provider: provider.map(str::to_owned),
+        ..call(trace, trace)
+    };
+    let in_chat = Arrival {
+        session: Some(SessionClaim { rank: 0, id: "chat".to_owned() }),
+        ..answer(1, Some("openai"))
+    };
+    sent.send(vec![vec![in_chat]]).await;
+    sent.send(vec![vec![answer(2, None)]]).await;
+    assert_eq!(sent.sessions().await.len(), 1);
+    // Of two providers the second may be either's: it repeats neither, and is a call of its own.
+    sent.send(vec![vec![answer(3, Some("azure"))]]).await;
+    let sessions = sent.sessions().await;
+    let counts: Vec<_> =
+        sessions.iter().map(|row| (row.session_id.clone(), row.event_count, row.input_tokens)).collect();
+    assert_eq!(counts, [(trace_id(2), 1, 1000), (trace_id(3), 1, 1000), ("chat".to_owned(), 1, 1000)]);
+    assert_eq!(sent.tenant.chains_moved_to("default", &trace_id(2)).await.unwrap(), ["chat"]);
+}
+
+async fn an_id_that_many_spans_name_loads_none_of_them(world: World) {
+    let mut sent = Sent::to(&world, "acme").await;
+    for trace in 1..=20 {
+        let constant = Some("chatcmpl-always-this-one".to_owned());
+        sent.send(vec![vec![Arrival { response_id: constant, ..call(trace, trace) }]]).await;
+        // Up to sixteen are one answer told again; beyond, each is what it says it is.
+        let calls: i64 = sent.sessions().await.iter().map(|row| row.llm_call_count).sum();
+        assert_eq!(calls, if trace <= 16 { 1 } else { i64::try_from(trace).unwrap() });
+    }
 }
 
 async fn what_came_first_decides_nothing_about_a_session(world: World) {

@@ -24,7 +24,7 @@ fn forest(make: impl Fn(u32) -> Arrival) -> Forest {
     };
     let trace =
         Trace { trace_id: trace_id(1), spans: (0..SPANS).map(span).collect(), shown: TraceShown::default() };
-    let mut forest = Forest { traces: vec![trace] };
+    let mut forest = Forest { traces: vec![trace], ..Forest::default() };
     let begin = Instant::now();
     resolve(&mut forest, PriceTable::embedded());
     assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
@@ -61,12 +61,12 @@ fn a_chain_of_wrappers() {
 }
 
 #[test]
-fn a_chain_of_calls_that_all_name_one_answer() {
+fn a_chain_of_calls_of_which_many_name_one_answer() {
     let forest = chain(|number| match number % 2 {
-        0 => Arrival { response_id: Some("r".to_owned()), ..kind(SpanKind::Llm) },
+        0 => Arrival { response_id: Some(format!("chatcmpl-{:09}", number / 16)), ..kind(SpanKind::Llm) },
         _ => Arrival { usage: None, ..kind(SpanKind::Agent) },
     });
-    assert_eq!(root(&forest).subtree.input_tokens, 1);
+    assert_eq!(root(&forest).subtree.input_tokens, i64::from(SPANS.div_ceil(16)));
 }
 
 #[test]
@@ -74,10 +74,11 @@ fn a_chain_of_parts_of_another_span() {
     // Calls of providers in turn wrap nothing, and each repeats one of its provider elsewhere in the trace.
     let forest = forest(|number| {
         let provider = Some(["a", "b", "c"][number as usize % 3].to_owned());
-        let call = Arrival { provider, response_id: Some("r".to_owned()), ..kind(SpanKind::Llm) };
+        let response_id = Some(format!("chatcmpl-{:09}", number / 12));
+        let call = Arrival { provider, response_id, ..kind(SpanKind::Llm) };
         if number < 4 { call } else { under(number - 1, call) }
     });
-    assert_eq!(forest.all_input(), 3);
+    assert_eq!(forest.all_input(), 3 * i64::from(SPANS.div_ceil(12)));
 }
 
 #[test]

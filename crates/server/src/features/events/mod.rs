@@ -16,7 +16,7 @@ use crate::auth::{EventsRead, Scope};
 use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
 use crate::query::{self, Params};
-use crate::spans::current_events;
+use crate::spans::{Reading, current_events};
 use crate::state::AppState;
 
 /// The routes of this feature.
@@ -138,6 +138,9 @@ async fn list_events(
             format!("is longer than {MAX_SEARCH_BYTES} bytes"),
         ));
     }
+    let is_chosen = needle.is_some() || filter.chooses_by_content();
+    let session = filter.session_id.clone();
+    let reading = Reading { session: session.as_deref(), is_chosen };
     // What no index of the database serves is found block by block, and counted as far as it was seen.
     if needle.is_some() || filter.needs_search() {
         let page =
@@ -153,7 +156,7 @@ async fn list_events(
             has_more: page.next.is_some(),
             next_cursor: page.next.map(|cursor| cursor.encode()),
             is_partial: page.is_partial,
-            events: current_events(&scope.tenant, scope.workspace(), page.events, client).await?,
+            events: current_events(&scope.tenant, scope.workspace(), page.events, (client, reading)).await?,
         }));
     }
     let (page, total) = tokio::try_join!(
@@ -166,7 +169,7 @@ async fn list_events(
         has_more: page.next.is_some(),
         next_cursor: page.next.map(|cursor| cursor.encode()),
         is_partial: false,
-        events: current_events(&scope.tenant, scope.workspace(), page.events, client).await?,
+        events: current_events(&scope.tenant, scope.workspace(), page.events, (client, reading)).await?,
     }))
 }
 
@@ -181,7 +184,9 @@ async fn get_event(
     let event =
         scope.tenant.find_event(scope.workspace(), &id).await?.ok_or_else(|| ApiError::not_found("Event"))?;
     let raw = event.clone();
-    let current = current_events(&scope.tenant, scope.workspace(), vec![event], client).await?.pop();
+    let current = current_events(&scope.tenant, scope.workspace(), vec![event], (client, Reading::default()))
+        .await?
+        .pop();
     // A later arrival of a span is shown as it arrived.
     Ok(Json(current.unwrap_or_else(|| EventView::of(raw, scope.tenant.org().as_str(), client))))
 }

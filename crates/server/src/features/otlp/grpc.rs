@@ -130,8 +130,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<(Bytes, Room), Fault> {
             "the message says that it is compressed and grpc-encoding does not",
         ));
     }
-    room.grow_to(body::expected_bytes(message.len()))?;
-    Ok((body::plain(message, encoding).await?, room))
+    Ok(body::plain(message, encoding, room).await?)
 }
 
 /// What stands behind the prefix of the one message, and whether it is compressed.

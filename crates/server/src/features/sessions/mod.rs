@@ -22,7 +22,7 @@ use crate::auth::{EventsRead, Scope};
 use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
 use crate::query::{self, Params};
-use crate::spans::current_events;
+use crate::spans::{Reading, current_events};
 use crate::state::{AppState, now_us};
 
 /// How often a session's spans may have moved on.
@@ -324,8 +324,9 @@ async fn get_timeline(
         timeline(&scope.tenant, &session, after, limit),
         chain_holds(&scope.tenant, &session)
     )?;
+    let reading = Reading { session: Some(&session.session_id), is_chosen: false };
     Ok(Json(Timeline {
-        events: current_events(&scope.tenant, scope.workspace(), events, client).await?,
+        events: current_events(&scope.tenant, scope.workspace(), events, (client, reading)).await?,
         chain_valid,
         chained: true,
         has_more: next_seq.is_some(),
@@ -434,6 +435,19 @@ impl Page {
         }
         Ok(last)
     }
+}
+
+/// How many events lie in the chains of the session, its own and others; of more than `enough`, some number beyond it.
+async fn chained_events(tenant: &Tenant, session: &SessionRow, enough: i64) -> Result<i64, ApiError> {
+    let mut chained = session.last_seq;
+    for chain in tenant.chains_moved_to(&session.workspace_id, &session.session_id).await? {
+        if chained > enough {
+            break;
+        }
+        let moved = tenant.find_session(&session.workspace_id, &chain).await?;
+        chained += moved.map_or(0, |moved| moved.last_seq);
+    }
+    Ok(chained)
 }
 
 async fn chain_holds(tenant: &Tenant, session: &SessionRow) -> Result<bool, ApiError> {

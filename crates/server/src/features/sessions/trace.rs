@@ -12,7 +12,7 @@ use agentlens_domain::page::Cursor;
 use agentlens_store::StoredEvent;
 
 use super::span_tree::{TreeQuery, span_tree};
-use super::{chain_holds, events, find};
+use super::{chain_holds, chained_events, events, find};
 use crate::api::ms;
 use crate::auth::{EventsRead, Scope};
 use crate::client::Client;
@@ -143,11 +143,12 @@ pub(super) async fn get_trace(
         limit: limit(params.limit.as_ref())?.unwrap_or(DEFAULT_NODES),
     };
     let page = span_tree(&scope.tenant, &query).await?;
-    let chain_valid = if session.last_seq <= MAX_VERIFIED_EVENTS {
-        Some(chain_holds(&scope.tenant, &session).await?)
-    } else {
-        None
-    };
+    let chain_valid =
+        if chained_events(&scope.tenant, &session, MAX_VERIFIED_EVENTS).await? <= MAX_VERIFIED_EVENTS {
+            Some(chain_holds(&scope.tenant, &session).await?)
+        } else {
+            None
+        };
     if !page.nodes.is_empty() || query.parent.is_some() {
         let next_cursor = page.next.map(|cursor| cursor.encode());
         let is_truncated = next_cursor.is_some();

@@ -29,7 +29,7 @@ use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
 use crate::keys::{KeyCache, Principal};
 use crate::query::{self, Params};
-use crate::spans::current_events;
+use crate::spans::{Reading, current_events};
 use crate::state::{AppState, now_us};
 
 /// Without events, something is sent this often, so that proxies keep the connection.
@@ -219,7 +219,8 @@ impl Follower {
         let positions: FxHashMap<String, i64> =
             admitted.iter().map(|event| (event.id.clone(), event.position)).collect();
         let workspace = self.principal.workspace_id.as_str();
-        for view in current_events(&self.tenant, workspace, admitted, self.client).await? {
+        let reading = (self.client, Reading::default());
+        for view in current_events(&self.tenant, workspace, admitted, reading).await? {
             let position = positions.get(&view.id).copied().unwrap_or(last);
             let message = Event::default().event("event").id(position.to_string());
             if let Ok(message) = message.json_data(view) {

@@ -17,7 +17,7 @@ use agentlens_domain::rollups::{CellKey, Measures, Tier};
 use agentlens_domain::sessions::SessionState;
 
 use super::PostgresEngine;
-use super::spans::{project_spans, upsert_spans};
+use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::{
     ApplyReport, EventRow, NEVER_EXPIRES_DAY, Plan, PlanInput, SessionKey, StoredEvent, TenantContext,
@@ -34,19 +34,24 @@ pub(crate) async fn apply(
     let mut client = engine.connection().await?;
     let transaction = client.transaction().await?;
     let org = context.org.as_str();
-    // A plan that is made while a table is small is kept when it no longer is.
-    transaction
-        .batch_execute(&format!("set local app.current_org = '{org}'; set local enable_seqscan = off"))
-        .await?;
+    transaction.batch_execute(&format!("set local app.current_org = '{org}'")).await?;
     let (last_position, indexed_position) = lock_state(&transaction, org).await?;
     let fresh = claim_batches(&transaction, org, batches, now_us).await?;
     let verdicts = claim_ids(&transaction, context, batches, &fresh).await?;
     let projection = project_spans(&transaction, context, batches, &fresh).await?;
+    let staying = load_staying(&transaction, org, &projection).await?;
     let keys = session_keys(batches, &fresh, &projection).into_iter().collect();
     let sessions = load_sessions(&transaction, org, keys).await?;
     let mut events = Vec::with_capacity(batches.iter().map(|batch| batch.events.len()).sum());
-    let input =
-        PlanInput { batches, fresh, verdicts, sessions: &sessions, projection: &projection, last_position };
+    let input = PlanInput {
+        batches,
+        fresh,
+        verdicts,
+        sessions: &sessions,
+        projection: &projection,
+        staying: &staying,
+        last_position,
+    };
     let plan = plan(context, &input, |row| events.push(row));
 
     let made = ensure_partitions(engine, &transaction, &events).await?;
@@ -167,7 +172,7 @@ async fn load_sessions<'a>(
     let session_ids: Vec<&str> = keys.iter().map(|key| key.1).collect();
     let sql = "select k.place, s.agent_id, s.agent_name, s.user_id, s.environment, s.tags, s.started_us, s.last_event_us, s.opened_us, s.ended_us,
            s.ended_in_error, s.event_count, s.tool_call_count, s.error_count, s.llm_call_count, s.input_tokens, s.output_tokens,
-           s.cost_nanos, s.last_seq, s.last_hash, s.moved_to
+           s.cost_nanos, s.last_seq, s.last_hash, s.moved_to, s.own_events
          from unnest($2::text[], $3::text[]) with ordinality as k (workspace_id, session_id, place)
          cross join lateral (select * from sessions s
            where s.org_id = $1 and s.workspace_id = k.workspace_id and s.session_id = k.session_id limit 1) s";
@@ -209,6 +214,7 @@ fn session_state(row: &tokio_postgres::Row) -> Result<SessionState, StoreError> 
             .try_into()
             .map_err(|_| StoreError::Corrupt("a session's last hash has another length".to_owned()))?,
         moved_to: row.try_get(20)?,
+        own_events: row.try_get(21)?,
     })
 }
 
@@ -367,6 +373,7 @@ async fn upsert_sessions(
         .column("last_seq", "bigint", rows, |row| row.1.last_seq)
         .column("last_hash", "bytea", rows, |row| row.1.last_hash.as_slice())
         .column("moved_to", "text", rows, |row| row.1.moved_to.as_deref())
+        .column("own_events", "bigint", rows, |row| row.1.own_events)
         .run(
             transaction,
             org,
@@ -376,7 +383,7 @@ async fn upsert_sessions(
                ended_in_error = excluded.ended_in_error, event_count = excluded.event_count, tool_call_count = excluded.tool_call_count,
                error_count = excluded.error_count, llm_call_count = excluded.llm_call_count, input_tokens = excluded.input_tokens,
                output_tokens = excluded.output_tokens, cost_nanos = excluded.cost_nanos, last_seq = excluded.last_seq,
-               last_hash = excluded.last_hash, moved_to = excluded.moved_to",
+               last_hash = excluded.last_hash, moved_to = excluded.moved_to, own_events = excluded.own_events",
         )
         .await?;
     Ok(())
@@ -387,6 +394,7 @@ async fn upsert_agents(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>
     Insert::into("agents")
         .column("workspace_id", "text", rows, |row| row.0.0)
         .column("agent_id", "text", rows, |row| row.0.1)
+        // A name is never the id itself, so that stands for none.
         .column("name", "text", rows, |row| row.1.name.unwrap_or(row.0.1))
         .column("first_seen_us", "bigint", rows, |row| row.1.first_seen_us)
         .column("last_seen_us", "bigint", rows, |row| row.1.last_seen_us)

@@ -4,14 +4,14 @@ use deadpool_postgres::Transaction;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use agentlens_domain::batches::Batch;
-use agentlens_domain::spans::Span;
+use agentlens_domain::spans::{MAX_SAME_ANSWER, Span};
 
 use super::apply::Insert;
 use crate::error::StoreError;
 use crate::tenant::TenantContext;
 use crate::tenant::spans::{
-    ChangedSpan, Loaded, Projection, SpanColumns, Touched, TraceRow, TraceState, decode, encode, project,
-    touched,
+    ChangedSpan, Loaded, Projection, SpanColumns, Staying, Touched, TraceRow, TraceState, decode, encode,
+    project, touched,
 };
 
 /// Joins the spans of the fresh batches with what is stored.
@@ -43,6 +43,8 @@ async fn load(
     let mut responses: Vec<String> = touched.response_ids.iter().map(|id| (*id).to_owned()).collect();
     let mut seen: FxHashSet<String> = FxHashSet::default();
     while !traces.is_empty() || !responses.is_empty() {
+        traces.sort_unstable();
+        traces.dedup();
         traces.retain(|trace| !loaded.traces.contains_key(trace));
         load_traces(transaction, (org, workspace), &traces, &mut loaded).await?;
         for trace in traces.drain(..) {
@@ -50,7 +52,9 @@ async fn load(
         }
         responses.retain(|response| seen.insert(response.clone()));
         if !responses.is_empty() {
-            traces = traces_with(transaction, org, workspace, &responses).await?;
+            for (response, with) in traces_with(transaction, org, workspace, &responses).await? {
+                traces.extend(loaded.follow(&response, with));
+            }
             responses.clear();
         }
     }
@@ -93,11 +97,37 @@ async fn traces_with(
     org: &str,
     workspace: &str,
     responses: &[String],
-) -> Result<Vec<String>, StoreError> {
-    let sql = "select distinct trace_id from spans where org_id = $1 and workspace_id = $2 and response_id = any($3)";
+) -> Result<FxHashMap<String, Vec<String>>, StoreError> {
+    let sql = "select k.response_id, s.trace_id from unnest($3::text[]) as k (response_id)
+         cross join lateral (select trace_id from spans s
+           where s.org_id = $1 and s.workspace_id = $2 and s.response_id = k.response_id limit $4) s";
     let statement = transaction.prepare_cached(sql).await?;
-    let rows = transaction.query(&statement, &[&org, &workspace, &responses]).await?;
-    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    let limit = MAX_SAME_ANSWER as i64 + 1;
+    let mut traces: FxHashMap<String, Vec<String>> = FxHashMap::default();
+    for row in transaction.query(&statement, &[&org, &workspace, &responses, &limit]).await? {
+        traces.entry(row.try_get(0)?).or_default().push(row.try_get(1)?);
+    }
+    Ok(traces)
+}
+
+/// What the traces say that stay in the sessions which others leave.
+pub(super) async fn load_staying<'a>(
+    transaction: &Transaction<'_>,
+    org: &str,
+    projection: &'a Projection<'a>,
+) -> Result<Staying<'a>, StoreError> {
+    let sql =
+        "select trace_id, state from traces where org_id = $1 and workspace_id = $2 and session_id = $3";
+    let mut staying = Staying::default();
+    for (workspace, session_id) in projection.left_sessions() {
+        let statement = transaction.prepare_cached(sql).await?;
+        let mut stored = Vec::new();
+        for row in transaction.query(&statement, &[&org, &workspace, &session_id]).await? {
+            stored.push((row.try_get(0)?, decode(row.try_get(1)?)?));
+        }
+        staying.insert((workspace, session_id), projection.staying(workspace, stored));
+    }
+    Ok(staying)
 }
 
 /// Writes the spans and traces that changed.
@@ -144,12 +174,13 @@ pub(super) async fn upsert_spans(
         .column("workspace_id", "text", &rows, |row| row.0.workspace_id)
         .column("trace_id", "text", &rows, |row| row.0.trace_id)
         .column("session_id", "text", &rows, |row| row.0.state.shown.session_id.as_str())
+        .column("chains", "text", &rows, |row| row.0.chains())
         .column("expire_day", "integer", &rows, |row| context.expire_day(row.0.state.shown.end_us))
         .column("state", "bytea", &rows, |row| row.1.as_slice())
         .run(
             transaction,
             org,
-            "(org_id, workspace_id, trace_id) do update set session_id = excluded.session_id,
+            "(org_id, workspace_id, trace_id) do update set session_id = excluded.session_id, chains = excluded.chains,
                expire_day = excluded.expire_day, state = excluded.state",
         )
         .await?;

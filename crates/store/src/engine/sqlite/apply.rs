@@ -10,7 +10,7 @@ use agentlens_domain::latency::encode_change;
 use agentlens_domain::rollups::{CellKey, Measures, Tier};
 use agentlens_domain::sessions::SessionState;
 
-use super::spans::{project_spans, upsert_spans};
+use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::{
     ApplyReport, EventRow, Plan, PlanInput, SessionKey, StoredEvent, TenantContext, Verdict, plan,
@@ -34,9 +34,17 @@ pub(crate) fn apply(
     let fresh = claim_batches(&transaction, org, batches, now_us)?;
     let verdicts = claim_ids(&transaction, context, batches, &fresh)?;
     let projection = project_spans(&transaction, context, batches, &fresh)?;
+    let staying = load_staying(&transaction, org, &projection)?;
     let sessions = load_sessions(&transaction, org, session_keys(batches, &fresh, &projection))?;
-    let input =
-        PlanInput { batches, fresh, verdicts, sessions: &sessions, projection: &projection, last_position };
+    let input = PlanInput {
+        batches,
+        fresh,
+        verdicts,
+        sessions: &sessions,
+        projection: &projection,
+        staying: &staying,
+        last_position,
+    };
     let plan = plan_and_insert_events(&transaction, context, input)?;
     upsert_spans(&transaction, context, &projection.spans, &plan.traces)?;
     upsert_sessions(&transaction, org, &plan.sessions)?;
@@ -120,7 +128,7 @@ fn load_sessions<'a>(
     let mut statement = transaction.prepare_cached(
         "select agent_id, agent_name, user_id, environment, tags, started_us, last_event_us, opened_us, ended_us, ended_in_error,
            event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash,
-           moved_to
+           moved_to, own_events
          from sessions where org_id = ?1 and workspace_id = ?2 and session_id = ?3",
     )?;
     let mut sessions = FxHashMap::default();
@@ -160,6 +168,7 @@ fn load_session(
                 last_seq: row.get(17)?,
                 last_hash: row.get(18)?,
                 moved_to: row.get(19)?,
+                own_events: row.get(20)?,
             })
         })
         .optional()?;
@@ -276,8 +285,8 @@ fn upsert_sessions(
     let mut statement = transaction.prepare_cached(
         "insert into sessions (org_id, workspace_id, session_id, environment, agent_id, agent_name, user_id, tags, status, started_us,
            last_event_us, opened_us, ended_us, ended_in_error, event_count, tool_call_count, error_count, llm_call_count, input_tokens,
-           output_tokens, cost_nanos, last_seq, last_hash, moved_to)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)
+           output_tokens, cost_nanos, last_seq, last_hash, moved_to, own_events)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)
          on conflict (org_id, workspace_id, session_id) do update set
            environment = excluded.environment, agent_id = excluded.agent_id, agent_name = excluded.agent_name, user_id = excluded.user_id, tags = excluded.tags,
            status = excluded.status, started_us = excluded.started_us, last_event_us = excluded.last_event_us,
@@ -285,7 +294,7 @@ fn upsert_sessions(
            event_count = excluded.event_count, tool_call_count = excluded.tool_call_count, error_count = excluded.error_count,
            llm_call_count = excluded.llm_call_count, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
            cost_nanos = excluded.cost_nanos, last_seq = excluded.last_seq, last_hash = excluded.last_hash,
-           moved_to = excluded.moved_to",
+           moved_to = excluded.moved_to, own_events = excluded.own_events",
     )?;
     for ((workspace, session_id), state) in sessions {
         statement.execute(params![
@@ -313,6 +322,7 @@ fn upsert_sessions(
             state.last_seq,
             state.last_hash,
             state.moved_to,
+            state.own_events,
         ])?;
     }
     Ok(())
@@ -345,6 +355,7 @@ fn upsert_agents(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) -> R
     Ok(())
 }
 
+// What is stored is a sketch: of a change that also takes something away (version 2), only what comes to it begins one.
 macro_rules! merge_cell_sql {
     ($table:literal) => {
         concat!(
@@ -354,7 +365,8 @@ macro_rules! merge_cell_sql {
                session_count, llm_call_count, tool_call_count, tool_error_count, input_tokens, output_tokens, cache_read_tokens,
                cache_write_5m_tokens, cache_write_1h_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, cost_nanos,
                unknown_cost_count, latency)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,
+               case when substr(?25, 1, 1) = x'02' then latency_merge(x'', ?25) else ?25 end)
              on conflict do update set
                event_count = t.event_count + excluded.event_count, error_count = t.error_count + excluded.error_count,
                session_count = t.session_count + excluded.session_count, llm_call_count = t.llm_call_count + excluded.llm_call_count,
@@ -369,7 +381,7 @@ macro_rules! merge_cell_sql {
                audio_output_tokens = t.audio_output_tokens + excluded.audio_output_tokens,
                cost_nanos = t.cost_nanos + excluded.cost_nanos,
                unknown_cost_count = t.unknown_cost_count + excluded.unknown_cost_count,
-               latency = latency_merge(t.latency, excluded.latency)"
+               latency = latency_merge(t.latency, ?25)"
         )
     };
 }

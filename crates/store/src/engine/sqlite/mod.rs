@@ -71,13 +71,18 @@ impl SqliteEngine {
 
     /// The org's file. That the org exists is the caller's business: the file is created when missing.
     pub(crate) fn org(&self, org: &OrgId) -> Result<Arc<SqliteFile>, StoreError> {
-        let mut orgs = self.orgs.lock();
-        if let Some(file) = orgs.get(org) {
-            return Ok(Arc::clone(file));
+        if let Some(file) = self.opened(org) {
+            return Ok(file);
         }
-        let path = self.directory.join(format!("{org}.db"));
-        let file = Arc::new(SqliteFile::open(&path, TENANT_MIGRATIONS)?);
-        orgs.put(org.clone(), Arc::clone(&file));
+        // The other orgs don't wait while this file is opened and migrated, nor while the one that makes room for it is closed.
+        let file = Arc::new(SqliteFile::open(&self.directory.join(format!("{org}.db")), TENANT_MIGRATIONS)?);
+        let mut orgs = self.orgs.lock();
+        if let Some(first) = orgs.get(org) {
+            return Ok(Arc::clone(first));
+        }
+        let evicted = orgs.push(org.clone(), Arc::clone(&file));
+        drop(orgs);
+        drop(evicted);
         Ok(file)
     }
 }

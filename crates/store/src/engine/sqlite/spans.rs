@@ -4,11 +4,13 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use agentlens_domain::batches::Batch;
+use agentlens_domain::spans::MAX_SAME_ANSWER;
 
 use crate::error::StoreError;
 use crate::tenant::TenantContext;
 use crate::tenant::spans::{
-    ChangedSpan, Loaded, Projection, SpanColumns, Touched, TraceRow, decode, encode, project, touched,
+    ChangedSpan, Loaded, Projection, SpanColumns, Staying, Touched, TraceRow, decode, encode, project,
+    touched,
 };
 
 /// Joins the spans of the fresh batches with what is stored.
@@ -48,7 +50,8 @@ fn load(
         }
         for response in responses.drain(..) {
             if !seen.contains(&response) {
-                traces.extend(traces_with(transaction, org, workspace, &response)?);
+                let with = traces_with(transaction, org, workspace, &response)?;
+                traces.extend(loaded.follow(&response, with));
                 seen.insert(response);
             }
         }
@@ -90,10 +93,32 @@ fn traces_with(
     response: &str,
 ) -> Result<Vec<String>, StoreError> {
     let mut statement = transaction.prepare_cached(
-        "select trace_id from spans where org_id = ?1 and workspace_id = ?2 and response_id = ?3",
+        "select trace_id from spans where org_id = ?1 and workspace_id = ?2 and response_id = ?3 limit ?4",
     )?;
-    let traces = statement.query_map(params![org, workspace, response], |row| row.get(0))?;
+    let traces =
+        statement.query_map(params![org, workspace, response, MAX_SAME_ANSWER + 1], |row| row.get(0))?;
     Ok(traces.collect::<Result<Vec<String>, _>>()?)
+}
+
+/// What the traces say that stay in the sessions which others leave.
+pub(super) fn load_staying<'a>(
+    transaction: &Transaction<'_>,
+    org: &str,
+    projection: &'a Projection<'a>,
+) -> Result<Staying<'a>, StoreError> {
+    let mut statement = transaction.prepare_cached(
+        "select trace_id, state from traces where org_id = ?1 and workspace_id = ?2 and session_id = ?3",
+    )?;
+    let mut staying = Staying::default();
+    for (workspace, session_id) in projection.left_sessions() {
+        let mut rows = statement.query(params![org, workspace, session_id])?;
+        let mut stored = Vec::new();
+        while let Some(row) = rows.next()? {
+            stored.push((row.get(0)?, decode(row.get_ref(1)?.as_blob().unwrap_or_default())?));
+        }
+        staying.insert((workspace, session_id), projection.staying(workspace, stored));
+    }
+    Ok(staying)
 }
 
 /// Writes the spans and traces that changed.
@@ -131,8 +156,8 @@ pub(super) fn upsert_spans(
         ])?;
     }
     let mut statement = transaction.prepare_cached(
-        "insert into traces (org_id, workspace_id, trace_id, session_id, expire_day, state) values (?1, ?2, ?3, ?4, ?5, ?6)
-         on conflict (org_id, workspace_id, trace_id) do update set session_id = excluded.session_id,
+        "insert into traces (org_id, workspace_id, trace_id, session_id, chains, expire_day, state) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         on conflict (org_id, workspace_id, trace_id) do update set session_id = excluded.session_id, chains = excluded.chains,
            expire_day = excluded.expire_day, state = excluded.state",
     )?;
     for trace in traces {
@@ -142,6 +167,7 @@ pub(super) fn upsert_spans(
             trace.workspace_id,
             trace.trace_id,
             trace.state.shown.session_id,
+            trace.chains(),
             context.expire_day(trace.state.shown.end_us),
             state,
         ])?;

@@ -92,10 +92,8 @@ create table sessions (
   last_hash bytea not null,
   primary key (org_id, workspace_id, session_id)
 );
--- Both are for lists, and partial so that a lookup by key, which doesn't name their condition, can't be planned to walk
--- them. The condition is true of every row; it names only what they index, so that a counter's update moves no index entry.
-create index sessions_started on sessions (org_id, workspace_id, started_us, session_id) where started_us > -9000000000000000000;
-create index sessions_agent on sessions (org_id, workspace_id, agent_id, started_us) where started_us > -9000000000000000000;
+create index sessions_started on sessions (org_id, workspace_id, started_us, session_id);
+create index sessions_agent on sessions (org_id, workspace_id, agent_id, started_us);
 
 create table agents (
   org_id text not null,

@@ -1,5 +1,6 @@
 -- Spans as they are shown and counted: a projection of their arrivals, which are events. `state` holds the arrivals' facts
--- and what was counted of them; the other columns are what spans are looked up by.
+-- and what was counted of them; the other columns are what spans are looked up by. `chains` of a trace: the other sessions in
+-- whose chains events of it lie, as a JSON array; absent if there are none.
 create table spans (
   org_id text not null,
   workspace_id text not null,
@@ -24,14 +25,35 @@ create table traces (
   workspace_id text not null,
   trace_id text not null,
   session_id text not null,
+  chains text,
   expire_day integer not null,
   state bytea not null,
   primary key (org_id, workspace_id, trace_id)
 );
+create index traces_session on traces (org_id, workspace_id, session_id);
+create index traces_chains on traces (org_id, workspace_id, session_id) where chains is not null;
 
--- Where the spans of a session are shown now, if a later arrival named another session for them.
+-- `moved_to`: where one finds what was shown in a session that has nothing left but its chain. `own_events`: how many of
+-- its events are no arrivals of spans.
 alter table sessions add column moved_to text;
-create index sessions_moved on sessions (org_id, workspace_id, moved_to) where moved_to is not null;
+alter table sessions add column own_events bigint not null default 0;
+update sessions set own_events = event_count;
+
+-- Both are for lists, and partial so that a lookup by key, which doesn't name their condition, can't be planned to walk
+-- them. The condition is true of every row; it names only what they index, so that a counter's update moves no index entry.
+drop index sessions_started;
+drop index sessions_agent;
+create index sessions_started on sessions (org_id, workspace_id, started_us, session_id) where started_us > -9000000000000000000;
+create index sessions_agent on sessions (org_id, workspace_id, agent_id, started_us) where started_us > -9000000000000000000;
+
+-- An event is looked up by its id; its day is in the key only because a partition's key must hold it.
+alter table events drop constraint events_pkey;
+alter table events add constraint events_pkey primary key (org_id, workspace_id, id, expire_day);
+
+-- What expires is found by its day; what is kept for ever is in none of these.
+create index event_keys_expire on event_keys (org_id, expire_day) where expire_day < 2932896;
+create index spans_expire on spans (org_id, expire_day) where expire_day < 2932896;
+create index traces_expire on traces (org_id, expire_day) where expire_day < 2932896;
 
 -- The last requests of OpenTelemetry clients, so that one sees what was read out of them.
 create table ingest_requests (

@@ -1,5 +1,6 @@
 -- Spans as they are shown and counted: a projection of their arrivals, which are events. `state` holds the arrivals' facts
--- and what was counted of them; the other columns are what spans are looked up by.
+-- and what was counted of them; the other columns are what spans are looked up by. `chains` of a trace: the other sessions in
+-- whose chains events of it lie, as a JSON array; absent if there are none.
 create table spans (
   org_id text not null,
   workspace_id text not null,
@@ -27,14 +28,25 @@ create table traces (
   workspace_id text not null,
   trace_id text not null,
   session_id text not null,
+  chains text,
   expire_day integer not null,
   state blob not null,
   primary key (org_id, workspace_id, trace_id)
 ) without rowid;
+create index traces_session on traces (session_id, workspace_id);
+create index traces_chains on traces (session_id, workspace_id) where chains is not null;
 
--- Where the spans of a session are shown now, if a later arrival named another session for them.
+-- `moved_to`: where one finds what was shown in a session that has nothing left but its chain. `own_events`: how many of
+-- its events are no arrivals of spans.
 alter table sessions add column moved_to text;
-create index sessions_moved on sessions (org_id, workspace_id, moved_to) where moved_to is not null;
+alter table sessions add column own_events integer not null default 0;
+update sessions set own_events = event_count;
+
+-- What expires is found by its day; what is kept for ever is in none of these.
+create index events_expire on events (expire_day) where expire_day < 2932896;
+create index event_keys_expire on event_keys (expire_day) where expire_day < 2932896;
+create index spans_expire on spans (expire_day) where expire_day < 2932896;
+create index traces_expire on traces (expire_day) where expire_day < 2932896;
 
 -- The last requests of OpenTelemetry clients, so that one sees what was read out of them.
 create table ingest_requests (

@@ -13,14 +13,14 @@ use agentlens_domain::ledger::Reason;
 use agentlens_domain::limits;
 use agentlens_domain::rollups::{CellKey, Counted, Measures, Rollup};
 use agentlens_domain::sessions::SessionState;
-use agentlens_domain::spans::{Contribution, Sign};
+use agentlens_domain::spans::{Contribution, Sign, TraceShown};
 use agentlens_domain::time::day_of;
 use agentlens_domain::usage::Usage;
 
 use super::Applied;
 use crate::tenant::TenantContext;
 use crate::tenant::seal::Sealed;
-use crate::tenant::spans::{ChangedTrace, Projection, SpanPlace, TraceRow, TraceState};
+use crate::tenant::spans::{ChangedTrace, Projection, SpanPlace, Staying, TraceRow, TraceState};
 
 /// Payloads above this many bytes get a stored preview.
 const STORED_PREVIEW_FROM_BYTES: usize = 1024;
@@ -50,6 +50,8 @@ pub(crate) struct PlanInput<'a> {
     pub(crate) sessions: &'a FxHashMap<SessionKey<'a>, SessionState>,
     /// What becomes of the spans that arrive.
     pub(crate) projection: &'a Projection<'a>,
+    /// What is left of the sessions that traces leave.
+    pub(crate) staying: &'a Staying<'a>,
     pub(crate) last_position: i64,
 }
 
@@ -154,6 +156,19 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Hears what is said of it from the traces that stay when others leave. What events of its own said is not told again,
+    /// so a session that has some keeps what it heard.
+    fn tell_anew(&mut self, staying: &'a [TraceShown]) {
+        if !self.state.is_counted() || self.state.own_events > 0 {
+            return;
+        }
+        self.state.begin_anew();
+        for shown in staying {
+            self.state.add_trace(shown);
+            self.follow(&shown.environment, &shown.agent_id);
+        }
+    }
+
     /// Takes over the texts of the state from something that may have changed it.
     fn follow(&mut self, environment: &'a str, agent_id: &'a str) {
         if self.state.environment == environment {
@@ -174,6 +189,7 @@ struct Planner<'a, 'c, E> {
     context: &'c TenantContext,
     emit: E,
     projection: &'a Projection<'a>,
+    staying: &'a Staying<'a>,
     loaded: &'a FxHashMap<SessionKey<'a>, SessionState>,
     sessions: FxHashMap<SessionKey<'a>, Session<'a>>,
     agents: FxHashMap<SessionKey<'a>, AgentDelta<'a>>,
@@ -193,6 +209,7 @@ pub(crate) fn plan<'a>(
         context,
         emit,
         projection: input.projection,
+        staying: input.staying,
         loaded: input.sessions,
         sessions: FxHashMap::default(),
         agents: FxHashMap::default(),
@@ -239,7 +256,7 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
                 (Verdict::Duplicate, _) | (_, Some(SpanPlace::Duplicate)) => {
                     (Outcome::Duplicate, Reason::Duplicate.as_str())
                 }
-                (Verdict::New, Some(SpanPlace::New { span, .. })) => {
+                (Verdict::New, Some(SpanPlace::New { span })) => {
                     (Outcome::Stored { hash: self.add_arrival(batch, event, span) }, "stored")
                 }
                 (Verdict::New, None) => (Outcome::Stored { hash: self.add_event(batch, event) }, "stored"),
@@ -339,6 +356,14 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         self.sessions.get_mut(&key)
     }
 
+    /// The session; begun where none is, since the arrivals of its spans may lie in the chains of others.
+    fn session_of_spans(&mut self, key: SessionKey<'a>, at_us: i64) -> &mut Session<'a> {
+        let loaded = self.loaded;
+        let begun =
+            || Session { state: SessionState::of_spans(at_us), environment: "", agent_id: "", stood: None };
+        self.sessions.entry(key).or_insert_with(|| loaded.get(&key).map_or_else(begun, Session::of))
+    }
+
     /// Moves every sum by what changed of the spans, and every session by what changed of its traces.
     fn add_spans(&mut self) -> Vec<TraceRow<'a>> {
         let projection = self.projection;
@@ -356,6 +381,11 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
                 session.forget_what_left();
             }
         }
+        for (key, staying) in self.staying {
+            if let Some(session) = self.find_session(*key) {
+                session.tell_anew(staying);
+            }
+        }
         for (workspace_id, _, after) in moved() {
             self.count_span(workspace_id, after, Sign::Plus);
         }
@@ -364,7 +394,12 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
 
     fn count_span(&mut self, workspace_id: &'a str, span: &'a Contribution, sign: Sign) {
         self.rollup.add_span(workspace_id, span, sign);
-        if let Some(session) = self.find_session((workspace_id, span.session_id.as_str())) {
+        let key = (workspace_id, span.session_id.as_str());
+        let session = match sign {
+            Sign::Plus => Some(self.session_of_spans(key, span.start_us)),
+            Sign::Minus => self.find_session(key),
+        };
+        if let Some(session) = session {
             session.state.add_span(span, sign);
         }
         let agent = self.agent(workspace_id, &span.agent_id, span.start_us);
@@ -380,9 +415,7 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
             session.state.add_trace(shown);
             session.follow(&shown.environment, &shown.agent_id);
         }
-        if let Some(name) = shown.agent_name.as_deref() {
-            self.agent(workspace_id, &shown.agent_id, shown.start_us).name = Some(name);
-        }
+        self.name_agent((workspace_id, &shown.agent_id), shown.agent_name.as_deref(), shown.start_us);
         let before = trace.before.as_ref().map(|state| state.shown.session_id.as_str());
         if let Some(left) = before.filter(|left| *left != session_id)
             && let Some(session) = self.find_session((workspace_id, left))
@@ -390,7 +423,11 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         {
             session.state.moved_to = Some(session_id.to_owned());
         }
-        TraceRow { workspace_id, trace_id: &trace.trace_id, state: TraceState { shown: shown.clone() } }
+        TraceRow {
+            workspace_id,
+            trace_id: &trace.trace_id,
+            state: TraceState::following(trace.before.as_ref(), shown),
+        }
     }
 
     /// Counts every session where it begins now, and no longer where it was taken to begin.
@@ -403,6 +440,13 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
                 self.rollup.add_beginning((workspace_id, environment, agent_id), start_us, sign);
                 self.agent(workspace_id, agent_id, start_us).session_count += sign.of(1);
             }
+        }
+    }
+
+    /// Takes a name for people; the id told as one says nothing.
+    fn name_agent(&mut self, (workspace_id, agent_id): SessionKey<'a>, name: Option<&'a str>, seen_us: i64) {
+        if let Some(name) = name.filter(|name| *name != agent_id) {
+            self.agent(workspace_id, agent_id, seen_us).name = Some(name);
         }
     }
 
@@ -439,10 +483,10 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         let workspace_id = batch.workspace_id.as_str();
         let counted = Counted { workspace_id, environment: &batch.environment, cost_nanos, cost_is_unknown };
         self.rollup.add(event, counted);
-        let agent = self.agent(workspace_id, &event.agent_id, event.ts_us);
-        if let Some(SessionFact::Started { agent_name: Some(name), .. }) = &event.facts.session {
-            agent.name = Some(name);
+        if let Some(SessionFact::Started { agent_name, .. }) = &event.facts.session {
+            self.name_agent((workspace_id, &event.agent_id), agent_name.as_deref(), event.ts_us);
         }
+        let agent = self.agent(workspace_id, &event.agent_id, event.ts_us);
         agent.event_count += 1;
         agent.error_count += i64::from(event.is_error());
         agent.cost_nanos = agent.cost_nanos.saturating_add(cost_nanos);

@@ -50,13 +50,17 @@ pub struct EventPage {
 impl EventFilter {
     /// Whether no index of the database finds the events quickly, so that [`Tenant::scan_events`] should.
     pub fn needs_search(&self) -> bool {
-        self.session_id.is_none()
-            && (self.agent_id.is_some()
-                || self.user_id.is_some()
-                || self.model.is_some()
-                || self.name.is_some()
-                || !self.event_types.is_empty()
-                || !self.severities.is_empty())
+        self.session_id.is_none() && self.chooses_by_content()
+    }
+
+    /// Whether it chooses events by what they say, rather than by when and where they came.
+    pub fn chooses_by_content(&self) -> bool {
+        self.agent_id.is_some()
+            || self.user_id.is_some()
+            || self.model.is_some()
+            || self.name.is_some()
+            || !self.event_types.is_empty()
+            || !self.severities.is_empty()
     }
 
     /// The chains that hold the events of the session.

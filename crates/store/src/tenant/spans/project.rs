@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use agentlens_domain::batches::Batch;
 use agentlens_domain::cost::PriceTable;
-use agentlens_domain::spans::{Forest, Shown, Span, StoredArrival, Trace, TraceShown, resolve};
+use agentlens_domain::spans::{
+    Forest, MAX_SAME_ANSWER, Shown, Span, StoredArrival, Trace, TraceShown, resolve,
+};
 
 use crate::error::StoreError;
+use crate::tenant::SessionKey;
 
 /// The version of the stored state of spans and traces.
 const STATE_VERSION: u8 = 1;
@@ -17,6 +20,29 @@ const STATE_VERSION: u8 = 1;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TraceState {
     pub(crate) shown: TraceShown,
+    /// The other sessions in whose chains events of it lie.
+    pub(crate) chains: Vec<String>,
+}
+
+/// A trace keeps this many chains; what would make more has changed its mind that often.
+const MAX_CHAINS: usize = 32;
+
+/// What the traces say that stay in a session which others leave.
+pub(crate) type Staying<'a> = FxHashMap<SessionKey<'a>, Vec<TraceShown>>;
+
+impl TraceState {
+    /// The state of a trace that is shown as `shown` from now on.
+    pub(crate) fn following(before: Option<&Self>, shown: &TraceShown) -> Self {
+        let mut chains = before.map_or_else(Vec::new, |before| before.chains.clone());
+        if let Some(before) = before
+            && !chains.contains(&before.shown.session_id)
+        {
+            chains.push(before.shown.session_id.clone());
+        }
+        chains.retain(|session_id| *session_id != shown.session_id);
+        chains.truncate(MAX_CHAINS);
+        Self { shown: shown.clone(), chains }
+    }
 }
 
 /// What became of one arrival.
@@ -24,8 +50,8 @@ pub(crate) struct TraceState {
 pub(crate) enum Place {
     /// The same came before.
     Duplicate,
-    /// It is new, of the trace at this index of [`Projection::traces`] and the span at that of [`Projection::spans`].
-    New { trace: usize, span: usize },
+    /// It is new, of the span at this index of [`Projection::spans`].
+    New { span: usize },
 }
 
 /// A span that changed.
@@ -58,6 +84,8 @@ pub(crate) struct Projection<'a> {
 #[derive(Default)]
 pub(crate) struct Loaded {
     pub(crate) traces: FxHashMap<String, (Trace, Option<TraceState>)>,
+    /// Answers that too many stored spans name.
+    common_answers: FxHashSet<String>,
 }
 
 impl<'a> Projection<'a> {
@@ -74,6 +102,30 @@ impl<'a> Projection<'a> {
         });
         spans.chain(traces)
     }
+
+    /// The sessions that traces leave.
+    pub(crate) fn left_sessions(&'a self) -> FxHashSet<SessionKey<'a>> {
+        let left = self.traces.iter().filter_map(|changed| {
+            let before = changed.before.as_ref()?.shown.session_id.as_str();
+            (before != changed.shown.session_id).then_some((changed.workspace_id, before))
+        });
+        left.collect()
+    }
+
+    /// Of the stored traces of a session those that nothing came for, the earliest first; the others are in [`Self::traces`].
+    pub(crate) fn staying(&self, workspace_id: &str, stored: Vec<(String, TraceState)>) -> Vec<TraceShown> {
+        let is_changed = |trace_id: &str| {
+            let mut changed = self.traces.iter();
+            changed.any(|changed| changed.workspace_id == workspace_id && changed.trace_id == trace_id)
+        };
+        let mut staying: Vec<(String, TraceShown)> = stored
+            .into_iter()
+            .filter(|(trace_id, _)| !is_changed(trace_id))
+            .map(|(trace_id, state)| (trace_id, state.shown))
+            .collect();
+        staying.sort_unstable_by(|left, right| (left.1.start_us, &left.0).cmp(&(right.1.start_us, &right.0)));
+        staying.into_iter().map(|(_, shown)| shown).collect()
+    }
 }
 
 impl Loaded {
@@ -81,6 +133,16 @@ impl Loaded {
     pub(crate) fn insert(&mut self, trace_id: &str, spans: Vec<Span>, state: Option<TraceState>) {
         let trace = Trace { trace_id: trace_id.to_owned(), spans, shown: TraceShown::default() };
         self.traces.insert(trace_id.to_owned(), (trace, state));
+    }
+
+    /// Takes the traces of the stored spans that name an answer, which are asked for up to one more than may be; returns
+    /// those to load.
+    pub(crate) fn follow(&mut self, response_id: &str, trace_ids: Vec<String>) -> Vec<String> {
+        if trace_ids.len() > MAX_SAME_ANSWER {
+            self.common_answers.insert(response_id.to_owned());
+            return Vec::new();
+        }
+        trace_ids
     }
 
     /// The answers that its spans name.
@@ -147,7 +209,7 @@ impl<'a> Workspace<'a> {
         traces.sort_unstable_by(|left, right| left.0.trace_id.cmp(&right.0.trace_id));
         let mut workspace = Self {
             workspace_id,
-            forest: Forest::default(),
+            forest: Forest { traces: Vec::new(), common_answers: loaded.common_answers },
             states: Vec::new(),
             before: Vec::new(),
             index: FxHashMap::default(),
@@ -221,10 +283,8 @@ impl<'a> Workspace<'a> {
 
     fn hand_over(self, arrived: Vec<((usize, usize), (usize, usize))>, projection: &mut Projection<'a>) {
         let mut span_at: FxHashMap<(usize, usize), usize> = FxHashMap::default();
-        let mut trace_at: Vec<usize> = Vec::with_capacity(self.forest.traces.len());
         let stored = self.states.into_iter().zip(self.before);
         for (at, (trace, (state, before))) in self.forest.traces.into_iter().zip(stored).enumerate() {
-            trace_at.push(projection.traces.len());
             let mut before = before.into_iter();
             for (place, span) in trace.spans.into_iter().enumerate() {
                 let before = before.next();
@@ -248,7 +308,7 @@ impl<'a> Workspace<'a> {
         }
         for (event, (at, place)) in arrived {
             let span = span_at.get(&(at, place)).copied().unwrap_or_default();
-            projection.places.insert(event, Place::New { trace: trace_at[at], span });
+            projection.places.insert(event, Place::New { span });
         }
     }
 }

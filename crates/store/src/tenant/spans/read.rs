@@ -1,5 +1,7 @@
 //! Reading spans as they are shown: roots of a session, children of a span, one by its id.
 
+use std::collections::BTreeSet;
+
 use agentlens_domain::spans::Span;
 
 use super::project::decode;
@@ -34,9 +36,6 @@ impl FromRow for SpanRow {
         })
     }
 }
-
-/// How often spans may move on from the session that they moved to.
-const MAX_MOVES: usize = 8;
 
 /// A place among siblings: the start and the id of the span before.
 type SpanPlace<'a> = (i64, &'a str);
@@ -115,22 +114,18 @@ impl Tenant {
         self.fetch(sql, args).await
     }
 
-    /// The sessions whose chains hold what is shown in this one now: spans that named it only later, also by way of others.
+    /// The other sessions whose chains hold what is shown in this one now: events of traces that named it only later.
     pub async fn chains_moved_to(
         &self,
         workspace: &str,
         session_id: &str,
     ) -> Result<Vec<String>, StoreError> {
-        let sql = "select session_id from sessions where org_id = $1 and workspace_id = $2 and moved_to = any($3) order by session_id";
-        let (mut found, mut last): (Vec<String>, Vec<String>) = (Vec::new(), vec![session_id.to_owned()]);
-        for _ in 0..MAX_MOVES {
-            let chains: Vec<String> = self.fetch(sql, crate::args![workspace, last]).await?;
-            last = chains.into_iter().filter(|id| id != session_id && !found.contains(id)).collect();
-            if last.is_empty() {
-                break;
-            }
-            found.extend_from_slice(&last);
+        let sql = "select chains from traces where org_id = $1 and workspace_id = $2 and session_id = $3 and chains is not null";
+        let mut found: BTreeSet<String> = BTreeSet::new();
+        for chains in self.fetch::<String>(sql, crate::args![workspace, session_id]).await? {
+            found.extend(serde_json::from_str::<Vec<String>>(&chains).unwrap_or_default());
         }
-        Ok(found)
+        found.remove(session_id);
+        Ok(found.into_iter().collect())
     }
 }

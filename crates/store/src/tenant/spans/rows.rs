@@ -42,3 +42,11 @@ pub(crate) struct TraceRow<'a> {
     pub(crate) trace_id: &'a str,
     pub(crate) state: TraceState,
 }
+
+impl TraceRow<'_> {
+    /// The column `chains`.
+    pub(crate) fn chains(&self) -> Option<String> {
+        let chains = Some(&self.state.chains).filter(|chains| !chains.is_empty());
+        chains.and_then(|chains| serde_json::to_string(chains).ok())
+    }
+}
