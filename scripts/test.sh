@@ -7,10 +7,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # A progress bar is a mess in a log.
 export CARGO_TERM_PROGRESS_WHEN=${CARGO_TERM_PROGRESS_WHEN:-never}
 
-# A developer's own settings must not reach the servers under test.
-while IFS= read -r name; do
-    if [[ $name != AGENTLENS_TEST_* && $name != AGENTLENS_BINARY ]]; then unset "$name"; fi
-done < <(compgen -e AGENTLENS_ || true)
+# shellcheck source=scripts/services/common.sh
+source scripts/services/common.sh
+forget_settings
 
 # Nothing is printed after a step that passes: the last line of all is the test runner's own count.
 step() {
