@@ -126,11 +126,6 @@ impl World {
         assert_eq!(self.api.get("/readyz").await.status, 200);
     }
 
-    /// The id of the server's process.
-    pub(crate) fn process_id(&self) -> u32 {
-        self.server.as_ref().map_or(0, Child::id)
-    }
-
     /// Asks the server to stop, as a service manager does, and waits until it has.
     pub(crate) async fn stop_gracefully(&mut self) {
         let mut server = self.server.take().unwrap();
