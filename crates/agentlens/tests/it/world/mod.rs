@@ -182,11 +182,6 @@ impl World {
         command
     }
 
-    /// A file of this world.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
     fn log_path(&self) -> PathBuf {
         self.directory.path().join("server.log")
     }
