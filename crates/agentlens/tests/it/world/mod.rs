@@ -3,6 +3,7 @@
 
 mod api;
 mod database;
+mod queue;
 
 pub(crate) use api::{Answer, Api};
 pub(crate) use database::Database;
@@ -236,6 +237,9 @@ impl Drop for World {
             eprintln!("the server's warnings:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
         }
         self.database.remove();
+        if let Some((_, url)) = self.environment.iter().find(|(name, _)| *name == "AGENTLENS_REDIS_URL") {
+            let _ = queue::remove(url, &self.redis_prefix);
+        }
     }
 }
 
