@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change is merged, in the order of what is quickest to know.
-# Stops at the first step that fails. Needs Rust, Node and a C compiler; the rest it gets for itself.
+# Stops at the first step that fails. Needs Rust, Python, Node and a C compiler; the rest it gets for itself.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
