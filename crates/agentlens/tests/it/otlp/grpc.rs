@@ -7,7 +7,8 @@ use hyper::HeaderMap;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 
-use super::client::{MEGABYTE, SIGNALS, Status, events, good, gzip, partial, span, take_room, traces, zstd};
+use super::client::{SIGNALS, Status, events, good, partial, span, take_room, traces, zstd};
+use crate::samples::{MEGABYTE, gzip};
 use crate::world::{Api, World};
 
 on_both_engines!(
