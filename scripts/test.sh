@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change is merged, in the order of what is quickest to know.
-# Stops at the first step that fails. Needs Rust, Node and a C compiler; the rest it gets for itself.
+# Stops at the first step that fails. Needs Rust, Python, Node and a C compiler; the rest it gets for itself.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # A progress bar is a mess in a log.
 export CARGO_TERM_PROGRESS_WHEN=${CARGO_TERM_PROGRESS_WHEN:-never}
 
-# A developer's own settings must not reach the servers under test.
-while IFS= read -r name; do
-    if [[ $name != AGENTLENS_TEST_* && $name != AGENTLENS_BINARY ]]; then unset "$name"; fi
-done < <(compgen -e AGENTLENS_ || true)
+# shellcheck source=scripts/services/common.sh
+source scripts/services/common.sh
+forget_settings
 
 # Nothing is printed after a step that passes: the last line of all is the test runner's own count.
 step() {

@@ -17,4 +17,37 @@ if [[ $form == cloud ]]; then
         arguments+=(--run-as "$AGENTLENS_TEST_POSTGRES_USER")
     fi
 fi
-exec "$target/agentlens-bench" crash "${arguments[@]}"
+
+# The user that runs PostgreSQL has to walk through this directory.
+work=$(mktemp -d "${TMPDIR:-/tmp}/agentlens-crash.XXXXXX")
+chmod 711 "$work"
+bench=
+
+clean_up() {
+    local status=$? log
+    trap '' INT TERM
+    # What a run that was ended left behind: servers and services are in its group.
+    if [[ -n $bench ]]; then
+        kill -KILL -- "-$bench" 2>/dev/null || true
+        wait "$bench" 2>/dev/null || true
+    fi
+    if ((status != 0)); then
+        for log in "$work"/run/*.log; do
+            if [[ ! -s $log ]]; then continue; fi
+            printf '\n---- the end of %s\n' "${log##*/}" >&2
+            tail -n 30 "$log" >&2
+        done
+    fi
+    # The processes of a killed PostgreSQL notice a moment later.
+    rm -rf "$work" 2>/dev/null || { sleep 1 && rm -rf "$work"; }
+    exit "$status"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+set -m
+"$target/agentlens-bench" crash "${arguments[@]}" --dir "$work/run" &
+bench=$!
+set +m
+wait "$bench"

@@ -3,31 +3,34 @@
 # the stub that played the model's API, to the token. Arguments are families of tests/otel; the default is in live.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/services/common.sh
+source scripts/services/common.sh
+forget_settings
 
-free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-}
+# What `make run` builds: here it may take as long as it needs.
+cargo build --release -p agentlens
 
 work=$(mktemp -d)
 server=
 trap 'if [[ -n $server ]]; then kill -- "-$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; fi; rm -rf "$work"' EXIT
 
-key=$("${CARGO_TARGET_DIR:-target}/debug/agentlens" key generate)
-port=$(free_port)
+key=$("${CARGO_TARGET_DIR:-target}/release/agentlens" key generate)
+: >"$work/server.log"
 set -m
-AGENTLENS_DATA_DIR=$work/data AGENTLENS_LISTEN=127.0.0.1:$port AGENTLENS_BOOTSTRAP_API_KEY=$key \
+AGENTLENS_DATA_DIR=$work/data AGENTLENS_LISTEN=127.0.0.1:0 AGENTLENS_BOOTSTRAP_API_KEY=$key \
     make run >"$work/server.log" 2>&1 &
 server=$!
 set +m
 
-# The first `make run` compiles the release build.
-for ((second = 0; second < 1500; second++)); do
-    if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then break; fi
-    if ! kill -0 "$server" 2>/dev/null || ((second == 1499)); then
-        cat "$work/server.log" >&2
-        echo '`make run` did not start a server' >&2
-        exit 1
-    fi
+base_url=
+for ((second = 0; second < 120; second++)); do
+    base_url=$(sed -n 's/^ *AgentLens is running at //p' "$work/server.log")
+    if [[ -n $base_url ]] || ! kill -0 "$server" 2>/dev/null; then break; fi
     sleep 1
 done
-tests/otel/live.sh "http://127.0.0.1:$port" "$key" "$(free_port)" "$@"
+if [[ -z $base_url ]]; then
+    cat "$work/server.log" >&2
+    echo '`make run` did not start a server' >&2
+    exit 1
+fi
+tests/otel/live.sh "$base_url" "$key" "$(free_port)" "$@"

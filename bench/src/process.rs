@@ -75,6 +75,12 @@ impl Recipe {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
+        // The caller's own settings must not reach what is measured.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("AGENTLENS_")) {
+                command.env_remove(name);
+            }
+        }
         command.args(&self.args).envs(self.env.iter().cloned());
         if let Some(user) = self.user {
             command.uid(user.uid).gid(user.gid).current_dir("/");

@@ -170,7 +170,8 @@ impl Redis {
         let recipe = Recipe {
             program: program.to_owned(),
             args,
-            env: Vec::new(),
+            // Some hosts name a locale that is not installed.
+            env: vec![("LC_ALL".to_owned(), "C".to_owned())],
             log: dir.join("redis.log"),
             user: None,
         };

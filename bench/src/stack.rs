@@ -12,6 +12,8 @@ use crate::process::{Recipe, Running, User, free_port, is_ready, wait_until};
 use crate::services::{AppendFsync, Postgres, Redis};
 
 const READY_LIMIT: Duration = Duration::from_secs(60);
+/// After so many ends while a server is waited for, nothing is started again.
+const MOST_ENDS: usize = 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Form {
@@ -251,18 +253,22 @@ impl Stack {
         Ok(ended)
     }
 
-    /// Waits until the server is ready; starts it again if it ends meanwhile.
-    pub(crate) fn wait_ready(&mut self) -> Result<()> {
+    /// Waits until the server is ready; starts what ends meanwhile again, and returns how often that was.
+    pub(crate) fn wait_ready(&mut self) -> Result<usize> {
         let port = self.port;
         let mut ends = 0;
         let waited = wait_until(READY_LIMIT, || {
-            if ends < 5 && self.revive_ended().is_ok_and(|ended| !ended.is_empty()) {
-                ends += 1;
-                std::thread::sleep(Duration::from_millis(200));
+            if ends < MOST_ENDS {
+                let ended = self.revive_ended().map_or(0, |ended| ended.len());
+                if ended > 0 {
+                    ends += ended;
+                    std::thread::sleep(Duration::from_millis(200));
+                }
             }
             is_ready(port)
         });
-        waited.with_context(|| format!("the server is not ready; its log ends: {}", self.log_tail()))
+        waited.with_context(|| format!("the server is not ready; its log ends: {}", self.log_tail()))?;
+        Ok(ends)
     }
 
     fn log_tail(&self) -> String {

@@ -1,5 +1,13 @@
-# Shared by the service scripts. Sourced, never run.
+# Shared by the scripts. Sourced, never run.
 # shellcheck shell=bash
+
+# A developer's own settings must not reach the servers under test.
+forget_settings() {
+    local name
+    while IFS= read -r name; do
+        if [[ $name != AGENTLENS_TEST_* && $name != AGENTLENS_BINARY ]]; then unset "$name"; fi
+    done < <(compgen -e AGENTLENS_ || true)
+}
 
 services_say() { printf 'services: %s\n' "$*" >&2; }
 

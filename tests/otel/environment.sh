@@ -64,10 +64,10 @@ otel_libraries() {
         "tests/otel/drivers/requirements-$environment.txt" | sed 's/==/=/'
 }
 
-# Waits until something answers on a port of this machine.
+# Waits until something answers on a port of this machine, a minute at most.
 otel_await() {
     local port=$1
-    for _ in $(seq 100); do
+    for _ in $(seq 1200); do
         if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return 0; fi
         sleep 0.05
     done

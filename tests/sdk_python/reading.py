@@ -17,7 +17,7 @@ from agentlensai import AgentLensClient, AgentLensEvent, AsyncAgentLensClient, E
 import chain
 
 # In the cloud form an accepted event is visible a little later. Far above what is promised, for slow machines.
-VISIBLE_WITHIN_S = 10
+VISIBLE_WITHIN_S = 60
 
 T = TypeVar("T")
 

@@ -7,6 +7,7 @@ another run and nothing is left behind. The server is entered as anybody enters 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -65,17 +66,14 @@ def running(form: str, directory: Path) -> Iterator[Server]:
 @contextmanager
 def _process(form: str, directory: Path, arguments: list[str]) -> Iterator[Server]:
     key = generate_key()
-    listen = f"127.0.0.1:{free_port()}"
     log_path = directory / "server.log"
-    command = [binary(), "serve", "--data-dir", str(directory / "data"), "--listen", listen, *arguments]
+    command = [binary(), "serve", "--data-dir", str(directory / "data"), "--listen", "127.0.0.1:0", *arguments]
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             command, env=_environment(AGENTLENS_BOOTSTRAP_API_KEY=key), stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
-    server = Server(form, f"http://{listen}", key)
     try:
-        _wait_until_ready(server, process, log_path)
-        yield server
+        yield Server(form, _wait_until_ready(process, log_path), key)
         assert process.poll() is None, f"the server died with {process.returncode}:\n{_tail(log_path)}"
         process.send_signal(signal.SIGTERM)
         status = process.wait(STOP_TIMEOUT_S)
@@ -86,14 +84,16 @@ def _process(form: str, directory: Path, arguments: list[str]) -> Iterator[Serve
             process.wait()
 
 
-def _wait_until_ready(server: Server, process: subprocess.Popen, log_path: Path) -> None:
+def _wait_until_ready(process: subprocess.Popen, log_path: Path) -> str:
+    """The address that the server printed, once it answers there."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"the server left with {process.returncode} at its start:\n{_tail(log_path)}")
+        printed = re.search(r"running at (http://\S+)\n", log_path.read_text(errors="replace"))
         try:
-            if httpx.get(f"{server.url}/readyz", timeout=2).status_code == 200:
-                return
+            if printed and httpx.get(f"{printed[1]}/readyz", timeout=2).status_code == 200:
+                return printed[1]
         except httpx.TransportError:
             pass
         time.sleep(0.05)
@@ -129,6 +129,7 @@ def _fresh_redis() -> Iterator[str]:
 
 
 def free_port() -> int:
+    """A port that nobody listens on, for tests of a server that is not there."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

@@ -218,10 +218,9 @@ async fn check_sessions(
     Ok(links)
 }
 
-/// Each event must name the hash of the one before it; numbers, where they are shown, must follow.
+/// Each event must name the hash of the one before it, and their numbers must be 1, 2, 3 and so on.
 fn broken_links(events: &[Value]) -> Vec<String> {
     let mut found = Vec::new();
-    let number = |event: &Value| event["sequence"].as_i64().or_else(|| event["seq"].as_i64());
     if events.first().is_some_and(|event| !event["prevHash"].is_null()) {
         found.push("the first event names a predecessor".to_owned());
     }
@@ -229,10 +228,10 @@ fn broken_links(events: &[Value]) -> Vec<String> {
         if pair[1]["prevHash"] != pair[0]["hash"] || pair[0]["hash"].is_null() {
             found.push(format!("event {} does not name the hash of its predecessor", pair[1]["id"]));
         }
-        if let (Some(before), Some(after)) = (number(&pair[0]), number(&pair[1]))
-            && after != before + 1
-        {
-            found.push(format!("sequence {before} is followed by {after}"));
+    }
+    for (event, number) in events.iter().zip(1_u64..) {
+        if event["seq"] != number {
+            found.push(format!("event {} has the number {} instead of {number}", event["id"], event["seq"]));
         }
     }
     found
@@ -296,8 +295,6 @@ fn range() -> String {
 pub(super) fn verify_by_command(stack: &Stack) -> Result<()> {
     let printed = stack.command(&["verify", "--json"])?;
     let report: Value = serde_json::from_str(&printed).context("it printed no JSON")?;
-    for name in ["valid", "verified", "ok"] {
-        ensure!(report[name] != false, "{report}");
-    }
+    ensure!(report["verified"] == true, "{report}");
     Ok(())
 }

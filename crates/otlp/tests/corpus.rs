@@ -2,50 +2,22 @@
 //! tokens are those that the stub of the model's API logged, in one session and one tree.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 
 use agentlens_domain::cost::PriceTable;
 use agentlens_domain::spans::{Forest, Span, StoredArrival, Trace, TraceShown, resolve};
-use agentlens_otlp::dialects::{Context, events_of_logs, events_of_traces};
-use agentlens_otlp::wire::{Encoding, decode_logs, decode_traces};
-use serde_json::Value;
+
+use common::{expected, families, requests};
 
 const NOW_US: i64 = 1_900_000_000_000_000;
 
-fn families() -> Vec<PathBuf> {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/otel/corpus");
-    let mut families: Vec<PathBuf> =
-        std::fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
-    families.sort();
-    assert!(families.len() >= 12, "the corpus is not whole");
-    families
-}
-
 /// What arrives of spans, in the order of the capture.
 fn arrivals(family: &Path) -> Vec<StoredArrival> {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(family).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    let context = Context { now_us: NOW_US };
-    let mut events = Vec::new();
-    for file in files {
-        let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        let encoding = if name.ends_with(".json") { Encoding::Json } else { Encoding::Protobuf };
-        let body = std::fs::read(&file).unwrap();
-        let normalised = if name.contains(".traces.") {
-            let decoded = decode_traces(encoding, &body).unwrap();
-            assert!(decoded.broken.is_empty());
-            events_of_traces(&decoded.request, &context)
-        } else if name.contains(".logs.") {
-            events_of_logs(&decode_logs(encoding, &body).unwrap().request, &context)
-        } else {
-            continue;
-        };
-        assert!(normalised.refused.is_empty(), "{name}: {:?}", normalised.refused);
-        events.extend(normalised.events);
-    }
-    events
+    requests(family, NOW_US)
         .into_iter()
+        .flat_map(|request| request.events)
         .filter_map(|event| {
             let arrival = *event.span?;
             Some(StoredArrival { event_id: event.id, environment: "production".to_owned(), arrival })
@@ -76,8 +48,7 @@ fn forest(arrivals: &[StoredArrival]) -> Forest {
 }
 
 fn check(family: &Path, replay: &str, arrivals: &[StoredArrival]) {
-    let expected: Value =
-        serde_json::from_slice(&std::fs::read(family.join("expected.json")).unwrap()).unwrap();
+    let expected = expected(family);
     let forest = forest(arrivals);
     let place = format!("{} {replay}", family.file_name().unwrap().to_string_lossy());
     let spans: Vec<&Span> = forest.traces.iter().flat_map(|trace| &trace.spans).collect();

@@ -2,15 +2,16 @@
 //! transmitted must be there. It was written from the stub's log, never from the captured bytes.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use agentlens_domain::spans::Arrival;
-use agentlens_otlp::dialects::{
-    ClientReport, Context, Normalised, events_of_logs, events_of_traces, present,
-};
-use agentlens_otlp::wire::{Encoding, decode_logs, decode_traces};
+use agentlens_otlp::dialects::{ClientReport, present};
 use serde_json::{Map, Value as Json, json};
+
+use common::{expected, families, requests};
 
 const NOW_US: i64 = 1_795_500_000_000_000;
 
@@ -20,38 +21,12 @@ struct Shown {
     view: Map<String, Json>,
 }
 
-fn corpus() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/otel/corpus")
-}
-
-fn families() -> Vec<PathBuf> {
-    let mut families: Vec<PathBuf> =
-        std::fs::read_dir(corpus()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    families.sort();
-    families
-}
-
 fn read(family: &Path) -> (Vec<Shown>, Vec<ClientReport>) {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(family).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    let context = Context { now_us: NOW_US };
     let mut spans: BTreeMap<(String, String), (Vec<Arrival>, Vec<String>)> = BTreeMap::new();
     let mut clients = Vec::new();
-    for file in files {
-        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-        let encoding = if name.ends_with(".json") { Encoding::Json } else { Encoding::Protobuf };
-        let body = std::fs::read(&file).unwrap();
-        let normalised = if name.contains(".traces.") {
-            events_of_traces(&decode_traces(encoding, &body).unwrap().request, &context)
-        } else if name.contains(".logs.") {
-            events_of_logs(&decode_logs(encoding, &body).unwrap().request, &context)
-        } else {
-            Normalised::default()
-        };
-        assert_eq!(normalised.refused, [], "{name}");
-        clients.extend(normalised.clients);
-        for event in normalised.events {
+    for request in requests(family, NOW_US) {
+        clients.extend(request.clients);
+        for event in request.events {
             let arrival = *event.span.unwrap();
             let slot = spans.entry((arrival.trace_id.clone(), arrival.span_id.clone())).or_default();
             slot.0.push(arrival);
@@ -165,8 +140,7 @@ fn problems_of_call(spans: &[Shown], call: &Json) -> Vec<String> {
 }
 
 fn problems_of_family(family: &Path) -> Vec<String> {
-    let expected: Json =
-        serde_json::from_str(&std::fs::read_to_string(family.join("expected.json")).unwrap()).unwrap();
+    let expected = expected(family);
     let (spans, clients) = read(family);
     let mut problems: Vec<String> = expected["calls"]
         .as_array()

@@ -17,7 +17,7 @@ use agentlens_store::{Control, KeyRow, StoreError};
 
 /// How often the counter is read.
 const CHECK_EVERY: Duration = Duration::from_millis(400);
-/// How long a cached key is used after the last good reading of the counter.
+/// How long a cached key is used after the last good reading of the counter began.
 const TRUST_FOR: Duration = Duration::from_secs(1);
 /// How often the times of last use are written.
 const TOUCH_EVERY: Duration = Duration::from_secs(30);
@@ -70,6 +70,7 @@ pub struct KeyCache {
     secret: ServerSecret,
     entries: Mutex<FxHashMap<[u8; 32], Principal>>,
     version: AtomicI64,
+    /// When the last good reading of the counter began.
     checked: Mutex<Instant>,
     used: Mutex<FxHashMap<(OrgId, KeyId), i64>>,
 }
@@ -141,12 +142,14 @@ impl KeyCache {
     pub async fn watch(&self, shutdown: CancellationToken) {
         let mut touched = Instant::now();
         while !shutdown.is_cancelled() {
+            // Before the reading: a slow one may tell of a counter that has moved since.
+            let asked = Instant::now();
             match self.control.keys_version().await {
                 Ok(version) => {
                     if self.version.swap(version, Ordering::AcqRel) != version {
                         self.entries.lock().clear();
                     }
-                    *self.checked.lock() = Instant::now();
+                    *self.checked.lock() = asked;
                 }
                 Err(error) => tracing::warn!(error = %error, "the keys' version can't be read"),
             }

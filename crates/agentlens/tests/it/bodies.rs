@@ -1,12 +1,8 @@
 //! Request bodies: their forms, paths, encodings and sizes.
 
-use std::io::Write;
-
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
-use crate::samples::note;
+use crate::samples::{MEGABYTE, gzip, note};
 use crate::world::{Answer, World};
 
 on_both_engines!(
@@ -18,8 +14,6 @@ on_both_engines!(
     a_payload_of_a_megabyte_is_kept_whole,
     payloads_beyond_a_megabyte_are_refused_alone,
 );
-
-const MEGABYTE: usize = 1024 * 1024;
 
 async fn three_forms_and_three_paths_are_taken(world: World) {
     let mut count = 0;
@@ -33,12 +27,6 @@ async fn three_forms_and_three_paths_are_taken(world: World) {
     }
     world.settled().await;
     assert_eq!(world.timeline("s").await.len(), count);
-}
-
-fn gzip(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(plain).unwrap();
-    encoder.finish().unwrap()
 }
 
 async fn post_encoded(world: &World, encoding: &str, body: Vec<u8>) -> Answer {
@@ -130,11 +118,7 @@ async fn bodies_beyond_the_limits_are_refused(world: World) {
 async fn a_payload_of_a_megabyte_is_kept_whole(world: World) {
     // With the members around it the payload's canonical text has exactly the limit.
     let frame = json!({ "type": "note", "data": { "text": "" } }).to_string().len();
-    let text: String = "aé漢😀\"\\\n".chars().cycle().take(600_000).collect();
-    let used = serde_json::to_string(&text).unwrap().len() - 2 + frame;
-    let fits: usize = MEGABYTE.saturating_sub(used);
-    assert!(fits > 0 || used > MEGABYTE);
-    let mut text = text;
+    let mut text: String = "aé漢😀\"\\\n".chars().cycle().take(600_000).collect();
     while serde_json::to_string(&text).unwrap().len() - 2 + frame > MEGABYTE {
         let half = text.chars().count() * 3 / 4;
         text = text.chars().take(half).collect();

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::samples::note;
 use crate::world::{World, until};
 
-on_both_engines!(
+on_the_embedded_form!(without_dead_letters_the_list_is_empty);
+on_the_cloud_form!(
     broken_messages_become_dead_letters,
     messages_of_unknown_orgs_are_dropped,
     foreign_messages_are_removed,
@@ -17,12 +18,9 @@ on_both_engines!(
 
 const SHARDS: usize = 8;
 
-async fn redis(world: &World) -> Option<MultiplexedConnection> {
-    if world.is_embedded() {
-        return None;
-    }
+async fn redis() -> MultiplexedConnection {
     let url = std::env::var("AGENTLENS_TEST_REDIS_URL").unwrap();
-    Some(redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap())
+    redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
 }
 
 fn stream(world: &World, shard: usize) -> String {
@@ -54,7 +52,7 @@ async fn push(world: &World, redis: &mut MultiplexedConnection, fields: &[(&str,
 }
 
 async fn broken_messages_become_dead_letters(world: World) {
-    let Some(mut redis) = redis(&world).await else { return };
+    let mut redis = redis().await;
     for bytes in [&b"\x01nonsense"[..], b"", b"\x09newer"] {
         let fields = [("org", &b"default"[..]), ("key", b"key_x"), ("events", b"7"), ("batch", bytes)];
         push(&world, &mut redis, &fields).await;
@@ -78,7 +76,7 @@ async fn broken_messages_become_dead_letters(world: World) {
 }
 
 async fn messages_of_unknown_orgs_are_dropped(world: World) {
-    let Some(mut redis) = redis(&world).await else { return };
+    let mut redis = redis().await;
     let fields = [("org", &b"nobody"[..]), ("key", b"key_x"), ("events", b"1"), ("batch", b"\x01x")];
     push(&world, &mut redis, &fields).await;
     until_empty(&world, &redis).await;
@@ -87,7 +85,7 @@ async fn messages_of_unknown_orgs_are_dropped(world: World) {
 }
 
 async fn foreign_messages_are_removed(world: World) {
-    let Some(mut redis) = redis(&world).await else { return };
+    let mut redis = redis().await;
     push(&world, &mut redis, &[("hello", &b"world"[..])]).await;
     push(&world, &mut redis, &[("org", &b"../x"[..]), ("key", b"k"), ("events", b"1"), ("batch", b"x")])
         .await;
@@ -103,7 +101,7 @@ async fn foreign_messages_are_removed(world: World) {
 }
 
 async fn a_batch_that_the_store_refuses_is_replayed_when_it_can_be(world: World) {
-    let Some(redis) = redis(&world).await else { return };
+    let redis = redis().await;
     world.send(&[note("s", "before")]).await;
     // A rule that someone added by hand makes the store refuse one batch for good.
     let rule = "alter table events add constraint by_hand check (session_id <> 'refused') not valid";

@@ -111,11 +111,18 @@ async fn a_revocation_by_another_process_works_within_a_second(world: World) {
         let id = made["key_id"].as_str().unwrap();
         assert_eq!(world.run_json(&["key", "revoke", id]), json!({ "key_id": id, "revoked": true }));
         let revoked = Instant::now();
-        while api.get("/api/events").await.status == 200 {
-            assert!(revoked.elapsed() < Duration::from_secs(1), "the key still works after a second");
+        loop {
+            // What counts is when it was asked: the answer to a request in time may take long.
+            let asked = Instant::now();
+            let answer = api.get("/api/events").await;
+            if answer.status != 200 {
+                answer.refusal(401);
+                break;
+            }
+            let late = asked.duration_since(revoked);
+            assert!(late < Duration::from_secs(1), "the key still works after {late:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        api.get("/api/events").await.refusal(401);
         assert!(!world.run(&["key", "revoke", id]).is_success, "revoked twice");
     }
     world.read("/api/events").await;

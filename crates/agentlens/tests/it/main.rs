@@ -13,9 +13,23 @@
 /// Makes a test of each named `async fn(World)` on each engine: `<module>::embedded::<name>` and `<module>::cloud::<name>`.
 macro_rules! on_both_engines {
     ($($name:ident),+ $(,)?) => {
+        on_the_embedded_form!($($name),+);
+        on_the_cloud_form!($($name),+);
+    };
+}
+
+/// The same for what has a meaning on the embedded form only.
+macro_rules! on_the_embedded_form {
+    ($($name:ident),+ $(,)?) => {
         mod embedded {
             $(#[test] fn $name() { crate::world::run_embedded(super::$name); })+
         }
+    };
+}
+
+/// The same for what has a meaning on the cloud form only.
+macro_rules! on_the_cloud_form {
+    ($($name:ident),+ $(,)?) => {
         mod cloud {
             $(#[test] fn $name() { crate::world::run_cloud(super::$name); })+
         }

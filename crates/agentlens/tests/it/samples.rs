@@ -1,11 +1,15 @@
-//! Events to send: one good one of each type, and ways to make many.
+//! Events to send: one good one of each type, and ways to make many and to pack them.
 
+use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use agentlens_domain::time::format_rfc3339;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 pub(crate) const HOUR_US: i64 = 3_600_000_000;
+pub(crate) const MEGABYTE: usize = 1024 * 1024;
 
 /// The clock, in microseconds UTC.
 pub(crate) fn now_us() -> i64 {
@@ -105,4 +109,11 @@ pub(crate) fn one_of_each(session: &str, from_us: i64) -> Vec<Value> {
         .zip(events)
         .map(|(second, event)| with(event, "timestamp", at(from_us + second * 1_000_000)))
         .collect()
+}
+
+/// A body as `Content-Encoding: gzip` has it.
+pub(crate) fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
 }

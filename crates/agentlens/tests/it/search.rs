@@ -36,7 +36,7 @@ const TEXTS: [(&str, &str); 8] = [
     ("wild", "100% _under_ *star* ? ' ; --"),
 ];
 
-const NEEDLES: [(&str, &[&str]); 26] = [
+const NEEDLES: [(&str, &[&str]); 25] = [
     ("quick brown", &["english"]),
     ("QUICK Brown", &["english"]),
     ("ick bro", &["english"]),
@@ -62,7 +62,6 @@ const NEEDLES: [(&str, &[&str]); 26] = [
     ("%", &["code", "wild"]),
     ("' ; --", &["wild"]),
     ("zzzzzz", &[]),
-    ("e", &["code", "emoji", "english", "german", "lines", "wild"]),
 ];
 
 async fn texts_are_found_by_any_part(world: World) {
@@ -76,13 +75,9 @@ async fn texts_are_found_by_any_part(world: World) {
 
 async fn check_needles(world: &World) {
     for (needle, expected) in NEEDLES {
-        // Frames such as `"type":"note"` hold an e in every event.
-        if needle == "e" {
-            continue;
-        }
         assert_eq!(found(world, needle).await, expected, "{needle}");
     }
-    assert_eq!(found(world, "note\",\"data").await.len().min(8), 8);
+    assert!(found(world, "note\",\"data").await.len() >= TEXTS.len());
 }
 
 /// Sends events that no needle finds, and waits for the index.

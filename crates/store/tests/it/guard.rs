@@ -14,21 +14,37 @@ use crate::world::{block_on, connect};
 /// A PostgreSQL that trusts whoever connects.
 struct Cluster {
     programs: PathBuf,
-    user: String,
+    /// Whom it runs as; none where the caller may.
+    user: Option<User>,
     directory: TempDir,
     port: u16,
+}
+
+/// A user of the operating system, with the number of its group, which may have another name.
+struct User {
+    name: String,
+    group: String,
+}
+
+impl User {
+    fn named(name: String) -> Self {
+        let printed = Command::new("id").args(["-g", &name]).output().unwrap();
+        assert!(printed.status.success(), "there is no user {name}");
+        Self { name, group: String::from_utf8(printed.stdout).unwrap().trim().to_owned() }
+    }
 }
 
 impl Cluster {
     fn start() -> Option<Self> {
         let programs = PathBuf::from(std::env::var("AGENTLENS_TEST_POSTGRES_BIN").ok()?);
-        let user = std::env::var("AGENTLENS_TEST_POSTGRES_USER").unwrap_or_default();
+        let user = std::env::var("AGENTLENS_TEST_POSTGRES_USER").ok().filter(|name| !name.is_empty());
+        let user = user.map(User::named);
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let data = directory.path().join("data");
         std::fs::create_dir(&data).unwrap();
-        if !user.is_empty() {
-            assert!(Command::new("chown").arg(&user).arg(&data).status().unwrap().success());
+        if let Some(user) = &user {
+            assert!(Command::new("chown").arg(&user.name).arg(&data).status().unwrap().success());
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let cluster = Self { programs, user, directory, port };
@@ -44,26 +60,28 @@ impl Cluster {
         self.directory.path().join("data")
     }
 
-    /// Runs a program of PostgreSQL, which refuses to run as root.
-    fn run(&self, program: &str, arguments: &[&str]) {
+    /// A program of PostgreSQL, which refuses to run as root.
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let program = self.programs.join(program);
-        let mut command = if self.user.is_empty() {
-            Command::new(&program)
-        } else {
-            let mut command = Command::new("setpriv");
-            let user = &self.user;
-            command
-                .arg(format!("--reuid={user}"))
-                .arg(format!("--regid={user}"))
-                .arg("--clear-groups")
-                .arg(&program);
-            command
+        let mut command = match &self.user {
+            None => Command::new(&program),
+            Some(User { name, group }) => {
+                let mut command = Command::new("setpriv");
+                command
+                    .arg(format!("--reuid={name}"))
+                    .arg(format!("--regid={group}"))
+                    .arg("--clear-groups")
+                    .arg(&program);
+                command
+            }
         };
-        let data = self.data();
-        command.arg("-D").arg(&data).args(arguments).current_dir(Path::new("/"));
-        let status =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-        assert!(status.success(), "{}", program.display());
+        command.arg("-D").arg(self.data()).args(arguments).current_dir(Path::new("/"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) {
+        assert!(self.command(program, arguments).status().unwrap().success(), "{program}");
     }
 
     fn url(&self, role: &str, database: &str) -> String {
@@ -73,7 +91,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.run("pg_ctl", &["-m", "immediate", "stop"]);
+        // Whatever comes of it: a panic while unwinding would end all tests.
+        let _ = self.command("pg_ctl", &["-m", "immediate", "stop"]).status();
     }
 }
 

@@ -1,8 +1,9 @@
 //! Bodies as bytes: compressed, chunked, too large, empty and broken.
 
 use super::client::{
-    JSON, MEGABYTE, PROTOBUF, Post, SIGNALS, deflate, events, good, good_json, gzip, path, span, traces, zstd,
+    JSON, PROTOBUF, Post, SIGNALS, deflate, events, good, good_json, path, span, traces, zstd,
 };
+use crate::samples::{MEGABYTE, gzip};
 use crate::world::World;
 
 on_both_engines!(

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 use flate2::Compression;
-use flate2::write::{GzEncoder, ZlibEncoder};
+use flate2::write::ZlibEncoder;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsServiceRequest, ExportMetricsServiceResponse,
@@ -26,12 +26,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::samples::now_us;
+use crate::samples::{MEGABYTE, now_us};
 use crate::world::{Api, World};
 
 pub(super) const PROTOBUF: &str = "application/x-protobuf";
 pub(super) const JSON: &str = "application/json";
-pub(super) const MEGABYTE: usize = 1024 * 1024;
 
 /// The signals by the ends of their paths.
 pub(super) const SIGNALS: [&str; 3] = ["traces", "logs", "metrics"];
@@ -196,12 +195,6 @@ pub(super) fn partial(signal: &str, body: &[u8]) -> Option<(i64, String)> {
             .partial_success
             .map(|partial| (partial.rejected_data_points, partial.error_message)),
     }
-}
-
-pub(super) fn gzip(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(plain).unwrap();
-    encoder.finish().unwrap()
 }
 
 pub(super) fn deflate(plain: &[u8]) -> Vec<u8> {

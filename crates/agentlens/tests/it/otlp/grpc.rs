@@ -1,7 +1,5 @@
 //! OTLP over gRPC: calls over HTTP/2 with prior knowledge, on the same address as everything else.
 
-use std::process::Stdio;
-
 use bytes::Bytes;
 use data_encoding::{BASE64, BASE64_NOPAD};
 use http_body_util::{BodyExt, Full};
@@ -9,8 +7,9 @@ use hyper::HeaderMap;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 
-use super::client::{MEGABYTE, SIGNALS, Status, events, good, gzip, partial, span, take_room, traces, zstd};
-use crate::world::{Api, World, until};
+use super::client::{SIGNALS, Status, events, good, partial, span, take_room, traces, zstd};
+use crate::samples::{MEGABYTE, gzip};
+use crate::world::{Api, World};
 
 on_both_engines!(
     calls_of_every_signal_succeed,
@@ -283,33 +282,14 @@ fn retry_after_s(called: &Called) -> u8 {
 fn a_further_address_serves_the_same() {
     crate::world::run_embedded(|mut world| async move {
         world.stop_gracefully().await;
-        let log = std::fs::File::create(world.path("second.log")).unwrap();
-        let mut server = world
-            .command(&[
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--otlp-listen",
-                "127.0.0.1:0",
-                "--log-format",
-                "json",
-            ])
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let address = until("the second address", || async {
-            let log = std::fs::read_to_string(world.path("second.log")).unwrap();
-            let line = log.lines().find(|line| line.contains("listening for OTLP too"))?.to_owned();
-            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-            let fields = line.get("fields").unwrap_or(&line);
-            Some(fields["address"].as_str().unwrap().to_owned())
-        })
-        .await;
+        world.start_server_with(&["--otlp-listen", "127.0.0.1:0", "--log-format", "json"]).await;
+        let log = world.log();
+        let line = log.lines().find(|line| line.contains("listening for OTLP too")).unwrap();
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let address = line["address"].as_str().unwrap();
         let authorization = format!("Bearer {}", world.key());
         let headers = [("content-type", "application/grpc"), ("authorization", &*authorization)];
-        let mut sender = connect(&address).await;
+        let mut sender = connect(address).await;
         let called = call_on(&mut sender, &method("traces"), &headers, frame(0, &good("traces"))).await;
         assert_eq!(called.partial("traces"), None);
         let health = reqwest::Client::builder()
@@ -319,14 +299,6 @@ fn a_further_address_serves_the_same() {
             .get(format!("http://{address}/api/health"));
         assert_eq!(health.send().await.unwrap().status(), 200);
         drop(sender);
-        let told =
-            std::process::Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap();
-        assert!(told.success());
-        let ended = until("the server to stop", || {
-            let status = server.try_wait().unwrap();
-            async move { status }
-        })
-        .await;
-        assert!(ended.success());
+        world.stop_gracefully().await;
     });
 }

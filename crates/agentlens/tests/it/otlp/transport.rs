@@ -2,8 +2,8 @@
 
 use data_encoding::BASE64;
 
-use super::client::{JSON, MEGABYTE, PROTOBUF, Post, SIGNALS, good, good_json, path, take_room};
-use crate::samples::note;
+use super::client::{JSON, PROTOBUF, Post, SIGNALS, good, good_json, path, take_room};
+use crate::samples::{MEGABYTE, note};
 use crate::world::{World, until};
 
 on_both_engines!(

@@ -1,12 +1,15 @@
 //! Requests with one API key.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 use super::{PATIENCE, until};
+
+/// How long one answer may take to come whole: the largest bodies, read by a debug build. A stream is one answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(180);
 
 /// The server as the holder of one key sees it.
 #[derive(Clone)]
@@ -81,7 +84,7 @@ impl Api {
     /// A request without a key.
     pub(crate) fn bare(&self, method: &str, path: &str) -> RequestBuilder {
         let method = method.parse().unwrap();
-        self.client.request(method, format!("{}{path}", self.address)).timeout(PATIENCE * 6)
+        self.client.request(method, format!("{}{path}", self.address)).timeout(ANSWER_PATIENCE)
     }
 
     /// A request with the key.

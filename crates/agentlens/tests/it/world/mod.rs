@@ -3,6 +3,7 @@
 
 mod api;
 mod database;
+mod queue;
 
 pub(crate) use api::{Answer, Api};
 pub(crate) use database::Database;
@@ -12,17 +13,18 @@ use std::future::Future;
 use std::io::{BufRead, BufReader};
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use agentlens_domain::keys::{ApiKey, KeyKind};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long anything that happens after an answer may take to show.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a server may take to start, on a busy machine.
-const START_PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything that happens after an answer may take to show, on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a server may take to start.
+const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running server and the ways into it. Derefs to the [`Api`] of a key that may do everything in the org `default`.
 pub(crate) struct World {
@@ -106,31 +108,23 @@ impl World {
 
     /// Starts the server (again), on a new port.
     pub(crate) async fn start_server(&mut self) {
+        self.start_server_with(&[]).await;
+    }
+
+    /// The same with further arguments.
+    pub(crate) async fn start_server_with(&mut self, arguments: &[&str]) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let mut child = self
-            .command(&["serve", "--listen", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let arguments = [&["serve", "--listen", "127.0.0.1:0"][..], arguments].concat();
+        let mut child = self.command(&arguments).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
         self.server = Some(child);
-        let started = Instant::now();
-        let address = loop {
-            let line = lines.next().and_then(Result::ok);
-            assert!(started.elapsed() < START_PATIENCE, "the server did not start:\n{}", self.log());
-            let Some(line) = line else { panic!("the server ended at its start:\n{}", self.log()) };
-            if let Some((_, address)) = line.split_once("running at ") {
-                break address.trim().to_owned();
-            }
+        let address = match printed_address(stdout) {
+            Ok(address) => address,
+            Err(RecvTimeoutError::Timeout) => panic!("the server did not start:\n{}", self.log()),
+            Err(RecvTimeoutError::Disconnected) => panic!("the server ended at its start:\n{}", self.log()),
         };
         self.api = Api::new(address, self.api.key().to_owned());
         assert_eq!(self.api.get("/readyz").await.status, 200);
-    }
-
-    /// The id of the server's process.
-    pub(crate) fn process_id(&self) -> u32 {
-        self.server.as_ref().map_or(0, Child::id)
     }
 
     /// Asks the server to stop, as a service manager does, and waits until it has.
@@ -189,11 +183,6 @@ impl World {
         command
     }
 
-    /// A file of this world.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
     fn log_path(&self) -> PathBuf {
         self.directory.path().join("server.log")
     }
@@ -202,6 +191,20 @@ impl World {
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
+}
+
+/// The address that a server prints at its start.
+fn printed_address(stdout: ChildStdout) -> Result<String, RecvTimeoutError> {
+    let (sender, receiver) = mpsc::channel();
+    // To the end: a server must never wait for someone to read what it prints.
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if let Some((_, address)) = line.split_once("running at ") {
+                let _ = sender.send(address.trim().to_owned());
+            }
+        }
+    });
+    receiver.recv_timeout(START_PATIENCE)
 }
 
 fn printed(output: Output) -> Printed {
@@ -234,6 +237,9 @@ impl Drop for World {
             eprintln!("the server's warnings:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
         }
         self.database.remove();
+        if let Some((_, url)) = self.environment.iter().find(|(name, _)| *name == "AGENTLENS_REDIS_URL") {
+            let _ = queue::remove(url, &self.redis_prefix);
+        }
     }
 }
 
