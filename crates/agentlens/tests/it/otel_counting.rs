@@ -172,7 +172,8 @@ async fn twins_in_two_traces_are_one_call(world: World) {
 }
 
 async fn one_answer_after_a_long_time_is_another_call(world: World) {
-    let call = || and(chat(100, 10), json!({ "gen_ai.response.id": "reused", "session.id": "s" }));
+    let call =
+        || and(chat(100, 10), json!({ "gen_ai.response.id": "chatcmpl-told-again", "session.id": "s" }));
     let minutes = |minutes: i64| minutes * 60_000;
     let late = timed(span(2, 2, None, call()), minutes(11), minutes(11) + 1_000);
     send_spans(&world, &[span(1, 1, None, call()), late]).await;

@@ -17,6 +17,7 @@ on_both_engines!(
     the_time_to_the_first_token_is_shown,
     the_resource_names_the_environment,
     a_user_is_named_once_in_a_trace,
+    what_a_later_arrival_says_is_found,
 );
 
 async fn sessions(api: &Api) -> Vec<String> {
@@ -129,7 +130,15 @@ async fn events_stay_in_the_session_that_spans_leave(world: World) {
     assert_eq!((&moved["eventCount"], &moved["totalInputTokens"]), (&json!(2), &json!(5)));
     let nodes = tree(&world, "explicit").await;
     assert_eq!((nodes.len(), &nodes[0]["subtree"]["inputTokens"]), (1, &json!(5)));
-    world.timeline("conversation").await;
+    // Each shows what is in it now, though one chain holds both.
+    for id in ["conversation", "explicit"] {
+        let timeline = world.timeline(id).await;
+        let list = world.walk(&[("sessionId", id)]).await;
+        assert_eq!(list.len(), timeline.len());
+        assert!(timeline.iter().chain(&list).all(|event| event["sessionId"] == id), "{timeline:?}");
+    }
+    assert_eq!(world.timeline("conversation").await.len(), 1);
+    assert_eq!(span_ids(&world.timeline("explicit").await), [span_id(1), span_id(2)]);
 }
 
 async fn a_session_that_one_of_two_traces_leaves_is_still_counted(world: World) {
@@ -140,6 +149,9 @@ async fn a_session_that_one_of_two_traces_leaves_is_still_counted(world: World) 
     send_spans(&world, &[span(1, 1, None, json!({ "session.id": "explicit" }))]).await;
     assert_eq!(sessions(&world).await, ["conversation", "explicit"]);
     assert_eq!(counted_sessions(&world).await, [2, 2]);
+    assert_eq!(span_ids(&world.timeline("explicit").await), [span_id(1), span_id(2)]);
+    let stays = world.timeline("conversation").await;
+    assert_eq!((stays.len(), &stays[0]["span"]["traceId"]), (1, &json!(trace_id(2))));
     send_spans(&world, &[span(2, 3, Some(2), json!({ "session.id": "explicit" }))]).await;
     assert_eq!(sessions(&world).await, ["explicit"]);
     assert_eq!(counted_sessions(&world).await, [1, 1]);
@@ -218,4 +230,22 @@ async fn a_user_is_named_once_in_a_trace(world: World) {
         .collect();
     rows.sort_unstable();
     assert_eq!(rows, [("bob", 2), ("eve", 1)], "{users}");
+}
+
+async fn what_a_later_arrival_says_is_found(world: World) {
+    send_spans(&world, &[span(1, 1, None, and(chat(5, 1), json!({ "session.id": "s" })))]).await;
+    let said =
+        json!([{ "role": "user", "parts": [{ "type": "text", "content": "a pomegranate" }] }]).to_string();
+    let complete = and(chat(5, 1), json!({ "session.id": "s", "gen_ai.input.messages": said }));
+    send_spans(&world, &[timed(span(1, 1, None, complete), 0, 90_000)]).await;
+    let all = world.walk(&[("sessionId", "s")]).await;
+    assert_eq!(all.len(), 1);
+    let found = world.walk(&[("search", "pomegranate")]).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_ne!(found[0]["id"], all[0]["id"]);
+    assert_eq!(found[0]["span"], all[0]["span"]);
+    assert_eq!(found[0]["payload"], all[0]["payload"]);
+    // Where its first arrival is found too, it is shown once.
+    assert_eq!(world.walk(&[("search", "gpt-4o")]).await.len(), 1);
+    assert!(world.walk(&[("search", "persimmon")]).await.is_empty());
 }

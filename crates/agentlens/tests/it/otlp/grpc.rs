@@ -260,8 +260,8 @@ async fn many_calls_share_a_connection(world: World) {
 
 async fn a_full_server_says_when_to_come_back(world: World) {
     let held = take_room(&world).await;
-    let body = frame(1, &vec![0; 100_000]);
-    let called = call(&world, "traces", &[("grpc-encoding", "gzip")], body).await;
+    let unfolds = frame(1, &gzip(&vec![0; 4 * MEGABYTE]));
+    let called = call(&world, "traces", &[("grpc-encoding", "gzip")], unfolds).await;
     called.fault("full", 14);
     assert_eq!(retry_after_s(&called), 1);
     drop(held);

@@ -3,7 +3,7 @@
 use data_encoding::BASE64;
 
 use super::client::{JSON, PROTOBUF, Post, SIGNALS, good, good_json, path, take_room};
-use crate::samples::{MEGABYTE, note};
+use crate::samples::{MEGABYTE, gzip, note};
 use crate::world::{World, until};
 
 on_both_engines!(
@@ -156,7 +156,8 @@ async fn basic_credentials_work_on_every_route(world: World) {
 /// Bodies that are announced and do not come take the room that there is.
 async fn a_full_server_says_when_to_come_back(world: World) {
     let held = take_room(&world).await;
-    let compressed = vec![0; 100_000];
+    // A few kilobytes that become more than there is room for.
+    let compressed = gzip(&vec![0; 4 * MEGABYTE]);
     for content_type in [JSON, PROTOBUF] {
         let request = Post::protobuf(&world, "/v1/traces", compressed.clone());
         let request = request.header("content-type", content_type).header("content-encoding", "gzip");
