@@ -109,7 +109,8 @@ drop_stack() {
 
 measure_startup() {
     if [ "$1" = cloud ]; then
-        "$bench" startup --server "$server" --json "$records/startup.json" \
+        # With the secret of the stack's store, without which a second server would not open it.
+        "$bench" startup --server "$server" --json "$records/startup.json" --data-dir "$BENCH_DATA_DIR" \
             "--server-arg=--database-url=$BENCH_DATABASE_URL" "--server-arg=--redis-url=$BENCH_REDIS_URL"
     else
         "$bench" startup --server "$server" --json "$records/startup.json"
@@ -176,7 +177,7 @@ measure_form() {
     "$bench" crash "$@" --json "$records/crash.json" || crashed=1
     rm -rf "$work/crash"
 
-    "$bench" summary --form "$form" "$records"/*.json
+    "$bench" summary --form "$form" --out "${RESULTS:-bench/results}" "$records"/*.json
     if [ "$crashed" = 1 ]; then
         echo "the crash run of the $form form did not pass" >&2
         exit 1

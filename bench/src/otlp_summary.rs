@@ -1,11 +1,13 @@
 //! `otlp-summary`: copies the records of a run of `bench/run.sh otlp` to `<results>/<date>/` and writes their page
 //! beside them: our own figures with their bars, and one line per product that took the same spans.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
+
+use crate::report::keep_records;
 
 /// Records of the comparison are called so, with the product's name behind.
 const BESIDE: &str = "otlp beside: ";
@@ -76,48 +78,22 @@ const COLUMNS: [(&str, &str, &str); 11] = [
 ];
 
 pub(crate) fn run(args: &OtlpSummaryArgs) -> Result<()> {
-    let records = args.records.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
-    let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
-    let folder = args.out.join(&date);
-    std::fs::create_dir_all(&folder)?;
-    for path in &args.records {
-        let name = path.file_name().context("a record is a file")?.to_string_lossy().into_owned();
-        std::fs::copy(path, folder.join(format!("otlp-{name}")))?;
-    }
-    let file = folder.join("otlp.md");
-    let page = page(&date, &records)?;
-    std::fs::write(&file, &page)?;
-    println!("{page}\nwrote {}", file.display());
+    let kept = keep_records(&args.out, "otlp", &args.records)?;
+    let page = page(&kept.head, &kept.records);
+    std::fs::write(&kept.page, &page)?;
+    println!("{page}\nwrote {}", kept.page.display());
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not a record", path.display()))
-}
-
-fn page(date: &str, records: &[Value]) -> Result<String> {
-    let first = records.first().context("no record")?;
-    let commits: std::collections::BTreeSet<&str> =
-        records.iter().filter_map(|record| record["commit"].as_str()).collect();
-    ensure!(commits.len() == 1, "the records are of different commits: {commits:?}");
-    let machine = &first["machine"];
-    let mut out = format!(
-        "# OTLP, {date}\n\n{}, {} cores shared with the generator, {} GiB; commit {}. Made by `bench/run.sh otlp`; how each\n\
-         figure is measured: [../../README.md](../../README.md).\n\n",
-        machine["cpu"].as_str().unwrap_or("unknown"),
-        machine["cores"],
-        machine["memory_gib"],
-        commits.first().unwrap_or(&"unknown")
-    );
-    out += "## AgentLens, embedded\n\n| | measured | bar |\n|---|---|---|\n";
+fn page(head: &str, records: &[Value]) -> String {
+    let mut out =
+        format!("# OTLP, {head}\n\n## AgentLens, embedded\n\n| | measured | bar |\n|---|---|---|\n");
     for (says, record, pointer, unit, bar) in LINES {
         let record = records.iter().find(|other| other["what"] == record);
         let Some(value) = record.and_then(|record| record["results"].pointer(pointer)) else { continue };
         out += &format!("| {says} | {value} {unit} | {bar} |\n");
     }
-    out += &beside(records);
-    Ok(out)
+    out + &beside(records)
 }
 
 /// One line per product.

@@ -25,7 +25,7 @@ pub(crate) struct PostgresArgs {
     /// A role that may create a schema and read the events table.
     #[arg(long, value_name = "URL")]
     database_owner_url: String,
-    #[arg(long, default_value = "events")]
+    #[arg(long, default_value = "tenant.events")]
     table: String,
     /// The org whose rows are copied; needed where the owner's role is under row security too.
     #[arg(long)]

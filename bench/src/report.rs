@@ -3,10 +3,11 @@
 //!
 //! A record never names a path, a host or a key, so it can be committed as it is.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
 /// Prints the figures as a table and, when a file is named, writes the whole record there as JSON.
@@ -29,6 +30,45 @@ pub(crate) fn publish(
     });
     let text = serde_json::to_string_pretty(&record)?;
     std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))
+}
+
+/// The records of one run, as they are kept.
+pub(crate) struct Kept {
+    pub(crate) records: Vec<Value>,
+    /// What the page says of all of them: date, machine, commit.
+    pub(crate) head: String,
+    /// Where the page goes.
+    pub(crate) page: PathBuf,
+}
+
+/// Copies the records to `<results>/<date>/<name>-<file>`; their page belongs beside them.
+pub(crate) fn keep_records(results: &Path, name: &str, files: &[PathBuf]) -> Result<Kept> {
+    let records = files.iter().map(|path| read_record(path)).collect::<Result<Vec<_>>>()?;
+    let first = records.first().context("no record")?;
+    let commits: BTreeSet<&str> = records.iter().filter_map(|record| record["commit"].as_str()).collect();
+    ensure!(commits.len() == 1, "the records are of different commits: {commits:?}");
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let folder = results.join(&date);
+    std::fs::create_dir_all(&folder)?;
+    for path in files {
+        let file = path.file_name().context("a record is a file")?.to_string_lossy().into_owned();
+        std::fs::copy(path, folder.join(format!("{name}-{file}")))?;
+    }
+    let machine = &first["machine"];
+    let head = format!(
+        "{date}\n\n{}, {} cores shared with the generator, {} GiB; commit {}. Made by `bench/run.sh`; how each figure is \
+         measured: [../../README.md](../../README.md).",
+        machine["cpu"].as_str().unwrap_or("unknown"),
+        machine["cores"],
+        machine["memory_gib"],
+        commits.first().unwrap_or(&"unknown")
+    );
+    Ok(Kept { head, page: folder.join(format!("{name}.md")), records })
+}
+
+fn read_record(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not a record", path.display()))
 }
 
 /// The processor, how many cores this process may use, and the memory.

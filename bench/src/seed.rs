@@ -21,11 +21,14 @@ use crate::events::{Generator, now_ms};
 use crate::http::{Connection, Origin, Version};
 use crate::keys::Keys;
 use crate::report::{publish, round};
+use crate::stored::Store;
 use crate::text::Text;
 
 const MS_PER_DAY: u64 = 86_400_000;
 const OPEN_SESSIONS_PER_ORG: usize = 40;
 const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// How long the largest org may take to be stored once everything is accepted.
+const DRAIN_LIMIT: Duration = Duration::from_secs(600);
 const SEND_LIMIT: Duration = Duration::from_secs(120);
 /// Failures in a row after which a server is taken to be gone.
 const MOST_FAILURES: u32 = 120;
@@ -111,6 +114,7 @@ async fn seed(args: &SeedArgs) -> Result<Value> {
         event_bytes: args.event_bytes,
     });
     let started = Instant::now();
+    let keys: Vec<String> = orgs.iter().map(|org| org.key.clone()).collect();
     let done: Vec<Arc<AtomicU64>> = orgs.iter().map(|org| org.done.clone()).collect();
     let mut tasks = tokio::task::JoinSet::new();
     for org in orgs {
@@ -128,6 +132,9 @@ async fn seed(args: &SeedArgs) -> Result<Value> {
     }
     save_state(args, end_ms, &done)?;
     run.progress.finish();
+    // What is accepted is durable, and not yet what reads would find.
+    let ledger = Store::Ledger { origin: run.origin.clone(), keys };
+    ledger.settle(0, DRAIN_LIMIT).await?;
     let seconds = started.elapsed().as_secs_f64();
     let sent = args.events - already;
     Ok(json!({"events": sent, "seconds": round(seconds, 1), "events_per_s": round(sent as f64 / seconds, 0)}))

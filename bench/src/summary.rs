@@ -1,12 +1,13 @@
-//! `summary`: joins the records of one run into `<date>-<form>.json`, and writes the results page
-//! from the newest such file of each form.
+//! `summary`: copies the records of one run of a form to `<results>/<date>/` and writes their page beside them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use crate::report::keep_records;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SummaryArgs {
@@ -164,66 +165,25 @@ const LINES: [Line; 36] = [
 ];
 
 pub(crate) fn run(args: &SummaryArgs) -> Result<()> {
-    let records: Vec<Value> = args.records.iter().map(|path| read(path)).collect::<Result<_>>()?;
-    std::fs::create_dir_all(&args.out)?;
-    let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
-    let joined = json!({"form": args.form, "date": date, "records": records});
-    let file = args.out.join(format!("{date}-{}.json", args.form));
-    std::fs::write(&file, serde_json::to_string_pretty(&joined)? + "\n")?;
-    std::fs::write(args.out.join("README.md"), page(&newest(&args.out)?))?;
-    println!("wrote {}", file.display());
+    let kept = keep_records(&args.out, &args.form, &args.records)?;
+    let page = page(&args.form, &kept.head, &kept.records);
+    std::fs::write(&kept.page, &page)?;
+    println!("{page}\nwrote {}", kept.page.display());
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not a record", path.display()))
-}
-
-/// The newest joined file of each form; their names sort by date.
-fn newest(folder: &Path) -> Result<BTreeMap<String, Value>> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
-    files.sort();
-    let mut forms = BTreeMap::new();
-    for file in files {
-        let joined = read(&file)?;
-        if let Some(form) = joined["form"].as_str().map(str::to_owned) {
-            forms.insert(form, joined);
-        }
+fn page(form: &str, head: &str, records: &[Value]) -> String {
+    let mut out = format!("# The {form} form, {head}\n\n| | measured | aim |\n|---|---|---|\n");
+    for line in &LINES {
+        let Some(value) = figure(records, line) else { continue };
+        let aim = if form == "cloud" { line.aims.1 } else { line.aims.0 };
+        out += &format!("| {} | {value} {} | {aim} |\n", line.says, line.unit);
     }
-    Ok(forms)
+    out + &peaks(records)
 }
 
-fn page(forms: &BTreeMap<String, Value>) -> String {
-    let mut out = String::from(
-        "# Results\n\nMade by `bench/run.sh`; how each figure is measured: [../README.md](../README.md).\n",
-    );
-    for (form, joined) in forms {
-        let first = &joined["records"][0];
-        let machine = &first["machine"];
-        let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
-        out += &format!(
-            "\n## {form}, {}\n\n{}, {} cores shared with the generator, {} GiB; commit {}.\n\n",
-            text(&joined["date"]),
-            text(&machine["cpu"]),
-            machine["cores"],
-            machine["memory_gib"],
-            text(&first["commit"])
-        );
-        out += "| | measured | aim |\n|---|---|---|\n";
-        for line in &LINES {
-            let Some(value) = figure(joined, line) else { continue };
-            let aim = if form == "cloud" { line.aims.1 } else { line.aims.0 };
-            out += &format!("| {} | {value} {} | {aim} |\n", line.says, line.unit);
-        }
-        out += &peaks(joined);
-    }
-    out
-}
-
-fn figure(joined: &Value, line: &Line) -> Option<String> {
-    let record = joined["records"].as_array()?.iter().find(|record| record["what"] == line.record)?;
+fn figure(records: &[Value], line: &Line) -> Option<String> {
+    let record = records.iter().find(|record| record["what"] == line.record)?;
     let results = &record["results"];
     let figure = results.pointer(line.pointer)?.to_string();
     let other = line.pointer.strip_prefix("/largest_org/").map(|rest| format!("/median_org/{rest}"));
@@ -234,9 +194,9 @@ fn figure(joined: &Value, line: &Line) -> Option<String> {
 }
 
 /// The peak memory of each process over all loads.
-fn peaks(joined: &Value) -> String {
+fn peaks(records: &[Value]) -> String {
     let mut peaks: BTreeMap<String, f64> = BTreeMap::new();
-    for record in joined["records"].as_array().into_iter().flatten() {
+    for record in records {
         for (process, mib) in record["results"]["peak_rss_mib"].as_object().into_iter().flatten() {
             let name = process.split(' ').next().unwrap_or(process).to_owned();
             let peak = peaks.entry(name).or_default();
