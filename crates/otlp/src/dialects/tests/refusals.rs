@@ -198,7 +198,11 @@ fn ids_name_the_content() {
     assert_eq!(event, event_of(&json!({"a": 1})));
     assert_ne!(event.id, event_of(&json!({"a": 2})).id);
     assert!(event.id.starts_with("otel_") && event.id.len() == 31, "{}", event.id);
-    assert!(event.id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'));
+    assert!(
+        event.id[5..].bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()),
+        "{}",
+        event.id
+    );
     assert_eq!((event.content_digest, event.metadata.as_str()), (None, "{}"));
 }
 
