@@ -19,7 +19,8 @@ pub const MAX_ITEMS: usize = 100_000;
 /// Attributes, events, links and elements of values of one request. An empty one is two bytes and takes up to a hundred in
 /// memory.
 pub const MAX_DETAILS: usize = 2_000_000;
-/// Bytes of one span, log record or metric in protobuf. What is longer exceeds the limit of a payload in any case.
+/// Bytes of one span, log record, metric, resource or scope in protobuf. What is longer exceeds the limit of a payload in
+/// any case.
 pub const MAX_ITEM_BYTES: usize = 4 * 1024 * 1024;
 
 /// A request and what had to be left out of it or changed.
@@ -57,8 +58,13 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    pub(super) fn broken(&mut self, message: String) {
+    /// Notes what can't be kept. A list of another signal may be two bytes, and its note takes a hundred.
+    pub(super) fn broken(&mut self, message: String) -> Result<(), WireError> {
+        if self.broken.len() == MAX_ITEMS {
+            return Err(WireError::TooManyItems { limit: MAX_ITEMS });
+        }
         self.broken.push(BrokenItem { message });
+        Ok(())
     }
 
     /// The number of the next item, from 1.
@@ -143,7 +149,7 @@ pub(super) trait Item: prost::Message + Default + Members {
     fn details(&self) -> usize;
 }
 
-fn details_of(attributes: &[KeyValue]) -> usize {
+pub(super) fn details_of(attributes: &[KeyValue]) -> usize {
     attributes.iter().map(|pair| 1 + pair.value.as_ref().map_or(0, elements_of)).sum()
 }
 

@@ -61,6 +61,14 @@ pub enum WireError {
         /// The most items that a request may carry.
         limit: usize,
     },
+    /// A resource or a scope is longer than one may be.
+    #[error("A {part} of the request has more than {limit} bytes.")]
+    TooLong {
+        /// What it is.
+        part: &'static str,
+        /// The most bytes that it may have.
+        limit: usize,
+    },
     /// The items hold more attributes, events, links and elements of values than one request may carry.
     #[error("The request holds more than {limit} attributes, events and links; send smaller batches.")]
     TooManyDetails {

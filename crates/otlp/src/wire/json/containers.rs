@@ -93,13 +93,15 @@ pub(super) enum Misfit {
 }
 
 impl Misfit {
-    fn note(self, notes: &mut Notes, expected: &str) {
+    fn note<E: Error>(self, notes: &mut Notes, expected: &str) -> Result<(), E> {
         match self {
             Self::Detail => notes.repaired += 1,
             Self::Items(noun) => {
-                notes.broken(format!("Where {noun}s were expected, a value is no JSON {expected}."));
+                let message = format!("Where {noun}s were expected, a value is no JSON {expected}.");
+                notes.broken(message).map_err(|error| stopped(notes, error))?;
             }
         }
+        Ok(())
     }
 }
 
@@ -108,9 +110,8 @@ impl<'n, M> OfMessage<'n, M> {
         Self { notes, misfit, message: PhantomData }
     }
 
-    fn misfit<T, E>(self) -> Result<Option<T>, E> {
-        self.misfit.note(self.notes, "object");
-        Ok(None)
+    fn misfit<T, E: Error>(self) -> Result<Option<T>, E> {
+        self.misfit.note(self.notes, "object").map(|()| None)
     }
 }
 
@@ -180,9 +181,8 @@ impl<'n, M> OfList<'n, M> {
         Self { notes, elements, message: PhantomData }
     }
 
-    fn misfit<T, E>(self) -> Result<Option<T>, E> {
-        self.elements.misfit().note(self.notes, "array");
-        Ok(None)
+    fn misfit<T, E: Error>(self) -> Result<Option<T>, E> {
+        self.elements.misfit().note(self.notes, "array").map(|()| None)
     }
 }
 

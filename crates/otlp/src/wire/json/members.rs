@@ -4,7 +4,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
-use super::containers::{Container, Elements, Misfit, OfList, OfMessage, Tolerant};
+use super::containers::{Container, Elements, Misfit, OfList, OfMessage, Tolerant, stopped};
 use super::leaf::{Leaf, Scalar};
 use super::values::{OfAttributes, OfValue};
 use crate::wire::batch::Notes;
@@ -33,7 +33,7 @@ impl<'m, 'de, A: MapAccess<'de>> Member<'m, A> {
 
     /// Tells that a member with items is not read at all.
     pub(super) fn refuse(self, message: String) -> Result<(), A::Error> {
-        self.notes.broken(message);
+        self.notes.broken(message).map_err(|error| stopped(self.notes, error))?;
         self.skip()
     }
 

@@ -272,3 +272,13 @@ fn what_is_inside_items_is_bounded() {
     let spans = |count: usize| in_request(&format!("[{}]", vec![dense.as_str(); count].join(",")));
     assert_eq!(traces(&spans(5)), Err(WireError::TooManyDetails { limit: MAX_DETAILS }));
 }
+
+#[test]
+fn what_is_told_of_misplaced_lists_is_bounded() {
+    for pair in [r#""resourceLogs":0"#, r#""resourceSpans":0"#, r#""resourceSpans":[{"scopeSpans":0}]"#] {
+        let body = |count: usize| format!("{{{}}}", vec![pair; count].join(","));
+        assert_eq!(traces(&body(MAX_ITEMS)).unwrap().broken.len(), MAX_ITEMS, "{pair}");
+        let error = traces(&body(MAX_ITEMS + 1));
+        assert_eq!(error, Err(WireError::TooManyItems { limit: MAX_ITEMS }), "{pair}");
+    }
+}

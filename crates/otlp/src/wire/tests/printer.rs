@@ -82,18 +82,9 @@ impl Spelling {
 
     fn resourced(self, resource: Option<&Resource>, contents: Field<'_>, schema_url: &str) -> Value {
         let resource = resource.map(|resource| {
-            let entities = resource.entity_refs.iter().map(|entity| {
-                self.object([
-                    ("schemaUrl", Some(json!(entity.schema_url))),
-                    ("type", Some(json!(entity.r#type))),
-                    ("idKeys", Some(json!(entity.id_keys))),
-                    ("descriptionKeys", Some(json!(entity.description_keys))),
-                ])
-            });
             self.object([
                 ("attributes", Some(self.attributes(&resource.attributes))),
                 ("droppedAttributesCount", Some(json!(resource.dropped_attributes_count))),
-                ("entityRefs", Some(entities.collect())),
             ])
         });
         self.object([("resource", resource), contents, ("schemaUrl", Some(json!(schema_url)))])

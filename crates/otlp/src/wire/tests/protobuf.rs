@@ -244,3 +244,30 @@ fn what_is_inside_items_is_bounded() {
     assert_eq!(names(&decoded), ["short"]);
     assert!(decoded.broken[0].message.contains("the limit is 4194304"), "{:?}", decoded.broken);
 }
+
+/// The bytes as a field of this number.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut field = vec![number << 3 | 2];
+    prost::encode_length_delimiter(bytes.len(), &mut field).unwrap();
+    field.extend_from_slice(bytes);
+    field
+}
+
+#[test]
+fn resources_and_scopes_are_bounded_as_items_are() {
+    let too_long = |part| Err(WireError::TooLong { part, limit: MAX_ITEM_BYTES });
+    let empties = b"\x0a\x00".repeat(MAX_ITEM_BYTES / 2 + 1);
+    assert_eq!(traces(&field(1, &field(1, &empties))), too_long("resource"));
+    // Also when it comes in parts, which are one message.
+    let parts = field(1, &b"\x0a\x00".repeat(MAX_ITEM_BYTES / 4)).repeat(3);
+    assert_eq!(traces(&field(1, &parts)), too_long("resource"));
+    let empties = b"\x1a\x00".repeat(MAX_ITEM_BYTES / 2 + 1);
+    assert_eq!(traces(&field(1, &field(2, &field(1, &empties)))), too_long("scope"));
+    let many = Err(WireError::TooManyDetails { limit: MAX_DETAILS });
+    let attributes = field(1, &field(1, &b"\x0a\x00".repeat(MAX_DETAILS / 2 + 1)));
+    assert_eq!(traces(&attributes.repeat(2)), many);
+    let entities = field(1, &field(1, &field(3, &b"\x1a\x00".repeat(MAX_DETAILS / 2 + 1))));
+    assert_eq!(traces(&entities.repeat(2)), many);
+    let attributes = field(1, &field(2, &field(1, &b"\x1a\x00".repeat(MAX_DETAILS / 2 + 1))));
+    assert_eq!(traces(&attributes.repeat(2)), many);
+}

@@ -5,7 +5,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{
-    AnyValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue, KeyValueList,
+    AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList,
 };
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
@@ -123,21 +123,11 @@ fn scopes() -> impl Strategy<Value = InstrumentationScope> {
 }
 
 fn resources() -> impl Strategy<Value = Resource> {
-    let entity = (texts(), texts(), vec(texts(), 0..3), vec(texts(), 0..3)).prop_map(
-        |(schema_url, r#type, id_keys, description_keys)| EntityRef {
-            schema_url,
-            r#type,
-            id_keys,
-            description_keys,
-        },
-    );
-    (attributes(), any::<u32>(), vec(entity, 0..2)).prop_map(
-        |(attributes, dropped_attributes_count, entity_refs)| Resource {
-            attributes,
-            dropped_attributes_count,
-            entity_refs,
-        },
-    )
+    (attributes(), any::<u32>()).prop_map(|(attributes, dropped_attributes_count)| Resource {
+        attributes,
+        dropped_attributes_count,
+        entity_refs: Vec::new(),
+    })
 }
 
 fn enums(last: i32) -> impl Strategy<Value = i32> {

@@ -195,7 +195,7 @@ fn partial_of(signal: Signal, items: usize, refused: &[Refused]) -> Option<Parti
 /// The request as a whole is none; sending it again can't help.
 fn refusal_of(error: &WireError) -> ApiError {
     match error {
-        WireError::TooManyItems { .. } | WireError::TooManyDetails { .. } => {
+        WireError::TooManyItems { .. } | WireError::TooManyDetails { .. } | WireError::TooLong { .. } => {
             ApiError::too_large(error.to_string())
         }
         WireError::Json { .. } | WireError::Protobuf { .. } | WireError::TooDeep { .. } => {
