@@ -23,14 +23,15 @@ pub enum Signal {
     Traces,
     /// Log records.
     Logs,
-    /// Data points of metrics.
+    /// Metrics.
     Metrics,
 }
 
 /// What a request that was accepted lost, or a warning if it lost nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partial {
-    /// How many spans, log records or data points were refused; 0 for a warning.
+    /// How many spans, log records or metrics were refused; 0 for a warning. OTLP counts data points instead of metrics,
+    /// but nothing looks into a metric that can't be read.
     pub rejected: i64,
     /// Why, for the developer at the client.
     pub message: String,

@@ -9,7 +9,6 @@ mod leaf;
 mod logs;
 mod members;
 mod mend;
-mod metrics;
 mod requests;
 mod traces;
 mod values;

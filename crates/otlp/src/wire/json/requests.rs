@@ -4,14 +4,13 @@ use std::marker::PhantomData;
 
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
-use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde::de::{Error, MapAccess, SeqAccess};
 
 use super::containers::{Container, Elements, Name};
 use super::members::{Member, Members};
-use crate::wire::batch::{Item, Notes, UnderResource, UnderScope};
+use crate::wire::batch::{Item, Metric, Notes, UnderResource, UnderScope};
 
 /// The whole body. Nothing but an object will do.
 pub(super) struct OfRequest<'n, I> {
@@ -117,6 +116,15 @@ impl Members for InstrumentationScope {
             b"droppedAttributesCount" | b"dropped_attributes_count" => {
                 member.integer(&mut self.dropped_attributes_count)
             }
+            _ => member.skip(),
+        }
+    }
+}
+
+impl Members for Metric {
+    fn member<'de, A: MapAccess<'de>>(&mut self, name: &[u8], member: Member<'_, A>) -> Result<(), A::Error> {
+        match name {
+            b"name" => member.text(&mut self.name),
             _ => member.skip(),
         }
     }

@@ -2,7 +2,6 @@
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
-use opentelemetry_proto::tonic::metrics::v1::{Metric, metric};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
 use crate::wire::{
@@ -244,26 +243,15 @@ fn a_request_carries_only_so_many_items() {
 }
 
 #[test]
-fn metrics_are_read_with_the_same_tolerance() {
+fn metrics_are_counted_whatever_they_say() {
     let json = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[
-        {"name":"gen_ai.client.token.usage","unit":"{token}","histogram":{"aggregationTemporality":"AGGREGATION_TEMPORALITY_DELTA",
-            "dataPoints":[{"count":2,"sum":"NaN","bucketCounts":["1",1],"explicitBounds":[1,"x"],"min":null,"exemplars":[{"asDouble":1}],
-                "attributes":[{"key":"k","value":[]}]}]}},
-        {"name":5,"sum":{"isMonotonic":true,"dataPoints":[{"asInt":"7"},{"asDouble":7},{"asInt":"x"}]}},
+        {"name":"gen_ai.client.token.usage","histogram":{"dataPoints":[{"count":2,"sum":"NaN","bucketCounts":["1","x"]}]}},
+        {"name":5,"sum":{"dataPoints":[{"asInt":"x"}]}},
         {"name":"odd","gauge":7},
         null, 7]}]}]}"#;
     let decoded = decode_metrics(Encoding::Json, json.as_bytes()).unwrap();
-    let metrics: &[Metric] = &decoded.request.resource_metrics[0].scope_metrics[0].metrics;
-    let names: Vec<&str> = metrics.iter().map(|metric| &*metric.name).collect();
-    assert_eq!(names, ["gen_ai.client.token.usage", "5", "odd"]);
-    let Some(metric::Data::Histogram(histogram)) = &metrics[0].data else { panic!() };
-    let point = &histogram.data_points[0];
-    assert_eq!((histogram.aggregation_temporality, point.count, &*point.bucket_counts), (1, 2, &[1, 1][..]));
-    assert!(point.sum.unwrap().is_nan() && point.min.is_none() && point.explicit_bounds.is_empty());
-    let Some(metric::Data::Sum(sum)) = &metrics[1].data else { panic!() };
-    assert_eq!((sum.is_monotonic, sum.data_points.len(), sum.data_points[2].value), (true, 3, None));
-    // The bounds, the value of k, the name 5, the integer x, the gauge 7.
-    assert_eq!((decoded.repaired, decoded.broken.len()), (5, 1));
+    // The name 5 is kept as a text; 7 is no metric.
+    assert_eq!((decoded.request, decoded.repaired, decoded.broken.len()), (3, 1, 1));
 }
 
 #[test]

@@ -271,3 +271,17 @@ fn resources_and_scopes_are_bounded_as_items_are() {
     let attributes = field(1, &field(2, &field(1, &b"\x1a\x00".repeat(MAX_DETAILS / 2 + 1))));
     assert_eq!(traces(&attributes.repeat(2)), many);
 }
+
+#[test]
+fn metrics_are_counted_without_what_they_say() {
+    let named = field(2, b"\x0a\x01a");
+    // Points without anything in them, as dense as they can be, and one that can't be decoded.
+    let dense = field(2, &field(5, &b"\x0a\x00".repeat(MAX_ITEM_BYTES / 2 - 8)));
+    let unreadable = field(2, &field(5, b"\x0a\x05"));
+    let spoilt = field(2, b"\x0a\x01\xff");
+    let metrics = [named, dense.repeat(3), unreadable, spoilt].concat();
+    let decoded = decode_metrics(Encoding::Protobuf, &field(1, &field(2, &metrics))).unwrap();
+    assert_eq!((decoded.request, decoded.broken.len(), decoded.repaired), (5, 1, 0));
+    let message = &decoded.broken[0].message;
+    assert!(message.starts_with("The metric number 6 cannot be decoded"), "{message}");
+}

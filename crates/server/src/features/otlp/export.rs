@@ -140,13 +140,10 @@ fn read_now(signal: Signal, encoding: Encoding, body: &[u8], now_us: i64) -> Res
             Ok(Reading::of("Log record", normalised, decoded.broken, decoded.repaired))
         }
         Signal::Metrics => {
-            // Decoded and counted, and not stored: what they say of tokens repeats what spans say.
+            // Counted and not stored: what they say of tokens repeats what spans say.
             let decoded = wire::decode_metrics(encoding, body)?;
-            let resources = decoded.request.resource_metrics.iter();
-            let metrics =
-                resources.flat_map(|resource| &resource.scope_metrics).map(|scope| scope.metrics.len());
             let mut reading = Reading::of("Metric", Normalised::default(), decoded.broken, decoded.repaired);
-            reading.items += metrics.sum::<usize>();
+            reading.items += decoded.request;
             Ok(reading)
         }
     }
