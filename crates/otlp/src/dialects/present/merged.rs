@@ -74,7 +74,7 @@ impl Merged {
         };
         let events = self.events.iter().filter_map(Json::as_object);
         let event = events.into_iter().find(|event| is_exception(event.get("name")));
-        let log = || self.logs.iter().find(|log| is_exception(log.get("eventName")));
+        let log = || self.logs.iter().find(|log| is_genai(log) && is_exception(log.get("eventName")));
         event.or_else(log).map(|told| members(told, "attributes"))
     }
 
@@ -170,12 +170,18 @@ fn log_time(log: &Map<String, Json>) -> u64 {
     }
 }
 
+/// Whether a log record speaks of a call. Others are what a program logs, which says nothing of the span around it.
+fn is_genai(log: &Map<String, Json>) -> bool {
+    table().events.is_genai_log(Merged::log_name(log))
+}
+
 /// Whether a log record's attributes are the span's own, and not those of one message, an evaluation or an exception.
 fn speaks_for_the_span(log: &Map<String, Json>) -> bool {
     let events = &table().events;
     let name = Merged::log_name(log);
     let is_one_of = |names: &[String]| names.iter().any(|known| known == name);
-    !events.messages.contains_key(name)
+    is_genai(log)
+        && !events.messages.contains_key(name)
         && !is_one_of(&events.answers)
         && !is_one_of(&events.evaluation)
         && !is_one_of(&events.exception)

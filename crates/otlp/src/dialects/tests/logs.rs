@@ -5,7 +5,8 @@ use agentlens_domain::ledger::Reason;
 use agentlens_domain::spans::ArrivalSource;
 use serde_json::{Value as Json, json};
 
-use super::{log, read_logs};
+use super::super::present;
+use super::{log, read_logs, read_spans, span};
 
 fn without_trace(short: &Json) -> opentelemetry_proto::tonic::logs::v1::LogRecord {
     let mut record = log(short);
@@ -50,6 +51,34 @@ fn other_records_of_a_span_arrive_with_it_and_do_not_fail_it() {
     assert_eq!((event.event_type, event.severity), (EventType::Custom, Severity::Error));
     assert_eq!((event.session_id.as_str(), event.facts.name.as_deref()), ("s1", Some("user.clicked")));
     assert!(normalised.clients[0].unmapped.is_empty());
+}
+
+#[test]
+fn what_a_program_logs_says_nothing_of_the_call() {
+    let words = json!({"cache_hit": true, "gen_ai.request.batch": true, "gen_ai.usage.input_tokens": 5,
+        "gen_ai.usage.cost": 1, "gen_ai.request.model": "gpt-4o", "gen_ai.response.id": "r",
+        "time_to_first_token_ms": 3, "exception.message": "mine"});
+    let call = read_spans(vec![span(&json!({"attributes": {"gen_ai.operation.name": "chat"},
+        "status": {"code": "ERROR"}}))]);
+    for name in ["cache.looked_up", "exception", ""] {
+        let logged = read_logs(vec![log(&json!({"name": name, "attributes": words}))]);
+        let arrival = logged.events[0].span.as_deref().unwrap();
+        assert!(!arrival.is_cache_hit && !arrival.is_batch && !arrival.is_error, "{name}");
+        assert_eq!((arrival.usage, arrival.reported_cost_nanos, arrival.first_token_us), (None, None, None));
+        assert_eq!((&arrival.provider, &arrival.model, &arrival.response_id), (&None, &None, &None));
+        let view = present(&[&call.events[0].payload, &logged.events[0].payload]);
+        let told: Vec<&str> =
+            ["cacheHit", "batch", "usage", "costUsd", "model", "responseId", "timeToFirstTokenMs"]
+                .into_iter()
+                .filter(|key| view.contains_key(*key))
+                .collect();
+        assert_eq!((told, &view["error"]), (vec![], &json!({})), "{name}");
+        assert_eq!(view["events"][0]["attributes"]["cache_hit"], true, "it is shown as what it is");
+    }
+    let said = read_logs(vec![log(
+        &json!({"name": "gen_ai.client.inference.operation.details", "attributes": words}),
+    )]);
+    assert!(said.events[0].span.as_deref().unwrap().is_cache_hit);
 }
 
 #[test]
