@@ -357,6 +357,8 @@ fn kinds() {
         (json!({"gen_ai.operation.name": "search_memory"}), "memory"),
         (json!({"gen_ai.operation.name": "run_guardrail"}), "guardrail"),
         (json!({"langsmith.span.kind": "parser"}), "chain"),
+        (json!({"langsmith.span.kind": "prompt", "gen_ai.operation.name": "chat"}), "prompt"),
+        (json!({"langsmith.span.kind": "retriever", "gen_ai.operation.name": "embeddings"}), "retriever"),
         (json!({"traceloop.span.kind": "task"}), "step"),
         (json!({"traceloop.span.kind": "unknown", "llm.request.type": "rerank"}), "rerank"),
         (json!({"mcp.method.name": "tools/call"}), "tool"),
