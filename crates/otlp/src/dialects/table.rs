@@ -318,6 +318,7 @@ mod tests {
             ("ai.request.headers.x-api-key", true),
             ("ai.request.headers.user-agent", false),
             ("llm.headers", true),
+            ("langsmith.request.headers", true),
             ("http.request.header.Cookie", true),
             ("HTTP.request.header.cookie", true),
             ("http.request.header.content-type", false),

@@ -8,7 +8,7 @@ use agentlens_domain::usage::{ReasoningConvention, Reported, TokenConvention, Us
 use serde_json::Value as Json;
 
 use super::field::Field;
-use super::raw::RawValue;
+use super::raw::{RawValue, structure_of};
 use super::reading::Reading;
 
 /// Looks a stored answer up again; its tokens were paid for when it was made.
@@ -35,6 +35,7 @@ pub(super) fn usage<'a, V: RawValue + 'a>(
     }
     let (provider, model) = (provider.unwrap_or(""), model.unwrap_or(""));
     let mut figures = of_attributes(reading);
+    add_details(&mut figures.reported, reading);
     if figures.reported.input.is_none() && figures.reported.output.is_none() {
         if let Some(object) = reading.get(Field::UsageObject) {
             figures = of_object(&object.structure(), provider, model);
@@ -62,6 +63,43 @@ fn of_attributes<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Figures {
         },
         total: number(Field::TotalTokens),
         input: None,
+    }
+}
+
+/// What LangChain says of the parts of its totals, which are inclusive.
+fn add_details<'a, V: RawValue + 'a>(reported: &mut Reported, reading: &Reading<'a, V>) {
+    if let Some(details) = reading.get(Field::InputTokenDetails).map(object_of) {
+        let number = |name: &str| number_in(&details, &[name]);
+        let (short, long) = (number("ephemeral_5m_input_tokens"), number("ephemeral_1h_input_tokens"));
+        reported.cache_read = reported.cache_read.or_else(|| number("cache_read"));
+        reported.cache_write =
+            reported.cache_write.or_else(|| written(number("cache_creation"), short, long));
+        reported.cache_write_1h = reported.cache_write_1h.or(long);
+        reported.audio_input = reported.audio_input.or_else(|| number("audio"));
+    }
+    if let Some(details) = reading.get(Field::OutputTokenDetails).map(object_of) {
+        reported.reasoning = reported.reasoning.or_else(|| number_in(&details, &["reasoning"]));
+        reported.audio_output = reported.audio_output.or_else(|| number_in(&details, &["audio"]));
+    }
+}
+
+/// All tokens that were written to a cache: LangChain's newer versions name no sum beside the two lifetimes.
+fn written(sum: Option<f64>, short: Option<f64>, long: Option<f64>) -> Option<f64> {
+    let lifetimes = match (short, long) {
+        (None, None) => None,
+        _ => Some(short.unwrap_or(0.0) + long.unwrap_or(0.0)),
+    };
+    match (sum, lifetimes) {
+        (Some(sum), Some(lifetimes)) => Some(sum.max(lifetimes)),
+        _ => sum.or(lifetimes),
+    }
+}
+
+/// An object, also one that Python printed.
+fn object_of<V: RawValue>(value: &V) -> Json {
+    match value.structure() {
+        Json::String(text) => structure_of(&text.replace('\'', "\"")),
+        structure => structure,
     }
 }
 

@@ -79,6 +79,36 @@ fn attributes_are_inclusive_unless_they_cannot_be() {
 }
 
 #[test]
+fn langchain_names_parts_of_inclusive_totals() {
+    let with = |input: &str, output: &str| {
+        json!({"langsmith.span.kind": "llm", "gen_ai.usage.input_tokens": 307, "gen_ai.usage.output_tokens": 50,
+            "gen_ai.usage.total_tokens": 357, "gen_ai.usage.input_token_details": input,
+            "gen_ai.usage.output_token_details": output})
+    };
+    check(&[
+        (
+            "JSON",
+            with(r#"{"cache_read": 100, "cache_creation": 200}"#, r#"{"reasoning": 20}"#),
+            Some((307, 50, 100, 200, 20)),
+        ),
+        (
+            "Python",
+            with(
+                "{'cache_read': 100, 'cache_creation': 0, 'ephemeral_5m_input_tokens': 200}",
+                "{'reasoning': 20}",
+            ),
+            Some((307, 50, 100, 200, 20)),
+        ),
+        ("neither", with("many", "{'reasoning'"), Some((307, 50, 0, 0, 0))),
+    ]);
+    let usage = arrival_of(&with("{'audio': 30, 'ephemeral_1h_input_tokens': 60}", r#"{"audio": 10}"#))
+        .usage
+        .unwrap();
+    assert_eq!((usage.audio_input, usage.audio_output), (30, 10));
+    assert_eq!((usage.cache_write_5m, usage.cache_write_1h), (0, 60));
+}
+
+#[test]
 fn a_part_that_was_left_out_is_the_rest_of_the_total() {
     check(&[
         ("output", json!({"llm.token_count.prompt": 5, "llm.token_count.total": 7}), Some((5, 2, 0, 0, 0))),
