@@ -146,6 +146,11 @@ fn cost() {
                 json!({"langfuse.observation.cost_details": "{\"input\":0.25,\"output\":0.5}"}),
                 json!(750_000_000),
             ),
+            (
+                json!({"langfuse.observation.cost_details":
+                    "{\"input\":0.001,\"input_cache_read\":0.0005,\"output\":0.002}"}),
+                json!(3_500_000),
+            ),
             (json!({"gen_ai.usage.cost": -1}), Json::Null),
         ],
     );

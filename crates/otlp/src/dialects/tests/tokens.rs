@@ -255,6 +255,53 @@ fn usage_objects_tell_their_convention_by_their_shape() {
             Some((42, 17, 30, 0, 5)),
         ),
         (
+            "langfuse's parts after LangChain",
+            langfuse(json!({"input": 7, "input_cache_read": 100, "input_cache_creation": 0,
+                "input_ephemeral_5m_input_tokens": 200, "output": 50, "total": 357})),
+            Some((307, 50, 100, 200, 0)),
+        ),
+        (
+            "writes named in all and by their lifetime",
+            langfuse(json!({"input": 0, "input_cache_read": 100, "input_cache_creation": 200,
+                "input_ephemeral_5m_input_tokens": 200, "output": 50, "total": 357})),
+            Some((307, 50, 100, 200, 0)),
+        ),
+        (
+            "a part that no figure holds",
+            langfuse(json!({"input": 50, "input_audio": 30, "output": 20, "total": 100})),
+            Some((80, 20, 0, 0, 0)),
+        ),
+        (
+            "an unknown part of the output, and reasoning inside it",
+            langfuse(json!({"input": 50, "output": 20, "output_reasoning": 5, "output_new": 7, "total": 82})),
+            Some((50, 32, 0, 0, 5)),
+        ),
+        (
+            "parts inside the input and beside the output",
+            langfuse(
+                json!({"input": 50, "input_cached": 30, "output": 20, "output_reasoning": 5, "total": 75}),
+            ),
+            Some((50, 25, 30, 0, 5)),
+        ),
+        (
+            "parts without a total are beside each other",
+            langfuse(json!({"input": 50, "input_cached": 30, "output": 20, "output_reasoning": 5})),
+            Some((80, 25, 30, 0, 5)),
+        ),
+        (
+            "langfuse's sides with a provider's parts",
+            langfuse(
+                json!({"input": 7, "cache_read_input_tokens": 100, "output": 50, "reasoning_tokens": 5}),
+            ),
+            Some((107, 55, 100, 0, 5)),
+        ),
+        (
+            "a total that nothing explains",
+            langfuse(json!({"input": 4, "output": 2, "total": 100})),
+            Some((4, 2, 0, 0, 0)),
+        ),
+        ("the output is the rest", langfuse(json!({"input": 4, "total": 6})), Some((4, 2, 0, 0, 0))),
+        (
             "gemini",
             langfuse(json!({"promptTokenCount": 40, "candidatesTokenCount": 10, "thoughtsTokenCount": 30,
                 "cachedContentTokenCount": 8, "totalTokenCount": 80})),
