@@ -168,15 +168,16 @@ fn follow_provider<'a, V: RawValue + 'a>(
         }
     }
     let Some(metadata) = reading.get(Field::ProviderMetadata).map(RawValue::structure) else { return };
-    let Some(own) = metadata.as_object().and_then(|providers| providers.values().next()) else { return };
+    // A gateway stands beside the provider, and may stand before it.
+    let Some(providers) = metadata.as_object() else { return };
+    let number = |paths: &[&str]| providers.values().find_map(|own| number_in(own, paths));
     let reported = &mut figures.reported;
-    reported.cache_read = reported.cache_read.or_else(|| number_in(own, &METADATA_CACHE_READ));
-    reported.cache_write = reported.cache_write.or_else(|| number_in(own, &METADATA_CACHE_WRITE));
-    reported.reasoning = reported.reasoning.or_else(|| number_in(own, &METADATA_REASONING));
-    reported.cache_write_1h = reported
-        .cache_write_1h
-        .or_else(|| number_in(own, &["usage.cache_creation.ephemeral_1h_input_tokens"]));
-    if let (Some(fresh), Some(input)) = (number_in(own, &["usage.input_tokens"]), reported.input) {
+    reported.cache_read = reported.cache_read.or_else(|| number(&METADATA_CACHE_READ));
+    reported.cache_write = reported.cache_write.or_else(|| number(&METADATA_CACHE_WRITE));
+    reported.reasoning = reported.reasoning.or_else(|| number(&METADATA_REASONING));
+    reported.cache_write_1h =
+        reported.cache_write_1h.or_else(|| number(&["usage.cache_creation.ephemeral_1h_input_tokens"]));
+    if let (Some(fresh), Some(input)) = (number(&["usage.input_tokens"]), reported.input) {
         let is_fresh_only = (fresh - input).abs() < 0.5;
         figures.input =
             Some(if is_fresh_only { TokenConvention::Exclusive } else { TokenConvention::Inclusive });

@@ -197,6 +197,16 @@ fn vercel_follows_the_provider_until_it_says_otherwise() {
             Some((500, 20, 200, 0, 5)),
         ),
         (
+            "a gateway before the provider",
+            with(
+                "openai.chat",
+                metadata(
+                    json!({"gateway": {"cost": "0.1"}, "openai": {"reasoningTokens": 5, "cachedPromptTokens": 200}}),
+                ),
+            ),
+            Some((500, 20, 200, 0, 5)),
+        ),
+        (
             "gemini's thoughts beside the output",
             with(
                 "google.generative-ai",
