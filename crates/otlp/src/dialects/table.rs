@@ -126,8 +126,8 @@ pub(super) enum Target {
     Kind(u8),
     /// Its presence hints at the kind.
     Presence(SpanKind),
-    /// It names the session.
-    Session(u8),
+    /// It names the session: the worth of that, and the key's place among those of the same worth.
+    Session(u8, u8),
 }
 
 /// The rules by key.
@@ -283,8 +283,8 @@ fn targets(file: &File) -> FxHashMap<String, Vec<Target>> {
         }
     }
     for rule in &file.sessions {
-        for key in &rule.keys {
-            add(&key.key, Target::Session(rule.rank));
+        for (place, key) in rule.keys.iter().enumerate() {
+            add(&key.key, Target::Session(rule.rank, rank_of(place)));
         }
     }
     targets

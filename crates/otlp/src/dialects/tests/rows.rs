@@ -221,6 +221,10 @@ fn sessions_by_rank() {
         claim(&json!({"gen_ai.conversation.id": "auto", "session.id": "own"})),
         Some((0, "own".to_owned()))
     );
+    // Of two keys of the same worth the one that the table names first, in whatever order they come.
+    let first = Some((0, "first".to_owned()));
+    assert_eq!(claim(&json!({"session.id": "first", "langfuse.session.id": "second"})), first);
+    assert_eq!(claim(&json!({"langfuse.session.id": "second", "session.id": "first"})), first);
     assert_eq!(claim(&json!({"session.id": "x".repeat(300)})).unwrap().1.len(), 256);
     assert_eq!(claim(&json!({"session.id": "a\u{0}b"})).unwrap().1, "a?b");
     assert_eq!(event_of(&json!({"session.id": "s"})).session_id, "s");
