@@ -9,7 +9,7 @@ use super::super::table::table;
 
 /// A span's arrivals, merged.
 pub(super) struct Merged {
-    /// The span itself: of several, the one that ends last, with what only others say. Absent if only logs came.
+    /// The span itself: of several, the longest, with what only others say. Absent if only logs came.
     pub(super) span: Option<Map<String, Json>>,
     /// The log records, in the order of their times.
     pub(super) logs: Vec<Map<String, Json>>,
@@ -33,7 +33,7 @@ impl Merged {
             if is_log { logs.push(arrival) } else { spans.push(arrival) }
         }
         // Stable sorts: what is equal stays in the order of the texts.
-        spans.sort_by_key(|span| (nanos(span, "endTimeUnixNano"), duration(span)));
+        spans.sort_by_key(|span| (duration(span), nanos(span, "endTimeUnixNano")));
         logs.sort_by_key(log_time);
         let mut attributes = Map::new();
         for log in logs.iter().filter(|log| speaks_for_the_span(log)) {
@@ -187,7 +187,7 @@ fn speaks_for_the_span(log: &Map<String, Json>) -> bool {
         && !is_one_of(&events.exception)
 }
 
-/// The last span, with the members that only earlier ones have.
+/// The last span, which is the longest, with the members that only earlier ones have.
 fn merge(spans: Vec<Map<String, Json>>) -> Option<Map<String, Json>> {
     let mut merged: Option<Map<String, Json>> = None;
     for span in spans {

@@ -57,7 +57,7 @@ fn every_order_shows_the_same() {
 }
 
 #[test]
-fn the_span_that_ends_last_wins_and_nothing_is_lost() {
+fn the_longest_span_wins_and_nothing_is_lost() {
     let arrivals = arrivals();
     let view = present(&arrivals.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(
@@ -69,6 +69,14 @@ fn the_span_that_ends_last_wins_and_nothing_is_lost() {
     assert_eq!(view["inputMessages"][0]["parts"][0]["content"], "hello");
     assert_eq!(view["completion"], "hi");
     assert_eq!(view["evaluations"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_longest_span_wins_over_one_that_ends_later() {
+    let long = span(&json!({"name": "long", "ms": [0, 500]}));
+    let later = span(&json!({"name": "later", "ms": [900, 1000]}));
+    let events = read_spans(vec![long, later]).events;
+    assert_eq!(present(&[&events[0].payload, &events[1].payload])["name"], "long");
 }
 
 #[test]
