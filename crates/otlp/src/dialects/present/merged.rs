@@ -1,6 +1,7 @@
 //! All arrivals of one span as one: the same whatever order they come in.
 
 use agentlens_domain::spans::{Arrival, ArrivalSource};
+use rustc_hash::FxHashSet;
 use serde_json::{Map, Value as Json, json};
 
 use super::super::arrivals::{Observed, Outcome, ResourceFacts};
@@ -11,11 +12,11 @@ use super::super::table::table;
 pub(super) struct Merged {
     /// The span itself: of several, the longest, with what only others say. Absent if only logs came.
     pub(super) span: Option<Map<String, Json>>,
-    /// The log records, in the order of their times.
+    /// The log records, in the order of their times; those of one instant as messages usually follow each other.
     pub(super) logs: Vec<Map<String, Json>>,
     /// The attributes of spans and of the log records that speak for the whole span.
     pub(super) attributes: Map<String, Json>,
-    /// The events of all spans, each once, in the order of their times.
+    /// The events of all spans, each once, in the order of their times; those of one instant as the span has them.
     pub(super) events: Vec<Json>,
 }
 
@@ -34,7 +35,7 @@ impl Merged {
         }
         // Stable sorts: what is equal stays in the order of the texts.
         spans.sort_by_key(|span| (duration(span), nanos(span, "endTimeUnixNano")));
-        logs.sort_by_key(log_time);
+        logs.sort_by_key(|log| (log_time(log), nanos(log, "observedTimeUnixNano"), usual_place(log)));
         let mut attributes = Map::new();
         for log in logs.iter().filter(|log| speaks_for_the_span(log)) {
             attributes.extend(members(log, "attributes").clone());
@@ -200,12 +201,26 @@ fn merge(spans: Vec<Map<String, Json>>) -> Option<Map<String, Json>> {
 
 fn events(spans: &[Map<String, Json>]) -> Vec<Json> {
     let mut events: Vec<&Json> =
-        spans.iter().filter_map(|span| span.get("events")?.as_array()).flatten().collect();
-    events.sort_by_cached_key(|event| {
-        (event.as_object().map_or(0, |event| nanos(event, "timeUnixNano")), event.to_string())
-    });
-    events.dedup();
+        spans.iter().rev().filter_map(|span| span.get("events")?.as_array()).flatten().collect();
+    // A stable sort: messages that were written in one instant stay in the order of the span.
+    events.sort_by_key(|event| event.as_object().map_or(0, |event| nanos(event, "timeUnixNano")));
+    let mut known = FxHashSet::default();
+    events.retain(|event| known.insert(event.to_string()));
     events.into_iter().cloned().collect()
+}
+
+/// Where the message of a log record usually stands among those of the same instant, of which nothing else tells the order.
+fn usual_place(log: &Map<String, Json>) -> u8 {
+    let events = &table().events;
+    let name = Merged::log_name(log);
+    match events.messages.get(name).map(String::as_str) {
+        Some("system") => 0,
+        Some("user") => 1,
+        Some("assistant") => 2,
+        Some("tool") => 3,
+        _ if events.answers.iter().any(|known| known == name) => 4,
+        _ => 5,
+    }
 }
 
 /// What is shown of events: those of the span, and the log records.
