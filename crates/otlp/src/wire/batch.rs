@@ -45,6 +45,8 @@ pub struct BrokenItem {
 pub(super) struct Notes {
     pub(super) repaired: u64,
     pub(super) broken: Vec<BrokenItem>,
+    /// Values of JSON that are being read now, one inside the other.
+    pub(super) value_nesting: usize,
     /// The first error that reading met and could not hand up.
     pub(super) stop: Option<WireError>,
     /// Items found so far, readable or not.

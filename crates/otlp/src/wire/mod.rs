@@ -2,7 +2,8 @@
 //!
 //! A request is read as far as it is readable. What cannot be kept is told item by item ([`BrokenItem`]), what
 //! could only be kept in another form is counted ([`Decoded::repaired`]); only a body that is no request at all is
-//! an error. So one bad span never harms a good one, and one odd attribute never harms its span.
+//! an error. So one bad span never harms a good one. One odd attribute never harms its span in JSON; in protobuf a span
+//! of which any string is not UTF-8 is told as broken, and only resources and scopes are kept without what is odd.
 //!
 //! Both encodings end in the same prost types, and both walk with bounded depth and a bounded number of items.
 
@@ -20,7 +21,6 @@ use thiserror::Error;
 
 pub use batch::{BrokenItem, Decoded, MAX_DETAILS, MAX_ITEM_BYTES, MAX_ITEMS};
 pub use encoding::Encoding;
-pub use json::MAX_NESTING;
 pub use response::{MAX_MESSAGE_BYTES, Partial, Signal, encode_status, encode_success};
 
 use batch::{Item, Metric};
@@ -46,12 +46,6 @@ pub enum WireError {
     Protobuf {
         /// What was found or missed.
         what: String,
-    },
-    /// Objects and arrays are nested deeper than we follow.
-    #[error("The JSON is nested deeper than {limit} levels.")]
-    TooDeep {
-        /// The deepest nesting that is read.
-        limit: usize,
     },
     /// There are more spans, log records or metrics than one request may carry.
     #[error("The request holds more than {limit} items; send smaller batches.")]

@@ -4,9 +4,9 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
+use crate::wire::json::MAX_VALUE_NESTING;
 use crate::wire::{
-    Decoded, Encoding, MAX_DETAILS, MAX_ITEMS, MAX_NESTING, WireError, decode_logs, decode_metrics,
-    decode_traces,
+    Decoded, Encoding, MAX_DETAILS, MAX_ITEMS, WireError, decode_logs, decode_metrics, decode_traces,
 };
 
 type Traces = opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -215,20 +215,44 @@ fn what_is_not_json_is_refused_with_its_place() {
 }
 
 #[test]
-fn nesting_is_followed_to_the_limit_and_no_further() {
-    // Eight levels lead to the list of attributes, and two from there into the first value.
-    let nested = |levels: usize| {
-        let value = format!("{}{}", r#"{"arrayValue":{"values":["#.repeat(levels), "]}}".repeat(levels));
-        in_request(&format!(r#"[{{"attributes":[{{"key":"k","value":{value}}}]}}]"#))
+fn values_are_followed_to_the_limit_and_kept_as_text_below() {
+    let depth_of = |value: &AnyValue| {
+        let (mut depth, mut value) = (1, value);
+        loop {
+            value = match &value.value {
+                Some(Value::ArrayValue(list)) => &list.values[0],
+                Some(Value::KvlistValue(list)) => list.values[0].value.as_ref().unwrap(),
+                Some(Value::StringValue(text)) => return (depth, text.clone()),
+                other => panic!("{other:?}"),
+            };
+            depth += 1;
+        }
     };
-    let deepest = (MAX_NESTING - 9) / 3;
-    assert!(traces(&nested(deepest)).is_ok());
-    for levels in [deepest + 1, 100, 100_000] {
-        assert_eq!(traces(&nested(levels)), Err(WireError::TooDeep { limit: MAX_NESTING }), "{levels}");
+    for (open, close) in
+        [(r#"{"arrayValue":{"values":["#, "]}}"), (r#"{"kvlistValue":{"values":[{"value":"#, "}]}}")]
+    {
+        let nested = |levels: usize| {
+            format!("{}{}{}", open.repeat(levels), r#"{"stringValue":"x"}"#, close.repeat(levels))
+        };
+        let (deepest, repaired) = value(&nested(MAX_VALUE_NESTING - 1));
+        assert_eq!((depth_of(&deepest.unwrap()), repaired), ((MAX_VALUE_NESTING, "x".to_owned()), 0));
+        for levels in [MAX_VALUE_NESTING, 40, 100_000] {
+            let (kept, repaired) = value(&nested(levels));
+            let (depth, text) = depth_of(&kept.unwrap());
+            assert_eq!((depth, repaired), (MAX_VALUE_NESTING, 1), "{levels}");
+            assert!(text.starts_with(r#"{"values":["#) && text.contains(r#"{"stringValue":"x"}"#));
+        }
+        // The deepest place where a value can stand.
+        let event =
+            format!(r#""events":[{{"attributes":[{{"key":"k","value":{}}}]}}],"name":"n""#, nested(100));
+        let (read, repaired) = span(&event);
+        assert_eq!((&*read.name, read.events[0].attributes.len(), repaired), ("n", 1, 1));
+        let neighbours = format!("[{{{event}}},{{{event}}}]");
+        assert_eq!(all_spans(&traces(&in_request(&neighbours)).unwrap()).len(), 2);
     }
     let unclosed = in_request("[{\"attributes\":[{\"value\":").replace("}]}]}", "")
         + &r#"{"kvlistValue":{"values":[{"value":"#.repeat(100_000);
-    assert_eq!(traces(&unclosed), Err(WireError::TooDeep { limit: MAX_NESTING }));
+    assert!(matches!(traces(&unclosed), Err(WireError::Json { .. })));
     // What nobody reads is not followed.
     assert!(traces(&format!(r#"{{"x":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000))).is_ok());
 }

@@ -195,7 +195,7 @@ fn refusal_of(error: &WireError) -> ApiError {
         WireError::TooManyItems { .. } | WireError::TooManyDetails { .. } | WireError::TooLong { .. } => {
             ApiError::too_large(error.to_string())
         }
-        WireError::Json { .. } | WireError::Protobuf { .. } | WireError::TooDeep { .. } => {
+        WireError::Json { .. } | WireError::Protobuf { .. } => {
             ApiError::bad_request("invalid_body", error.to_string())
         }
     }
