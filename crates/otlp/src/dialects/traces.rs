@@ -93,16 +93,8 @@ fn draft(payload: payload::Payload, arrival: Arrival) -> Draft {
 }
 
 fn event_type(arrival: &Arrival) -> EventType {
-    match arrival.kind {
-        Some(SpanKind::Llm) => EventType::LlmResponse,
-        Some(SpanKind::Embedding) => EventType::Embedding,
-        Some(SpanKind::Tool) if arrival.is_error => EventType::ToolError,
-        Some(SpanKind::Tool) => EventType::ToolCall,
-        Some(SpanKind::Retriever) => EventType::Retrieval,
-        Some(SpanKind::Evaluator) => EventType::EvalResult,
-        Some(SpanKind::Agent | SpanKind::Workflow | SpanKind::Step | SpanKind::Chain) => EventType::ChainStep,
-        _ => EventType::Custom,
-    }
+    let kind = arrival.kind.unwrap_or(SpanKind::Other);
+    if arrival.is_error { kind.event_type_of_failure() } else { kind.event_type() }
 }
 
 /// Start and end. A span without a start began when it ended, and one without either is of now.
