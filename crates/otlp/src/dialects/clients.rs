@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
+use serde::{Deserialize, Serialize};
 
 use super::raw::RawValue;
 
@@ -13,8 +14,8 @@ const MAX_UNMAPPED: usize = 100;
 /// Bytes of a key or of a client's name that are told.
 const MAX_KEY_BYTES: usize = 128;
 
-/// A client library as it shows itself in one request.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// A client library as it shows itself in one request. Servers keep it in this form.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientReport {
     /// The instrumentation scope's name, else the SDK's (`telemetry.sdk.name`).
     pub name: String,
