@@ -1,6 +1,6 @@
 //! From a request to events: what spans and log records have in common.
 
-use agentlens_domain::events::{EventType, Facts, NewEvent, Severity};
+use agentlens_domain::events::{EventType, Facts, NewEvent, Severity, UNKNOWN_AGENT};
 use agentlens_domain::ids::ulid_of;
 use agentlens_domain::ledger::Reason;
 use agentlens_domain::limits;
@@ -10,9 +10,6 @@ use sha2::{Digest, Sha256};
 
 use super::clients::{ClientReport, Clients};
 use super::payload::Payload;
-
-/// What an event is filed under when nothing names an agent.
-const UNKNOWN_AGENT: &str = "unknown";
 
 /// What reading a request needs besides the request.
 #[derive(Debug, Clone, Copy)]

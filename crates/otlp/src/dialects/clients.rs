@@ -74,11 +74,7 @@ impl ClientReport {
 
 /// The beginning of a name, as far as it is told.
 fn cut(name: &str) -> &str {
-    let mut end = name.len().min(MAX_KEY_BYTES);
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    name.get(..end).unwrap_or_default()
+    &name[..name.floor_char_boundary(MAX_KEY_BYTES)]
 }
 
 /// The key with `*` for numbers between points, so that a long list is one attribute.

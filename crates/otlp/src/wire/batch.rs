@@ -13,13 +13,13 @@ use super::json::Members;
 
 /// Spans, log records or metrics of one request; no more resources and scopes either. An empty one is two bytes and
 /// takes hundreds in memory.
-pub const MAX_ITEMS: usize = 100_000;
+pub(super) const MAX_ITEMS: usize = 100_000;
 /// Attributes, events, links and elements of values of one request. An empty one is two bytes and takes up to a hundred in
 /// memory.
-pub const MAX_DETAILS: usize = 2_000_000;
+pub(super) const MAX_DETAILS: usize = 2_000_000;
 /// Bytes of one span, log record, metric, resource or scope in protobuf. What is longer exceeds the limit of a payload in
 /// any case.
-pub const MAX_ITEM_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const MAX_ITEM_BYTES: usize = 4 * 1024 * 1024;
 
 /// A request and what had to be left out of it or changed.
 #[derive(Debug, Clone, PartialEq)]

@@ -19,9 +19,9 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use thiserror::Error;
 
-pub use batch::{BrokenItem, Decoded, MAX_DETAILS, MAX_ITEM_BYTES, MAX_ITEMS};
+pub use batch::{BrokenItem, Decoded};
 pub use encoding::Encoding;
-pub use response::{MAX_MESSAGE_BYTES, Partial, Signal, encode_status, encode_success};
+pub use response::{Partial, Signal, encode_status, encode_success};
 
 use batch::{Item, Metric};
 

@@ -14,7 +14,7 @@ use super::Encoding;
 
 /// Bytes of a message in a response; what is longer is cut. OTLP allows 4 MiB for a response, and escaping makes
 /// at most six bytes of one.
-pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+pub(super) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// What OTLP transports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -4,10 +4,9 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
+use crate::wire::batch::{MAX_DETAILS, MAX_ITEMS};
 use crate::wire::json::MAX_VALUE_NESTING;
-use crate::wire::{
-    Decoded, Encoding, MAX_DETAILS, MAX_ITEMS, WireError, decode_logs, decode_metrics, decode_traces,
-};
+use crate::wire::{Decoded, Encoding, WireError, decode_logs, decode_metrics, decode_traces};
 
 type Traces = opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 

@@ -9,10 +9,8 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 
-use crate::wire::{
-    Decoded, Encoding, MAX_DETAILS, MAX_ITEM_BYTES, MAX_ITEMS, WireError, decode_logs, decode_metrics,
-    decode_traces,
-};
+use crate::wire::batch::{MAX_DETAILS, MAX_ITEM_BYTES, MAX_ITEMS};
+use crate::wire::{Decoded, Encoding, WireError, decode_logs, decode_metrics, decode_traces};
 
 fn traces(body: &[u8]) -> Result<Decoded<ExportTraceServiceRequest>, WireError> {
     decode_traces(Encoding::Protobuf, body)
