@@ -17,7 +17,7 @@ use agentlens_domain::limits::{MAX_BATCH_EVENTS, MAX_IDEMPOTENCY_KEY_BYTES};
 use agentlens_domain::time::DAY_US;
 use agentlens_store::{Applied, StoreError, Tenant};
 
-pub use self::events::{EventsReport, EventsRequest};
+pub use self::events::EventsRequest;
 use crate::queue::{Queue, QueueError, Receipt};
 
 /// Bodies above this many bytes are read on the blocking pool.

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use agentlens_domain::events::NewEvent;
+use agentlens_domain::events::{NewEvent, Refusal};
 use agentlens_domain::ledger::{Reason, Refusals};
+use agentlens_ingest::EventsRequest;
 use agentlens_ingest::gateway::LARGE_BODY_BYTES;
-use agentlens_ingest::{EventsReport, EventsRequest};
 use agentlens_otlp::dialects::{self, ClientReport, Context, Normalised};
 use agentlens_otlp::wire::{self, BrokenItem, Encoding, Partial, Signal, WireError};
 
@@ -77,8 +77,8 @@ pub(super) async fn export(
     };
     let Reading { items, events, mut refused, clients, repaired } = reading;
     if signal != Signal::Metrics {
-        let report = store(state, scope, now_us, items, events, &refused).await?;
-        refused.extend(report.refused.into_iter().map(|refusal| Refused {
+        let refusals = store(state, scope, now_us, items, events, &refused).await?;
+        refused.extend(refusals.into_iter().map(|refusal| Refused {
             reason: refusal.reason,
             message: format!("{}: {}", refusal.field, refusal.message),
         }));
@@ -102,7 +102,7 @@ async fn store(
     received_count: usize,
     events: Vec<NewEvent>,
     refused: &[Refused],
-) -> Result<EventsReport, ApiError> {
+) -> Result<Vec<Refusal>, ApiError> {
     let mut refusals = Refusals::default();
     for refused in refused {
         refusals.add(refused.reason);
