@@ -151,8 +151,8 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
         let is_agent = kind == Some(SpanKind::Agent);
         let stated = text(reading, Field::AgentName);
         let entity = || is_agent.then(|| text(reading, Field::EntityName)).flatten();
-        let langfuse = || (is_agent && reading.kind_rank() == Some(0)).then(|| clean(self.name)).flatten();
-        stated.or_else(entity).or_else(langfuse).or_else(|| self.resource.agent_name.clone())
+        let span = || (is_agent && reading.agents_name_spans()).then(|| clean(self.name)).flatten();
+        stated.or_else(entity).or_else(span).or_else(|| self.resource.agent_name.clone())
     }
 }
 

@@ -91,9 +91,9 @@ impl<'a, V: RawValue + 'a> Reading<'a, V> {
         self.kind.map(|(_, kind)| kind)
     }
 
-    /// The place of the rule that named the kind: 0 is Langfuse's.
-    pub(super) fn kind_rank(&self) -> Option<u8> {
-        self.kind.map(|(rank, _)| rank)
+    /// Whether an agent's span has the agent's name, by the rule that named the kind.
+    pub(super) fn agents_name_spans(&self) -> bool {
+        self.kind.is_some_and(|(rank, _)| table().agents_name_spans(rank))
     }
 
     /// The session's name and the worth of its key.

@@ -160,7 +160,8 @@ impl View {
         let fields = events.chain(told).filter(|(name, _)| is_evaluation(name));
         let mut evaluations: Vec<Json> =
             fields.map(|(_, event)| evaluation(members(event, "attributes"))).collect();
-        if evaluations.is_empty() && merged.attributes.contains_key("gen_ai.evaluation.name") {
+        let names = table().keys(Field::EvaluationName);
+        if evaluations.is_empty() && names.iter().any(|name| merged.attributes.contains_key(name)) {
             evaluations.push(evaluation(&merged.attributes));
         }
         self.put("evaluations", evaluations);
