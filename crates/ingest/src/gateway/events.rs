@@ -47,9 +47,10 @@ impl Gateway {
         let retention_days = tenant.retention_days();
         let mut kept = Vec::with_capacity(events.len());
         for event in events {
-            match within_retention(event, now_us, retention_days) {
-                Ok(event) => kept.push(event),
-                Err(refusal) => {
+            match within_retention(&event, now_us, retention_days) {
+                Ok(()) => kept.push(event),
+                Err(mut refusal) => {
+                    refusal.message.push_str(&place_of(&event));
                     refused.add(refusal.reason);
                     refusals.push(refusal);
                 }
@@ -80,6 +81,14 @@ impl Gateway {
             refusals.extend(clashes(&ids, &receipt));
         }
         Ok(refusals)
+    }
+}
+
+/// Where a client finds the item of an event, whose id it does not know.
+fn place_of(event: &NewEvent) -> String {
+    match &event.span {
+        Some(arrival) => format!(" (span {} of trace {})", arrival.span_id, arrival.trace_id),
+        None => format!(" (session {})", event.session_id),
     }
 }
 

@@ -95,9 +95,17 @@ fn event_of(
     }
     let event_type = if is_evaluation { EventType::EvalResult } else { EventType::Custom };
     let session_id = arrival.response_id.clone().filter(|_| arrival.trace_id.is_empty());
-    let draft =
-        Draft { payload, arrival, event_type, severity: severity(record), name: clean(name), is_of_a_span };
-    let mut event = draft.event();
+    let is_timed = record.time_unix_nano != 0 || record.observed_time_unix_nano != 0;
+    let mut event = Draft {
+        payload,
+        arrival,
+        event_type,
+        severity: severity(record),
+        stated_us: if is_timed { at_us } else { 0 },
+        name: clean(name),
+        is_of_a_span,
+    }
+    .event();
     if event.session_id.is_empty() {
         event.session_id = session_id.unwrap_or_default();
     }

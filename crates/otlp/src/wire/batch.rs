@@ -1,5 +1,6 @@
 //! What the three signals share: items under scopes under resources, and notes of what was not readable.
 
+use agentlens_domain::ledger::Reason;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -36,6 +37,8 @@ pub struct Decoded<T> {
 /// An item that could not be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokenItem {
+    /// The reason's stable name.
+    pub reason: Reason,
     /// Which item and why, in a sentence for the client.
     pub message: String,
 }
@@ -59,11 +62,11 @@ pub(super) struct Notes {
 
 impl Notes {
     /// Notes what can't be kept. A list of another signal may be two bytes, and its note takes a hundred.
-    pub(super) fn broken(&mut self, message: String) -> Result<(), WireError> {
+    pub(super) fn broken(&mut self, reason: Reason, message: String) -> Result<(), WireError> {
         if self.broken.len() == MAX_ITEMS {
             return Err(WireError::TooManyItems { limit: MAX_ITEMS });
         }
-        self.broken.push(BrokenItem { message });
+        self.broken.push(BrokenItem { reason, message });
         Ok(())
     }
 

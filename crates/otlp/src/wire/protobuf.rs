@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use agentlens_domain::ledger::Reason;
 use opentelemetry_proto::tonic::common::v1::{EntityRef, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -35,7 +36,7 @@ pub(super) fn read<I: Item>(body: &[u8]) -> Result<(Vec<UnderResource<I>>, Notes
 /// Notes that a part ended early, and goes on behind it: its length is known.
 fn survive(end: Result<(), WireError>, part: &str, noun: &str, notes: &mut Notes) -> Result<(), WireError> {
     let Err(error @ WireError::Protobuf { .. }) = end else { return end };
-    notes.broken(format!("The {noun}s of a {part} cannot be read on: {error}"))?;
+    notes.broken(Reason::InvalidField, format!("The {noun}s of a {part} cannot be read on: {error}"))?;
     notes.stop.get_or_insert(error);
     Ok(())
 }
@@ -91,10 +92,11 @@ fn read_scope<I: Item>(
                 let number = notes.next_item()?;
                 if bytes.len() > MAX_ITEM_BYTES {
                     let length = bytes.len();
-                    notes.broken(format!(
+                    let message = format!(
                         "The {} number {number} has {length} bytes; the limit is {MAX_ITEM_BYTES}.",
                         I::NOUN
-                    ))?;
+                    );
+                    notes.broken(Reason::TooLarge, message)?;
                     continue;
                 }
                 match I::decode(bytes) {
@@ -102,7 +104,7 @@ fn read_scope<I: Item>(
                         notes.add_details(item.details())?;
                         into.items.push(item);
                     }
-                    Err(error) => notes.broken(refusal::<I>(number, bytes, &error))?,
+                    Err(error) => notes.broken(Reason::InvalidField, refusal::<I>(number, bytes, &error))?,
                 }
             }
             Ok(Some((_, bytes))) => into.schema_url = text(bytes, notes),

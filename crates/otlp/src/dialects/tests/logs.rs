@@ -5,8 +5,8 @@ use agentlens_domain::ledger::Reason;
 use agentlens_domain::spans::ArrivalSource;
 use serde_json::{Value as Json, json};
 
-use super::super::present;
-use super::{log, read_logs, read_spans, span};
+use super::super::{Context, events_of_logs, present};
+use super::{log, log_request, read_logs, read_spans, span};
 
 fn without_trace(short: &Json) -> opentelemetry_proto::tonic::logs::v1::LogRecord {
     let mut record = log(short);
@@ -118,6 +118,18 @@ fn records_without_a_trace_need_something_to_belong_to() {
     let sessions: Vec<&str> = normalised.events.iter().map(|event| event.session_id.as_str()).collect();
     assert_eq!(sessions, ["chatcmpl-1", "c1"]);
     assert!(normalised.events.iter().all(|event| event.span.is_none()));
+}
+
+#[test]
+fn a_record_without_a_time_is_known_again_when_it_is_sent_again() {
+    let mut record =
+        without_trace(&json!({"name": "gen_ai.evaluation.result", "attributes": {"session.id": "s"}}));
+    record.time_unix_nano = 0;
+    let request = log_request(vec![record], &Json::Null);
+    let [first, again] = [1_790_000_100_000_000, 1_790_000_200_000_000]
+        .map(|now_us| events_of_logs(&request, &Context { now_us }).events.remove(0));
+    assert_ne!(first.ts_us, again.ts_us);
+    assert_eq!((first.id, first.content_digest), (again.id, again.content_digest));
 }
 
 #[test]

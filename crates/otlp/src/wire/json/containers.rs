@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
+use agentlens_domain::ledger::Reason;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -98,7 +99,7 @@ impl Misfit {
             Self::Detail => notes.repaired += 1,
             Self::Items(noun) => {
                 let message = format!("Where {noun}s were expected, a value is no JSON {expected}.");
-                notes.broken(message).map_err(|error| stopped(notes, error))?;
+                notes.broken(Reason::InvalidField, message).map_err(|error| stopped(notes, error))?;
             }
         }
         Ok(())

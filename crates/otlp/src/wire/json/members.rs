@@ -1,5 +1,6 @@
 //! Members of messages: one rule for each type of field that OTLP has.
 
+use agentlens_domain::ledger::Reason;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
@@ -33,7 +34,7 @@ impl<'m, 'de, A: MapAccess<'de>> Member<'m, A> {
 
     /// Tells that a member with items is not read at all.
     pub(super) fn refuse(self, message: String) -> Result<(), A::Error> {
-        self.notes.broken(message).map_err(|error| stopped(self.notes, error))?;
+        self.notes.broken(Reason::InvalidField, message).map_err(|error| stopped(self.notes, error))?;
         self.skip()
     }
 

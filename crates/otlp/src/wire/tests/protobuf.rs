@@ -1,5 +1,6 @@
 //! The rules of the protobuf decoder, one by one.
 
+use agentlens_domain::ledger::Reason;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -241,6 +242,7 @@ fn what_is_inside_items_is_bounded() {
     let decoded = traces(&request(vec![long, short]).encode_to_vec()).unwrap();
     assert_eq!(names(&decoded), ["short"]);
     assert!(decoded.broken[0].message.contains("the limit is 4194304"), "{:?}", decoded.broken);
+    assert_eq!(decoded.broken[0].reason, Reason::TooLarge);
 }
 
 /// The bytes as a field of this number.

@@ -152,9 +152,8 @@ fn read_now(signal: Signal, encoding: Encoding, body: &[u8], now_us: i64) -> Res
 impl Reading {
     fn of(noun: &str, normalised: Normalised, broken: Vec<BrokenItem>, repaired: u64) -> Self {
         let items = normalised.events.len() + normalised.refused.len() + broken.len();
-        let broken = broken
-            .into_iter()
-            .map(|broken| Refused { reason: Reason::InvalidField, message: broken.message });
+        let broken =
+            broken.into_iter().map(|broken| Refused { reason: broken.reason, message: broken.message });
         let refused = normalised.refused.into_iter().map(|refused| Refused {
             reason: refused.reason,
             message: format!("{noun} number {}: {}.", refused.index + 1, refused.message),
