@@ -6,7 +6,7 @@
 //!   provider, with no tool and no agent between, both speak of one call: the inner one owns it unless the outer one says
 //!   more (tokens rather than only a cost, or anything at all), and is shown as part of the outer one if it is the only
 //!   one there.
-//! - Spans anywhere in the org that name the same answer of the same provider within ten minutes speak of one call. The
+//! - Spans anywhere in the workspace that name the same answer of the same provider within ten minutes speak of one call. The
 //!   one that knows its surroundings best (a session, a parent, the earliest start) stands for all; the figures are those
 //!   of the one that began last, which is closest to the wire, of those that say most.
 //! - What any other span names is a sum over those below it. It counts only while none of them owns anything, and while

@@ -31,7 +31,7 @@ use super::table::table;
 /// `toolCalls`, `finishReason`, `finishReasonRaw`, `usage`, `costUsd`, `parameters`, `tools`, `toolName`, `callId`,
 /// `arguments`, `result`, `query`, `documents`, `embeddings`, `input`, `output`, `evaluations`, `timeToFirstTokenMs`,
 /// `durationMs`, `latencyMs`, `error`, `sessionId`, `userId`, `agentId`, `agentName`, `environment`, `cacheHit`,
-/// `scope`, `resource`, `links`, `attributes`, `events`.
+/// `batch`, `spanKind`, `scope`, `resource`, `links`, `attributes`, `events`.
 pub fn present(arrivals: &[&str]) -> Map<String, Json> {
     let merged = Merged::of(arrivals);
     let arrival = merged.arrival();
