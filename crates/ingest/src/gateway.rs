@@ -17,7 +17,7 @@ use agentlens_domain::limits::{MAX_BATCH_EVENTS, MAX_IDEMPOTENCY_KEY_BYTES};
 use agentlens_domain::time::DAY_US;
 use agentlens_store::{Applied, StoreError, Tenant};
 
-pub use self::events::{EventsReport, EventsRequest};
+pub use self::events::EventsRequest;
 use crate::queue::{Queue, QueueError, Receipt};
 
 /// Bodies above this many bytes are read on the blocking pool.
@@ -208,7 +208,7 @@ impl Parsed {
         };
         for (index, raw) in raws.iter().enumerate() {
             match accept(raw.get(), index, &mut context)
-                .and_then(|event| within_retention(event, context.now_us, retention_days))
+                .and_then(|event| within_retention(&event, context.now_us, retention_days).map(|()| event))
             {
                 Ok(event) => {
                     parsed.events.push(event);
@@ -323,10 +323,10 @@ fn clash(id: &str) -> Refusal {
 }
 
 /// What is older than the org keeps would be deleted at once, so it is refused and said.
-fn within_retention(event: NewEvent, now_us: i64, retention_days: Option<i32>) -> Result<NewEvent, Refusal> {
-    let Some(days) = retention_days else { return Ok(event) };
+fn within_retention(event: &NewEvent, now_us: i64, retention_days: Option<i32>) -> Result<(), Refusal> {
+    let Some(days) = retention_days else { return Ok(()) };
     if event.ts_us >= now_us - i64::from(days) * DAY_US {
-        return Ok(event);
+        return Ok(());
     }
     Err(Refusal {
         field: "timestamp".to_owned(),

@@ -12,8 +12,6 @@ pub mod message;
 pub mod queue;
 pub mod worker;
 
-pub use gateway::{
-    EventResult, EventsReport, EventsRequest, Gateway, IngestError, IngestReport, IngestRequest, Sender,
-};
+pub use gateway::{EventResult, EventsRequest, Gateway, IngestError, IngestReport, IngestRequest, Sender};
 pub use live::Live;
 pub use queue::{Queue, QueueError, QueueStatus, Receipt};

@@ -41,26 +41,13 @@ const MAX_REMEMBERED: usize = 4_096;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The client libraries that spoke.
-    pub clients: Vec<ClientRecord>,
+    pub clients: Vec<ClientReport>,
     /// The first reasons of refusals; of a request that was refused as a whole, why.
     pub reasons: Vec<String>,
     /// Attributes and fields that were kept in another form than they were sent in.
     pub repaired: u64,
     /// Whether the request was refused as a whole.
     pub failed: bool,
-}
-
-/// A client library in one request.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct ClientRecord {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// Spans or log records that it sent.
-    pub items: u32,
-    /// Attributes that nothing reads, with how often they came.
-    pub unmapped: BTreeMap<String, u32>,
 }
 
 /// One request that was answered.
@@ -163,7 +150,7 @@ impl Report {
         let clients = clients.into_iter().take(MAX_CLIENTS).map(|client| {
             let unmapped: BTreeMap<String, u32> = client.unmapped.into_iter().take(left).collect();
             left -= unmapped.len();
-            ClientRecord {
+            ClientReport {
                 name: cut(client.name),
                 version: cut(client.version),
                 items: client.items,

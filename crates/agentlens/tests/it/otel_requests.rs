@@ -7,9 +7,8 @@ mod printer;
 use std::borrow::Borrow;
 use std::sync::LazyLock;
 
-use agentlens_otlp::wire::{Encoding, decode_logs, decode_metrics, decode_traces};
+use agentlens_otlp::wire::{Encoding, decode_logs, decode_traces};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
@@ -59,7 +58,8 @@ impl Body {
 pub(crate) enum Export {
     Traces(ExportTraceServiceRequest),
     Logs(ExportLogsServiceRequest),
-    Metrics(ExportMetricsServiceRequest),
+    /// As it was captured: nothing of it is kept, so another form of it would show nothing.
+    Metrics(Body),
 }
 
 /// One span or log record with the resource and scope around it.
@@ -78,7 +78,10 @@ impl Export {
         match file_name.split('.').nth(1) {
             Some("traces") => Self::Traces(decode_traces(encoding, bytes).unwrap().request),
             Some("logs") => Self::Logs(decode_logs(encoding, bytes).unwrap().request),
-            Some("metrics") => Self::Metrics(decode_metrics(encoding, bytes).unwrap().request),
+            Some("metrics") => {
+                let content_type = if encoding == Encoding::Json { JSON } else { PROTOBUF };
+                Self::Metrics(Body { path: "/v1/metrics", content_type, bytes: bytes.to_vec() })
+            }
             _ => panic!("{file_name} names no signal"),
         }
     }
@@ -87,21 +90,21 @@ impl Export {
         match self {
             Self::Traces(_) => "/v1/traces",
             Self::Logs(_) => "/v1/logs",
-            Self::Metrics(_) => "/v1/metrics",
+            Self::Metrics(body) => body.path,
         }
     }
 
-    /// As protobuf.
+    /// As protobuf, or a metric as it was captured.
     pub(crate) fn protobuf(&self) -> Body {
         let bytes = match self {
             Self::Traces(request) => request.encode_to_vec(),
             Self::Logs(request) => request.encode_to_vec(),
-            Self::Metrics(request) => request.encode_to_vec(),
+            Self::Metrics(body) => return body.clone(),
         };
         Body { path: self.path(), content_type: PROTOBUF, bytes }
     }
 
-    /// As JSON; `spelling` chooses between the ways in which clients write it.
+    /// As JSON, or a metric as it was captured; `spelling` chooses between the ways in which clients write it.
     pub(crate) fn json(&self, spelling: usize) -> Body {
         let flag = |bit: usize| spelling >> bit & 1 == 1;
         let spelling = Spelling {
@@ -114,7 +117,7 @@ impl Export {
         let text = match self {
             Self::Traces(request) => spelling.traces(request),
             Self::Logs(request) => spelling.logs(request),
-            Self::Metrics(request) => spelling.metrics(request),
+            Self::Metrics(body) => return body.clone(),
         };
         Body { path: self.path(), content_type: JSON, bytes: text.into_bytes() }
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-use super::{EventType, NewEvent, Severity, facts_of, payloads};
+use super::{EventType, NewEvent, Severity, UNKNOWN_AGENT, facts_of, payloads};
 use crate::ids::UlidSequence;
 use crate::json::{self, Canonical, JsonError, Kind, Member, Value};
 use crate::ledger::Reason;
@@ -14,10 +14,6 @@ use crate::time;
 
 /// Metadata keys that only the server may set: they say that an agent's identity was verified.
 const RESERVED_METADATA: [&str; 3] = ["verifiedAgentId", "verifiedAgentMethod", "verifiedOnBehalfOf"];
-/// What an event without an agent is filed under; the published MCP server sends an empty `agentId` for sessions
-/// that it does not know.
-const UNKNOWN_AGENT: &str = "unknown";
-
 /// Why one event was not accepted. Neighbours are not affected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -128,6 +124,7 @@ pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Resul
     let session_id = required_id(envelope.session_id, "sessionId")?;
     let agent_id = match optional_id(envelope.agent_id, "agentId")? {
         Some(id) => id,
+        // The published MCP server sends an empty `agentId` for sessions that it does not know.
         None if envelope.agent_id.is_some() => UNKNOWN_AGENT.to_owned(),
         None => return Err(Refusal::new("agentId", Reason::MissingField, "agentId is required")),
     };

@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::spans::Arrival;
 
+/// What an event is filed under when nothing names an agent.
+pub const UNKNOWN_AGENT: &str = "unknown";
+
 macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*

@@ -18,6 +18,7 @@ pub use span::{MAX_ARRIVALS, MAX_VERSIONS, Span, StoredArrival};
 
 use serde::{Deserialize, Serialize};
 
+use crate::events::EventType;
 use crate::usage::Usage;
 
 /// What the ids of events begin with that arrived of spans; no client may choose such an id.
@@ -103,6 +104,26 @@ impl SpanKind {
     /// Reads [`SpanKind::as_str`]'s names.
     pub fn parse(text: &str) -> Option<Self> {
         Self::EVERY.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// The type of the event that such a span is when it went well.
+    pub fn event_type(self) -> EventType {
+        match self {
+            Self::Llm => EventType::LlmResponse,
+            Self::Embedding => EventType::Embedding,
+            Self::Tool => EventType::ToolCall,
+            Self::Retriever => EventType::Retrieval,
+            Self::Evaluator => EventType::EvalResult,
+            Self::Agent | Self::Workflow | Self::Step | Self::Chain => EventType::ChainStep,
+            Self::Rerank | Self::Memory | Self::Guardrail | Self::Prompt | Self::Http | Self::Other => {
+                EventType::Custom
+            }
+        }
+    }
+
+    /// The type of the event that such a span is when it failed.
+    pub fn event_type_of_failure(self) -> EventType {
+        if self == Self::Tool { EventType::ToolError } else { self.event_type() }
     }
 
     /// Whether a span of this kind calls a model and so owns the tokens it names; what other kinds name is a sum over

@@ -7,9 +7,7 @@ use rustc_hash::FxHashSet;
 use super::calls::Figures;
 use super::forest::{Forest, Trace, TraceShown, places};
 use super::{Arrival, SpanKind};
-
-/// The agent where neither the trace nor its service is named.
-const UNKNOWN_AGENT: &str = "unknown";
+use crate::events::UNKNOWN_AGENT;
 
 /// One span among the others.
 pub(super) struct Node<'a> {

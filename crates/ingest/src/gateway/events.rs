@@ -30,38 +30,29 @@ pub struct EventsRequest {
     pub refused: Refusals,
 }
 
-/// What became of the events of such a request.
-#[derive(Debug, Default)]
-pub struct EventsReport {
-    /// Events that are durable, repeats of stored ones included.
-    pub accepted: usize,
-    /// How many of these are known to be repeats.
-    pub duplicates: usize,
-    /// What was refused here.
-    pub refused: Vec<Refusal>,
-}
-
 impl Gateway {
-    /// Takes the events of one request; all accepted ones are durable on return. A request that is too large for one
-    /// batch becomes several: if one of them fails, the whole may be sent again, for repeats are stored once.
+    /// Takes the events of one request and returns what was refused; all others are durable on return. A request that is
+    /// too large for one batch becomes several: if one of them fails, the whole may be sent again, for repeats are stored
+    /// once.
     pub async fn ingest_events(
         &self,
         tenant: &Tenant,
         request: EventsRequest,
-    ) -> Result<EventsReport, IngestError> {
+    ) -> Result<Vec<Refusal>, IngestError> {
         let EventsRequest { sender, now_us, received_count, events, mut refused } = request;
-        let mut report = EventsReport::default();
+        let mut refusals = Vec::new();
         if received_count == 0 {
-            return Ok(report);
+            return Ok(refusals);
         }
         let retention_days = tenant.retention_days();
         let mut kept = Vec::with_capacity(events.len());
         for event in events {
-            match within_retention(event, now_us, retention_days) {
-                Ok(event) => kept.push(event),
-                Err(refusal) => {
+            match within_retention(&event, now_us, retention_days) {
+                Ok(()) => kept.push(event),
+                Err(mut refusal) => {
+                    refusal.message.push_str(&place_of(&event));
                     refused.add(refusal.reason);
-                    report.refused.push(refusal);
+                    refusals.push(refusal);
                 }
             }
         }
@@ -87,29 +78,25 @@ impl Gateway {
                 events,
             };
             let receipt = self.queue.publish(tenant, batch).await.map_err(IngestError::Queue)?;
-            report.add(&ids, &receipt);
+            refusals.extend(clashes(&ids, &receipt));
         }
-        Ok(report)
+        Ok(refusals)
     }
 }
 
-impl EventsReport {
-    fn add(&mut self, ids: &[String], receipt: &Receipt) {
-        let Receipt::Applied(Applied::Now(outcomes)) = receipt else {
-            self.accepted += ids.len();
-            return;
-        };
-        for (id, outcome) in ids.iter().zip(outcomes) {
-            match outcome {
-                Outcome::Stored { .. } => self.accepted += 1,
-                Outcome::Duplicate => {
-                    self.accepted += 1;
-                    self.duplicates += 1;
-                }
-                Outcome::Conflict => self.refused.push(clash(id)),
-            }
-        }
+/// Where a client finds the item of an event, whose id it does not know.
+fn place_of(event: &NewEvent) -> String {
+    match &event.span {
+        Some(arrival) => format!(" (span {} of trace {})", arrival.span_id, arrival.trace_id),
+        None => format!(" (session {})", event.session_id),
     }
+}
+
+/// The events that were not stored, because another one has their id.
+fn clashes(ids: &[String], receipt: &Receipt) -> Vec<Refusal> {
+    let Receipt::Applied(Applied::Now(outcomes)) = receipt else { return Vec::new() };
+    let outcomes = ids.iter().zip(outcomes).filter(|(_, outcome)| **outcome == Outcome::Conflict);
+    outcomes.map(|(id, _)| clash(id)).collect()
 }
 
 /// The events in parts of a batch's size, in their order; one empty part if there are none.

@@ -151,8 +151,8 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
         let is_agent = kind == Some(SpanKind::Agent);
         let stated = text(reading, Field::AgentName);
         let entity = || is_agent.then(|| text(reading, Field::EntityName)).flatten();
-        let langfuse = || (is_agent && reading.kind_rank() == Some(0)).then(|| clean(self.name)).flatten();
-        stated.or_else(entity).or_else(langfuse).or_else(|| self.resource.agent_name.clone())
+        let span = || (is_agent && reading.agents_name_spans()).then(|| clean(self.name)).flatten();
+        stated.or_else(entity).or_else(span).or_else(|| self.resource.agent_name.clone())
     }
 }
 
@@ -209,8 +209,9 @@ fn reported_cost_nanos<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Option
     let object = || {
         let object = reading.get(Field::CostObject)?.structure();
         number_in(&object, &["total", "total_cost", "totalCost"]).or_else(|| {
-            let parts = (number_in(&object, &["input"]), number_in(&object, &["output"]));
-            (parts != (None, None)).then(|| parts.0.unwrap_or(0.0) + parts.1.unwrap_or(0.0))
+            // The parts do not overlap, whatever they are called.
+            let parts = object.as_object()?.values().filter_map(RawValue::number);
+            parts.reduce(|sum, part| sum + part)
         })
     };
     reading.number(Field::Cost).or_else(parts).or_else(object).and_then(usd_to_nanos)

@@ -1,6 +1,6 @@
 //! From a request to events: what spans and log records have in common.
 
-use agentlens_domain::events::{EventType, Facts, NewEvent, Severity};
+use agentlens_domain::events::{EventType, Facts, NewEvent, Severity, UNKNOWN_AGENT};
 use agentlens_domain::ids::ulid_of;
 use agentlens_domain::ledger::Reason;
 use agentlens_domain::limits;
@@ -10,9 +10,6 @@ use sha2::{Digest, Sha256};
 
 use super::clients::{ClientReport, Clients};
 use super::payload::Payload;
-
-/// What an event is filed under when nothing names an agent.
-const UNKNOWN_AGENT: &str = "unknown";
 
 /// What reading a request needs besides the request.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +87,9 @@ pub(super) struct Draft {
     pub(super) arrival: Arrival,
     pub(super) event_type: EventType,
     pub(super) severity: Severity,
+    /// The client's time, which the event's id begins with; 0 where it states none. The server's clock would make another id
+    /// of the same record when it is sent again.
+    pub(super) stated_us: i64,
     /// What the event is listed under.
     pub(super) name: Option<String>,
     /// Whether it is an arrival of a span.
@@ -98,7 +98,7 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn event(self) -> NewEvent {
-        let Self { payload, mut arrival, event_type, severity, name, is_of_a_span } = self;
+        let Self { payload, mut arrival, event_type, severity, stated_us, name, is_of_a_span } = self;
         let digest = digest(&arrival, &payload.text);
         arrival.digest.copy_from_slice(&digest[..8]);
         let mut content_digest = [0; 16];
@@ -109,7 +109,7 @@ impl Draft {
         };
         let agent_id = arrival.agent_id.clone().or_else(|| arrival.service.clone());
         NewEvent {
-            id: event_id(arrival.start_us, &digest),
+            id: event_id(stated_us, &digest),
             // An arrival is compared with those of its span; what belongs to none is known again by its id.
             content_digest: (!is_of_a_span).then_some(content_digest),
             session_id,
@@ -153,10 +153,10 @@ fn digest(arrival: &Arrival, payload: &str) -> [u8; 32] {
 }
 
 /// The same for the same content, and near its neighbours in time: ids without order would touch a page of the index each.
-fn event_id(start_us: i64, digest: &[u8; 32]) -> String {
+fn event_id(stated_us: i64, digest: &[u8; 32]) -> String {
     let mut content = [0; 16];
     content.copy_from_slice(&digest[..16]);
-    format!("{ARRIVAL_ID_PREFIX}{}", ulid_of(start_us, u128::from_be_bytes(content)))
+    format!("{ARRIVAL_ID_PREFIX}{}", ulid_of(stated_us, u128::from_be_bytes(content)))
 }
 
 /// An id's hexadecimal digits; a sentence if it is none.

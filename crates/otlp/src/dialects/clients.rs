@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
+use serde::{Deserialize, Serialize};
 
 use super::raw::RawValue;
 
@@ -13,8 +14,8 @@ const MAX_UNMAPPED: usize = 100;
 /// Bytes of a key or of a client's name that are told.
 const MAX_KEY_BYTES: usize = 128;
 
-/// A client library as it shows itself in one request.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// A client library as it shows itself in one request. Servers keep it in this form.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientReport {
     /// The instrumentation scope's name, else the SDK's (`telemetry.sdk.name`).
     pub name: String,
@@ -73,11 +74,7 @@ impl ClientReport {
 
 /// The beginning of a name, as far as it is told.
 fn cut(name: &str) -> &str {
-    let mut end = name.len().min(MAX_KEY_BYTES);
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    name.get(..end).unwrap_or_default()
+    &name[..name.floor_char_boundary(MAX_KEY_BYTES)]
 }
 
 /// The key with `*` for numbers between points, so that a long list is one attribute.

@@ -49,6 +49,10 @@ fields! {
     AudioInputTokens,
     /// Output tokens that were audio.
     AudioOutputTokens,
+    /// Parts of the input tokens in one object.
+    InputTokenDetails,
+    /// Parts of the output tokens in one object.
+    OutputTokenDetails,
     /// All tokens in one object.
     UsageObject,
     /// Present where the input is inclusive for certain.

@@ -2,7 +2,7 @@
 
 use agentlens_domain::events::{EventType, NewEvent, Severity};
 use agentlens_domain::ledger::Reason;
-use agentlens_domain::spans::ArrivalSource;
+use agentlens_domain::spans::{Arrival, ArrivalSource};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 
@@ -81,9 +81,12 @@ fn event_of(
         resource,
     }
     .arrival();
-    if is_evaluation || !is_genai {
-        // A failed evaluation is no failure of what it evaluates, and a program's log says nothing of a call.
+    if is_evaluation {
+        // A failed evaluation is no failure of what it evaluates.
         arrival.is_error = false;
+    }
+    if !is_genai {
+        forget_the_call(&mut arrival);
     }
     if arrival.trace_id.is_empty() && arrival.session.is_none() && arrival.response_id.is_none() {
         let message =
@@ -92,13 +95,38 @@ fn event_of(
     }
     let event_type = if is_evaluation { EventType::EvalResult } else { EventType::Custom };
     let session_id = arrival.response_id.clone().filter(|_| arrival.trace_id.is_empty());
-    let draft =
-        Draft { payload, arrival, event_type, severity: severity(record), name: clean(name), is_of_a_span };
-    let mut event = draft.event();
+    let is_timed = record.time_unix_nano != 0 || record.observed_time_unix_nano != 0;
+    let mut event = Draft {
+        payload,
+        arrival,
+        event_type,
+        severity: severity(record),
+        stated_us: if is_timed { at_us } else { 0 },
+        name: clean(name),
+        is_of_a_span,
+    }
+    .event();
     if event.session_id.is_empty() {
         event.session_id = session_id.unwrap_or_default();
     }
     Ok(event)
+}
+
+/// What a program logs inside a span has its own words, and says nothing of the call that the span may be: its
+/// `cache_hit` is that of its own cache.
+fn forget_the_call(arrival: &mut Arrival) {
+    *arrival = Arrival {
+        provider: None,
+        model: None,
+        response_id: None,
+        usage: None,
+        reported_cost_nanos: None,
+        is_cache_hit: false,
+        is_batch: false,
+        first_token_us: None,
+        is_error: false,
+        ..std::mem::take(arrival)
+    };
 }
 
 fn event_name(record: &LogRecord) -> &str {

@@ -5,11 +5,7 @@ use agentlens_domain::limits;
 /// A name as a column takes it: trimmed, not empty, without NUL (PostgreSQL texts can't hold one), cut at the limit.
 pub(super) fn clean(text: &str) -> Option<String> {
     let text = text.trim();
-    let mut end = text.len().min(limits::MAX_NAME_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let cut = text.get(..end).unwrap_or_default();
+    let cut = &text[..text.floor_char_boundary(limits::MAX_NAME_BYTES)];
     if cut.is_empty() {
         return None;
     }

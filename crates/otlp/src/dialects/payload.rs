@@ -37,37 +37,26 @@ pub(super) struct Payload {
     pub(super) holds_wide_numbers: bool,
 }
 
-/// What all arrivals of one resource share, written once.
+/// What all arrivals of one resource share, written once, and without keys that come twice: each arrival repeats it.
 pub(super) struct ResourceText {
-    plain: String,
-    without_repetitions: String,
+    text: String,
     is_too_deep: bool,
 }
 
 impl ResourceText {
     pub(super) fn of(resource: &[KeyValue]) -> Self {
-        let write = |repetitions| {
-            let mut writer = Writer::new(repetitions, 256);
-            if !resource.is_empty() {
-                writer.key("resource");
-                writer.attributes(resource);
-            }
-            (writer.out, writer.is_too_deep)
-        };
-        let (plain, is_too_deep) = write(Repetitions::Unlikely);
-        let (without_repetitions, _) = write(Repetitions::LeftOut);
-        Self { plain, without_repetitions, is_too_deep }
+        let mut writer = Writer::new(Repetitions::LeftOut, 256);
+        if !resource.is_empty() {
+            writer.key("resource");
+            writer.attributes(resource);
+        }
+        Self { text: writer.out, is_too_deep: writer.is_too_deep }
     }
 }
 
 /// What all arrivals of one scope share: its resource and the scope itself. `Err` if it is more than every one of its
 /// arrivals can carry: a request is small and what it repeats is large.
-pub(super) struct Surroundings(Result<SurroundingTexts, Refusal>);
-
-struct SurroundingTexts {
-    plain: String,
-    without_repetitions: String,
-}
+pub(super) struct Surroundings(Result<String, Refusal>);
 
 impl Surroundings {
     pub(super) fn of(resource: &ResourceText, scope: Option<&InstrumentationScope>) -> Self {
@@ -77,26 +66,21 @@ impl Surroundings {
             );
             Self(Err((Reason::TooLarge, message)))
         };
-        if resource.plain.len() > MAX_SURROUNDINGS_BYTES {
-            return refuse(resource.plain.len());
+        if resource.text.len() > MAX_SURROUNDINGS_BYTES {
+            return refuse(resource.text.len());
         }
-        let write = |repetitions, resource: &str| {
-            let mut writer = Writer::new(repetitions, resource.len() + 128);
-            writer.out.push_str(resource);
-            if let Some(scope) = scope {
-                writer.scope(scope);
-            }
-            (writer.out, writer.is_too_deep)
-        };
-        let (plain, is_too_deep) = write(Repetitions::Unlikely, &resource.plain);
-        if plain.len() > MAX_SURROUNDINGS_BYTES {
-            return refuse(plain.len());
+        let mut writer = Writer::new(Repetitions::LeftOut, resource.text.len() + 128);
+        writer.out.push_str(&resource.text);
+        if let Some(scope) = scope {
+            writer.scope(scope);
         }
-        if resource.is_too_deep || is_too_deep {
+        if writer.out.len() > MAX_SURROUNDINGS_BYTES {
+            return refuse(writer.out.len());
+        }
+        if resource.is_too_deep || writer.is_too_deep {
             return Self(Err(too_deep()));
         }
-        let (without_repetitions, _) = write(Repetitions::LeftOut, &resource.without_repetitions);
-        Self(Ok(SurroundingTexts { plain, without_repetitions }))
+        Self(Ok(writer.out))
     }
 }
 
@@ -124,16 +108,13 @@ fn canonical(
     write: impl Fn(&mut Writer),
 ) -> Result<Payload, Refusal> {
     let surroundings = surroundings.0.as_ref().map_err(Clone::clone)?;
-    let text = |repetitions, rest: &str| {
-        let mut writer = Writer::new(repetitions, capacity + rest.len());
+    let text = |repetitions| {
+        let mut writer = Writer::new(repetitions, capacity + surroundings.len());
         write(&mut writer);
-        if writer.is_too_deep { Err(too_deep()) } else { Ok(writer.finish(rest)) }
+        if writer.is_too_deep { Err(too_deep()) } else { Ok(writer.finish(surroundings)) }
     };
-    let plain = text(Repetitions::Unlikely, &surroundings.plain)?;
-    let canonical = match canonicalize(&plain) {
-        Err(JsonError::DuplicateKey { .. }) => {
-            canonicalize(&text(Repetitions::LeftOut, &surroundings.without_repetitions)?)
-        }
+    let canonical = match canonicalize(&text(Repetitions::Unlikely)?) {
+        Err(JsonError::DuplicateKey { .. }) => canonicalize(&text(Repetitions::LeftOut)?),
         other => other,
     };
     let canonical = canonical.map_err(|error| (Reason::UnstorableJson, error.to_string()))?;

@@ -12,7 +12,7 @@ use super::table::{Table, Target, table};
 pub(super) struct Reading<'a, V> {
     fields: [Option<(u8, &'a V)>; Field::EVERY.len()],
     kind: Option<(u8, SpanKind)>,
-    session: Option<(u8, &'a V)>,
+    session: Option<((u8, u8), &'a V)>,
     hints: Hints,
 }
 
@@ -55,7 +55,7 @@ impl<'a, V: RawValue + 'a> Reading<'a, V> {
     fn take(&mut self, table: &Table, target: Target, value: &'a V) {
         match target {
             Target::Field(field, rank) => replace_if_better(&mut self.fields[field as usize], rank, value),
-            Target::Session(rank) => replace_if_better(&mut self.session, rank, value),
+            Target::Session(rank, place) => replace_if_better(&mut self.session, (rank, place), value),
             Target::Kind(rank) => {
                 let kind = value.text().and_then(|word| table.kind(rank, &word));
                 if let Some(kind) = kind {
@@ -91,14 +91,14 @@ impl<'a, V: RawValue + 'a> Reading<'a, V> {
         self.kind.map(|(_, kind)| kind)
     }
 
-    /// The place of the rule that named the kind: 0 is Langfuse's.
-    pub(super) fn kind_rank(&self) -> Option<u8> {
-        self.kind.map(|(rank, _)| rank)
+    /// Whether an agent's span has the agent's name, by the rule that named the kind.
+    pub(super) fn agents_name_spans(&self) -> bool {
+        self.kind.is_some_and(|(rank, _)| table().agents_name_spans(rank))
     }
 
     /// The session's name and the worth of its key.
     pub(super) fn session(&self) -> Option<(u8, Cow<'a, str>)> {
-        let (rank, value) = self.session?;
+        let ((rank, _), value) = self.session?;
         Some((rank, value.text()?))
     }
 
@@ -110,7 +110,7 @@ impl<'a, V: RawValue + 'a> Reading<'a, V> {
 
 /// Of a key that comes twice the last value stays.
 #[inline]
-fn replace_if_better<T>(slot: &mut Option<(u8, T)>, rank: u8, value: T) {
+fn replace_if_better<R: Ord, T>(slot: &mut Option<(R, T)>, rank: R, value: T) {
     if slot.as_ref().is_none_or(|(best, _)| rank <= *best) {
         *slot = Some((rank, value));
     }

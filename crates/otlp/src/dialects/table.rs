@@ -58,6 +58,8 @@ struct KindRule {
     key: String,
     #[serde(rename = "dialect")]
     _dialect: String,
+    #[serde(default)]
+    agents_name_spans: bool,
     values: FxHashMap<String, SpanKind>,
 }
 
@@ -112,6 +114,8 @@ struct Secrets {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Families {
+    input_messages: Vec<String>,
+    output_messages: Vec<String>,
     read: Vec<String>,
     kept: Vec<String>,
     keys: Vec<String>,
@@ -126,14 +130,14 @@ pub(super) enum Target {
     Kind(u8),
     /// Its presence hints at the kind.
     Presence(SpanKind),
-    /// It names the session.
-    Session(u8),
+    /// It names the session: the worth of that, and the key's place among those of the same worth.
+    Session(u8, u8),
 }
 
 /// The rules by key.
 pub(super) struct Table {
     targets: FxHashMap<String, Vec<Target>>,
-    kinds: Vec<FxHashMap<String, SpanKind>>,
+    kinds: Vec<KindRule>,
     keys: Vec<Vec<String>>,
     families: FxHashSet<String>,
     providers: FxHashMap<String, String>,
@@ -146,6 +150,10 @@ pub(super) struct Table {
     pub(super) parameter_names: FxHashMap<String, String>,
     /// Names of events.
     pub(super) events: Events,
+    /// Families of attributes that hold messages sent to the model, best first.
+    pub(super) input_families: Vec<String>,
+    /// Families of attributes that hold messages that came back, best first.
+    pub(super) output_families: Vec<String>,
 }
 
 impl Table {
@@ -156,6 +164,7 @@ impl Table {
             keys[field as usize] = list.into_iter().map(|key| key.key).collect();
         }
         let mut families: FxHashSet<String> = FxHashSet::default();
+        families.extend(file.families.input_messages.iter().chain(&file.families.output_messages).cloned());
         families.extend(file.families.read);
         families.extend(file.families.kept);
         families.extend(file.families.keys);
@@ -174,7 +183,7 @@ impl Table {
         Self {
             targets,
             finish_reasons: finish_reasons.collect(),
-            kinds: file.kinds.into_iter().map(|rule| rule.values).collect(),
+            kinds: file.kinds,
             keys,
             families,
             providers: file.providers,
@@ -183,6 +192,8 @@ impl Table {
             secrets: file.secrets,
             parameter_names: file.parameter_names,
             events: file.events,
+            input_families: file.families.input_messages,
+            output_families: file.families.output_messages,
         }
     }
 
@@ -207,11 +218,16 @@ impl Table {
     pub(super) fn kind(&self, rank: u8, word: &str) -> Option<SpanKind> {
         let word = word.trim_matches(['"', ' ']);
         let word = word.split(' ').next().unwrap_or(word);
-        let values = self.kinds.get(usize::from(rank))?;
+        let values = &self.kinds.get(usize::from(rank))?.values;
         if word.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return values.get(&word.to_ascii_lowercase()).copied();
         }
         values.get(word).copied()
+    }
+
+    /// Whether an agent's span has the agent's name under the rule of that rank.
+    pub(super) fn agents_name_spans(&self, rank: u8) -> bool {
+        self.kinds.get(usize::from(rank)).is_some_and(|rule| rule.agents_name_spans)
     }
 
     /// The canonical name of a provider that the price table has no name for; empty for what is none.
@@ -283,8 +299,8 @@ fn targets(file: &File) -> FxHashMap<String, Vec<Target>> {
         }
     }
     for rule in &file.sessions {
-        for key in &rule.keys {
-            add(&key.key, Target::Session(rule.rank));
+        for (place, key) in rule.keys.iter().enumerate() {
+            add(&key.key, Target::Session(rule.rank, rank_of(place)));
         }
     }
     targets
@@ -318,6 +334,7 @@ mod tests {
             ("ai.request.headers.x-api-key", true),
             ("ai.request.headers.user-agent", false),
             ("llm.headers", true),
+            ("langsmith.request.headers", true),
             ("http.request.header.Cookie", true),
             ("HTTP.request.header.cookie", true),
             ("http.request.header.content-type", false),

@@ -8,7 +8,7 @@ use agentlens_domain::usage::{ReasoningConvention, Reported, TokenConvention, Us
 use serde_json::Value as Json;
 
 use super::field::Field;
-use super::raw::RawValue;
+use super::raw::{RawValue, structure_of};
 use super::reading::Reading;
 
 /// Looks a stored answer up again; its tokens were paid for when it was made.
@@ -35,6 +35,7 @@ pub(super) fn usage<'a, V: RawValue + 'a>(
     }
     let (provider, model) = (provider.unwrap_or(""), model.unwrap_or(""));
     let mut figures = of_attributes(reading);
+    add_details(&mut figures.reported, reading);
     if figures.reported.input.is_none() && figures.reported.output.is_none() {
         if let Some(object) = reading.get(Field::UsageObject) {
             figures = of_object(&object.structure(), provider, model);
@@ -62,6 +63,43 @@ fn of_attributes<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Figures {
         },
         total: number(Field::TotalTokens),
         input: None,
+    }
+}
+
+/// What LangChain says of the parts of its totals, which are inclusive.
+fn add_details<'a, V: RawValue + 'a>(reported: &mut Reported, reading: &Reading<'a, V>) {
+    if let Some(details) = reading.get(Field::InputTokenDetails).map(object_of) {
+        let number = |name: &str| number_in(&details, &[name]);
+        let (short, long) = (number("ephemeral_5m_input_tokens"), number("ephemeral_1h_input_tokens"));
+        reported.cache_read = reported.cache_read.or_else(|| number("cache_read"));
+        reported.cache_write =
+            reported.cache_write.or_else(|| written(number("cache_creation"), short, long));
+        reported.cache_write_1h = reported.cache_write_1h.or(long);
+        reported.audio_input = reported.audio_input.or_else(|| number("audio"));
+    }
+    if let Some(details) = reading.get(Field::OutputTokenDetails).map(object_of) {
+        reported.reasoning = reported.reasoning.or_else(|| number_in(&details, &["reasoning"]));
+        reported.audio_output = reported.audio_output.or_else(|| number_in(&details, &["audio"]));
+    }
+}
+
+/// All tokens that were written to a cache: LangChain's newer versions name no sum beside the two lifetimes.
+fn written(sum: Option<f64>, short: Option<f64>, long: Option<f64>) -> Option<f64> {
+    let lifetimes = match (short, long) {
+        (None, None) => None,
+        _ => Some(short.unwrap_or(0.0) + long.unwrap_or(0.0)),
+    };
+    match (sum, lifetimes) {
+        (Some(sum), Some(lifetimes)) => Some(sum.max(lifetimes)),
+        _ => sum.or(lifetimes),
+    }
+}
+
+/// An object, also one that Python printed.
+fn object_of<V: RawValue>(value: &V) -> Json {
+    match value.structure() {
+        Json::String(text) => structure_of(&text.replace('\'', "\"")),
+        structure => structure,
     }
 }
 
@@ -130,15 +168,16 @@ fn follow_provider<'a, V: RawValue + 'a>(
         }
     }
     let Some(metadata) = reading.get(Field::ProviderMetadata).map(RawValue::structure) else { return };
-    let Some(own) = metadata.as_object().and_then(|providers| providers.values().next()) else { return };
+    // A gateway stands beside the provider, and may stand before it.
+    let Some(providers) = metadata.as_object() else { return };
+    let number = |paths: &[&str]| providers.values().find_map(|own| number_in(own, paths));
     let reported = &mut figures.reported;
-    reported.cache_read = reported.cache_read.or_else(|| number_in(own, &METADATA_CACHE_READ));
-    reported.cache_write = reported.cache_write.or_else(|| number_in(own, &METADATA_CACHE_WRITE));
-    reported.reasoning = reported.reasoning.or_else(|| number_in(own, &METADATA_REASONING));
-    reported.cache_write_1h = reported
-        .cache_write_1h
-        .or_else(|| number_in(own, &["usage.cache_creation.ephemeral_1h_input_tokens"]));
-    if let (Some(fresh), Some(input)) = (number_in(own, &["usage.input_tokens"]), reported.input) {
+    reported.cache_read = reported.cache_read.or_else(|| number(&METADATA_CACHE_READ));
+    reported.cache_write = reported.cache_write.or_else(|| number(&METADATA_CACHE_WRITE));
+    reported.reasoning = reported.reasoning.or_else(|| number(&METADATA_REASONING));
+    reported.cache_write_1h =
+        reported.cache_write_1h.or_else(|| number(&["usage.cache_creation.ephemeral_1h_input_tokens"]));
+    if let (Some(fresh), Some(input)) = (number(&["usage.input_tokens"]), reported.input) {
         let is_fresh_only = (fresh - input).abs() < 0.5;
         figures.input =
             Some(if is_fresh_only { TokenConvention::Exclusive } else { TokenConvention::Inclusive });
@@ -174,9 +213,16 @@ fn of_object(object: &Json, provider: &str, model: &str) -> Figures {
             input: openai_input.or(plain_input).or(langfuse_input),
             output: number(&OBJECT_OUTPUT),
             cache_read: number(&OBJECT_CACHE_READ).or(own_cached),
-            cache_write: number(&["input_tokens_details.cache_write_tokens", "input_cache_creation"])
-                .or(own_written),
-            cache_write_1h: number(&["cache_creation.ephemeral_1h_input_tokens", "input_cache_creation_1h"]),
+            cache_write: written(
+                number(&["input_tokens_details.cache_write_tokens", "input_cache_creation"]).or(own_written),
+                number(&["input_ephemeral_5m_input_tokens"]),
+                number(&["input_ephemeral_1h_input_tokens"]),
+            ),
+            cache_write_1h: number(&[
+                "cache_creation.ephemeral_1h_input_tokens",
+                "input_cache_creation_1h",
+                "input_ephemeral_1h_input_tokens",
+            ]),
             reasoning: number(&OBJECT_REASONING),
             audio_input: number(&["prompt_tokens_details.audio_tokens", "input_audio_tokens", "input_audio"]),
             audio_output: number(&[
@@ -191,8 +237,12 @@ fn of_object(object: &Json, provider: &str, model: &str) -> Figures {
     };
     let is_gemini = number(&["candidatesTokenCount", "candidates_token_count"]).is_some();
     let is_langfuse = openai_input.is_none() && plain_input.is_none();
-    if is_gemini || is_langfuse {
-        // Langfuse's own buckets do not overlap, and neither do Gemini's two kinds of output.
+    if is_langfuse && !is_gemini {
+        add_langfuse_parts(&mut figures, object);
+        return figures;
+    }
+    if is_gemini {
+        // The two kinds of output do not overlap.
         figures.reported.reasoning_in = ReasoningConvention::Separate;
     }
     if is_langfuse || (plain_input.is_some() && (own_cached.is_some() || own_written.is_some())) {
@@ -201,6 +251,47 @@ fn of_object(object: &Json, provider: &str, model: &str) -> Figures {
         figures.input = Some(TokenConvention::for_provider(provider, model));
     }
     figures
+}
+
+/// Langfuse's parts do not overlap: it takes each part, whatever its name, out of the input or the output, and a total that
+/// is missing is the sum of all. Those who state an inclusive total beside the parts show it by the total of both.
+fn add_langfuse_parts(figures: &mut Figures, object: &Json) {
+    let Figures { reported, total, .. } = figures;
+    let (input, output) = (reported.input.unwrap_or(0.0), reported.output.unwrap_or(0.0));
+    let (input_parts, output_parts) =
+        (sum_of_parts(object, is_input_part), sum_of_parts(object, is_output_part));
+    let (whole_input, whole_output) = (input + input_parts, output + output_parts);
+    let is_total = |sum: f64| total.is_none_or(|total| (total - sum).abs() < 0.5);
+    let sums = [(whole_input, whole_output), (whole_input, output), (input, whole_output), (input, output)];
+    let (input, output) =
+        sums.into_iter().find(|(input, output)| is_total(input + output)).unwrap_or_else(|| {
+            // Some parts are named twice, as writes to a cache are in all and by their lifetime.
+            let rest = total.unwrap_or(0.0) - whole_output;
+            (whole_input.min(rest.max(input)), whole_output)
+        });
+    if reported.input.is_some() || input_parts > 0.0 {
+        reported.input = Some(input);
+    }
+    if reported.output.is_some() || output_parts > 0.0 {
+        reported.output = Some(output);
+    }
+    figures.input = Some(TokenConvention::Inclusive);
+}
+
+/// The sum of all parts that pass. What a provider's own API calls the whole of the output is none.
+fn sum_of_parts(object: &Json, is_part: impl Fn(&str) -> bool) -> f64 {
+    let members = object.as_object().into_iter().flatten();
+    let parts = members.filter(|(key, _)| is_part(key) && !OBJECT_OUTPUT.contains(&key.as_str()));
+    parts.filter_map(|(_, value)| value.number()).map(|tokens| tokens.max(0.0)).sum()
+}
+
+/// Langfuse's own names begin with the side; those that were passed on tell it by what they are about.
+fn is_input_part(key: &str) -> bool {
+    key.starts_with("input_") || (!key.starts_with("output_") && key.contains("cache"))
+}
+
+fn is_output_part(key: &str) -> bool {
+    key.starts_with("output_") || (!key.starts_with("input_") && key.contains("reasoning"))
 }
 
 const OBJECT_OUTPUT: [&str; 7] = [

@@ -81,28 +81,22 @@ fn event_of(
         resource,
     }
     .arrival();
-    Ok(draft(payload, arrival).event())
+    let is_timed = span.start_time_unix_nano != 0 || span.end_time_unix_nano != 0;
+    let stated_us = if is_timed { start_us } else { 0 };
+    Ok(draft(payload, arrival, stated_us).event())
 }
 
-fn draft(payload: payload::Payload, arrival: Arrival) -> Draft {
+fn draft(payload: payload::Payload, arrival: Arrival, stated_us: i64) -> Draft {
     let event_type = event_type(&arrival);
     let severity = if arrival.is_error { Severity::Error } else { Severity::Info };
     let name = arrival.tool_name.clone().filter(|_| arrival.kind == Some(SpanKind::Tool));
     let name = name.or_else(|| arrival.span_name.clone());
-    Draft { payload, arrival, event_type, severity, name, is_of_a_span: true }
+    Draft { payload, arrival, event_type, severity, stated_us, name, is_of_a_span: true }
 }
 
 fn event_type(arrival: &Arrival) -> EventType {
-    match arrival.kind {
-        Some(SpanKind::Llm) => EventType::LlmResponse,
-        Some(SpanKind::Embedding) => EventType::Embedding,
-        Some(SpanKind::Tool) if arrival.is_error => EventType::ToolError,
-        Some(SpanKind::Tool) => EventType::ToolCall,
-        Some(SpanKind::Retriever) => EventType::Retrieval,
-        Some(SpanKind::Evaluator) => EventType::EvalResult,
-        Some(SpanKind::Agent | SpanKind::Workflow | SpanKind::Step | SpanKind::Chain) => EventType::ChainStep,
-        _ => EventType::Custom,
-    }
+    let kind = arrival.kind.unwrap_or(SpanKind::Other);
+    if arrival.is_error { kind.event_type_of_failure() } else { kind.event_type() }
 }
 
 /// Start and end. A span without a start began when it ended, and one without either is of now.

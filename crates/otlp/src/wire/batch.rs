@@ -1,12 +1,11 @@
 //! What the three signals share: items under scopes under resources, and notes of what was not readable.
 
+use agentlens_domain::ledger::Reason;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
-use opentelemetry_proto::tonic::metrics::v1::{Metric, ResourceMetrics, ScopeMetrics};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 
@@ -15,12 +14,13 @@ use super::json::Members;
 
 /// Spans, log records or metrics of one request; no more resources and scopes either. An empty one is two bytes and
 /// takes hundreds in memory.
-pub const MAX_ITEMS: usize = 100_000;
+pub(super) const MAX_ITEMS: usize = 100_000;
 /// Attributes, events, links and elements of values of one request. An empty one is two bytes and takes up to a hundred in
 /// memory.
-pub const MAX_DETAILS: usize = 2_000_000;
-/// Bytes of one span, log record or metric in protobuf. What is longer exceeds the limit of a payload in any case.
-pub const MAX_ITEM_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const MAX_DETAILS: usize = 2_000_000;
+/// Bytes of one span, log record, metric, resource or scope in protobuf. What is longer exceeds the limit of a payload in
+/// any case.
+pub(super) const MAX_ITEM_BYTES: usize = 4 * 1024 * 1024;
 
 /// A request and what had to be left out of it or changed.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +37,8 @@ pub struct Decoded<T> {
 /// An item that could not be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokenItem {
+    /// The reason's stable name.
+    pub reason: Reason,
     /// Which item and why, in a sentence for the client.
     pub message: String,
 }
@@ -46,6 +48,8 @@ pub struct BrokenItem {
 pub(super) struct Notes {
     pub(super) repaired: u64,
     pub(super) broken: Vec<BrokenItem>,
+    /// Values of JSON that are being read now, one inside the other.
+    pub(super) value_nesting: usize,
     /// The first error that reading met and could not hand up.
     pub(super) stop: Option<WireError>,
     /// Items found so far, readable or not.
@@ -57,8 +61,13 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    pub(super) fn broken(&mut self, message: String) {
-        self.broken.push(BrokenItem { message });
+    /// Notes what can't be kept. A list of another signal may be two bytes, and its note takes a hundred.
+    pub(super) fn broken(&mut self, reason: Reason, message: String) -> Result<(), WireError> {
+        if self.broken.len() == MAX_ITEMS {
+            return Err(WireError::TooManyItems { limit: MAX_ITEMS });
+        }
+        self.broken.push(BrokenItem { reason, message });
+        Ok(())
     }
 
     /// The number of the next item, from 1.
@@ -88,9 +97,6 @@ impl Notes {
         Decoded { request, broken: self.broken, repaired: self.repaired }
     }
 }
-
-/// Points of metrics are dense: this many bytes stand for one detail.
-const METRIC_BYTES_PER_DETAIL: usize = 16;
 
 fn count(counter: &mut usize) -> Result<usize, WireError> {
     if *counter == MAX_ITEMS {
@@ -143,7 +149,7 @@ pub(super) trait Item: prost::Message + Default + Members {
     fn details(&self) -> usize;
 }
 
-fn details_of(attributes: &[KeyValue]) -> usize {
+pub(super) fn details_of(attributes: &[KeyValue]) -> usize {
     attributes.iter().map(|pair| 1 + pair.value.as_ref().map_or(0, elements_of)).sum()
 }
 
@@ -205,26 +211,27 @@ impl Item for LogRecord {
     }
 }
 
+/// A metric, of which nothing is kept: it is only told whether it is one. Its points take a hundred times their bytes in
+/// memory, so they are passed over.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Metric {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+}
+
 impl Item for Metric {
-    type Request = ExportMetricsServiceRequest;
+    /// How many there are.
+    type Request = usize;
     const NOUN: &'static str = "metric";
     const RESOURCES: [&'static str; 2] = ["resourceMetrics", "resource_metrics"];
     const SCOPES: [&'static str; 2] = ["scopeMetrics", "scope_metrics"];
     const ITEMS: [&'static str; 2] = ["metrics", "metrics"];
 
     fn request(resources: Vec<UnderResource<Self>>) -> Self::Request {
-        let scope =
-            |UnderScope { scope, items: metrics, schema_url }| ScopeMetrics { scope, metrics, schema_url };
-        let resource = |from: UnderResource<Self>| ResourceMetrics {
-            resource: from.resource,
-            scope_metrics: from.scopes.into_iter().map(scope).collect(),
-            schema_url: from.schema_url,
-        };
-        ExportMetricsServiceRequest { resource_metrics: resources.into_iter().map(resource).collect() }
+        resources.iter().flat_map(|resource| &resource.scopes).map(|scope| scope.items.len()).sum()
     }
 
     fn details(&self) -> usize {
-        // Points are not looked into, and a metric is bounded by its bytes.
-        prost::Message::encoded_len(self) / METRIC_BYTES_PER_DETAIL
+        0
     }
 }

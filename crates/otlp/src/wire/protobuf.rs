@@ -5,14 +5,15 @@
 
 use std::borrow::Cow;
 
-use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
+use agentlens_domain::ledger::Reason;
+use opentelemetry_proto::tonic::common::v1::{EntityRef, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, check_wire_type, decode_key, decode_varint, skip_field};
 
 use super::WireError;
-use super::batch::{Item, MAX_ITEM_BYTES, Notes, UnderResource, UnderScope};
+use super::batch::{Item, MAX_ITEM_BYTES, Notes, UnderResource, UnderScope, details_of};
 
 /// Reads the body of a request; an empty one is an empty request.
 pub(super) fn read<I: Item>(body: &[u8]) -> Result<(Vec<UnderResource<I>>, Notes), WireError> {
@@ -35,7 +36,7 @@ pub(super) fn read<I: Item>(body: &[u8]) -> Result<(Vec<UnderResource<I>>, Notes
 /// Notes that a part ended early, and goes on behind it: its length is known.
 fn survive(end: Result<(), WireError>, part: &str, noun: &str, notes: &mut Notes) -> Result<(), WireError> {
     let Err(error @ WireError::Protobuf { .. }) = end else { return end };
-    notes.broken(format!("The {noun}s of a {part} cannot be read on: {error}"));
+    notes.broken(Reason::InvalidField, format!("The {noun}s of a {part} cannot be read on: {error}"))?;
     notes.stop.get_or_insert(error);
     Ok(())
 }
@@ -55,7 +56,7 @@ fn read_resource<I: Item>(
     let mut resource = None;
     let end = loop {
         match next_field(&mut rest, SCHEMA_URL) {
-            Ok(Some((RESOURCE_OR_SCOPE, bytes))) => append(&mut resource, bytes),
+            Ok(Some((RESOURCE_OR_SCOPE, bytes))) => append("resource", &mut resource, bytes)?,
             Ok(Some((CONTENTS, bytes))) => {
                 notes.next_carrier()?;
                 let mut scope = UnderScope::default();
@@ -68,8 +69,12 @@ fn read_resource<I: Item>(
             Err(error) => break Err(error),
         }
     };
-    into.resource = resource
-        .map(|bytes| Resource::decode(&*bytes).unwrap_or_else(|_| LooseResource::of(&bytes).readable(notes)));
+    if let Some(bytes) = resource {
+        let resource =
+            Resource::decode(&*bytes).unwrap_or_else(|_| LooseResource::of(&bytes).readable(notes));
+        notes.add_details(details_of(&resource.attributes) + entity_details(&resource.entity_refs))?;
+        into.resource = Some(resource);
+    }
     end
 }
 
@@ -82,15 +87,16 @@ fn read_scope<I: Item>(
     let mut scope = None;
     let end = loop {
         match next_field(&mut rest, SCHEMA_URL) {
-            Ok(Some((RESOURCE_OR_SCOPE, bytes))) => append(&mut scope, bytes),
+            Ok(Some((RESOURCE_OR_SCOPE, bytes))) => append("scope", &mut scope, bytes)?,
             Ok(Some((CONTENTS, bytes))) => {
                 let number = notes.next_item()?;
                 if bytes.len() > MAX_ITEM_BYTES {
                     let length = bytes.len();
-                    notes.broken(format!(
+                    let message = format!(
                         "The {} number {number} has {length} bytes; the limit is {MAX_ITEM_BYTES}.",
                         I::NOUN
-                    ));
+                    );
+                    notes.broken(Reason::TooLarge, message)?;
                     continue;
                 }
                 match I::decode(bytes) {
@@ -98,7 +104,7 @@ fn read_scope<I: Item>(
                         notes.add_details(item.details())?;
                         into.items.push(item);
                     }
-                    Err(error) => notes.broken(refusal::<I>(number, bytes, &error)),
+                    Err(error) => notes.broken(Reason::InvalidField, refusal::<I>(number, bytes, &error))?,
                 }
             }
             Ok(Some((_, bytes))) => into.schema_url = text(bytes, notes),
@@ -106,10 +112,17 @@ fn read_scope<I: Item>(
             Err(error) => break Err(error),
         }
     };
-    into.scope = scope.map(|bytes| {
-        InstrumentationScope::decode(&*bytes).unwrap_or_else(|_| LooseScope::of(&bytes).readable(notes))
-    });
+    if let Some(bytes) = scope {
+        let scope =
+            InstrumentationScope::decode(&*bytes).unwrap_or_else(|_| LooseScope::of(&bytes).readable(notes));
+        notes.add_details(details_of(&scope.attributes))?;
+        into.scope = Some(scope);
+    }
     end
+}
+
+fn entity_details(entities: &[EntityRef]) -> usize {
+    entities.iter().map(|entity| 1 + entity.id_keys.len() + entity.description_keys.len()).sum()
 }
 
 /// The next field whose number is at most `last`, which are all strings and messages; others are passed over.
@@ -133,12 +146,22 @@ fn next_field<'a>(rest: &mut &'a [u8], last: u32) -> Result<Option<(u32, &'a [u8
     Ok(None)
 }
 
-/// Protobuf merges a message that is given in parts; joining their bytes does just that.
-fn append<'a>(parts: &mut Option<Cow<'a, [u8]>>, bytes: &'a [u8]) {
+/// Protobuf merges a message that is given in parts; joining their bytes does just that. What it decodes to may take
+/// thirty times as much memory, so its bytes have the bound of an item.
+fn append<'a>(
+    part: &'static str,
+    parts: &mut Option<Cow<'a, [u8]>>,
+    bytes: &'a [u8],
+) -> Result<(), WireError> {
+    let length = parts.as_ref().map_or(0, |parts| parts.len()) + bytes.len();
+    if length > MAX_ITEM_BYTES {
+        return Err(WireError::TooLong { part, limit: MAX_ITEM_BYTES });
+    }
     match parts {
         None => *parts = Some(Cow::Borrowed(bytes)),
         Some(parts) => parts.to_mut().extend_from_slice(bytes),
     }
+    Ok(())
 }
 
 fn text(bytes: &[u8], notes: &mut Notes) -> String {

@@ -14,7 +14,7 @@ use super::Encoding;
 
 /// Bytes of a message in a response; what is longer is cut. OTLP allows 4 MiB for a response, and escaping makes
 /// at most six bytes of one.
-pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+pub(super) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// What OTLP transports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,14 +23,15 @@ pub enum Signal {
     Traces,
     /// Log records.
     Logs,
-    /// Data points of metrics.
+    /// Metrics.
     Metrics,
 }
 
 /// What a request that was accepted lost, or a warning if it lost nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partial {
-    /// How many spans, log records or data points were refused; 0 for a warning.
+    /// How many spans, log records or metrics were refused; 0 for a warning. OTLP counts data points instead of metrics,
+    /// but nothing looks into a metric that can't be read.
     pub rejected: i64,
     /// Why, for the developer at the client.
     pub message: String,

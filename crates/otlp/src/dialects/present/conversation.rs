@@ -22,10 +22,10 @@ impl Conversation {
     pub(super) fn of(merged: &Merged, kind: Option<SpanKind>) -> Self {
         let (mut told_input, mut told_output) = told_by_events(merged);
         let mut conversation = Self {
-            input: structured(merged, &INPUT_FAMILIES, Field::InputMessages, &mut told_input, "user"),
+            input: structured(merged, &table().input_families, Field::InputMessages, &mut told_input, "user"),
             output: structured(
                 merged,
-                &OUTPUT_FAMILIES,
+                &table().output_families,
                 Field::OutputMessages,
                 &mut told_output,
                 "assistant",
@@ -113,11 +113,6 @@ impl Conversation {
     }
 }
 
-/// Families of message attributes, best first.
-const INPUT_FAMILIES: [&str; 3] = ["llm.input_messages.", "gen_ai.prompt.", "llm.prompts."];
-const OUTPUT_FAMILIES: [&str; 4] =
-    ["llm.output_messages.", "gen_ai.completion.", "llm.choices.", "llm.completions."];
-
 /// The value of a field's best key, as JSON.
 pub(super) fn read(merged: &Merged, field: Field) -> Option<Json> {
     let keys = table().keys(field).iter();
@@ -126,7 +121,13 @@ pub(super) fn read(merged: &Merged, field: Field) -> Option<Json> {
 }
 
 /// Messages that are marked as such: OpenTelemetry's first, then families, events and the other keys.
-fn structured(merged: &Merged, names: &[&str], field: Field, told: &mut Vec<Json>, role: &str) -> Vec<Json> {
+fn structured(
+    merged: &Merged,
+    names: &[String],
+    field: Field,
+    told: &mut Vec<Json>,
+    role: &str,
+) -> Vec<Json> {
     let keys = table().keys(field);
     let of_key = |key: &String| {
         let messages = merged.attributes.get(key).map(|value| shapes::messages(&value.structure(), role));

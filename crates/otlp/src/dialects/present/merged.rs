@@ -1,6 +1,7 @@
 //! All arrivals of one span as one: the same whatever order they come in.
 
 use agentlens_domain::spans::{Arrival, ArrivalSource};
+use rustc_hash::FxHashSet;
 use serde_json::{Map, Value as Json, json};
 
 use super::super::arrivals::{Observed, Outcome, ResourceFacts};
@@ -9,13 +10,13 @@ use super::super::table::table;
 
 /// A span's arrivals, merged.
 pub(super) struct Merged {
-    /// The span itself: of several, the one that ends last, with what only others say. Absent if only logs came.
+    /// The span itself: of several, the longest, with what only others say. Absent if only logs came.
     pub(super) span: Option<Map<String, Json>>,
-    /// The log records, in the order of their times.
+    /// The log records, in the order of their times; those of one instant as messages usually follow each other.
     pub(super) logs: Vec<Map<String, Json>>,
     /// The attributes of spans and of the log records that speak for the whole span.
     pub(super) attributes: Map<String, Json>,
-    /// The events of all spans, each once, in the order of their times.
+    /// The events of all spans, each once, in the order of their times; those of one instant as the span has them.
     pub(super) events: Vec<Json>,
 }
 
@@ -33,8 +34,8 @@ impl Merged {
             if is_log { logs.push(arrival) } else { spans.push(arrival) }
         }
         // Stable sorts: what is equal stays in the order of the texts.
-        spans.sort_by_key(|span| (nanos(span, "endTimeUnixNano"), duration(span)));
-        logs.sort_by_key(log_time);
+        spans.sort_by_key(|span| (duration(span), nanos(span, "endTimeUnixNano")));
+        logs.sort_by_key(|log| (log_time(log), nanos(log, "observedTimeUnixNano"), usual_place(log)));
         let mut attributes = Map::new();
         for log in logs.iter().filter(|log| speaks_for_the_span(log)) {
             attributes.extend(members(log, "attributes").clone());
@@ -74,7 +75,7 @@ impl Merged {
         };
         let events = self.events.iter().filter_map(Json::as_object);
         let event = events.into_iter().find(|event| is_exception(event.get("name")));
-        let log = || self.logs.iter().find(|log| is_exception(log.get("eventName")));
+        let log = || self.logs.iter().find(|log| is_genai(log) && is_exception(log.get("eventName")));
         event.or_else(log).map(|told| members(told, "attributes"))
     }
 
@@ -170,18 +171,24 @@ fn log_time(log: &Map<String, Json>) -> u64 {
     }
 }
 
+/// Whether a log record speaks of a call. Others are what a program logs, which says nothing of the span around it.
+fn is_genai(log: &Map<String, Json>) -> bool {
+    table().events.is_genai_log(Merged::log_name(log))
+}
+
 /// Whether a log record's attributes are the span's own, and not those of one message, an evaluation or an exception.
 fn speaks_for_the_span(log: &Map<String, Json>) -> bool {
     let events = &table().events;
     let name = Merged::log_name(log);
     let is_one_of = |names: &[String]| names.iter().any(|known| known == name);
-    !events.messages.contains_key(name)
+    is_genai(log)
+        && !events.messages.contains_key(name)
         && !is_one_of(&events.answers)
         && !is_one_of(&events.evaluation)
         && !is_one_of(&events.exception)
 }
 
-/// The last span, with the members that only earlier ones have.
+/// The last span, which is the longest, with the members that only earlier ones have.
 fn merge(spans: Vec<Map<String, Json>>) -> Option<Map<String, Json>> {
     let mut merged: Option<Map<String, Json>> = None;
     for span in spans {
@@ -194,12 +201,26 @@ fn merge(spans: Vec<Map<String, Json>>) -> Option<Map<String, Json>> {
 
 fn events(spans: &[Map<String, Json>]) -> Vec<Json> {
     let mut events: Vec<&Json> =
-        spans.iter().filter_map(|span| span.get("events")?.as_array()).flatten().collect();
-    events.sort_by_cached_key(|event| {
-        (event.as_object().map_or(0, |event| nanos(event, "timeUnixNano")), event.to_string())
-    });
-    events.dedup();
+        spans.iter().rev().filter_map(|span| span.get("events")?.as_array()).flatten().collect();
+    // A stable sort: messages that were written in one instant stay in the order of the span.
+    events.sort_by_key(|event| event.as_object().map_or(0, |event| nanos(event, "timeUnixNano")));
+    let mut known = FxHashSet::default();
+    events.retain(|event| known.insert(event.to_string()));
     events.into_iter().cloned().collect()
+}
+
+/// Where the message of a log record usually stands among those of the same instant, of which nothing else tells the order.
+fn usual_place(log: &Map<String, Json>) -> u8 {
+    let events = &table().events;
+    let name = Merged::log_name(log);
+    match events.messages.get(name).map(String::as_str) {
+        Some("system") => 0,
+        Some("user") => 1,
+        Some("assistant") => 2,
+        Some("tool") => 3,
+        _ if events.answers.iter().any(|known| known == name) => 4,
+        _ => 5,
+    }
 }
 
 /// What is shown of events: those of the span, and the log records.

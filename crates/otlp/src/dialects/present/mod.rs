@@ -31,7 +31,7 @@ use super::table::table;
 /// `toolCalls`, `finishReason`, `finishReasonRaw`, `usage`, `costUsd`, `parameters`, `tools`, `toolName`, `callId`,
 /// `arguments`, `result`, `query`, `documents`, `embeddings`, `input`, `output`, `evaluations`, `timeToFirstTokenMs`,
 /// `durationMs`, `latencyMs`, `error`, `sessionId`, `userId`, `agentId`, `agentName`, `environment`, `cacheHit`,
-/// `scope`, `resource`, `links`, `attributes`, `events`.
+/// `batch`, `spanKind`, `scope`, `resource`, `links`, `attributes`, `events`.
 pub fn present(arrivals: &[&str]) -> Map<String, Json> {
     let merged = Merged::of(arrivals);
     let arrival = merged.arrival();
@@ -160,7 +160,8 @@ impl View {
         let fields = events.chain(told).filter(|(name, _)| is_evaluation(name));
         let mut evaluations: Vec<Json> =
             fields.map(|(_, event)| evaluation(members(event, "attributes"))).collect();
-        if evaluations.is_empty() && merged.attributes.contains_key("gen_ai.evaluation.name") {
+        let names = table().keys(Field::EvaluationName);
+        if evaluations.is_empty() && names.iter().any(|name| merged.attributes.contains_key(name)) {
             evaluations.push(evaluation(&merged.attributes));
         }
         self.put("evaluations", evaluations);

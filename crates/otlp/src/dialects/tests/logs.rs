@@ -5,7 +5,8 @@ use agentlens_domain::ledger::Reason;
 use agentlens_domain::spans::ArrivalSource;
 use serde_json::{Value as Json, json};
 
-use super::{log, read_logs};
+use super::super::{Context, events_of_logs, present};
+use super::{log, log_request, read_logs, read_spans, span};
 
 fn without_trace(short: &Json) -> opentelemetry_proto::tonic::logs::v1::LogRecord {
     let mut record = log(short);
@@ -53,6 +54,34 @@ fn other_records_of_a_span_arrive_with_it_and_do_not_fail_it() {
 }
 
 #[test]
+fn what_a_program_logs_says_nothing_of_the_call() {
+    let words = json!({"cache_hit": true, "gen_ai.request.batch": true, "gen_ai.usage.input_tokens": 5,
+        "gen_ai.usage.cost": 1, "gen_ai.request.model": "gpt-4o", "gen_ai.response.id": "r",
+        "time_to_first_token_ms": 3, "exception.message": "mine"});
+    let call = read_spans(vec![span(&json!({"attributes": {"gen_ai.operation.name": "chat"},
+        "status": {"code": "ERROR"}}))]);
+    for name in ["cache.looked_up", "exception", ""] {
+        let logged = read_logs(vec![log(&json!({"name": name, "attributes": words}))]);
+        let arrival = logged.events[0].span.as_deref().unwrap();
+        assert!(!arrival.is_cache_hit && !arrival.is_batch && !arrival.is_error, "{name}");
+        assert_eq!((arrival.usage, arrival.reported_cost_nanos, arrival.first_token_us), (None, None, None));
+        assert_eq!((&arrival.provider, &arrival.model, &arrival.response_id), (&None, &None, &None));
+        let view = present(&[&call.events[0].payload, &logged.events[0].payload]);
+        let told: Vec<&str> =
+            ["cacheHit", "batch", "usage", "costUsd", "model", "responseId", "timeToFirstTokenMs"]
+                .into_iter()
+                .filter(|key| view.contains_key(*key))
+                .collect();
+        assert_eq!((told, &view["error"]), (vec![], &json!({})), "{name}");
+        assert_eq!(view["events"][0]["attributes"]["cache_hit"], true, "it is shown as what it is");
+    }
+    let said = read_logs(vec![log(
+        &json!({"name": "gen_ai.client.inference.operation.details", "attributes": words}),
+    )]);
+    assert!(said.events[0].span.as_deref().unwrap().is_cache_hit);
+}
+
+#[test]
 fn an_evaluation_is_a_result_and_no_failure_of_the_span() {
     let record = json!({"name": "gen_ai.evaluation.result", "severity": 9,
         "attributes": {"gen_ai.evaluation.name": "relevance", "error.type": "timeout"}});
@@ -89,6 +118,18 @@ fn records_without_a_trace_need_something_to_belong_to() {
     let sessions: Vec<&str> = normalised.events.iter().map(|event| event.session_id.as_str()).collect();
     assert_eq!(sessions, ["chatcmpl-1", "c1"]);
     assert!(normalised.events.iter().all(|event| event.span.is_none()));
+}
+
+#[test]
+fn a_record_without_a_time_is_known_again_when_it_is_sent_again() {
+    let mut record =
+        without_trace(&json!({"name": "gen_ai.evaluation.result", "attributes": {"session.id": "s"}}));
+    record.time_unix_nano = 0;
+    let request = log_request(vec![record], &Json::Null);
+    let [first, again] = [1_790_000_100_000_000, 1_790_000_200_000_000]
+        .map(|now_us| events_of_logs(&request, &Context { now_us }).events.remove(0));
+    assert_ne!(first.ts_us, again.ts_us);
+    assert_eq!((first.id, first.content_digest), (again.id, again.content_digest));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::super::present;
+use super::super::{Normalised, present};
 use super::{log, read_logs, read_spans, span};
 
 fn arrivals() -> Vec<String> {
@@ -57,7 +57,7 @@ fn every_order_shows_the_same() {
 }
 
 #[test]
-fn the_span_that_ends_last_wins_and_nothing_is_lost() {
+fn the_longest_span_wins_and_nothing_is_lost() {
     let arrivals = arrivals();
     let view = present(&arrivals.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(
@@ -69,6 +69,69 @@ fn the_span_that_ends_last_wins_and_nothing_is_lost() {
     assert_eq!(view["inputMessages"][0]["parts"][0]["content"], "hello");
     assert_eq!(view["completion"], "hi");
     assert_eq!(view["evaluations"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_longest_span_wins_over_one_that_ends_later() {
+    let long = span(&json!({"name": "long", "ms": [0, 500]}));
+    let later = span(&json!({"name": "later", "ms": [900, 1000]}));
+    let events = read_spans(vec![long, later]).events;
+    assert_eq!(present(&[&events[0].payload, &events[1].payload])["name"], "long");
+}
+
+/// The roles and contents of the messages that were sent, in the order in which they are shown.
+fn sent(payloads: &[String]) -> Vec<String> {
+    let view = present(&payloads.iter().map(String::as_str).collect::<Vec<_>>());
+    let messages = view["inputMessages"].as_array().unwrap();
+    let text = |part: &Json| part.get("content").or_else(|| part.get("response")).cloned();
+    let told = messages.iter().map(|message| (message["role"].clone(), text(&message["parts"][0])));
+    told.map(|(role, text)| format!("{role} {}", text.unwrap())).collect()
+}
+
+fn payloads(normalised: Normalised) -> Vec<String> {
+    normalised.events.into_iter().map(|event| event.payload).collect()
+}
+
+#[test]
+fn messages_of_one_instant_stay_in_the_order_of_their_span() {
+    let told = |name: &str, content: &str| json!({"name": name, "ms": 5, "attributes": {"content": content}});
+    let events = json!([
+        told("gen_ai.user.message", "z"),
+        told("gen_ai.assistant.message", "y"),
+        told("gen_ai.user.message", "x"),
+        told("gen_ai.user.message", "z")
+    ]);
+    let version = |ms: i64| {
+        span(&json!({"ms": [0, ms], "attributes": {"gen_ai.operation.name": "chat"}, "events": events}))
+    };
+    let mut versions = payloads(read_spans(vec![version(10), version(20)]));
+    let expected = ["\"user\" \"z\"", "\"assistant\" \"y\"", "\"user\" \"x\""];
+    assert_eq!(sent(&versions), expected);
+    versions.reverse();
+    assert_eq!(sent(&versions), expected);
+}
+
+#[test]
+fn log_records_of_one_instant_follow_their_roles() {
+    let call = span(&json!({"attributes": {"gen_ai.operation.name": "chat"}}));
+    let told = |role: &str, content: &str| {
+        log(&json!({"name": format!("gen_ai.{role}.message"), "ms": 5, "body": {"content": content}}))
+    };
+    let mut records = vec![told("tool", "a"), told("assistant", "b"), told("user", "d"), told("system", "e")];
+    // Observed later, as it was written later.
+    let mut second = told("user", "c");
+    records[2].observed_time_unix_nano = 1;
+    second.observed_time_unix_nano = 2;
+    records[1].observed_time_unix_nano = 3;
+    records[0].observed_time_unix_nano = 3;
+    records.push(second);
+    let mut arrivals = payloads(read_logs(records));
+    arrivals.extend(payloads(read_spans(vec![call])));
+    let expected =
+        ["\"system\" \"e\"", "\"user\" \"d\"", "\"user\" \"c\"", "\"assistant\" \"b\"", "\"tool\" \"a\""];
+    assert_eq!(sent(&arrivals), expected);
+    arrivals.reverse();
+    assert_eq!(sent(&arrivals), expected);
 }
 
 #[test]

@@ -142,6 +142,13 @@ fn of_a_key_that_comes_twice_the_last_value_stays() {
     let payload: Json = serde_json::from_str(&event.payload).unwrap();
     assert_eq!(payload["attributes"], json!({"x": {"a": 1}, "gen_ai.agent.name": "last"}));
     assert_eq!(event.agent_id, "last");
+    let mut request = trace_request(vec![good()], &Json::Null);
+    let resource = request.resource_spans[0].resource.as_mut().unwrap();
+    resource.attributes =
+        vec![attribute("service.name", &json!("first")), attribute("service.name", &json!("last"))];
+    let event = events_of_traces(&request, &CONTEXT).events.remove(0);
+    let payload: Json = serde_json::from_str(&event.payload).unwrap();
+    assert_eq!((&payload["resource"], &*event.agent_id), (&json!({"service.name": "last"}), "last"));
 }
 
 #[test]
@@ -198,7 +205,11 @@ fn ids_name_the_content() {
     assert_eq!(event, event_of(&json!({"a": 1})));
     assert_ne!(event.id, event_of(&json!({"a": 2})).id);
     assert!(event.id.starts_with("otel_") && event.id.len() == 31, "{}", event.id);
-    assert!(event.id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'));
+    assert!(
+        event.id[5..].bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()),
+        "{}",
+        event.id
+    );
     assert_eq!((event.content_digest, event.metadata.as_str()), (None, "{}"));
 }
 

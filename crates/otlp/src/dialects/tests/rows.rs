@@ -146,6 +146,11 @@ fn cost() {
                 json!({"langfuse.observation.cost_details": "{\"input\":0.25,\"output\":0.5}"}),
                 json!(750_000_000),
             ),
+            (
+                json!({"langfuse.observation.cost_details":
+                    "{\"input\":0.001,\"input_cache_read\":0.0005,\"output\":0.002}"}),
+                json!(3_500_000),
+            ),
             (json!({"gen_ai.usage.cost": -1}), Json::Null),
         ],
     );
@@ -216,6 +221,10 @@ fn sessions_by_rank() {
         claim(&json!({"gen_ai.conversation.id": "auto", "session.id": "own"})),
         Some((0, "own".to_owned()))
     );
+    // Of two keys of the same worth the one that the table names first, in whatever order they come.
+    let first = Some((0, "first".to_owned()));
+    assert_eq!(claim(&json!({"session.id": "first", "langfuse.session.id": "second"})), first);
+    assert_eq!(claim(&json!({"langfuse.session.id": "second", "session.id": "first"})), first);
     assert_eq!(claim(&json!({"session.id": "x".repeat(300)})).unwrap().1.len(), 256);
     assert_eq!(claim(&json!({"session.id": "a\u{0}b"})).unwrap().1, "a?b");
     assert_eq!(event_of(&json!({"session.id": "s"})).session_id, "s");
@@ -357,6 +366,8 @@ fn kinds() {
         (json!({"gen_ai.operation.name": "search_memory"}), "memory"),
         (json!({"gen_ai.operation.name": "run_guardrail"}), "guardrail"),
         (json!({"langsmith.span.kind": "parser"}), "chain"),
+        (json!({"langsmith.span.kind": "prompt", "gen_ai.operation.name": "chat"}), "prompt"),
+        (json!({"langsmith.span.kind": "retriever", "gen_ai.operation.name": "embeddings"}), "retriever"),
         (json!({"traceloop.span.kind": "task"}), "step"),
         (json!({"traceloop.span.kind": "unknown", "llm.request.type": "rerank"}), "rerank"),
         (json!({"mcp.method.name": "tools/call"}), "tool"),

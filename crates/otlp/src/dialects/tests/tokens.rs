@@ -79,6 +79,36 @@ fn attributes_are_inclusive_unless_they_cannot_be() {
 }
 
 #[test]
+fn langchain_names_parts_of_inclusive_totals() {
+    let with = |input: &str, output: &str| {
+        json!({"langsmith.span.kind": "llm", "gen_ai.usage.input_tokens": 307, "gen_ai.usage.output_tokens": 50,
+            "gen_ai.usage.total_tokens": 357, "gen_ai.usage.input_token_details": input,
+            "gen_ai.usage.output_token_details": output})
+    };
+    check(&[
+        (
+            "JSON",
+            with(r#"{"cache_read": 100, "cache_creation": 200}"#, r#"{"reasoning": 20}"#),
+            Some((307, 50, 100, 200, 20)),
+        ),
+        (
+            "Python",
+            with(
+                "{'cache_read': 100, 'cache_creation': 0, 'ephemeral_5m_input_tokens': 200}",
+                "{'reasoning': 20}",
+            ),
+            Some((307, 50, 100, 200, 20)),
+        ),
+        ("neither", with("many", "{'reasoning'"), Some((307, 50, 0, 0, 0))),
+    ]);
+    let usage = arrival_of(&with("{'audio': 30, 'ephemeral_1h_input_tokens': 60}", r#"{"audio": 10}"#))
+        .usage
+        .unwrap();
+    assert_eq!((usage.audio_input, usage.audio_output), (30, 10));
+    assert_eq!((usage.cache_write_5m, usage.cache_write_1h), (0, 60));
+}
+
+#[test]
 fn a_part_that_was_left_out_is_the_rest_of_the_total() {
     check(&[
         ("output", json!({"llm.token_count.prompt": 5, "llm.token_count.total": 7}), Some((5, 2, 0, 0, 0))),
@@ -108,69 +138,75 @@ fn some_spans_never_have_tokens() {
     ]);
 }
 
+fn vercel(provider: &str, more: &Json) -> Json {
+    let mut attributes = json!({"ai.operationId": "ai.generateText.doGenerate", "ai.model.provider": provider,
+        "ai.model.id": "m", "ai.usage.inputTokens": 500, "ai.usage.outputTokens": 20});
+    attributes.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    attributes
+}
+
+fn metadata(value: &Json) -> Json {
+    json!({"ai.response.providerMetadata": value.to_string()})
+}
+
 #[test]
 fn vercel_follows_the_provider_until_it_says_otherwise() {
-    let with = |provider: &str, more: Json| {
-        let mut attributes = json!({"ai.operationId": "ai.generateText.doGenerate", "ai.model.provider": provider,
-            "ai.model.id": "m", "ai.usage.inputTokens": 500, "ai.usage.outputTokens": 20});
-        attributes.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        attributes
-    };
-    let metadata = |value: Json| json!({"ai.response.providerMetadata": value.to_string()});
     check(&[
         (
             "openai",
-            with("openai.chat", json!({"ai.usage.cachedInputTokens": 200})),
+            vercel("openai.chat", &json!({"ai.usage.cachedInputTokens": 200})),
             Some((500, 20, 200, 0, 0)),
         ),
         (
             "anthropic in 5",
-            with(
+            vercel(
                 "anthropic.messages",
-                json!({"ai.usage.cachedInputTokens": 200, "ai.usage.totalTokens": 520}),
+                &json!({"ai.usage.cachedInputTokens": 200, "ai.usage.totalTokens": 520}),
             ),
             Some((700, 20, 200, 0, 0)),
         ),
         (
             "anthropic in 4: only in the metadata",
-            with(
+            vercel(
                 "anthropic.messages",
-                metadata(
-                    json!({"anthropic": {"cacheCreationInputTokens": 100, "cacheReadInputTokens": 200}}),
+                &metadata(
+                    &json!({"anthropic": {"cacheCreationInputTokens": 100, "cacheReadInputTokens": 200}}),
                 ),
             ),
             Some((800, 20, 200, 100, 0)),
         ),
         (
             "anthropic in 6",
-            with(
+            vercel(
                 "anthropic.messages",
-                json!({"ai.usage.inputTokenDetails.noCacheTokens": 300, "ai.usage.inputTokenDetails.cacheReadTokens": 200}),
+                &json!({"ai.usage.inputTokenDetails.noCacheTokens": 300, "ai.usage.inputTokenDetails.cacheReadTokens": 200}),
             ),
             Some((500, 20, 200, 0, 0)),
         ),
         (
             "the raw usage settles it",
-            with(
+            vercel(
                 "anthropic.messages",
-                metadata(json!({"anthropic": {"usage": {"input_tokens": 300, "cache_read_input_tokens": 150,
-                    "cache_creation_input_tokens": 50, "cache_creation": {"ephemeral_1h_input_tokens": 50}}}})),
+                &metadata(
+                    &json!({"anthropic": {"usage": {"input_tokens": 300, "cache_read_input_tokens": 150,
+                    "cache_creation_input_tokens": 50, "cache_creation": {"ephemeral_1h_input_tokens": 50}}}}),
+                ),
             ),
             Some((500, 20, 150, 50, 0)),
         ),
         (
             "openai's reasoning in the metadata",
-            with(
+            vercel(
                 "openai.chat",
-                metadata(json!({"openai": {"reasoningTokens": 5, "cachedPromptTokens": 200}})),
+                &metadata(&json!({"openai": {"reasoningTokens": 5, "cachedPromptTokens": 200}})),
             ),
             Some((500, 20, 200, 0, 5)),
         ),
         (
             "gemini's thoughts beside the output",
-            with(
+            vercel(
                 "google.generative-ai",
-                json!({"ai.usage.reasoningTokens": 30, "ai.usage.totalTokens": 550}),
+                &json!({"ai.usage.reasoningTokens": 30, "ai.usage.totalTokens": 550}),
             ),
             Some((500, 50, 0, 0, 30)),
         ),
@@ -178,19 +214,36 @@ fn vercel_follows_the_provider_until_it_says_otherwise() {
 }
 
 #[test]
+fn vercel_names_more_than_one_provider() {
+    check(&[(
+        "a gateway before the provider",
+        vercel(
+            "openai.chat",
+            &metadata(
+                &json!({"gateway": {"cost": "0.1"}, "openai": {"reasoningTokens": 5, "cachedPromptTokens": 200}}),
+            ),
+        ),
+        Some((500, 20, 200, 0, 5)),
+    )]);
+}
+
+fn langfuse(usage: &Json) -> Json {
+    json!({"langfuse.observation.type": "generation", "langfuse.observation.usage_details": usage.to_string()})
+}
+
+#[test]
 fn usage_objects_tell_their_convention_by_their_shape() {
-    let langfuse = |usage: Json| json!({"langfuse.observation.type": "generation", "langfuse.observation.usage_details": usage.to_string()});
     check(&[
         (
             "chat completions",
-            langfuse(json!({"prompt_tokens": 42, "completion_tokens": 17, "total_tokens": 59,
+            langfuse(&json!({"prompt_tokens": 42, "completion_tokens": 17, "total_tokens": 59,
                 "prompt_tokens_details": {"cached_tokens": 30}, "completion_tokens_details": {"reasoning_tokens": 5}})),
             Some((42, 17, 30, 0, 5)),
         ),
         (
             "responses",
             langfuse(
-                json!({"input_tokens": 46, "input_tokens_details": {"cached_tokens": 30}, "output_tokens": 21,
+                &json!({"input_tokens": 46, "input_tokens_details": {"cached_tokens": 30}, "output_tokens": 21,
                 "output_tokens_details": {"reasoning_tokens": 9}, "total_tokens": 67}),
             ),
             Some((46, 21, 30, 0, 9)),
@@ -198,51 +251,106 @@ fn usage_objects_tell_their_convention_by_their_shape() {
         (
             "anthropic",
             langfuse(
-                json!({"input_tokens": 7, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 2, "output_tokens": 20}),
+                &json!({"input_tokens": 7, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 2, "output_tokens": 20}),
             ),
             Some((12, 20, 3, 2, 0)),
         ),
         (
             "anthropic made inclusive, with a total",
             langfuse(
-                json!({"input_tokens": 12, "cache_read_input_tokens": 3, "output_tokens": 20, "total_tokens": 32}),
+                &json!({"input_tokens": 12, "cache_read_input_tokens": 3, "output_tokens": 20, "total_tokens": 32}),
             ),
             Some((12, 20, 3, 0, 0)),
         ),
-        ("langfuse", langfuse(json!({"input": 4})), Some((4, 0, 0, 0, 0))),
-        (
-            "langfuse's own parts",
-            langfuse(
-                json!({"input": 12, "input_cached_tokens": 30, "output": 12, "output_reasoning_tokens": 5, "total": 59}),
-            ),
-            Some((42, 17, 30, 0, 5)),
-        ),
-        (
-            "langfuse's parts of an inclusive total",
-            langfuse(
-                json!({"input": 42, "input_cached_tokens": 30, "output": 17, "output_reasoning_tokens": 5, "total": 59}),
-            ),
-            Some((42, 17, 30, 0, 5)),
-        ),
         (
             "gemini",
-            langfuse(json!({"promptTokenCount": 40, "candidatesTokenCount": 10, "thoughtsTokenCount": 30,
+            langfuse(&json!({"promptTokenCount": 40, "candidatesTokenCount": 10, "thoughtsTokenCount": 30,
                 "cachedContentTokenCount": 8, "totalTokenCount": 80})),
             Some((40, 40, 8, 0, 30)),
         ),
         (
             "bedrock",
             langfuse(
-                json!({"inputTokens": 7, "outputTokens": 20, "cacheReadInputTokens": 3, "totalTokens": 30}),
+                &json!({"inputTokens": 7, "outputTokens": 20, "cacheReadInputTokens": 3, "totalTokens": 30}),
             ),
             Some((10, 20, 3, 0, 0)),
         ),
-        ("nothing in it", langfuse(json!({})), None),
+        ("nothing in it", langfuse(&json!({})), None),
         ("no object", json!({"langfuse.observation.usage_details": "many"}), None),
         (
             "a structure",
             json!({"mlflow.chat.tokenUsage": {"input_tokens": 5, "output_tokens": 2}}),
             Some((5, 2, 0, 0, 0)),
         ),
+    ]);
+}
+
+#[test]
+fn langfuses_parts_lie_beside_each_other_unless_the_total_says_otherwise() {
+    check(&[
+        ("langfuse", langfuse(&json!({"input": 4})), Some((4, 0, 0, 0, 0))),
+        (
+            "langfuse's own parts",
+            langfuse(
+                &json!({"input": 12, "input_cached_tokens": 30, "output": 12, "output_reasoning_tokens": 5, "total": 59}),
+            ),
+            Some((42, 17, 30, 0, 5)),
+        ),
+        (
+            "langfuse's parts of an inclusive total",
+            langfuse(
+                &json!({"input": 42, "input_cached_tokens": 30, "output": 17, "output_reasoning_tokens": 5, "total": 59}),
+            ),
+            Some((42, 17, 30, 0, 5)),
+        ),
+        (
+            "langfuse's parts after LangChain",
+            langfuse(&json!({"input": 7, "input_cache_read": 100, "input_cache_creation": 0,
+                "input_ephemeral_5m_input_tokens": 200, "output": 50, "total": 357})),
+            Some((307, 50, 100, 200, 0)),
+        ),
+        (
+            "writes named in all and by their lifetime",
+            langfuse(&json!({"input": 0, "input_cache_read": 100, "input_cache_creation": 200,
+                "input_ephemeral_5m_input_tokens": 200, "output": 50, "total": 357})),
+            Some((307, 50, 100, 200, 0)),
+        ),
+        (
+            "a part that no figure holds",
+            langfuse(&json!({"input": 50, "input_audio": 30, "output": 20, "total": 100})),
+            Some((80, 20, 0, 0, 0)),
+        ),
+        (
+            "an unknown part of the output, and reasoning inside it",
+            langfuse(
+                &json!({"input": 50, "output": 20, "output_reasoning": 5, "output_new": 7, "total": 82}),
+            ),
+            Some((50, 32, 0, 0, 5)),
+        ),
+        (
+            "parts inside the input and beside the output",
+            langfuse(
+                &json!({"input": 50, "input_cached": 30, "output": 20, "output_reasoning": 5, "total": 75}),
+            ),
+            Some((50, 25, 30, 0, 5)),
+        ),
+        (
+            "parts without a total are beside each other",
+            langfuse(&json!({"input": 50, "input_cached": 30, "output": 20, "output_reasoning": 5})),
+            Some((80, 25, 30, 0, 5)),
+        ),
+        (
+            "langfuse's sides with a provider's parts",
+            langfuse(
+                &json!({"input": 7, "cache_read_input_tokens": 100, "output": 50, "reasoning_tokens": 5}),
+            ),
+            Some((107, 55, 100, 0, 5)),
+        ),
+        (
+            "a total that nothing explains",
+            langfuse(&json!({"input": 4, "output": 2, "total": 100})),
+            Some((4, 2, 0, 0, 0)),
+        ),
+        ("the output is the rest", langfuse(&json!({"input": 4, "total": 6})), Some((4, 2, 0, 0, 0))),
     ]);
 }

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
+use agentlens_domain::ledger::Reason;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -93,13 +94,15 @@ pub(super) enum Misfit {
 }
 
 impl Misfit {
-    fn note(self, notes: &mut Notes, expected: &str) {
+    fn note<E: Error>(self, notes: &mut Notes, expected: &str) -> Result<(), E> {
         match self {
             Self::Detail => notes.repaired += 1,
             Self::Items(noun) => {
-                notes.broken(format!("Where {noun}s were expected, a value is no JSON {expected}."));
+                let message = format!("Where {noun}s were expected, a value is no JSON {expected}.");
+                notes.broken(Reason::InvalidField, message).map_err(|error| stopped(notes, error))?;
             }
         }
+        Ok(())
     }
 }
 
@@ -108,9 +111,8 @@ impl<'n, M> OfMessage<'n, M> {
         Self { notes, misfit, message: PhantomData }
     }
 
-    fn misfit<T, E>(self) -> Result<Option<T>, E> {
-        self.misfit.note(self.notes, "object");
-        Ok(None)
+    fn misfit<T, E: Error>(self) -> Result<Option<T>, E> {
+        self.misfit.note(self.notes, "object").map(|()| None)
     }
 }
 
@@ -180,9 +182,8 @@ impl<'n, M> OfList<'n, M> {
         Self { notes, elements, message: PhantomData }
     }
 
-    fn misfit<T, E>(self) -> Result<Option<T>, E> {
-        self.elements.misfit().note(self.notes, "array");
-        Ok(None)
+    fn misfit<T, E: Error>(self) -> Result<Option<T>, E> {
+        self.elements.misfit().note(self.notes, "array").map(|()| None)
     }
 }
 

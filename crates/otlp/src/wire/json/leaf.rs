@@ -88,35 +88,6 @@ impl<'a> Leaf<'a> {
         }
         HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()
     }
-
-    /// The elements of a list; `None` if it is no list or has something else in it.
-    pub(super) fn scalars<T: Scalar>(self) -> Option<Vec<T>> {
-        let elements = Value::parse(self.0).ok()?.elements().ok()?;
-        elements.iter().map(|element| T::of(Self(element.text()))).collect()
-    }
-}
-
-/// A type of scalar that comes in lists.
-pub(super) trait Scalar: Sized {
-    fn of(leaf: Leaf<'_>) -> Option<Self>;
-}
-
-impl Scalar for u64 {
-    fn of(leaf: Leaf<'_>) -> Option<Self> {
-        leaf.integer()
-    }
-}
-
-impl Scalar for f64 {
-    fn of(leaf: Leaf<'_>) -> Option<Self> {
-        leaf.double()
-    }
-}
-
-impl Scalar for String {
-    fn of(leaf: Leaf<'_>) -> Option<Self> {
-        leaf.string().map(Cow::into_owned)
-    }
 }
 
 /// The text of the inside of a string, as long as its escapes are those of one character. Messages in attributes

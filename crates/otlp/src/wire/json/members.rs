@@ -1,11 +1,12 @@
 //! Members of messages: one rule for each type of field that OTLP has.
 
+use agentlens_domain::ledger::Reason;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
-use super::containers::{Container, Elements, Misfit, OfList, OfMessage, Tolerant};
-use super::leaf::{Leaf, Scalar};
+use super::containers::{Container, Elements, Misfit, OfList, OfMessage, Tolerant, stopped};
+use super::leaf::Leaf;
 use super::values::{OfAttributes, OfValue};
 use crate::wire::batch::Notes;
 
@@ -33,7 +34,7 @@ impl<'m, 'de, A: MapAccess<'de>> Member<'m, A> {
 
     /// Tells that a member with items is not read at all.
     pub(super) fn refuse(self, message: String) -> Result<(), A::Error> {
-        self.notes.broken(message);
+        self.notes.broken(Reason::InvalidField, message).map_err(|error| stopped(self.notes, error))?;
         self.skip()
     }
 
@@ -87,18 +88,6 @@ impl<'m, 'de, A: MapAccess<'de>> Member<'m, A> {
         self.set(into, Leaf::integer)
     }
 
-    pub(super) fn double(self, into: &mut f64) -> Result<(), A::Error> {
-        self.set(into, Leaf::double)
-    }
-
-    pub(super) fn optional_double(self, into: &mut Option<f64>) -> Result<(), A::Error> {
-        self.set(into, |leaf| leaf.double().map(Some))
-    }
-
-    pub(super) fn boolean(self, into: &mut bool) -> Result<(), A::Error> {
-        self.set(into, Leaf::boolean)
-    }
-
     /// An enum by its number, known or not, or by its name.
     pub(super) fn enumeration(
         self,
@@ -106,31 +95,6 @@ impl<'m, 'de, A: MapAccess<'de>> Member<'m, A> {
         by_name: impl FnOnce(&str) -> Option<i32>,
     ) -> Result<(), A::Error> {
         self.set(into, |leaf| leaf.integer().or_else(|| by_name(&leaf.string()?)))
-    }
-
-    /// A list of scalars: nothing if one of them is none, because their places count.
-    pub(super) fn scalars<T: Scalar>(self, into: &mut Vec<T>) -> Result<(), A::Error> {
-        self.set(into, Leaf::scalars)
-    }
-
-    /// A number that may be of several types, each with a name of its own.
-    pub(super) fn number<T>(
-        self,
-        into: &mut Option<T>,
-        read: impl FnOnce(Leaf<'de>) -> Option<T>,
-    ) -> Result<(), A::Error> {
-        self.set(into, |leaf| read(leaf).map(Some))
-    }
-
-    /// A message that may be of several types, each with a name of its own.
-    pub(super) fn one_of<M: Members, T>(
-        self,
-        into: &mut Option<T>,
-        wrap: impl FnOnce(M) -> T,
-    ) -> Result<(), A::Error> {
-        let mut message = None;
-        self.message(&mut message)?;
-        replace(into, message.map(wrap))
     }
 
     pub(super) fn message<M: Members>(self, into: &mut Option<M>) -> Result<(), A::Error> {

@@ -9,7 +9,6 @@ mod leaf;
 mod logs;
 mod members;
 mod mend;
-mod metrics;
 mod requests;
 mod traces;
 mod values;
@@ -19,15 +18,13 @@ use std::borrow::Cow;
 use serde::de::DeserializeSeed;
 
 pub(super) use members::Members;
+#[cfg(test)]
+pub(super) use values::MAX_VALUE_NESTING;
 
 use super::WireError;
 use super::batch::{Item, Notes, UnderResource};
 use containers::Tolerant;
 use requests::OfRequest;
-
-/// The deepest nesting of objects and arrays that is followed: serde_json's own limit. What is passed over or kept
-/// as text is not followed.
-pub const MAX_NESTING: usize = 127;
 
 /// Reads the body of a request; an empty object is an empty request.
 pub(super) fn read<I: Item>(body: &[u8]) -> Result<(Vec<UnderResource<I>>, Notes), WireError> {
@@ -61,9 +58,6 @@ fn read_text<I: Item>(text: &str) -> Result<(Vec<UnderResource<I>>, Notes), Wire
 
 fn refusal(error: &serde_json::Error) -> WireError {
     let text = error.to_string();
-    if text.starts_with("recursion limit exceeded") {
-        return WireError::TooDeep { limit: MAX_NESTING };
-    }
     let what = text.rsplit_once(" at line ").map_or(&*text, |(what, _)| what).to_owned();
     WireError::Json { what, line: error.line(), column: error.column() }
 }

@@ -2,17 +2,15 @@
 
 use std::marker::PhantomData;
 
-use opentelemetry_proto::tonic::common::v1::EntityRef;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
-use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde::de::{Error, MapAccess, SeqAccess};
 
 use super::containers::{Container, Elements, Name};
 use super::members::{Member, Members};
-use crate::wire::batch::{Item, Notes, UnderResource, UnderScope};
+use crate::wire::batch::{Item, Metric, Notes, UnderResource, UnderScope};
 
 /// The whole body. Nothing but an object will do.
 pub(super) struct OfRequest<'n, I> {
@@ -96,6 +94,7 @@ impl<I: Item> Members for UnderScope<I> {
     }
 }
 
+/// Nothing reads references to entities, so they are passed over.
 impl Members for Resource {
     fn member<'de, A: MapAccess<'de>>(&mut self, name: &[u8], member: Member<'_, A>) -> Result<(), A::Error> {
         match name {
@@ -103,19 +102,6 @@ impl Members for Resource {
             b"droppedAttributesCount" | b"dropped_attributes_count" => {
                 member.integer(&mut self.dropped_attributes_count)
             }
-            b"entityRefs" | b"entity_refs" => member.details(&mut self.entity_refs),
-            _ => member.skip(),
-        }
-    }
-}
-
-impl Members for EntityRef {
-    fn member<'de, A: MapAccess<'de>>(&mut self, name: &[u8], member: Member<'_, A>) -> Result<(), A::Error> {
-        match name {
-            b"schemaUrl" | b"schema_url" => member.text(&mut self.schema_url),
-            b"type" => member.text(&mut self.r#type),
-            b"idKeys" | b"id_keys" => member.scalars(&mut self.id_keys),
-            b"descriptionKeys" | b"description_keys" => member.scalars(&mut self.description_keys),
             _ => member.skip(),
         }
     }
@@ -130,6 +116,15 @@ impl Members for InstrumentationScope {
             b"droppedAttributesCount" | b"dropped_attributes_count" => {
                 member.integer(&mut self.dropped_attributes_count)
             }
+            _ => member.skip(),
+        }
+    }
+}
+
+impl Members for Metric {
+    fn member<'de, A: MapAccess<'de>>(&mut self, name: &[u8], member: Member<'_, A>) -> Result<(), A::Error> {
+        match name {
+            b"name" => member.text(&mut self.name),
             _ => member.skip(),
         }
     }

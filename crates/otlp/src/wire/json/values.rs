@@ -107,6 +107,10 @@ impl<'de> Container<'de> for OfAttribute<'_> {
     }
 }
 
+/// Values inside values that are followed; what is deeper is kept as its JSON text. serde_json follows 127 levels of objects
+/// and lists and then fails the whole request: 11 lead to the first value, and 4 from one value into the next.
+pub(in crate::wire) const MAX_VALUE_NESTING: usize = 25;
+
 /// The value of an attribute, or the body of a log record.
 pub(super) struct OfValue<'n> {
     notes: &'n mut Notes,
@@ -126,25 +130,11 @@ impl<'n> OfValue<'n> {
 impl<'de> Container<'de> for OfValue<'_> {
     type Value = Option<AnyValue>;
 
-    fn object<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
-        let mut value = None;
-        let mut strangers = String::new();
-        while let Some(Name(name)) = object.next_key()? {
-            let member = Member::new(&mut object, self.notes);
-            match &*name {
-                b"arrayValue" | b"array_value" => replace(&mut value, member.container(OfValues::array)?),
-                b"kvlistValue" | b"kvlist_value" => replace(&mut value, member.container(OfValues::pairs)?),
-                name => match KINDS.iter().find(|(names, _)| names.contains(&name)) {
-                    Some((_, read)) => replace(&mut value, scalar(member, *read)?),
-                    None => stranger(name, member, &mut strangers)?,
-                },
-            }
-        }
-        // An object with none of the members that a value has is one of the client's own making.
-        if value.is_none() && !strangers.is_empty() {
-            return Ok(self.text(format!("{{{strangers}}}")));
-        }
-        Ok(Some(AnyValue { value }))
+    fn object<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
+        self.notes.value_nesting += 1;
+        let value = OfValue::new(self.notes).members(object)?;
+        self.notes.value_nesting -= 1;
+        Ok(value)
     }
 
     fn list<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
@@ -158,6 +148,33 @@ impl<'de> Container<'de> for OfValue<'_> {
 
     fn null<E: Error>(self) -> Result<Self::Value, E> {
         Ok(None)
+    }
+}
+
+impl OfValue<'_> {
+    fn members<'de, A: MapAccess<'de>>(self, mut object: A) -> Result<Option<AnyValue>, A::Error> {
+        let is_deepest = self.notes.value_nesting == MAX_VALUE_NESTING;
+        let mut value = None;
+        let mut strangers = String::new();
+        while let Some(Name(name)) = object.next_key()? {
+            let member = Member::new(&mut object, self.notes);
+            match &*name {
+                b"arrayValue" | b"array_value" | b"kvlistValue" | b"kvlist_value" if is_deepest => {
+                    replace(&mut value, scalar(member, |_| None)?);
+                }
+                b"arrayValue" | b"array_value" => replace(&mut value, member.container(OfValues::array)?),
+                b"kvlistValue" | b"kvlist_value" => replace(&mut value, member.container(OfValues::pairs)?),
+                name => match KINDS.iter().find(|(names, _)| names.contains(&name)) {
+                    Some((_, read)) => replace(&mut value, scalar(member, *read)?),
+                    None => stranger(name, member, &mut strangers)?,
+                },
+            }
+        }
+        // An object with none of the members that a value has is one of the client's own making.
+        if value.is_none() && !strangers.is_empty() {
+            return Ok(self.text(format!("{{{strangers}}}")));
+        }
+        Ok(Some(AnyValue { value }))
     }
 }
 

@@ -2,13 +2,11 @@
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
-use opentelemetry_proto::tonic::metrics::v1::{Metric, metric};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
-use crate::wire::{
-    Decoded, Encoding, MAX_DETAILS, MAX_ITEMS, MAX_NESTING, WireError, decode_logs, decode_metrics,
-    decode_traces,
-};
+use crate::wire::batch::{MAX_DETAILS, MAX_ITEMS};
+use crate::wire::json::MAX_VALUE_NESTING;
+use crate::wire::{Decoded, Encoding, WireError, decode_logs, decode_metrics, decode_traces};
 
 type Traces = opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 
@@ -216,20 +214,44 @@ fn what_is_not_json_is_refused_with_its_place() {
 }
 
 #[test]
-fn nesting_is_followed_to_the_limit_and_no_further() {
-    // Eight levels lead to the list of attributes, and two from there into the first value.
-    let nested = |levels: usize| {
-        let value = format!("{}{}", r#"{"arrayValue":{"values":["#.repeat(levels), "]}}".repeat(levels));
-        in_request(&format!(r#"[{{"attributes":[{{"key":"k","value":{value}}}]}}]"#))
+fn values_are_followed_to_the_limit_and_kept_as_text_below() {
+    let depth_of = |value: &AnyValue| {
+        let (mut depth, mut value) = (1, value);
+        loop {
+            value = match &value.value {
+                Some(Value::ArrayValue(list)) => &list.values[0],
+                Some(Value::KvlistValue(list)) => list.values[0].value.as_ref().unwrap(),
+                Some(Value::StringValue(text)) => return (depth, text.clone()),
+                other => panic!("{other:?}"),
+            };
+            depth += 1;
+        }
     };
-    let deepest = (MAX_NESTING - 9) / 3;
-    assert!(traces(&nested(deepest)).is_ok());
-    for levels in [deepest + 1, 100, 100_000] {
-        assert_eq!(traces(&nested(levels)), Err(WireError::TooDeep { limit: MAX_NESTING }), "{levels}");
+    for (open, close) in
+        [(r#"{"arrayValue":{"values":["#, "]}}"), (r#"{"kvlistValue":{"values":[{"value":"#, "}]}}")]
+    {
+        let nested = |levels: usize| {
+            format!("{}{}{}", open.repeat(levels), r#"{"stringValue":"x"}"#, close.repeat(levels))
+        };
+        let (deepest, repaired) = value(&nested(MAX_VALUE_NESTING - 1));
+        assert_eq!((depth_of(&deepest.unwrap()), repaired), ((MAX_VALUE_NESTING, "x".to_owned()), 0));
+        for levels in [MAX_VALUE_NESTING, 40, 100_000] {
+            let (kept, repaired) = value(&nested(levels));
+            let (depth, text) = depth_of(&kept.unwrap());
+            assert_eq!((depth, repaired), (MAX_VALUE_NESTING, 1), "{levels}");
+            assert!(text.starts_with(r#"{"values":["#) && text.contains(r#"{"stringValue":"x"}"#));
+        }
+        // The deepest place where a value can stand.
+        let event =
+            format!(r#""events":[{{"attributes":[{{"key":"k","value":{}}}]}}],"name":"n""#, nested(100));
+        let (read, repaired) = span(&event);
+        assert_eq!((&*read.name, read.events[0].attributes.len(), repaired), ("n", 1, 1));
+        let neighbours = format!("[{{{event}}},{{{event}}}]");
+        assert_eq!(all_spans(&traces(&in_request(&neighbours)).unwrap()).len(), 2);
     }
     let unclosed = in_request("[{\"attributes\":[{\"value\":").replace("}]}]}", "")
         + &r#"{"kvlistValue":{"values":[{"value":"#.repeat(100_000);
-    assert_eq!(traces(&unclosed), Err(WireError::TooDeep { limit: MAX_NESTING }));
+    assert!(matches!(traces(&unclosed), Err(WireError::Json { .. })));
     // What nobody reads is not followed.
     assert!(traces(&format!(r#"{{"x":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000))).is_ok());
 }
@@ -244,26 +266,15 @@ fn a_request_carries_only_so_many_items() {
 }
 
 #[test]
-fn metrics_are_read_with_the_same_tolerance() {
+fn metrics_are_counted_whatever_they_say() {
     let json = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[
-        {"name":"gen_ai.client.token.usage","unit":"{token}","histogram":{"aggregationTemporality":"AGGREGATION_TEMPORALITY_DELTA",
-            "dataPoints":[{"count":2,"sum":"NaN","bucketCounts":["1",1],"explicitBounds":[1,"x"],"min":null,"exemplars":[{"asDouble":1}],
-                "attributes":[{"key":"k","value":[]}]}]}},
-        {"name":5,"sum":{"isMonotonic":true,"dataPoints":[{"asInt":"7"},{"asDouble":7},{"asInt":"x"}]}},
+        {"name":"gen_ai.client.token.usage","histogram":{"dataPoints":[{"count":2,"sum":"NaN","bucketCounts":["1","x"]}]}},
+        {"name":5,"sum":{"dataPoints":[{"asInt":"x"}]}},
         {"name":"odd","gauge":7},
         null, 7]}]}]}"#;
     let decoded = decode_metrics(Encoding::Json, json.as_bytes()).unwrap();
-    let metrics: &[Metric] = &decoded.request.resource_metrics[0].scope_metrics[0].metrics;
-    let names: Vec<&str> = metrics.iter().map(|metric| &*metric.name).collect();
-    assert_eq!(names, ["gen_ai.client.token.usage", "5", "odd"]);
-    let Some(metric::Data::Histogram(histogram)) = &metrics[0].data else { panic!() };
-    let point = &histogram.data_points[0];
-    assert_eq!((histogram.aggregation_temporality, point.count, &*point.bucket_counts), (1, 2, &[1, 1][..]));
-    assert!(point.sum.unwrap().is_nan() && point.min.is_none() && point.explicit_bounds.is_empty());
-    let Some(metric::Data::Sum(sum)) = &metrics[1].data else { panic!() };
-    assert_eq!((sum.is_monotonic, sum.data_points.len(), sum.data_points[2].value), (true, 3, None));
-    // The bounds, the value of k, the name 5, the integer x, the gauge 7.
-    assert_eq!((decoded.repaired, decoded.broken.len()), (5, 1));
+    // The name 5 is kept as a text; 7 is no metric.
+    assert_eq!((decoded.request, decoded.repaired, decoded.broken.len()), (3, 1, 1));
 }
 
 #[test]
@@ -271,4 +282,14 @@ fn what_is_inside_items_is_bounded() {
     let dense = format!("{{\"attributes\":[{}]}}", vec!["{}"; 500_000].join(","));
     let spans = |count: usize| in_request(&format!("[{}]", vec![dense.as_str(); count].join(",")));
     assert_eq!(traces(&spans(5)), Err(WireError::TooManyDetails { limit: MAX_DETAILS }));
+}
+
+#[test]
+fn what_is_told_of_misplaced_lists_is_bounded() {
+    for pair in [r#""resourceLogs":0"#, r#""resourceSpans":0"#, r#""resourceSpans":[{"scopeSpans":0}]"#] {
+        let body = |count: usize| format!("{{{}}}", vec![pair; count].join(","));
+        assert_eq!(traces(&body(MAX_ITEMS)).unwrap().broken.len(), MAX_ITEMS, "{pair}");
+        let error = traces(&body(MAX_ITEMS + 1));
+        assert_eq!(error, Err(WireError::TooManyItems { limit: MAX_ITEMS }), "{pair}");
+    }
 }

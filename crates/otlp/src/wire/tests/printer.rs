@@ -2,12 +2,9 @@
 
 use data_encoding::{BASE64, HEXLOWER, HEXUPPER};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
-use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
-use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Metric, metric, number_data_point};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
@@ -55,18 +52,6 @@ impl Spelling {
         self.object([("resourceLogs", Some(resources.collect()))]).to_string()
     }
 
-    pub(super) fn metrics(self, request: &ExportMetricsServiceRequest) -> String {
-        let resources = request.resource_metrics.iter().map(|under| {
-            let scopes = under.scope_metrics.iter().map(|under| {
-                let metrics = under.metrics.iter().map(|metric| self.metric(metric));
-                self.scoped(under.scope.as_ref(), ("metrics", Some(metrics.collect())), &under.schema_url)
-            });
-            let scopes = ("scopeMetrics", Some(scopes.collect()));
-            self.resourced(under.resource.as_ref(), scopes, &under.schema_url)
-        });
-        self.object([("resourceMetrics", Some(resources.collect()))]).to_string()
-    }
-
     fn object<'a>(self, fields: impl IntoIterator<Item = Field<'a>>) -> Value {
         let mut object = Map::new();
         for (name, value) in fields {
@@ -82,18 +67,9 @@ impl Spelling {
 
     fn resourced(self, resource: Option<&Resource>, contents: Field<'_>, schema_url: &str) -> Value {
         let resource = resource.map(|resource| {
-            let entities = resource.entity_refs.iter().map(|entity| {
-                self.object([
-                    ("schemaUrl", Some(json!(entity.schema_url))),
-                    ("type", Some(json!(entity.r#type))),
-                    ("idKeys", Some(json!(entity.id_keys))),
-                    ("descriptionKeys", Some(json!(entity.description_keys))),
-                ])
-            });
             self.object([
                 ("attributes", Some(self.attributes(&resource.attributes))),
                 ("droppedAttributesCount", Some(json!(resource.dropped_attributes_count))),
-                ("entityRefs", Some(entities.collect())),
             ])
         });
         self.object([("resource", resource), contents, ("schemaUrl", Some(json!(schema_url)))])
@@ -179,117 +155,6 @@ impl Spelling {
         ])
     }
 
-    fn metric(self, metric: &Metric) -> Value {
-        let data = metric.data.as_ref().map_or(("gauge", None), |data| self.data(data));
-        self.object([
-            ("name", Some(json!(metric.name))),
-            ("description", Some(json!(metric.description))),
-            ("unit", Some(json!(metric.unit))),
-            ("metadata", Some(self.attributes(&metric.metadata))),
-            data,
-        ])
-    }
-
-    fn data(self, data: &metric::Data) -> Field<'static> {
-        let temporality = |number: i32| {
-            let name = AggregationTemporality::try_from(number).ok().map(|name| name.as_str_name());
-            ("aggregationTemporality", Some(self.enumeration(number, name)))
-        };
-        let points = |points: Vec<Value>| ("dataPoints", Some(Value::Array(points)));
-        match data {
-            metric::Data::Gauge(gauge) => {
-                let numbers = gauge.data_points.iter().map(|point| self.number_point(point)).collect();
-                ("gauge", Some(self.object([points(numbers)])))
-            }
-            metric::Data::Sum(sum) => {
-                let numbers = sum.data_points.iter().map(|point| self.number_point(point)).collect();
-                let monotonic = ("isMonotonic", Some(json!(sum.is_monotonic)));
-                let temporality = temporality(sum.aggregation_temporality);
-                ("sum", Some(self.object([points(numbers), temporality, monotonic])))
-            }
-            metric::Data::Histogram(histogram) => {
-                let counts = histogram.data_points.iter().map(|point| {
-                    let tail = [
-                        ("count", Some(self.integer(point.count))),
-                        ("sum", point.sum.map(double)),
-                        ("bucketCounts", Some(self.integers(&point.bucket_counts))),
-                        ("explicitBounds", Some(point.explicit_bounds.iter().copied().map(double).collect())),
-                        ("min", point.min.map(double)),
-                        ("max", point.max.map(double)),
-                    ];
-                    self.point(&point.attributes, point.start_time_unix_nano, point.time_unix_nano, tail)
-                });
-                let temporality = temporality(histogram.aggregation_temporality);
-                ("histogram", Some(self.object([temporality, points(counts.collect())])))
-            }
-            metric::Data::ExponentialHistogram(histogram) => {
-                let counts = histogram.data_points.iter().map(|point| {
-                    let tail = [
-                        ("count", Some(self.integer(point.count))),
-                        ("sum", point.sum.map(double)),
-                        ("scale", Some(json!(point.scale))),
-                        ("zeroCount", Some(self.integer(point.zero_count))),
-                        ("positive", point.positive.as_ref().map(|buckets| self.buckets(buckets))),
-                        ("negative", point.negative.as_ref().map(|buckets| self.buckets(buckets))),
-                        ("min", point.min.map(double)),
-                        ("max", point.max.map(double)),
-                        ("zeroThreshold", Some(double(point.zero_threshold))),
-                    ];
-                    self.point(&point.attributes, point.start_time_unix_nano, point.time_unix_nano, tail)
-                });
-                let temporality = temporality(histogram.aggregation_temporality);
-                ("exponentialHistogram", Some(self.object([temporality, points(counts.collect())])))
-            }
-            metric::Data::Summary(summary) => {
-                let counts = summary.data_points.iter().map(|point| {
-                    let quantiles = point.quantile_values.iter().map(|at| {
-                        self.object([
-                            ("quantile", Some(double(at.quantile))),
-                            ("value", Some(double(at.value))),
-                        ])
-                    });
-                    let tail = [
-                        ("count", Some(self.integer(point.count))),
-                        ("sum", Some(double(point.sum))),
-                        ("quantileValues", Some(quantiles.collect())),
-                    ];
-                    self.point(&point.attributes, point.start_time_unix_nano, point.time_unix_nano, tail)
-                });
-                ("summary", Some(self.object([points(counts.collect())])))
-            }
-        }
-    }
-
-    fn number_point(self, point: &opentelemetry_proto::tonic::metrics::v1::NumberDataPoint) -> Value {
-        let value = match point.value {
-            Some(number_data_point::Value::AsInt(value)) => ("asInt", Some(self.integer(value))),
-            Some(number_data_point::Value::AsDouble(value)) => ("asDouble", Some(double(value))),
-            None => ("asDouble", None),
-        };
-        let flags = ("flags", Some(json!(point.flags)));
-        self.point(&point.attributes, point.start_time_unix_nano, point.time_unix_nano, [value, flags])
-    }
-
-    fn point<'a>(
-        self,
-        attributes: &[KeyValue],
-        start: u64,
-        end: u64,
-        tail: impl IntoIterator<Item = Field<'a>>,
-    ) -> Value {
-        let head = [
-            ("attributes", Some(self.attributes(attributes))),
-            ("startTimeUnixNano", Some(self.integer(start))),
-            ("timeUnixNano", Some(self.integer(end))),
-        ];
-        self.object(head.into_iter().chain(tail))
-    }
-
-    fn buckets(self, buckets: &Buckets) -> Value {
-        let counts = self.integers(&buckets.bucket_counts);
-        self.object([("offset", Some(json!(buckets.offset))), ("bucketCounts", Some(counts))])
-    }
-
     fn attributes(self, attributes: &[KeyValue]) -> Value {
         let attribute = |attribute: &KeyValue| {
             let mut fields = vec![
@@ -333,10 +198,6 @@ impl Spelling {
 
     fn integer(self, value: impl Into<serde_json::Number> + ToString) -> Value {
         if self.plain_integers { Value::Number(value.into()) } else { json!(value.to_string()) }
-    }
-
-    fn integers(self, values: &[u64]) -> Value {
-        values.iter().map(|value| self.integer(*value)).collect()
     }
 
     fn enumeration(self, number: i32, name: Option<&str>) -> Value {

@@ -1,20 +1,12 @@
 //! Random requests, in everything that both encodings can say.
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{
-    AnyValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue, KeyValueList,
+    AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList,
 };
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
-use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
-use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_proto::tonic::metrics::v1::summary_data_point::ValueAtQuantile;
-use opentelemetry_proto::tonic::metrics::v1::{
-    ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint, Metric,
-    NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint, number_data_point,
-};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span};
 use proptest::collection::vec;
@@ -47,15 +39,6 @@ pub(super) fn log_requests() -> impl Strategy<Value = ExportLogsServiceRequest> 
     let resource_logs = (option::of(resources()), vec(scope_logs, 0..3), texts())
         .prop_map(|(resource, scope_logs, schema_url)| ResourceLogs { resource, scope_logs, schema_url });
     vec(resource_logs, 0..3).prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs })
-}
-
-pub(super) fn metric_requests() -> impl Strategy<Value = ExportMetricsServiceRequest> {
-    let scope_metrics = (option::of(scopes()), vec(metrics(), 0..4), texts())
-        .prop_map(|(scope, metrics, schema_url)| ScopeMetrics { scope, metrics, schema_url });
-    let resource_metrics = (option::of(resources()), vec(scope_metrics, 0..3), texts()).prop_map(
-        |(resource, scope_metrics, schema_url)| ResourceMetrics { resource, scope_metrics, schema_url },
-    );
-    vec(resource_metrics, 0..3).prop_map(|resource_metrics| ExportMetricsServiceRequest { resource_metrics })
 }
 
 /// Text that needs escaping as often as not.
@@ -123,21 +106,11 @@ fn scopes() -> impl Strategy<Value = InstrumentationScope> {
 }
 
 fn resources() -> impl Strategy<Value = Resource> {
-    let entity = (texts(), texts(), vec(texts(), 0..3), vec(texts(), 0..3)).prop_map(
-        |(schema_url, r#type, id_keys, description_keys)| EntityRef {
-            schema_url,
-            r#type,
-            id_keys,
-            description_keys,
-        },
-    );
-    (attributes(), any::<u32>(), vec(entity, 0..2)).prop_map(
-        |(attributes, dropped_attributes_count, entity_refs)| Resource {
-            attributes,
-            dropped_attributes_count,
-            entity_refs,
-        },
-    )
+    (attributes(), any::<u32>()).prop_map(|(attributes, dropped_attributes_count)| Resource {
+        attributes,
+        dropped_attributes_count,
+        entity_refs: Vec::new(),
+    })
 }
 
 fn enums(last: i32) -> impl Strategy<Value = i32> {
@@ -206,109 +179,4 @@ fn log_records() -> impl Strategy<Value = LogRecord> {
         span_id: rest.4,
         event_name: rest.5,
     })
-}
-
-fn metrics() -> impl Strategy<Value = Metric> {
-    (texts(), texts(), texts(), attributes(), option::of(data())).prop_map(
-        |(name, description, unit, metadata, data)| Metric { name, description, unit, metadata, data },
-    )
-}
-
-fn data() -> impl Strategy<Value = Data> {
-    let gauge = vec(number_points(), 0..3).prop_map(|data_points| Data::Gauge(Gauge { data_points }));
-    let sum = (vec(number_points(), 0..3), enums(2), any::<bool>()).prop_map(
-        |(data_points, aggregation_temporality, is_monotonic)| {
-            Data::Sum(Sum { data_points, aggregation_temporality, is_monotonic })
-        },
-    );
-    let histogram =
-        (vec(histogram_points(), 0..3), enums(2)).prop_map(|(data_points, aggregation_temporality)| {
-            Data::Histogram(Histogram { data_points, aggregation_temporality })
-        });
-    let exponential =
-        (vec(exponential_points(), 0..3), enums(2)).prop_map(|(data_points, aggregation_temporality)| {
-            Data::ExponentialHistogram(ExponentialHistogram { data_points, aggregation_temporality })
-        });
-    let summary = vec(summary_points(), 0..3).prop_map(|data_points| Data::Summary(Summary { data_points }));
-    prop_oneof![gauge, sum, histogram, exponential, summary]
-}
-
-fn number_points() -> impl Strategy<Value = NumberDataPoint> {
-    let value = prop_oneof![
-        any::<i64>().prop_map(number_data_point::Value::AsInt),
-        doubles().prop_map(number_data_point::Value::AsDouble),
-    ];
-    (attributes(), any::<[u64; 2]>(), any::<u32>(), option::of(value)).prop_map(
-        |(attributes, [start_time_unix_nano, time_unix_nano], flags, value)| NumberDataPoint {
-            attributes,
-            start_time_unix_nano,
-            time_unix_nano,
-            exemplars: Vec::new(),
-            flags,
-            value,
-        },
-    )
-}
-
-fn histogram_points() -> impl Strategy<Value = HistogramDataPoint> {
-    let sums = (option::of(doubles()), option::of(doubles()), option::of(doubles()));
-    (attributes(), any::<[u64; 3]>(), sums, vec(any::<u64>(), 0..4), vec(doubles(), 0..4)).prop_map(
-        |(attributes, [start, time, count], (sum, min, max), bucket_counts, explicit_bounds)| {
-            HistogramDataPoint {
-                attributes,
-                start_time_unix_nano: start,
-                time_unix_nano: time,
-                count,
-                sum,
-                bucket_counts,
-                explicit_bounds,
-                min,
-                max,
-                ..HistogramDataPoint::default()
-            }
-        },
-    )
-}
-
-fn exponential_points() -> impl Strategy<Value = ExponentialHistogramDataPoint> {
-    let buckets = || {
-        let buckets = (any::<i32>(), vec(any::<u64>(), 0..4))
-            .prop_map(|(offset, bucket_counts)| Buckets { offset, bucket_counts });
-        option::of(buckets)
-    };
-    let sums = (option::of(doubles()), option::of(doubles()), option::of(doubles()), doubles());
-    (attributes(), any::<[u64; 4]>(), sums, any::<i32>(), buckets(), buckets()).prop_map(
-        |(attributes, numbers, (sum, min, max, zero_threshold), scale, positive, negative)| {
-            ExponentialHistogramDataPoint {
-                attributes,
-                start_time_unix_nano: numbers[0],
-                time_unix_nano: numbers[1],
-                count: numbers[2],
-                zero_count: numbers[3],
-                sum,
-                min,
-                max,
-                zero_threshold,
-                scale,
-                positive,
-                negative,
-                ..ExponentialHistogramDataPoint::default()
-            }
-        },
-    )
-}
-
-fn summary_points() -> impl Strategy<Value = SummaryDataPoint> {
-    let quantile = (doubles(), doubles()).prop_map(|(quantile, value)| ValueAtQuantile { quantile, value });
-    (attributes(), any::<[u64; 3]>(), doubles(), vec(quantile, 0..3)).prop_map(
-        |(attributes, [start, time, count], sum, quantile_values)| SummaryDataPoint {
-            attributes,
-            start_time_unix_nano: start,
-            time_unix_nano: time,
-            count,
-            sum,
-            quantile_values,
-            flags: 0,
-        },
-    )
 }

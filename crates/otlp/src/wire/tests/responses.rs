@@ -5,8 +5,8 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResp
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 
-use crate::wire::response::Status;
-use crate::wire::{Encoding, MAX_MESSAGE_BYTES, Partial, Signal, encode_status, encode_success};
+use crate::wire::response::{MAX_MESSAGE_BYTES, Status};
+use crate::wire::{Encoding, Partial, Signal, encode_status, encode_success};
 
 const SIGNALS: [Signal; 3] = [Signal::Traces, Signal::Logs, Signal::Metrics];
 

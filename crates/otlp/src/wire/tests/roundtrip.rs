@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use prost::Message;
 
-use super::requests::{log_requests, metric_requests, spellings, trace_requests};
-use crate::wire::{Decoded, Encoding, WireError, decode_logs, decode_metrics, decode_traces};
+use super::requests::{log_requests, spellings, trace_requests};
+use crate::wire::{Decoded, Encoding, WireError, decode_logs, decode_traces};
 
 /// The bytes of a request of which nothing was lost; unlike values, they are equal for NaN too.
 fn whole<T: Message>(decoded: Result<Decoded<T>, WireError>) -> Vec<u8> {
@@ -30,13 +30,5 @@ proptest! {
         prop_assert_eq!(&whole(decode_logs(Encoding::Protobuf, &protobuf)), &protobuf);
         let json = spelling.logs(&request);
         prop_assert_eq!(&whole(decode_logs(Encoding::Json, json.as_bytes())), &protobuf, "{}", json);
-    }
-
-    #[test]
-    fn metrics_are_the_same_in_both_encodings(request in metric_requests(), spelling in spellings()) {
-        let protobuf = request.encode_to_vec();
-        prop_assert_eq!(&whole(decode_metrics(Encoding::Protobuf, &protobuf)), &protobuf);
-        let json = spelling.metrics(&request);
-        prop_assert_eq!(&whole(decode_metrics(Encoding::Json, json.as_bytes())), &protobuf, "{}", json);
     }
 }

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use agentlens_domain::events::NewEvent;
+use agentlens_domain::events::{NewEvent, Refusal};
 use agentlens_domain::ledger::{Reason, Refusals};
+use agentlens_ingest::EventsRequest;
 use agentlens_ingest::gateway::LARGE_BODY_BYTES;
-use agentlens_ingest::{EventsReport, EventsRequest};
 use agentlens_otlp::dialects::{self, ClientReport, Context, Normalised};
 use agentlens_otlp::wire::{self, BrokenItem, Encoding, Partial, Signal, WireError};
 
@@ -77,8 +77,8 @@ pub(super) async fn export(
     };
     let Reading { items, events, mut refused, clients, repaired } = reading;
     if signal != Signal::Metrics {
-        let report = store(state, scope, now_us, items, events, &refused).await?;
-        refused.extend(report.refused.into_iter().map(|refusal| Refused {
+        let refusals = store(state, scope, now_us, items, events, &refused).await?;
+        refused.extend(refusals.into_iter().map(|refusal| Refused {
             reason: refusal.reason,
             message: format!("{}: {}", refusal.field, refusal.message),
         }));
@@ -102,7 +102,7 @@ async fn store(
     received_count: usize,
     events: Vec<NewEvent>,
     refused: &[Refused],
-) -> Result<EventsReport, ApiError> {
+) -> Result<Vec<Refusal>, ApiError> {
     let mut refusals = Refusals::default();
     for refused in refused {
         refusals.add(refused.reason);
@@ -140,13 +140,10 @@ fn read_now(signal: Signal, encoding: Encoding, body: &[u8], now_us: i64) -> Res
             Ok(Reading::of("Log record", normalised, decoded.broken, decoded.repaired))
         }
         Signal::Metrics => {
-            // Decoded and counted, and not stored: what they say of tokens repeats what spans say.
+            // Counted and not stored: what they say of tokens repeats what spans say.
             let decoded = wire::decode_metrics(encoding, body)?;
-            let resources = decoded.request.resource_metrics.iter();
-            let metrics =
-                resources.flat_map(|resource| &resource.scope_metrics).map(|scope| scope.metrics.len());
             let mut reading = Reading::of("Metric", Normalised::default(), decoded.broken, decoded.repaired);
-            reading.items += metrics.sum::<usize>();
+            reading.items += decoded.request;
             Ok(reading)
         }
     }
@@ -155,9 +152,8 @@ fn read_now(signal: Signal, encoding: Encoding, body: &[u8], now_us: i64) -> Res
 impl Reading {
     fn of(noun: &str, normalised: Normalised, broken: Vec<BrokenItem>, repaired: u64) -> Self {
         let items = normalised.events.len() + normalised.refused.len() + broken.len();
-        let broken = broken
-            .into_iter()
-            .map(|broken| Refused { reason: Reason::InvalidField, message: broken.message });
+        let broken =
+            broken.into_iter().map(|broken| Refused { reason: broken.reason, message: broken.message });
         let refused = normalised.refused.into_iter().map(|refused| Refused {
             reason: refused.reason,
             message: format!("{noun} number {}: {}.", refused.index + 1, refused.message),
@@ -195,10 +191,10 @@ fn partial_of(signal: Signal, items: usize, refused: &[Refused]) -> Option<Parti
 /// The request as a whole is none; sending it again can't help.
 fn refusal_of(error: &WireError) -> ApiError {
     match error {
-        WireError::TooManyItems { .. } | WireError::TooManyDetails { .. } => {
+        WireError::TooManyItems { .. } | WireError::TooManyDetails { .. } | WireError::TooLong { .. } => {
             ApiError::too_large(error.to_string())
         }
-        WireError::Json { .. } | WireError::Protobuf { .. } | WireError::TooDeep { .. } => {
+        WireError::Json { .. } | WireError::Protobuf { .. } => {
             ApiError::bad_request("invalid_body", error.to_string())
         }
     }

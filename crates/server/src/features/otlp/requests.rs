@@ -93,7 +93,7 @@ struct ClientView {
 
 /// The last requests of OpenTelemetry clients.
 ///
-/// At least one a second of each key is kept, and those in which something was refused or an attribute was first seen;
+/// At most one a second of each key is kept, and beside it those in which something was refused or an attribute was first seen;
 /// of each key the newest 200.
 #[utoipa::path(get, path = "/v1/ingest/requests", tag = "ingest", params(RequestsQuery),
     responses((status = 200, body = IngestRequests), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]

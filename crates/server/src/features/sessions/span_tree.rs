@@ -90,13 +90,14 @@ fn node_of(row: &SpanRow, parts: &Parts, children: Vec<TraceNode>) -> TraceNode 
         agentlens_domain::spans::SpanKind::Tool => facts.tool_name.as_deref(),
         _ => None,
     };
+    let event_type = if facts.is_error { kind.event_type_of_failure() } else { kind.event_type() };
     let child_count = shown.children;
     let is_complete = i64::try_from(children.len()).unwrap_or(i64::MAX) >= child_count;
     let more = children.last().filter(|_| !is_complete).and_then(|last| last.place.clone());
     TraceNode {
         id: row.span.first_event_id().to_owned(),
         name: own_name.or(facts.span_name.as_deref()).unwrap_or(kind.as_str()).to_owned(),
-        event_type: event_type(kind, facts.is_error).to_owned(),
+        event_type: event_type.as_str().to_owned(),
         severity: if facts.is_error { "error" } else { "info" }.to_owned(),
         timestamp: format_rfc3339(facts.start_us),
         duration_ms: Some(ms(facts.end_us.saturating_sub(facts.start_us))),
@@ -120,18 +121,4 @@ fn node_of(row: &SpanRow, parts: &Parts, children: Vec<TraceNode>) -> TraceNode 
 
 fn place_of(row: &SpanRow) -> Cursor {
     Cursor { value: row.start_us, id: row.span_id.clone() }
-}
-
-fn event_type(kind: agentlens_domain::spans::SpanKind, is_error: bool) -> &'static str {
-    use agentlens_domain::spans::SpanKind as Kind;
-    match kind {
-        Kind::Llm => "llm_response",
-        Kind::Embedding => "embedding",
-        Kind::Tool if is_error => "tool_error",
-        Kind::Tool => "tool_call",
-        Kind::Retriever => "retrieval",
-        Kind::Evaluator => "eval_result",
-        Kind::Agent | Kind::Workflow | Kind::Step | Kind::Chain => "chain_step",
-        _ => "custom",
-    }
 }
