@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::SpanKind;
+use super::{Arrival, SpanKind};
 use super::structure::{Node, Structure};
 
 /// How far apart in time two spans may name the same answer and speak of one call.
@@ -181,24 +181,20 @@ impl<'a> Structure<'a> {
         let named = self.named_answers();
         answers.retain(|answer, _| named.get(answer).is_none_or(|count| *count <= MAX_SAME_ANSWER));
         let mut groups: Vec<Vec<usize>> = Vec::new();
-        let mut passing: Vec<Vec<usize>> = Vec::new();
         for (answer, calls) in answers.into_iter().filter(|(_, calls)| calls.len() > 1) {
-            let groups = if answer.len() < UNIQUE_ID_BYTES { &mut passing } else { &mut groups };
+            let reach_us = |first: &Arrival| match answer.len() {
+                ..UNIQUE_ID_BYTES => first.end_us,
+                _ => first.start_us.saturating_add(SAME_ANSWER_US),
+            };
             let mut providers: FxHashMap<Option<&str>, Vec<usize>> = FxHashMap::default();
             for index in &calls {
                 providers.entry(self.nodes[*index].facts.provider.as_deref()).or_default().push(*index);
             }
-            if providers.keys().flatten().count() <= 1 {
-                groups.push(calls);
-            } else {
-                groups.extend(providers.into_values());
-            }
+            let is_one = providers.keys().flatten().count() <= 1;
+            let apart = if is_one { vec![calls] } else { providers.into_values().collect() };
+            groups.extend(apart.into_iter().flat_map(|calls| self.within_reach(calls, reach_us)));
         }
-        let within = |group, reach: fn(&Node<'_>) -> i64| self.within_reach(group, reach);
-        let long = groups
-            .into_iter()
-            .flat_map(|group| within(group, |first| first.facts.start_us.saturating_add(SAME_ANSWER_US)));
-        long.chain(passing.into_iter().flat_map(|group| within(group, |first| first.facts.end_us))).collect()
+        groups
     }
 
     /// How many spans name each answer.
@@ -214,13 +210,13 @@ impl<'a> Structure<'a> {
     }
 
     /// The calls in groups of more than one, each of what begins before the reach of its first.
-    fn within_reach(&self, mut calls: Vec<usize>, reach: fn(&Node<'_>) -> i64) -> Vec<Vec<usize>> {
+    fn within_reach(&self, mut calls: Vec<usize>, reach_us: impl Fn(&Arrival) -> i64) -> Vec<Vec<usize>> {
         calls.sort_by_key(|index| self.age(*index));
         let mut groups: Vec<Vec<usize>> = Vec::new();
         for index in calls {
             let start_us = self.nodes[index].facts.start_us;
             let is_near = |group: &&mut Vec<usize>| {
-                group.first().is_some_and(|first| start_us <= reach(&self.nodes[*first]))
+                group.first().is_some_and(|first| start_us <= reach_us(&self.nodes[*first].facts))
             };
             match groups.last_mut().filter(is_near) {
                 Some(group) => group.push(index),
