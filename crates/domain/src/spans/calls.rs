@@ -2,8 +2,8 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{Arrival, SpanKind};
 use super::structure::{Node, Structure};
+use super::{Arrival, SpanKind};
 
 /// How far apart in time two spans may name the same answer and speak of one call.
 const SAME_ANSWER_US: i64 = 10 * 60 * 1_000_000;
