@@ -58,7 +58,7 @@ impl PostgresEngine {
             None => client.query(&statement, &params).await?,
             Some(org) => {
                 // The three are sent together and answered in order: one round trip.
-                let begin = begin_sql("begin read only", org);
+                let begin = begin_sql("begin read only", org) + CUSTOM_PLANS;
                 let (begun, rows, ended) = tokio::join!(
                     client.batch_execute(&begin),
                     client.query(&statement, &params),
@@ -98,6 +98,10 @@ impl PostgresEngine {
         Ok(changed)
     }
 }
+
+/// Reads are planned with their values and the tables as they are now: orgs differ in size, and a plan that is kept was made for
+/// another one, or for a table that was still empty.
+const CUSTOM_PLANS: &str = "; set local plan_cache_mode = force_custom_plan";
 
 /// A pool for any role; the schemas are found through the search path.
 pub(crate) fn pool(url: &str, max_connections: usize) -> Result<Pool, StoreError> {

@@ -46,9 +46,12 @@ drop index sessions_agent;
 create index sessions_started on sessions (org_id, workspace_id, started_us, session_id) where started_us > -9000000000000000000;
 create index sessions_agent on sessions (org_id, workspace_id, agent_id, started_us) where started_us > -9000000000000000000;
 
--- An event is looked up by its id; its day is in the key only because a partition's key must hold it.
+-- An event is looked up by its id; its day is in the key only because a partition's key must hold it. Neither the key nor
+-- the index of lists, which is partial like those above, serves a query for the events of a session.
 alter table events drop constraint events_pkey;
-alter table events add constraint events_pkey primary key (org_id, workspace_id, id, expire_day);
+alter table events add constraint events_pkey primary key (org_id, id, workspace_id, expire_day);
+drop index events_time;
+create index events_time on events (org_id, workspace_id, ts_us, id) where ts_us > -9000000000000000000;
 
 -- What expires is found by its day; what is kept for ever is in none of these.
 create index event_keys_expire on event_keys (org_id, expire_day) where expire_day < 2932896;

@@ -94,9 +94,11 @@ impl EventFilter {
             .with_some(" and model = $", self.model.as_deref())
             .with_some(" and name = $", self.name.as_deref());
         match access {
-            Access::Time => {
-                statement.with_some(" and ts_us >= $", self.from_us).with_some(" and ts_us <= $", self.to_us)
-            }
+            // True of every event; PostgreSQL's index asks for it.
+            Access::Time => statement
+                .text(" and ts_us > -9000000000000000000")
+                .with_some(" and ts_us >= $", self.from_us)
+                .with_some(" and ts_us <= $", self.to_us),
             Access::Session | Access::Position => statement
                 .with_some(" and ts_us + 0 >= $", self.from_us)
                 .with_some(" and ts_us + 0 <= $", self.to_us),
