@@ -14,6 +14,7 @@ use crate::time;
 
 /// Metadata keys that only the server may set: they say that an agent's identity was verified.
 const RESERVED_METADATA: [&str; 3] = ["verifiedAgentId", "verifiedAgentMethod", "verifiedOnBehalfOf"];
+
 /// Why one event was not accepted. Neighbours are not affected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {

@@ -114,13 +114,11 @@ impl<'a> Projection<'a> {
 
     /// Of the stored traces of a session those that nothing came for, the earliest first; the others are in [`Self::traces`].
     pub(crate) fn staying(&self, workspace_id: &str, stored: Vec<(String, TraceState)>) -> Vec<TraceShown> {
-        let is_changed = |trace_id: &str| {
-            let mut changed = self.traces.iter();
-            changed.any(|changed| changed.workspace_id == workspace_id && changed.trace_id == trace_id)
-        };
+        let changed = self.traces.iter().filter(|changed| changed.workspace_id == workspace_id);
+        let changed: FxHashSet<&str> = changed.map(|changed| changed.trace_id.as_str()).collect();
         let mut staying: Vec<(String, TraceShown)> = stored
             .into_iter()
-            .filter(|(trace_id, _)| !is_changed(trace_id))
+            .filter(|(trace_id, _)| !changed.contains(trace_id.as_str()))
             .map(|(trace_id, state)| (trace_id, state.shown))
             .collect();
         staying.sort_unstable_by(|left, right| (left.1.start_us, &left.0).cmp(&(right.1.start_us, &right.0)));
