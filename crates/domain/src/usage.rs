@@ -83,37 +83,27 @@ impl Usage {
         *self == Usage::default()
     }
 
-    /// Sum field by field, or `None` if a field overflows.
-    pub fn checked_add(self, other: Usage) -> Option<Usage> {
-        self.zip(other, i64::checked_add)
-    }
-
-    /// Difference field by field, or `None` if a field overflows. Fields may become negative.
-    pub fn checked_sub(self, other: Usage) -> Option<Usage> {
-        self.zip(other, i64::checked_sub)
-    }
-
     /// Sum field by field, stopping at the ends of `i64`.
     pub fn saturating_add(self, other: Usage) -> Usage {
-        self.zip(other, |left, right| Some(left.saturating_add(right))).unwrap_or_default()
+        self.zip(other, i64::saturating_add)
     }
 
     /// Difference field by field, stopping at the ends of `i64`. Fields may become negative.
     pub fn saturating_sub(self, other: Usage) -> Usage {
-        self.zip(other, |left, right| Some(left.saturating_sub(right))).unwrap_or_default()
+        self.zip(other, i64::saturating_sub)
     }
 
-    fn zip(self, other: Usage, join: impl Fn(i64, i64) -> Option<i64>) -> Option<Usage> {
-        Some(Usage {
-            input: join(self.input, other.input)?,
-            output: join(self.output, other.output)?,
-            cache_read: join(self.cache_read, other.cache_read)?,
-            cache_write_5m: join(self.cache_write_5m, other.cache_write_5m)?,
-            cache_write_1h: join(self.cache_write_1h, other.cache_write_1h)?,
-            reasoning: join(self.reasoning, other.reasoning)?,
-            audio_input: join(self.audio_input, other.audio_input)?,
-            audio_output: join(self.audio_output, other.audio_output)?,
-        })
+    fn zip(self, other: Usage, join: impl Fn(i64, i64) -> i64) -> Usage {
+        Usage {
+            input: join(self.input, other.input),
+            output: join(self.output, other.output),
+            cache_read: join(self.cache_read, other.cache_read),
+            cache_write_5m: join(self.cache_write_5m, other.cache_write_5m),
+            cache_write_1h: join(self.cache_write_1h, other.cache_write_1h),
+            reasoning: join(self.reasoning, other.reasoning),
+            audio_input: join(self.audio_input, other.audio_input),
+            audio_output: join(self.audio_output, other.audio_output),
+        }
     }
 }
 
@@ -323,10 +313,9 @@ mod tests {
     fn sums_and_corrections() {
         let one = Usage { input: 3, output: 2, cache_read: 1, ..Usage::default() };
         let two = one.saturating_add(one);
-        assert_eq!(two.checked_sub(one), Some(one));
+        assert_eq!(two.saturating_sub(one), one);
         assert_eq!(one.saturating_sub(two).input, -3);
         let full = Usage { input: i64::MAX, ..Usage::default() };
-        assert_eq!(full.checked_add(one), None);
         assert_eq!(full.saturating_add(one).input, i64::MAX);
     }
 }

@@ -101,11 +101,6 @@ impl SpanKind {
         }
     }
 
-    /// Reads [`SpanKind::as_str`]'s names.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::EVERY.into_iter().find(|kind| kind.as_str() == text)
-    }
-
     /// The type of the event that such a span is when it went well.
     pub fn event_type(self) -> EventType {
         match self {
