@@ -32,8 +32,9 @@ const TEXTS: [&str; 17] = [
     "preview",
     "metadata",
 ];
-const NUMBERS: [&str; 11] = [
+const NUMBERS: [&str; 12] = [
     "position",
+    "session_number",
     "seq",
     "ts_us",
     "received_us",
@@ -91,7 +92,7 @@ fn change(column: &str, seq: i64, is_embedded: bool) -> String {
     let value = if TEXTS.contains(&column) {
         format!("coalesce({column}, '') || 'x'")
     } else if NUMBERS.contains(&column) {
-        let step = if column == "position" || column == "seq" { 1_000_000 } else { 1 };
+        let step = if ["position", "session_number", "seq"].contains(&column) { 1_000_000 } else { 1 };
         format!("coalesce({column}, 0) + {step}")
     } else if is_embedded {
         // The last byte is another one.

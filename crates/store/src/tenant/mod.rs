@@ -27,7 +27,9 @@ use agentlens_domain::time::day_of;
 pub use agents::AgentRow;
 pub use analytics::{CellQuery, CellRow, OrgStats};
 pub use apply::{Applied, ApplyReport};
-pub(crate) use apply::{EventRow, Plan, PlanInput, SessionKey, Verdict, plan, session_keys};
+pub(crate) use apply::{
+    EventRow, NumberedSession, OrgState, Plan, PlanInput, SessionKey, Verdict, plan, session_keys,
+};
 pub use chains::{BrokenChain, ChainReport, SessionChain};
 pub use dead_letters::DeadLetter;
 pub use events::{EventFilter, EventPage, Order, SearchPage, StoredEvent};

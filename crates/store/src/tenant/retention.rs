@@ -60,7 +60,7 @@ impl Tenant {
             let before_us = (i64::from(today) - i64::from(days) - 1) * DAY_US;
             statements.push((
                 "delete from sessions where org_id = $1 and last_event_us < $2 and not exists
-                   (select 1 from events e where e.org_id = $1 and e.workspace_id = sessions.workspace_id and e.session_id = sessions.session_id)"
+                   (select 1 from events e where e.org_id = $1 and e.session_number = sessions.number)"
                     .to_owned(),
                 args![before_us],
             ));

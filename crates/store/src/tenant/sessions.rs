@@ -4,6 +4,7 @@ use agentlens_domain::page::Cursor;
 use agentlens_domain::sessions::{SessionStatus, idle_before};
 
 use super::Tenant;
+use crate::args;
 use crate::error::StoreError;
 use crate::row_type;
 use crate::statement::Builder;
@@ -53,6 +54,8 @@ row_type! {
         pub last_hash: [u8; 32],
         /// The session in which its spans are shown now; absent unless they moved.
         pub moved_to: Option<String>,
+        /// Its number in the org, by which its events are found.
+        pub number: i64,
     }
 }
 
@@ -95,7 +98,7 @@ pub struct SessionPage {
 }
 
 const COLUMNS_FROM: &str = "select session_id, workspace_id, environment, agent_id, agent_name, user_id, tags, status, started_us, last_event_us,
-   ended_us, event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash, moved_to
+   ended_us, event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash, moved_to, number
  from sessions where org_id = $1";
 
 /// True of every session; PostgreSQL's indexes for lists ask for it.
@@ -159,6 +162,17 @@ impl Tenant {
         statement.with(" and workspace_id = $", workspace).with(" and session_id = $", session_id);
         let (sql, args) = statement.finish();
         self.find(sql, args).await
+    }
+
+    /// The numbers of sessions, by their ids; of those that are not there, none.
+    pub(crate) async fn session_numbers(
+        &self,
+        workspace: &str,
+        session_ids: Vec<String>,
+    ) -> Result<Vec<i64>, StoreError> {
+        let sql =
+            "select number from sessions where org_id = $1 and workspace_id = $2 and session_id = any($3)";
+        self.fetch(sql, args![workspace, session_ids]).await
     }
 
     /// The sessions that began in [from, to] and cost most.

@@ -46,7 +46,9 @@ async fn no_function_reaches_another_org(world: World) {
     assert!(theirs.event_key_digests("default", vec!["e1".to_owned()]).await.unwrap().is_empty());
     assert!(theirs.find_session("default", "s1").await.unwrap().is_none());
     assert!(theirs.list_sessions(&sessions, None, 0, 10).await.unwrap().sessions.is_empty());
-    assert!(theirs.events_of_session("default", "s1", 0, 10).await.unwrap().is_empty());
+    let our_session = ours.find_session("default", "s1").await.unwrap().unwrap();
+    assert!(!ours.events_of_session(&our_session, 0, 10).await.unwrap().is_empty());
+    assert!(theirs.events_of_session(&our_session, 0, 10).await.unwrap().is_empty());
     assert!(theirs.session_ids(None, None, ("", ""), 10).await.unwrap().is_empty());
     assert!(theirs.dearest_sessions("default", None, 0, i64::MAX, 10).await.unwrap().is_empty());
     assert!(theirs.list_agents("default", None, 10).await.unwrap().is_empty());

@@ -94,9 +94,10 @@ async fn lists_of_ids_go_on(world: World) {
     assert!(tenant.find_agent("project", "a0").await.unwrap().is_none());
     let stats = tenant.stats("default").await.unwrap();
     assert_eq!((stats.session_count, stats.storage_bytes.is_some()), (7, world.store.is_embedded()));
+    let session = tenant.find_session("default", "s1").await.unwrap().unwrap();
     assert_eq!(
         tenant
-            .events_of_session("default", "s1", 2, 3)
+            .events_of_session(&session, 2, 3)
             .await
             .unwrap()
             .iter()

@@ -424,7 +424,7 @@ impl Page {
         let mut last = after;
         while !self.is_full() {
             let chunk = self.room().min(CHUNK_EVENTS);
-            let rows = tenant.events_of_session(&chain.workspace_id, &chain.session_id, last, chunk).await?;
+            let rows = tenant.events_of_session(chain, last, chunk).await?;
             let is_last = rows.len() < chunk as usize;
             last = rows.last().map_or(last, |row| row.seq);
             self.bytes += rows.iter().map(|row| row.payload.len() + row.metadata.len()).sum::<usize>();

@@ -20,8 +20,8 @@ use super::PostgresEngine;
 use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::{
-    ApplyReport, EventRow, NEVER_EXPIRES_DAY, Plan, PlanInput, SessionKey, StoredEvent, TenantContext,
-    Verdict, plan, session_keys,
+    ApplyReport, EventRow, NEVER_EXPIRES_DAY, NumberedSession, OrgState, Plan, PlanInput, SessionKey,
+    StoredEvent, TenantContext, Verdict, plan, session_keys,
 };
 
 /// Applies batches in one transaction.
@@ -35,7 +35,7 @@ pub(crate) async fn apply(
     let transaction = client.transaction().await?;
     let org = context.org.as_str();
     transaction.batch_execute(&format!("set local app.current_org = '{org}'")).await?;
-    let (last_position, indexed_position) = lock_state(&transaction, org).await?;
+    let state = lock_state(&transaction, org).await?;
     let fresh = claim_batches(&transaction, org, batches, now_us).await?;
     let verdicts = claim_ids(&transaction, context, batches, &fresh).await?;
     let projection = project_spans(&transaction, context, batches, &fresh).await?;
@@ -50,7 +50,7 @@ pub(crate) async fn apply(
         sessions: &sessions,
         projection: &projection,
         staying: &staying,
-        last_position,
+        org: state,
     };
     let plan = plan(context, &input, |row| events.push(row));
 
@@ -62,25 +62,37 @@ pub(crate) async fn apply(
     merge_cells(&transaction, org, &plan.cells, Tier::Hour).await?;
     merge_cells(&transaction, org, &plan.cells, Tier::Day).await?;
     count_usage(&transaction, org, &plan).await?;
-    let advance =
-        transaction.prepare_cached("update org_state set last_position = $2 where org_id = $1").await?;
-    transaction.execute(&advance, &[&org, &plan.last_position]).await?;
+    let advance = transaction
+        .prepare_cached("update org_state set last_position = $2, last_session = $3 where org_id = $1")
+        .await?;
+    transaction.execute(&advance, &[&org, &plan.last_position, &plan.last_session]).await?;
     transaction.commit().await?;
     engine.partitions.lock().extend(made);
-    Ok(ApplyReport { batches: plan.applied, last_position: plan.last_position, indexed_position })
+    Ok(ApplyReport {
+        batches: plan.applied,
+        last_position: plan.last_position,
+        indexed_position: state.indexed_position,
+    })
 }
 
 /// The row of the org is locked for the transaction: a second writer, who should not exist, waits here.
-async fn lock_state(transaction: &Transaction<'_>, org: &str) -> Result<(i64, i64), StoreError> {
-    let sql = "select last_position, indexed_position from org_state where org_id = $1 for update";
+async fn lock_state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreError> {
+    let sql =
+        "select last_position, indexed_position, last_session from org_state where org_id = $1 for update";
+    let read = |row: tokio_postgres::Row| -> Result<OrgState, StoreError> {
+        Ok(OrgState {
+            last_position: row.try_get(0)?,
+            indexed_position: row.try_get(1)?,
+            last_session: row.try_get(2)?,
+        })
+    };
     let statement = transaction.prepare_cached(sql).await?;
     if let Some(row) = transaction.query_opt(&statement, &[&org]).await? {
-        return Ok((row.try_get(0)?, row.try_get(1)?));
+        return read(row);
     }
     let insert = "insert into org_state (org_id, last_position, indexed_position, prices_version) values ($1, 0, 0, 0) on conflict do nothing";
     transaction.execute(insert, &[&org]).await?;
-    let row = transaction.query_one(&statement, &[&org]).await?;
-    Ok((row.try_get(0)?, row.try_get(1)?))
+    read(transaction.query_one(&statement, &[&org]).await?)
 }
 
 async fn claim_batches(
@@ -167,12 +179,12 @@ async fn load_sessions<'a>(
     transaction: &Transaction<'_>,
     org: &str,
     keys: Vec<SessionKey<'a>>,
-) -> Result<FxHashMap<SessionKey<'a>, SessionState>, StoreError> {
+) -> Result<FxHashMap<SessionKey<'a>, NumberedSession>, StoreError> {
     let workspaces: Vec<&str> = keys.iter().map(|key| key.0).collect();
     let session_ids: Vec<&str> = keys.iter().map(|key| key.1).collect();
     let sql = "select k.place, s.agent_id, s.agent_name, s.user_id, s.environment, s.tags, s.started_us, s.last_event_us, s.opened_us, s.ended_us,
            s.ended_in_error, s.event_count, s.tool_call_count, s.error_count, s.llm_call_count, s.input_tokens, s.output_tokens,
-           s.cost_nanos, s.last_seq, s.last_hash, s.moved_to, s.own_events
+           s.cost_nanos, s.last_seq, s.last_hash, s.moved_to, s.own_events, s.number
          from unnest($2::text[], $3::text[]) with ordinality as k (workspace_id, session_id, place)
          cross join lateral (select * from sessions s
            where s.org_id = $1 and s.workspace_id = k.workspace_id and s.session_id = k.session_id limit 1) s";
@@ -184,7 +196,7 @@ async fn load_sessions<'a>(
         let key = *keys
             .get(place)
             .ok_or_else(|| StoreError::Corrupt("an unknown session was joined".to_owned()))?;
-        sessions.insert(key, session_state(row)?);
+        sessions.insert(key, NumberedSession { number: row.try_get(22)?, state: session_state(row)? });
     }
     Ok(sessions)
 }
@@ -295,6 +307,7 @@ async fn insert_events(
         .column("workspace_id", "text", rows, |row| row.batch.workspace_id.as_str())
         .column("environment", "text", rows, |row| row.batch.environment.as_str())
         .column("session_id", "text", rows, |row| row.session_id)
+        .column("session_number", "bigint", rows, |row| row.session_number)
         .column("seq", "bigint", rows, |row| row.seq)
         .column("agent_id", "text", rows, |row| row.agent_id)
         .column("event_type", "text", rows, |row| row.event.event_type.as_str())
@@ -342,7 +355,7 @@ async fn insert_events(
     Ok(())
 }
 
-type SessionRow<'a> = (SessionKey<'a>, SessionState);
+type SessionRow<'a> = (SessionKey<'a>, NumberedSession);
 
 async fn upsert_sessions(
     transaction: &Transaction<'_>,
@@ -350,30 +363,31 @@ async fn upsert_sessions(
     rows: &[SessionRow<'_>],
 ) -> Result<(), StoreError> {
     Insert::into("sessions")
+        .column("number", "bigint", rows, |row| row.1.number)
         .column("workspace_id", "text", rows, |row| row.0.0)
         .column("session_id", "text", rows, |row| row.0.1)
-        .column("environment", "text", rows, |row| row.1.environment.as_str())
-        .column("agent_id", "text", rows, |row| row.1.agent_id.as_str())
-        .column("agent_name", "text", rows, |row| row.1.agent_name.as_deref())
-        .column("user_id", "text", rows, |row| row.1.user_id.as_deref())
-        .column("tags", "text", rows, |row| serde_json::to_string(&row.1.tags).unwrap_or_default())
-        .column("status", "text", rows, |row| row.1.stored_status().as_str())
-        .column("started_us", "bigint", rows, |row| row.1.started_us)
-        .column("last_event_us", "bigint", rows, |row| row.1.last_event_us)
-        .column("opened_us", "bigint", rows, |row| row.1.opened_us)
-        .column("ended_us", "bigint", rows, |row| row.1.ended_us)
-        .column("ended_in_error", "boolean", rows, |row| row.1.ended_in_error)
-        .column("event_count", "bigint", rows, |row| row.1.event_count)
-        .column("tool_call_count", "bigint", rows, |row| row.1.tool_call_count)
-        .column("error_count", "bigint", rows, |row| row.1.error_count)
-        .column("llm_call_count", "bigint", rows, |row| row.1.llm_call_count)
-        .column("input_tokens", "bigint", rows, |row| row.1.input_tokens)
-        .column("output_tokens", "bigint", rows, |row| row.1.output_tokens)
-        .column("cost_nanos", "bigint", rows, |row| row.1.cost_nanos)
-        .column("last_seq", "bigint", rows, |row| row.1.last_seq)
-        .column("last_hash", "bytea", rows, |row| row.1.last_hash.as_slice())
-        .column("moved_to", "text", rows, |row| row.1.moved_to.as_deref())
-        .column("own_events", "bigint", rows, |row| row.1.own_events)
+        .column("environment", "text", rows, |row| row.1.state.environment.as_str())
+        .column("agent_id", "text", rows, |row| row.1.state.agent_id.as_str())
+        .column("agent_name", "text", rows, |row| row.1.state.agent_name.as_deref())
+        .column("user_id", "text", rows, |row| row.1.state.user_id.as_deref())
+        .column("tags", "text", rows, |row| serde_json::to_string(&row.1.state.tags).unwrap_or_default())
+        .column("status", "text", rows, |row| row.1.state.stored_status().as_str())
+        .column("started_us", "bigint", rows, |row| row.1.state.started_us)
+        .column("last_event_us", "bigint", rows, |row| row.1.state.last_event_us)
+        .column("opened_us", "bigint", rows, |row| row.1.state.opened_us)
+        .column("ended_us", "bigint", rows, |row| row.1.state.ended_us)
+        .column("ended_in_error", "boolean", rows, |row| row.1.state.ended_in_error)
+        .column("event_count", "bigint", rows, |row| row.1.state.event_count)
+        .column("tool_call_count", "bigint", rows, |row| row.1.state.tool_call_count)
+        .column("error_count", "bigint", rows, |row| row.1.state.error_count)
+        .column("llm_call_count", "bigint", rows, |row| row.1.state.llm_call_count)
+        .column("input_tokens", "bigint", rows, |row| row.1.state.input_tokens)
+        .column("output_tokens", "bigint", rows, |row| row.1.state.output_tokens)
+        .column("cost_nanos", "bigint", rows, |row| row.1.state.cost_nanos)
+        .column("last_seq", "bigint", rows, |row| row.1.state.last_seq)
+        .column("last_hash", "bytea", rows, |row| row.1.state.last_hash.as_slice())
+        .column("moved_to", "text", rows, |row| row.1.state.moved_to.as_deref())
+        .column("own_events", "bigint", rows, |row| row.1.state.own_events)
         .run(
             transaction,
             org,

@@ -10,6 +10,7 @@ const STEPS: &[(i64, &str, &str)] = &[
     (1, "control", include_str!("../../migrations/control/0001_postgres.sql")),
     (2, "tenant", include_str!("../../migrations/tenant/0001_postgres.sql")),
     (3, "tenant", include_str!("../../migrations/tenant/0002_postgres.sql")),
+    (4, "tenant", include_str!("../../migrations/tenant/0003_postgres.sql")),
 ];
 /// Any constant will do, as long as every migrating process takes the same.
 const LOCK: i64 = 7_166_342_908;

@@ -13,8 +13,8 @@ use agentlens_domain::sessions::SessionState;
 use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::{
-    ApplyReport, EventRow, Plan, PlanInput, SessionKey, StoredEvent, TenantContext, Verdict, plan,
-    session_keys,
+    ApplyReport, EventRow, NumberedSession, OrgState, Plan, PlanInput, SessionKey, StoredEvent,
+    TenantContext, Verdict, plan, session_keys,
 };
 
 /// Events' rows that the planner hands to the writer at a time, and how many such handfuls may lie between them.
@@ -30,7 +30,7 @@ pub(crate) fn apply(
 ) -> Result<ApplyReport, StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let org = context.org.as_str();
-    let (last_position, indexed_position) = state(&transaction, org)?;
+    let state = state(&transaction, org)?;
     let fresh = claim_batches(&transaction, org, batches, now_us)?;
     let verdicts = claim_ids(&transaction, context, batches, &fresh)?;
     let projection = project_spans(&transaction, context, batches, &fresh)?;
@@ -43,7 +43,7 @@ pub(crate) fn apply(
         sessions: &sessions,
         projection: &projection,
         staying: &staying,
-        last_position,
+        org: state,
     };
     let plan = plan_and_insert_events(&transaction, context, input)?;
     upsert_spans(&transaction, context, &projection.spans, &plan.traces)?;
@@ -52,20 +52,34 @@ pub(crate) fn apply(
     merge_cells(&transaction, org, &plan.cells)?;
     count_usage(&transaction, org, &plan)?;
     transaction
-        .prepare_cached("update org_state set last_position = ?2 where org_id = ?1")?
-        .execute(params![org, plan.last_position])?;
+        .prepare_cached("update org_state set last_position = ?2, last_session = ?3 where org_id = ?1")?
+        .execute(params![org, plan.last_position, plan.last_session])?;
     transaction.commit()?;
-    Ok(ApplyReport { batches: plan.applied, last_position: plan.last_position, indexed_position })
+    Ok(ApplyReport {
+        batches: plan.applied,
+        last_position: plan.last_position,
+        indexed_position: state.indexed_position,
+    })
 }
 
-fn state(transaction: &Transaction<'_>, org: &str) -> Result<(i64, i64), StoreError> {
-    let mut statement = transaction
-        .prepare_cached("select last_position, indexed_position from org_state where org_id = ?1")?;
-    if let Some(state) = statement.query_row([org], |row| Ok((row.get(0)?, row.get(1)?))).optional()? {
+fn state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreError> {
+    let mut statement = transaction.prepare_cached(
+        "select last_position, indexed_position, last_session from org_state where org_id = ?1",
+    )?;
+    let stored = statement
+        .query_row([org], |row| {
+            Ok(OrgState {
+                last_position: row.get(0)?,
+                indexed_position: row.get(1)?,
+                last_session: row.get(2)?,
+            })
+        })
+        .optional()?;
+    if let Some(state) = stored {
         return Ok(state);
     }
     transaction.execute("insert into org_state (org_id, last_position, indexed_position, prices_version) values (?1, 0, 0, 0)", [org])?;
-    Ok((0, 0))
+    Ok(OrgState::default())
 }
 
 fn claim_batches(
@@ -124,11 +138,11 @@ fn load_sessions<'a>(
     transaction: &Transaction<'_>,
     org: &str,
     keys: FxHashSet<SessionKey<'a>>,
-) -> Result<FxHashMap<SessionKey<'a>, SessionState>, StoreError> {
+) -> Result<FxHashMap<SessionKey<'a>, NumberedSession>, StoreError> {
     let mut statement = transaction.prepare_cached(
         "select agent_id, agent_name, user_id, environment, tags, started_us, last_event_us, opened_us, ended_us, ended_in_error,
            event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash,
-           moved_to, own_events
+           moved_to, own_events, number
          from sessions where org_id = ?1 and workspace_id = ?2 and session_id = ?3",
     )?;
     let mut sessions = FxHashMap::default();
@@ -144,10 +158,10 @@ fn load_session(
     statement: &mut CachedStatement<'_>,
     org: &str,
     key: SessionKey<'_>,
-) -> Result<Option<SessionState>, StoreError> {
-    let state = statement
+) -> Result<Option<NumberedSession>, StoreError> {
+    let session = statement
         .query_row(params![org, key.0, key.1], |row| {
-            Ok(SessionState {
+            let state = SessionState {
                 agent_id: row.get(0)?,
                 agent_name: row.get(1)?,
                 user_id: row.get(2)?,
@@ -169,10 +183,11 @@ fn load_session(
                 last_hash: row.get(18)?,
                 moved_to: row.get(19)?,
                 own_events: row.get(20)?,
-            })
+            };
+            Ok(NumberedSession { number: row.get(21)?, state })
         })
         .optional()?;
-    Ok(state)
+    Ok(session)
 }
 
 /// Computes the plan on a thread beside this one, which writes the events' rows as they come.
@@ -216,9 +231,9 @@ fn insert_events<'a>(
     let mut statement = transaction.prepare_cached(
         "insert into events (org_id, workspace_id, environment, received_us, position, id, session_id, seq, agent_id, event_type, severity,
            timestamp, ts_us, expire_day, name, provider, model, call_id, user_id, duration_us, input_tokens, output_tokens, usage_parts,
-           cost_nanos, cost_source, reported_cost_nanos, computed_cost_nanos, prev_hash, hash, seal, preview, metadata, encoding, payload)
+           cost_nanos, cost_source, reported_cost_nanos, computed_cost_nanos, prev_hash, hash, seal, preview, metadata, encoding, payload, session_number)
          values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25,
-           ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)",
+           ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)",
     )?;
     statement.raw_bind_parameter(1, org)?;
     // What is the same for a whole batch is bound once; SQLite would copy it for each row.
@@ -270,6 +285,7 @@ fn bind_event(statement: &mut CachedStatement<'_>, row: &EventRow<'_>) -> Result
         event.metadata,
         StoredEvent::encoding_of(event),
         event.payload.as_bytes(),
+        row.session_number,
     ];
     for (index, value) in values.iter().enumerate() {
         statement.raw_bind_parameter(index + 5, value)?;
@@ -280,14 +296,14 @@ fn bind_event(statement: &mut CachedStatement<'_>, row: &EventRow<'_>) -> Result
 fn upsert_sessions(
     transaction: &Transaction<'_>,
     org: &str,
-    sessions: &[(SessionKey<'_>, SessionState)],
+    sessions: &[(SessionKey<'_>, NumberedSession)],
 ) -> Result<(), StoreError> {
     let mut statement = transaction.prepare_cached(
         "insert into sessions (org_id, workspace_id, session_id, environment, agent_id, agent_name, user_id, tags, status, started_us,
            last_event_us, opened_us, ended_us, ended_in_error, event_count, tool_call_count, error_count, llm_call_count, input_tokens,
-           output_tokens, cost_nanos, last_seq, last_hash, moved_to, own_events)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)
-         on conflict (org_id, workspace_id, session_id) do update set
+           output_tokens, cost_nanos, last_seq, last_hash, moved_to, own_events, number)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)
+         on conflict (number) do update set
            environment = excluded.environment, agent_id = excluded.agent_id, agent_name = excluded.agent_name, user_id = excluded.user_id, tags = excluded.tags,
            status = excluded.status, started_us = excluded.started_us, last_event_us = excluded.last_event_us,
            opened_us = excluded.opened_us, ended_us = excluded.ended_us, ended_in_error = excluded.ended_in_error,
@@ -296,7 +312,7 @@ fn upsert_sessions(
            cost_nanos = excluded.cost_nanos, last_seq = excluded.last_seq, last_hash = excluded.last_hash,
            moved_to = excluded.moved_to, own_events = excluded.own_events",
     )?;
-    for ((workspace, session_id), state) in sessions {
+    for ((workspace, session_id), NumberedSession { number, state }) in sessions {
         statement.execute(params![
             org,
             workspace,
@@ -323,6 +339,7 @@ fn upsert_sessions(
             state.last_hash,
             state.moved_to,
             state.own_events,
+            number,
         ])?;
     }
     Ok(())

@@ -35,6 +35,7 @@ const CONTROL_MIGRATIONS: &[&str] = &[include_str!("../../migrations/control/000
 const TENANT_MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/tenant/0001_sqlite.sql"),
     include_str!("../../migrations/tenant/0002_sqlite.sql"),
+    include_str!("../../migrations/tenant/0003_sqlite.sql"),
 ];
 
 /// All files of one data directory.

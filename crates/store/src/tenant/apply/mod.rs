@@ -5,7 +5,9 @@
 
 mod plan;
 
-pub(crate) use plan::{EventRow, Plan, PlanInput, SessionKey, Verdict, plan, session_keys};
+pub(crate) use plan::{
+    EventRow, NumberedSession, OrgState, Plan, PlanInput, SessionKey, Verdict, plan, session_keys,
+};
 
 use std::sync::Arc;
 

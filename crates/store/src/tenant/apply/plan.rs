@@ -47,12 +47,29 @@ pub(crate) struct PlanInput<'a> {
     /// Verdicts for events with a client's id, by (batch, event).
     pub(crate) verdicts: FxHashMap<(usize, usize), Verdict>,
     /// How the touched sessions stand; absent for new ones.
-    pub(crate) sessions: &'a FxHashMap<SessionKey<'a>, SessionState>,
+    pub(crate) sessions: &'a FxHashMap<SessionKey<'a>, NumberedSession>,
     /// What becomes of the spans that arrive.
     pub(crate) projection: &'a Projection<'a>,
     /// What is left of the sessions that traces leave.
     pub(crate) staying: &'a Staying<'a>,
+    pub(crate) org: OrgState,
+}
+
+/// What the row of an org says.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct OrgState {
+    /// The position of the event that was stored last.
     pub(crate) last_position: i64,
+    /// How far the search index reaches.
+    pub(crate) indexed_position: i64,
+    /// The number that a session was given last.
+    pub(crate) last_session: i64,
+}
+
+/// A session as it is stored: how it stands, and its number in the org, by which its events are found.
+pub(crate) struct NumberedSession {
+    pub(crate) number: i64,
+    pub(crate) state: SessionState,
 }
 
 /// The sessions that a group touches: those of its events, and those in which its spans are or were shown.
@@ -77,6 +94,8 @@ pub(crate) struct EventRow<'a> {
     pub(crate) event: &'a NewEvent,
     /// The session of its chain. For what arrives of a span, the one in which the span is shown then.
     pub(crate) session_id: &'a str,
+    /// The number of that session.
+    pub(crate) session_number: i64,
     /// Its agent; likewise.
     pub(crate) agent_id: &'a str,
     pub(crate) seq: i64,
@@ -106,7 +125,7 @@ pub(crate) type UsageDelta<'a> = ((&'a str, i32), (i64, i64));
 /// Everything that the transaction writes besides the events.
 pub(crate) struct Plan<'a> {
     pub(crate) applied: Vec<Applied>,
-    pub(crate) sessions: Vec<(SessionKey<'a>, SessionState)>,
+    pub(crate) sessions: Vec<(SessionKey<'a>, NumberedSession)>,
     pub(crate) agents: Vec<(SessionKey<'a>, AgentDelta<'a>)>,
     pub(crate) cells: Vec<(CellKey<'a>, Measures)>,
     /// (key, outcome) to a count.
@@ -114,10 +133,12 @@ pub(crate) struct Plan<'a> {
     pub(crate) usage: Vec<UsageDelta<'a>>,
     pub(crate) traces: Vec<TraceRow<'a>>,
     pub(crate) last_position: i64,
+    pub(crate) last_session: i64,
 }
 
 /// A session that the group touches.
 struct Session<'a> {
+    number: i64,
     state: SessionState,
     /// The environment and the agent of `state`, as they outlive it.
     environment: &'a str,
@@ -135,18 +156,25 @@ struct Beginning<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn of(stored: &'a SessionState) -> Self {
-        let (environment, agent_id) = (stored.environment.as_str(), stored.agent_id.as_str());
-        let start_us = stored.started_us;
-        let stood = stored.is_counted().then_some(Beginning { environment, agent_id, start_us });
-        let mut session = Self { state: stored.clone(), environment, agent_id, stood };
+    fn of(stored: &'a NumberedSession) -> Self {
+        let NumberedSession { number, state } = stored;
+        let (environment, agent_id) = (state.environment.as_str(), state.agent_id.as_str());
+        let start_us = state.started_us;
+        let stood = state.is_counted().then_some(Beginning { environment, agent_id, start_us });
+        let mut session = Self { number: *number, state: state.clone(), environment, agent_id, stood };
         session.forget_what_left();
         session
     }
 
-    fn opening(event: &'a NewEvent, environment: &'a str) -> Self {
+    fn opening(number: i64, event: &'a NewEvent, environment: &'a str) -> Self {
         let state = SessionState::opening(event, environment);
-        Self { state, environment, agent_id: &event.agent_id, stood: None }
+        Self { number, state, environment, agent_id: &event.agent_id, stood: None }
+    }
+
+    /// One that is begun by spans alone.
+    fn of_spans(number: i64, at_us: i64) -> Self {
+        let state = SessionState::of_spans(at_us);
+        Self { number, state, environment: "", agent_id: "", stood: None }
     }
 
     /// What is left after all its spans moved away is a chain; what comes to it later begins it anew.
@@ -190,13 +218,14 @@ struct Planner<'a, 'c, E> {
     emit: E,
     projection: &'a Projection<'a>,
     staying: &'a Staying<'a>,
-    loaded: &'a FxHashMap<SessionKey<'a>, SessionState>,
+    loaded: &'a FxHashMap<SessionKey<'a>, NumberedSession>,
     sessions: FxHashMap<SessionKey<'a>, Session<'a>>,
     agents: FxHashMap<SessionKey<'a>, AgentDelta<'a>>,
     rollup: Rollup<'a>,
     ledger: FxHashMap<(&'a str, &'static str), i64>,
     usage: FxHashMap<(&'a str, i32), (i64, i64)>,
-    position: i64,
+    last_position: i64,
+    last_session: i64,
 }
 
 /// Computes the plan. Each event's row is handed to `emit` as soon as it is known, so that it can be written meanwhile.
@@ -216,7 +245,8 @@ pub(crate) fn plan<'a>(
         rollup: Rollup::default(),
         ledger: FxHashMap::default(),
         usage: FxHashMap::default(),
-        position: input.last_position,
+        last_position: input.org.last_position,
+        last_session: input.org.last_session,
     };
     let mut applied = Vec::with_capacity(input.batches.len());
     for (index, batch) in input.batches.iter().enumerate() {
@@ -279,8 +309,9 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         state.add(event, &batch.environment, cost_nanos, hash);
         session.follow(&batch.environment, &event.agent_id);
         // A late event expires with those before it in the chain, so that retention only ever cuts off a chain's beginning.
-        let (seq, last_event_us) = (session.state.last_seq, session.state.last_event_us);
-        let row = self.row(batch, event, (seq, prev_hash, hash), last_event_us);
+        let (number, seq, last_event_us) =
+            (session.number, session.state.last_seq, session.state.last_event_us);
+        let row = self.row(batch, event, number, (seq, prev_hash, hash), last_event_us);
         self.emit_sealed(EventRow { cost, ..row });
         let is_unknown = cost.is_some_and(|cost| cost.source == CostSource::Unknown);
         self.count(batch, event, cost_nanos, is_unknown);
@@ -292,7 +323,8 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         let workspace = batch.workspace_id.as_str();
         let counted = &self.projection.spans[span].span.shown.counted;
         let (session_id, agent_id) = (counted.session_id.as_str(), counted.agent_id.as_str());
-        let state = &mut self.open((workspace, session_id), event, &counted.environment).state;
+        let session = self.open((workspace, session_id), event, &counted.environment);
+        let (number, state) = (session.number, &mut session.state);
         if state.last_seq == 0 {
             // Its traces say whose it is.
             state.agent_id.clear();
@@ -302,7 +334,7 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         state.chain(hash);
         state.last_event_us = state.last_event_us.max(event.ts_us);
         let (seq, last_event_us) = (state.last_seq, state.last_event_us);
-        let row = self.row(batch, event, (seq, prev_hash, hash), last_event_us);
+        let row = self.row(batch, event, number, (seq, prev_hash, hash), last_event_us);
         self.emit_sealed(EventRow { session_id, agent_id, ..row });
         let usage = self.usage.entry((workspace, day_of(batch.received_us))).or_default();
         usage.0 += 1;
@@ -314,15 +346,17 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         &mut self,
         batch: &'a Batch,
         event: &'a NewEvent,
+        session_number: i64,
         (seq, prev_hash, hash): (i64, Option<[u8; 32]>, [u8; 32]),
         last_event_us: i64,
     ) -> EventRow<'a> {
-        self.position += 1;
+        self.last_position += 1;
         EventRow {
-            position: self.position,
+            position: self.last_position,
             batch,
             event,
             session_id: &event.session_id,
+            session_number,
             agent_id: &event.agent_id,
             seq,
             prev_hash,
@@ -342,9 +376,11 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
 
     /// The session, which an event is about to join.
     fn open(&mut self, key: SessionKey<'a>, event: &'a NewEvent, environment: &'a str) -> &mut Session<'a> {
-        let loaded = self.loaded;
+        let (loaded, last) = (self.loaded, &mut self.last_session);
         self.sessions.entry(key).or_insert_with(|| {
-            loaded.get(&key).map_or_else(|| Session::opening(event, environment), Session::of)
+            loaded
+                .get(&key)
+                .map_or_else(|| Session::opening(next_number(last), event, environment), Session::of)
         })
     }
 
@@ -358,10 +394,10 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
 
     /// The session; begun where none is, since the arrivals of its spans may lie in the chains of others.
     fn session_of_spans(&mut self, key: SessionKey<'a>, at_us: i64) -> &mut Session<'a> {
-        let loaded = self.loaded;
-        let begun =
-            || Session { state: SessionState::of_spans(at_us), environment: "", agent_id: "", stood: None };
-        self.sessions.entry(key).or_insert_with(|| loaded.get(&key).map_or_else(begun, Session::of))
+        let (loaded, last) = (self.loaded, &mut self.last_session);
+        self.sessions.entry(key).or_insert_with(|| {
+            loaded.get(&key).map_or_else(|| Session::of_spans(next_number(last), at_us), Session::of)
+        })
     }
 
     /// Moves every sum by what changed of the spans, and every session by what changed of its traces.
@@ -497,7 +533,9 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
 
     fn finish(mut self, applied: Vec<Applied>, traces: Vec<TraceRow<'a>>) -> Plan<'a> {
         self.count_beginnings();
-        let sessions = self.sessions.into_iter().map(|(key, session)| (key, session.state.settled()));
+        let sessions = self.sessions.into_iter().map(|(key, session)| {
+            (key, NumberedSession { number: session.number, state: session.state.settled() })
+        });
         Plan {
             applied,
             sessions: sorted(sessions),
@@ -506,9 +544,15 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
             ledger: sorted(self.ledger),
             usage: sorted(self.usage),
             traces,
-            last_position: self.position,
+            last_position: self.last_position,
+            last_session: self.last_session,
         }
     }
+}
+
+fn next_number(last: &mut i64) -> i64 {
+    *last += 1;
+    *last
 }
 
 /// Rows are written in the order of their keys on every node, so that no two writers can deadlock.

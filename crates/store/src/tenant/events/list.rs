@@ -69,24 +69,17 @@ impl EventFilter {
         Some(self.moved_chains.iter().cloned().chain([session]).collect())
     }
 
-    /// How a list of this filter reaches its rows.
-    fn access(&self) -> Access {
-        if self.session_id.is_some() { Access::Session } else { Access::Time }
-    }
-
     /// Adds all conditions to a statement on `events`, for rows that are reached as `access` says.
-    pub(super) fn add_to(&self, statement: &mut Builder, access: Access) {
-        if access == Access::Position {
-            statement
+    pub(super) fn add_to(&self, statement: &mut Builder, access: Access<'_>) {
+        match access {
+            Access::Time => statement.with(" and workspace_id = $", self.workspace.as_str()),
+            Access::Sessions(numbers) => statement
+                .with(" and session_number = any($)", numbers.to_vec())
+                .with(" and workspace_id || '' = $", self.workspace.as_str()),
+            Access::Position => statement
                 .with(" and workspace_id || '' = $", self.workspace.as_str())
-                .with_some(" and session_id || '' = any($)", self.chains());
-        } else {
-            statement.with(" and workspace_id = $", self.workspace.as_str());
-            match self.chains() {
-                Some(chains) if chains.len() > 1 => statement.with(" and session_id = any($)", chains),
-                chains => statement.with_some(" and session_id = $", chains.and_then(|mut one| one.pop())),
-            };
-        }
+                .with_some(" and session_id || '' = any($)", self.chains()),
+        };
         statement
             .with_some(" and environment = $", self.environment.as_deref())
             .with_some(" and agent_id = $", self.agent_id.as_deref())
@@ -99,7 +92,7 @@ impl EventFilter {
                 .text(" and ts_us > -9000000000000000000")
                 .with_some(" and ts_us >= $", self.from_us)
                 .with_some(" and ts_us <= $", self.to_us),
-            Access::Session | Access::Position => statement
+            Access::Sessions(_) | Access::Position => statement
                 .with_some(" and ts_us + 0 >= $", self.from_us)
                 .with_some(" and ts_us + 0 <= $", self.to_us),
         };
@@ -116,17 +109,17 @@ impl EventFilter {
 /// order or of an equality that all rows fulfil, and walk everybody's events. So what must not choose the index is written as an
 /// expression that no index serves: `ts_us + 0`, `workspace_id || ''`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
+pub(super) enum Access<'a> {
     /// By the time index.
     Time,
-    /// By the session's index.
-    Session,
+    /// By the index of sessions with these numbers.
+    Sessions(&'a [i64]),
     /// By positions.
     Position,
 }
 
 /// Adds the condition that a row comes after the cursor, and the order.
-pub(super) fn add_keyset(statement: &mut Builder, access: Access, order: Order, after: Option<&Cursor>) {
+pub(super) fn add_keyset(statement: &mut Builder, access: Access<'_>, order: Order, after: Option<&Cursor>) {
     if let Some(cursor) = after {
         let condition = match (access, order) {
             (Access::Time, Order::Descending) => " and (ts_us, id) < ($",
@@ -157,10 +150,12 @@ impl Tenant {
             let page = self.scan_events(filter, None, after, offset, limit).await?;
             return Ok(EventPage { events: page.events, next: page.next });
         }
+        let numbers = self.numbers_of(filter).await?;
+        let access = numbers.as_deref().map_or(Access::Time, Access::Sessions);
         let mut statement = Builder::new("select ");
         statement.text(COLUMNS).text(" from events where org_id = $1");
-        filter.add_to(&mut statement, filter.access());
-        add_keyset(&mut statement, filter.access(), filter.order, after);
+        filter.add_to(&mut statement, access);
+        add_keyset(&mut statement, access, filter.order, after);
         statement.with(" limit $", limit + 1).with(" offset $", offset);
         let (sql, args) = statement.finish();
         let mut events: Vec<StoredEvent> = self.fetch(sql, args).await?;
@@ -171,10 +166,18 @@ impl Tenant {
         Ok(EventPage { events, next })
     }
 
+    /// The numbers of the sessions in whose chains the events of the filter's session lie.
+    async fn numbers_of(&self, filter: &EventFilter) -> Result<Option<Vec<i64>>, StoreError> {
+        let Some(chains) = filter.chains() else { return Ok(None) };
+        Ok(Some(self.session_numbers(&filter.workspace, chains).await?))
+    }
+
     /// How many events match, counted up to `cap`.
     pub async fn count_events(&self, filter: &EventFilter, cap: i64) -> Result<i64, StoreError> {
+        let numbers = self.numbers_of(filter).await?;
+        let access = numbers.as_deref().map_or(Access::Time, Access::Sessions);
         let mut statement = Builder::new("select count(*) from (select 1 from events where org_id = $1");
-        filter.add_to(&mut statement, filter.access());
+        filter.add_to(&mut statement, access);
         statement.with(" limit $) as counted", cap);
         let (sql, args) = statement.finish();
         Ok(self.find(sql, args).await?.unwrap_or(0))
