@@ -5,6 +5,8 @@
 //! not logarithms of the machine's maths library: the same values give the same bytes on every machine,
 //! in any order and by any merge tree, so a recount can be compared byte for byte.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 /// Quantiles are within this fraction of the true value.
 pub const RELATIVE_ERROR: f64 = 0.011;
 
@@ -181,6 +183,19 @@ impl Latency {
     }
 }
 
+impl Serialize for Latency {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.encode())
+    }
+}
+
+impl<'de> Deserialize<'de> for Latency {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        Self::decode(bytes).ok_or_else(|| de::Error::custom("not a sketch of durations"))
+    }
+}
+
 /// A change of a sketch as bytes: durations that come to it, and durations that were counted in it and no longer are.
 /// Where none go, the bytes are those of the sketch that comes.
 pub fn encode_change(added: &Latency, removed: &Latency) -> Vec<u8> {
@@ -193,6 +208,11 @@ pub fn encode_change(added: &Latency, removed: &Latency) -> Vec<u8> {
     bytes.extend_from_slice(&added);
     bytes.extend_from_slice(&removed.encode());
     bytes
+}
+
+/// Whether the bytes are those of a change of nothing.
+pub fn is_no_change(bytes: &[u8]) -> bool {
+    bytes == [VERSION, 0]
 }
 
 /// Reads [`encode_change`]'s bytes: what comes and what goes.
@@ -225,7 +245,9 @@ fn lowest_value(index: u16) -> u64 {
         return 1 << 63;
     }
     let shift = 63 - EXACT_BITS - octave;
-    BOUNDS[above % BUCKETS_PER_OCTAVE].div_ceil(1 << shift)
+    let bound = BOUNDS[above % BUCKETS_PER_OCTAVE];
+    // Rounded up.
+    (bound >> shift) + u64::from(bound & ((1 << shift) - 1) != 0)
 }
 
 /// The highest whole value in a bucket.

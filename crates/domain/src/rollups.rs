@@ -6,6 +6,7 @@
 //! sums or mergeable sketches, so cells add up in any order, and equal a recount.
 
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use crate::events::{EventType, NewEvent};
 use crate::latency::Latency;
@@ -14,7 +15,7 @@ use crate::time::{day_start, hour_start};
 use crate::usage::Usage;
 
 /// What a cell is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Dimension {
     /// Everything of the workspace and environment.
     Total,
@@ -42,7 +43,7 @@ impl Dimension {
 }
 
 /// The width of a cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Tier {
     /// One hour.
     Hour,
@@ -52,7 +53,7 @@ pub enum Tier {
 
 /// A cell's key. It borrows from the events that are counted. The order is the order of writing, the same on every node, so that no two writers can deadlock; what differs most comes first, to be
 /// compared quickly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CellKey<'a> {
     /// Hour or day.
     pub tier: Tier,
@@ -72,8 +73,15 @@ pub struct CellKey<'a> {
     pub workspace_id: &'a str,
 }
 
+impl CellKey<'_> {
+    /// The same of the whole day.
+    pub fn of_day(&self) -> Self {
+        Self { tier: Tier::Day, bucket_us: day_start(self.bucket_us), ..*self }
+    }
+}
+
 /// A cell's measures: sums over its events.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measures {
     /// Events.
     pub event_count: i64,
@@ -201,15 +209,26 @@ impl<'a> Rollup<'a> {
         }
     }
 
+    /// What was counted: the cells of hours, and of days those that have none of hours. [`Rollup::add_change`] takes it up again.
+    pub fn into_changes(self) -> Vec<(CellKey<'a>, Measures)> {
+        let counted = self.hours.into_iter().chain(self.days);
+        // What came and went within one group leaves nothing to write.
+        counted.filter(|(_, measures)| *measures != Measures::default()).collect()
+    }
+
+    /// Counts what another rollup counted.
+    pub fn add_change(&mut self, key: CellKey<'a>, measures: &Measures) {
+        let cells = if key.tier == Tier::Day { &mut self.days } else { &mut self.hours };
+        cells.entry(key).or_default().merge(measures);
+    }
+
     /// The cells of hours and of days, in the order of writing.
     pub fn into_sorted(self) -> Vec<(CellKey<'a>, Measures)> {
         let mut days = self.days;
         for (key, measures) in &self.hours {
-            let day = CellKey { tier: Tier::Day, bucket_us: day_start(key.bucket_us), ..*key };
-            days.entry(day).or_default().merge(measures);
+            days.entry(key.of_day()).or_default().merge(measures);
         }
         let mut cells: Vec<_> = self.hours.into_iter().chain(days).collect();
-        // What came and went within one group leaves nothing to write.
         cells.retain(|(_, measures)| *measures != Measures::default());
         cells.sort_unstable_by_key(|(key, _)| *key);
         cells

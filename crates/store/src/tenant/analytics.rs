@@ -1,11 +1,11 @@
 //! Rollup cells and the figures made of them. No screen sums raw events.
 
 use agentlens_domain::latency::Latency;
-use agentlens_domain::rollups::{Dimension, Measures, Tier};
+use agentlens_domain::rollups::{CellKey, Dimension, Measures, Tier};
 use agentlens_domain::usage::Usage;
 
+use super::rollups::decode_changes;
 use super::{Place, Tenant};
-use crate::args;
 use crate::error::StoreError;
 use crate::statement::{Builder, FromRow, Row};
 
@@ -24,7 +24,7 @@ pub struct CellQuery {
     pub to_us: i64,
 }
 
-/// A stored cell.
+/// A cell.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "see `CellKey`")]
 pub struct CellRow {
@@ -77,12 +77,58 @@ macro_rules! cells_sql {
         concat!(
             "select bucket_us, environment, agent_id, provider, name, event_count, error_count, session_count, llm_call_count,
                tool_call_count, tool_error_count, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,
-               cache_write_1h_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, cost_nanos, unknown_cost_count, latency
+               cache_write_1h_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, cost_nanos, unknown_cost_count, latency,
+               null as changes
              from ",
             $table,
             " where org_id = $1"
         )
     };
+}
+
+/// The changes that wait, in the same statement as the cells: whatever is merged meanwhile, each is seen once.
+const CHANGES_SQL: &str = " union all
+   select 0, '', '', '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, cells, cells from rollup_changes where org_id = $1";
+
+impl CellRow {
+    /// Its place in the order of lists.
+    fn place(&self) -> (i64, &str, &str, &str, &str) {
+        (self.bucket_us, &self.environment, &self.agent_id, &self.provider, &self.name)
+    }
+}
+
+impl CellQuery {
+    /// Those changes of one transaction that are of cells of the query.
+    fn changes(&self, bytes: &[u8]) -> Result<Vec<CellRow>, StoreError> {
+        let mut rows = Vec::new();
+        for (key, measures) in decode_changes(bytes)? {
+            // A change of an hour is one of its day; a change of a day alone is none of an hour.
+            let key = if self.tier == Tier::Day { key.of_day() } else { key };
+            if self.asks_for(&key) {
+                rows.push(CellRow {
+                    bucket_us: key.bucket_us,
+                    environment: key.environment.to_owned(),
+                    agent_id: key.agent_id.to_owned(),
+                    provider: key.provider.to_owned(),
+                    name: key.name.to_owned(),
+                    measures,
+                });
+            }
+        }
+        Ok(rows)
+    }
+
+    fn asks_for(&self, key: &CellKey<'_>) -> bool {
+        let is = |asked: &Option<String>, text: &str| asked.as_deref().is_none_or(|asked| asked == text);
+        key.tier == self.tier
+            && key.dimension == self.dimension
+            && key.workspace_id == self.workspace
+            && (self.from_us..self.to_us).contains(&key.bucket_us)
+            && is(&self.environment, key.environment)
+            && is(&self.agent_id, key.agent_id)
+            && is(&self.provider, key.provider)
+            && is(&self.name, key.name)
+    }
 }
 
 /// Figures about everything that an org has in a workspace.
@@ -110,9 +156,27 @@ impl Tenant {
             .with_some(" and agent_id = $", query.agent_id.as_deref())
             .with_some(" and provider = $", query.provider.as_deref())
             .with_some(" and name = $", query.name.as_deref())
-            .text(" order by bucket_us, environment, agent_id, provider, name");
+            .text(CHANGES_SQL);
         let (sql, args) = statement.finish();
-        self.fetch(sql, args).await
+        let mut cells: Vec<CellRow> = Vec::new();
+        for row in self.fetch::<Row>(sql, args).await? {
+            match row.get::<Option<Vec<u8>>>(22)? {
+                None => cells.push(CellRow::from_row(&row)?),
+                Some(changes) => cells.extend(query.changes(&changes)?),
+            }
+        }
+        cells.sort_by(|left, right| left.place().cmp(&right.place()));
+        cells.dedup_by(|again, cell| {
+            let is_same = again.place() == cell.place();
+            if is_same {
+                cell.measures.merge(&again.measures);
+            }
+            is_same
+        });
+        for CellRow { measures, .. } in &mut cells {
+            measures.latency.subtract(&std::mem::take(&mut measures.removed_latency));
+        }
+        Ok(cells)
     }
 
     /// Figures that no rollup holds.
@@ -121,13 +185,18 @@ impl Tenant {
             Place::Sqlite(file) => Some(file.size_bytes()),
             Place::Postgres(_) => None,
         };
-        let session_count = self
-            .find(
-                "select cast(coalesce(sum(session_count), 0) as bigint) from rollup_day where org_id = $1 and workspace_id = $2 and dimension = 'total'",
-                args![workspace],
-            )
-            .await?
-            .unwrap_or(0);
+        let days = CellQuery {
+            tier: Tier::Day,
+            dimension: Dimension::Total,
+            workspace: workspace.to_owned(),
+            environment: None,
+            agent_id: None,
+            provider: None,
+            name: None,
+            from_us: i64::MIN,
+            to_us: i64::MAX,
+        };
+        let session_count = self.cells(&days).await?.iter().map(|day| day.measures.session_count).sum();
         Ok(OrgStats { storage_bytes, session_count })
     }
 }

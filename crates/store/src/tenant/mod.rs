@@ -14,6 +14,7 @@ mod ingest_requests;
 mod ledger;
 mod prices;
 mod retention;
+mod rollups;
 mod seal;
 mod sessions;
 pub(crate) mod spans;
@@ -37,6 +38,7 @@ pub use ingest_requests::{IngestRequestRow, MAX_REQUESTS_PER_KEY};
 pub use ledger::LedgerRow;
 pub(crate) use prices::embedded as embedded_prices;
 pub(crate) use retention::maintain_partitions;
+pub(crate) use rollups::{Cell, encode_changes, merged};
 pub use sessions::{SessionFilter, SessionPage, SessionRow};
 pub use spans::SpanRow;
 

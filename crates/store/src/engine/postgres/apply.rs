@@ -1,6 +1,6 @@
 //! Applying batches on PostgreSQL: one transaction, a few statements, each over arrays of all rows.
 //!
-//! `COPY` is refused under row security, so rows come in by `insert ... select from unnest(...)`, always with
+//! `COPY` is refused under row security, so rows come in by `insert ... select unnest(...), ...`, always with
 //! `on conflict`, without which Citus would turn it into the refused `COPY`.
 //!
 //! Stored rows are looked up by `cross join lateral (... limit 1)`: a row by its key, one at a time. A plain join leaves it to
@@ -13,15 +13,15 @@ use tokio_postgres::types::ToSql;
 
 use agentlens_domain::batches::Batch;
 use agentlens_domain::latency::Latency;
-use agentlens_domain::rollups::{CellKey, Measures, Tier};
+use agentlens_domain::rollups::{CellKey, Tier};
 use agentlens_domain::sessions::SessionState;
 
 use super::PostgresEngine;
 use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::{
-    ApplyReport, EventRow, NEVER_EXPIRES_DAY, NumberedSession, OrgState, Plan, PlanInput, SessionKey,
-    StoredEvent, TenantContext, Verdict, plan, session_keys,
+    ApplyReport, Cell, EventRow, NEVER_EXPIRES_DAY, NumberedSession, OrgState, Plan, PlanInput, SessionKey,
+    StoredEvent, TenantContext, Verdict, encode_changes, merged, plan, session_keys,
 };
 
 /// Applies batches in one transaction.
@@ -59,13 +59,14 @@ pub(crate) async fn apply(
     upsert_spans(&transaction, context, &projection.spans, &plan.traces).await?;
     upsert_sessions(&transaction, org, &plan.sessions).await?;
     upsert_agents(&transaction, org, &plan).await?;
-    merge_cells(&transaction, org, &plan.cells, Tier::Hour).await?;
-    merge_cells(&transaction, org, &plan.cells, Tier::Day).await?;
+    let waiting_changes = write_changes(&transaction, org, &state, &plan.changes).await?;
     count_usage(&transaction, org, &plan).await?;
     let advance = transaction
-        .prepare_cached("update org_state set last_position = $2, last_session = $3 where org_id = $1")
+        .prepare_cached(
+            "update org_state set last_position = $2, last_session = $3, waiting_changes = $4 where org_id = $1",
+        )
         .await?;
-    transaction.execute(&advance, &[&org, &plan.last_position, &plan.last_session]).await?;
+    transaction.execute(&advance, &[&org, &plan.last_position, &plan.last_session, &waiting_changes]).await?;
     transaction.commit().await?;
     engine.partitions.lock().extend(made);
     Ok(ApplyReport {
@@ -77,13 +78,13 @@ pub(crate) async fn apply(
 
 /// The row of the org is locked for the transaction: a second writer, who should not exist, waits here.
 async fn lock_state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreError> {
-    let sql =
-        "select last_position, indexed_position, last_session from org_state where org_id = $1 for update";
+    let sql = "select last_position, indexed_position, last_session, waiting_changes from org_state where org_id = $1 for update";
     let read = |row: tokio_postgres::Row| -> Result<OrgState, StoreError> {
         Ok(OrgState {
             last_position: row.try_get(0)?,
             indexed_position: row.try_get(1)?,
             last_session: row.try_get(2)?,
+            waiting_changes: row.try_get(3)?,
         })
     };
     let statement = transaction.prepare_cached(sql).await?;
@@ -279,11 +280,16 @@ impl<'a> Insert<'a> {
         org: &str,
         on_conflict: &'static str,
     ) -> Result<u64, StoreError> {
-        let arrays: Vec<String> =
-            self.types.iter().enumerate().map(|(index, ty)| format!("${}::{ty}[]", index + 2)).collect();
+        // In the select list, where the rows pass one by one; behind `from` each array would be copied into a table first.
+        let arrays: Vec<String> = self
+            .types
+            .iter()
+            .enumerate()
+            .map(|(index, ty)| format!("unnest(${}::{ty}[])", index + 2))
+            .collect();
         let (table, names) = (self.table, self.names.join(", "));
         let sql = format!(
-            "insert into {table} as t (org_id, {names}) select $1, r.* from unnest({}) as r on conflict {on_conflict}",
+            "insert into {table} as t (org_id, {names}) select $1, {} on conflict {on_conflict}",
             arrays.join(", ")
         );
         let statement = transaction.prepare_cached(&sql).await?;
@@ -430,7 +436,33 @@ async fn upsert_agents(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>
     Ok(())
 }
 
-type Cell<'a> = (CellKey<'a>, Measures);
+/// Writes what changes of the rollups; returns how many changes wait then.
+async fn write_changes(
+    transaction: &Transaction<'_>,
+    org: &str,
+    state: &OrgState,
+    changes: &[Cell<'_>],
+) -> Result<i64, StoreError> {
+    if changes.is_empty() {
+        return Ok(state.waiting_changes);
+    }
+    if !state.is_merging() {
+        let number = state.waiting_changes + 1;
+        let insert = transaction
+            .prepare_cached("insert into rollup_changes (org_id, number, cells) values ($1, $2, $3)")
+            .await?;
+        transaction.execute(&insert, &[&org, &number, &encode_changes(changes)?]).await?;
+        return Ok(number);
+    }
+    let take =
+        transaction.prepare_cached("delete from rollup_changes where org_id = $1 returning cells").await?;
+    let rows = transaction.query(&take, &[&org]).await?;
+    let waiting: Vec<Vec<u8>> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let cells = merged(&waiting, changes)?;
+    merge_cells(transaction, org, &cells, Tier::Hour).await?;
+    merge_cells(transaction, org, &cells, Tier::Day).await?;
+    Ok(0)
+}
 
 /// Counters add up in SQL; a sketch is read, merged here and written back, which is safe because the org is locked.
 async fn merge_cells(

@@ -7,14 +7,14 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use agentlens_domain::batches::Batch;
 use agentlens_domain::latency::encode_change;
-use agentlens_domain::rollups::{CellKey, Measures, Tier};
+use agentlens_domain::rollups::Tier;
 use agentlens_domain::sessions::SessionState;
 
 use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::{
-    ApplyReport, EventRow, NumberedSession, OrgState, Plan, PlanInput, SessionKey, StoredEvent,
-    TenantContext, Verdict, plan, session_keys,
+    ApplyReport, Cell, EventRow, NumberedSession, OrgState, Plan, PlanInput, SessionKey, StoredEvent,
+    TenantContext, Verdict, encode_changes, merged, plan, session_keys,
 };
 
 /// Events' rows that the planner hands to the writer at a time, and how many such handfuls may lie between them.
@@ -49,11 +49,13 @@ pub(crate) fn apply(
     upsert_spans(&transaction, context, &projection.spans, &plan.traces)?;
     upsert_sessions(&transaction, org, &plan.sessions)?;
     upsert_agents(&transaction, org, &plan)?;
-    merge_cells(&transaction, org, &plan.cells)?;
+    let waiting_changes = write_changes(&transaction, org, &state, &plan.changes)?;
     count_usage(&transaction, org, &plan)?;
     transaction
-        .prepare_cached("update org_state set last_position = ?2, last_session = ?3 where org_id = ?1")?
-        .execute(params![org, plan.last_position, plan.last_session])?;
+        .prepare_cached(
+            "update org_state set last_position = ?2, last_session = ?3, waiting_changes = ?4 where org_id = ?1",
+        )?
+        .execute(params![org, plan.last_position, plan.last_session, waiting_changes])?;
     transaction.commit()?;
     Ok(ApplyReport {
         batches: plan.applied,
@@ -64,7 +66,7 @@ pub(crate) fn apply(
 
 fn state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreError> {
     let mut statement = transaction.prepare_cached(
-        "select last_position, indexed_position, last_session from org_state where org_id = ?1",
+        "select last_position, indexed_position, last_session, waiting_changes from org_state where org_id = ?1",
     )?;
     let stored = statement
         .query_row([org], |row| {
@@ -72,6 +74,7 @@ fn state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreErro
                 last_position: row.get(0)?,
                 indexed_position: row.get(1)?,
                 last_session: row.get(2)?,
+                waiting_changes: row.get(3)?,
             })
         })
         .optional()?;
@@ -372,6 +375,30 @@ fn upsert_agents(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) -> R
     Ok(())
 }
 
+/// Writes what changes of the rollups; returns how many changes wait then.
+fn write_changes(
+    transaction: &Transaction<'_>,
+    org: &str,
+    state: &OrgState,
+    changes: &[Cell<'_>],
+) -> Result<i64, StoreError> {
+    if changes.is_empty() {
+        return Ok(state.waiting_changes);
+    }
+    if !state.is_merging() {
+        let number = state.waiting_changes + 1;
+        transaction
+            .prepare_cached("insert into rollup_changes (org_id, number, cells) values (?1, ?2, ?3)")?
+            .execute(params![org, number, encode_changes(changes)?])?;
+        return Ok(number);
+    }
+    let mut taken =
+        transaction.prepare_cached("delete from rollup_changes where org_id = ?1 returning cells")?;
+    let waiting: Vec<Vec<u8>> = taken.query_map([org], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    merge_cells(transaction, org, &merged(&waiting, changes)?)?;
+    Ok(0)
+}
+
 // What is stored is a sketch: of a change that also takes something away (version 2), only what comes to it begins one.
 macro_rules! merge_cell_sql {
     ($table:literal) => {
@@ -403,11 +430,7 @@ macro_rules! merge_cell_sql {
     };
 }
 
-fn merge_cells(
-    transaction: &Transaction<'_>,
-    org: &str,
-    cells: &[(CellKey<'_>, Measures)],
-) -> Result<(), StoreError> {
+fn merge_cells(transaction: &Transaction<'_>, org: &str, cells: &[Cell<'_>]) -> Result<(), StoreError> {
     let mut hours = transaction.prepare_cached(merge_cell_sql!("rollup_hour"))?;
     let mut days = transaction.prepare_cached(merge_cell_sql!("rollup_day"))?;
     for (key, cell) in cells {

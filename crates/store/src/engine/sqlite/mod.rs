@@ -18,7 +18,7 @@ use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 
 use agentlens_domain::ids::OrgId;
-use agentlens_domain::latency::{Latency, decode_change};
+use agentlens_domain::latency::{Latency, decode_change, is_no_change};
 
 use self::checkpoint::Checkpointer;
 use crate::error::StoreError;
@@ -195,10 +195,12 @@ fn prepare_connection(connection: &Connection) -> Result<(), StoreError> {
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function("latency_merge", 2, flags, |context| {
-        let stored: Vec<u8> = context.get(0)?;
-        let added: Vec<u8> = context.get(1)?;
-        let mut latency = Latency::decode(&stored).unwrap_or_default();
-        let (added, removed) = decode_change(&added).unwrap_or_default();
+        let (stored, change) = (context.get_raw(0).as_blob()?, context.get_raw(1).as_blob()?);
+        if is_no_change(change) {
+            return Ok(stored.to_vec());
+        }
+        let mut latency = Latency::decode(stored).unwrap_or_default();
+        let (added, removed) = decode_change(change).unwrap_or_default();
         latency.merge(&added);
         latency.subtract(&removed);
         Ok(latency.encode())

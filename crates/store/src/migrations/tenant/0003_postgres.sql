@@ -33,3 +33,19 @@ alter table sessions force row level security;
 alter table events force row level security;
 alter table org_state force row level security;
 alter table traces force row level security;
+
+-- What changes of the rollups: a row for each transaction, until some of them are merged into the cells together.
+create table rollup_changes (
+  org_id text not null,
+  number bigint not null,
+  cells bytea not null,
+  primary key (org_id, number)
+);
+alter table org_state add column waiting_changes bigint not null default 0;
+-- They are gone before compressing them would have paid.
+alter table rollup_changes alter column cells set storage external;
+alter table rollup_changes enable row level security;
+alter table rollup_changes force row level security;
+create policy rollup_changes_org on rollup_changes
+  using (org_id = nullif(current_setting('app.current_org', true), ''))
+  with check (org_id = nullif(current_setting('app.current_org', true), ''));

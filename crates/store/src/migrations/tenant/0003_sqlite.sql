@@ -50,3 +50,12 @@ create unique index events_session on events (session_number, seq);
 -- The number that was given last.
 alter table org_state add column last_session integer not null default 0;
 update org_state set last_session = (select coalesce(max(number), 0) from sessions);
+
+-- What changes of the rollups: a row for each transaction, until some of them are merged into the cells together.
+create table rollup_changes (
+  org_id text not null,
+  number integer not null,
+  cells blob not null,
+  primary key (org_id, number)
+);
+alter table org_state add column waiting_changes integer not null default 0;

@@ -11,7 +11,7 @@ use agentlens_domain::events::{EventType, NewEvent, SessionFact};
 use agentlens_domain::json;
 use agentlens_domain::ledger::Reason;
 use agentlens_domain::limits;
-use agentlens_domain::rollups::{CellKey, Counted, Measures, Rollup};
+use agentlens_domain::rollups::{Counted, Rollup};
 use agentlens_domain::sessions::SessionState;
 use agentlens_domain::spans::{Contribution, Sign, TraceShown};
 use agentlens_domain::time::day_of;
@@ -19,6 +19,7 @@ use agentlens_domain::usage::Usage;
 
 use super::Applied;
 use crate::tenant::TenantContext;
+use crate::tenant::rollups::{Cell, MAX_WAITING_CHANGES};
 use crate::tenant::seal::Sealed;
 use crate::tenant::spans::{ChangedTrace, Projection, SpanPlace, Staying, TraceRow, TraceState};
 
@@ -64,6 +65,15 @@ pub(crate) struct OrgState {
     pub(crate) indexed_position: i64,
     /// The number that a session was given last.
     pub(crate) last_session: i64,
+    /// How many transactions' changes of rollups wait to be merged.
+    pub(crate) waiting_changes: i64,
+}
+
+impl OrgState {
+    /// Whether this transaction merges the changes that wait.
+    pub(crate) fn is_merging(&self) -> bool {
+        self.waiting_changes >= MAX_WAITING_CHANGES
+    }
 }
 
 /// A session as it is stored: how it stands, and its number in the org, by which its events are found.
@@ -127,7 +137,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) applied: Vec<Applied>,
     pub(crate) sessions: Vec<(SessionKey<'a>, NumberedSession)>,
     pub(crate) agents: Vec<(SessionKey<'a>, AgentDelta<'a>)>,
-    pub(crate) cells: Vec<(CellKey<'a>, Measures)>,
+    /// What changes of the rollups.
+    pub(crate) changes: Vec<Cell<'a>>,
     /// (key, outcome) to a count.
     pub(crate) ledger: Vec<((&'a str, &'static str), i64)>,
     pub(crate) usage: Vec<UsageDelta<'a>>,
@@ -540,7 +551,7 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
             applied,
             sessions: sorted(sessions),
             agents: sorted(self.agents),
-            cells: self.rollup.into_sorted(),
+            changes: self.rollup.into_changes(),
             ledger: sorted(self.ledger),
             usage: sorted(self.usage),
             traces,

@@ -5,9 +5,12 @@ use agentlens_domain::limits::{SEGMENT_EVENTS, SEGMENT_TEXT_BYTES};
 use agentlens_domain::search::{Segment, SegmentBuilder, fold};
 
 use crate::error::StoreError;
-use crate::statement::Value;
+use crate::statement::{Builder, Value};
 use crate::tenant::{Tenant, blocking};
 use crate::{args, row_type};
+
+/// Shards that one statement stores.
+const SHARDS_AT_A_TIME: usize = 16;
 
 row_type! {
     /// What the index needs of an event.
@@ -98,7 +101,7 @@ impl Tenant {
     ) -> Result<(), StoreError> {
         // All events of the range may have expired meanwhile; then there is nothing to store but the progress.
         let last = built.as_ref().map_or(reached, |built| built.segment.last_position);
-        let mut statements: Vec<(String, Vec<Value>)> = Vec::with_capacity(260);
+        let mut statements: Vec<(String, Vec<Value>)> = Vec::new();
         if let Some(Built { segment, ts_us, expire_day }) = built {
             let starts = serde_json::to_string(&segment.block_starts).unwrap_or_default();
             statements.push((
@@ -107,12 +110,10 @@ impl Tenant {
                     .to_owned(),
                 args![segment.first_position, segment.last_position, ts_us.0, ts_us.1, expire_day.0, expire_day.1, with_text, starts],
             ));
-            for (shard, grams) in segment.shards {
-                statements.push((
-                    "insert into search_shards (org_id, shard, first_position, grams) values ($1, $2, $3, $4)".to_owned(),
-                    args![i32::from(shard), segment.first_position, grams],
-                ));
-            }
+            let first_position = segment.first_position;
+            statements.extend(
+                segment.shards.chunks(SHARDS_AT_A_TIME).map(|shards| insert_shards(first_position, shards)),
+            );
         }
         statements.push((
             "update org_state set indexed_position = $3 where org_id = $1 and indexed_position = $2"
@@ -121,6 +122,21 @@ impl Tenant {
         ));
         self.execute_all(statements).await.map(|_| ())
     }
+}
+
+/// One insert of several shards.
+fn insert_shards(first_position: i64, shards: &[(u16, Vec<u8>)]) -> (String, Vec<Value>) {
+    let mut statement =
+        Builder::new("insert into search_shards (org_id, first_position, shard, grams) values ");
+    for (index, (shard, grams)) in shards.iter().enumerate() {
+        statement
+            .text(if index == 0 { "($1" } else { ", ($1" })
+            .with(", $", first_position)
+            .with(", $", i32::from(*shard))
+            .with(", $", grams.as_slice())
+            .text(")");
+    }
+    statement.finish()
 }
 
 fn build(events: &[IndexedEvent]) -> Option<Built> {
