@@ -56,17 +56,18 @@ pub(crate) async fn apply(
 
     let made = ensure_partitions(engine, &transaction, &events).await?;
     insert_events(&transaction, org, &events).await?;
-    upsert_spans(&transaction, context, &projection.spans, &plan.traces).await?;
+    upsert_spans(&transaction, context, &projection.spans, &plan).await?;
     upsert_sessions(&transaction, org, &plan.sessions).await?;
     upsert_agents(&transaction, org, &plan).await?;
     let waiting_changes = write_changes(&transaction, org, &state, &plan.changes).await?;
     count_usage(&transaction, org, &plan).await?;
     let advance = transaction
         .prepare_cached(
-            "update org_state set last_position = $2, last_session = $3, waiting_changes = $4 where org_id = $1",
+            "update org_state set last_position = $2, last_session = $3, last_trace = $4, waiting_changes = $5 where org_id = $1",
         )
         .await?;
-    transaction.execute(&advance, &[&org, &plan.last_position, &plan.last_session, &waiting_changes]).await?;
+    let (position, session, trace) = (plan.last_position, plan.last_session, plan.last_trace);
+    transaction.execute(&advance, &[&org, &position, &session, &trace, &waiting_changes]).await?;
     transaction.commit().await?;
     engine.partitions.lock().extend(made);
     Ok(ApplyReport {
@@ -78,13 +79,14 @@ pub(crate) async fn apply(
 
 /// The row of the org is locked for the transaction: a second writer, who should not exist, waits here.
 async fn lock_state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreError> {
-    let sql = "select last_position, indexed_position, last_session, waiting_changes from org_state where org_id = $1 for update";
+    let sql = "select last_position, indexed_position, last_session, last_trace, waiting_changes from org_state where org_id = $1 for update";
     let read = |row: tokio_postgres::Row| -> Result<OrgState, StoreError> {
         Ok(OrgState {
             last_position: row.try_get(0)?,
             indexed_position: row.try_get(1)?,
             last_session: row.try_get(2)?,
-            waiting_changes: row.try_get(3)?,
+            last_trace: row.try_get(3)?,
+            waiting_changes: row.try_get(4)?,
         })
     };
     let statement = transaction.prepare_cached(sql).await?;

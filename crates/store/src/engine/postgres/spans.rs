@@ -8,11 +8,11 @@ use agentlens_domain::spans::{MAX_SAME_ANSWER, Span};
 
 use super::apply::Insert;
 use crate::error::StoreError;
-use crate::tenant::TenantContext;
 use crate::tenant::spans::{
-    ChangedSpan, Loaded, Projection, SpanColumns, Staying, Touched, TraceRow, TraceState, decode, encode,
-    project, touched,
+    ChangedSpan, Loaded, Projection, SpanColumns, Staying, StoredTrace, Touched, decode, encode, project,
+    touched,
 };
+use crate::tenant::{Plan, TenantContext};
 
 /// Joins the spans of the fresh batches with what is stored.
 pub(super) async fn project_spans<'a>(
@@ -70,24 +70,26 @@ async fn load_traces(
     if traces.is_empty() {
         return Ok(());
     }
-    let sql =
-        "select trace_id, state from traces where org_id = $1 and workspace_id = $2 and trace_id = any($3)";
+    let sql = "select trace_id, number, state from traces where org_id = $1 and workspace_id = $2 and trace_id = any($3)";
     let statement = transaction.prepare_cached(sql).await?;
-    let mut states: FxHashMap<String, TraceState> = FxHashMap::default();
+    let mut stored: FxHashMap<String, StoredTrace> = FxHashMap::default();
     for row in transaction.query(&statement, &[&org, &workspace, &traces]).await? {
-        states.insert(row.try_get(0)?, decode(row.try_get(1)?)?);
+        let trace = StoredTrace { number: row.try_get(1)?, state: decode(row.try_get(2)?)? };
+        stored.insert(row.try_get(0)?, trace);
     }
-    let mut spans: FxHashMap<String, Vec<Span>> = FxHashMap::default();
-    if !states.is_empty() {
-        let known: Vec<&str> = states.keys().map(String::as_str).collect();
-        let sql = "select trace_id, state from spans where org_id = $1 and workspace_id = $2 and trace_id = any($3)";
+    let mut spans: FxHashMap<i64, Vec<Span>> = FxHashMap::default();
+    if !stored.is_empty() {
+        let known: Vec<i64> = stored.values().map(|trace| trace.number).collect();
+        let sql = "select trace_number, state from spans where org_id = $1 and trace_number = any($2)";
         let statement = transaction.prepare_cached(sql).await?;
-        for row in transaction.query(&statement, &[&org, &workspace, &known]).await? {
+        for row in transaction.query(&statement, &[&org, &known]).await? {
             spans.entry(row.try_get(0)?).or_default().push(decode(row.try_get(1)?)?);
         }
     }
     for trace in traces {
-        loaded.insert(trace, spans.remove(trace).unwrap_or_default(), states.remove(trace));
+        let stored = stored.remove(trace);
+        let spans = stored.as_ref().and_then(|stored| spans.remove(&stored.number));
+        loaded.insert(trace, spans.unwrap_or_default(), stored);
     }
     Ok(())
 }
@@ -116,8 +118,8 @@ pub(super) async fn load_staying<'a>(
     org: &str,
     projection: &'a Projection<'a>,
 ) -> Result<Staying<'a>, StoreError> {
-    let sql =
-        "select trace_id, state from traces where org_id = $1 and workspace_id = $2 and session_id = $3";
+    let sql = "select trace_id, state from traces where org_id = $1 and session_number =
+           (select number from sessions where org_id = $1 and workspace_id = $2 and session_id = $3)";
     let mut staying = Staying::default();
     for (workspace, session_id) in projection.left_sessions() {
         let statement = transaction.prepare_cached(sql).await?;
@@ -135,14 +137,14 @@ pub(super) async fn upsert_spans(
     transaction: &Transaction<'_>,
     context: &TenantContext,
     spans: &[ChangedSpan<'_>],
-    traces: &[TraceRow<'_>],
+    plan: &Plan<'_>,
 ) -> Result<(), StoreError> {
-    if traces.is_empty() {
+    if plan.traces.is_empty() {
         return Ok(());
     }
     let mut rows = Vec::with_capacity(spans.len());
-    for changed in spans {
-        rows.push((changed, SpanColumns::of(changed, context), encode(&changed.span)?));
+    for (changed, numbers) in spans.iter().zip(&plan.span_numbers) {
+        rows.push((changed, SpanColumns::of(changed, context), encode(&changed.span)?, numbers));
     }
     let org = context.org.as_str();
     Insert::into("spans")
@@ -157,17 +159,19 @@ pub(super) async fn upsert_spans(
         .column("response_id", "text", &rows, |row| row.1.response_id.as_deref())
         .column("expire_day", "integer", &rows, |row| row.1.expire_day)
         .column("state", "bytea", &rows, |row| row.2.as_slice())
+        .column("trace_number", "bigint", &rows, |row| row.3.trace)
+        .column("session_number", "bigint", &rows, |row| row.3.session)
         .run(
             transaction,
             org,
-            "(org_id, workspace_id, trace_id, span_id) do update set parent_span_id = excluded.parent_span_id,
+            "(org_id, trace_number, span_id) do update set parent_span_id = excluded.parent_span_id,
                session_id = excluded.session_id, is_root = excluded.is_root, is_part = excluded.is_part,
                start_us = excluded.start_us, response_id = excluded.response_id, expire_day = excluded.expire_day,
-               state = excluded.state",
+               state = excluded.state, session_number = excluded.session_number",
         )
         .await?;
-    let mut rows = Vec::with_capacity(traces.len());
-    for trace in traces {
+    let mut rows = Vec::with_capacity(plan.traces.len());
+    for trace in &plan.traces {
         rows.push((trace, encode(&trace.state)?));
     }
     Insert::into("traces")
@@ -177,11 +181,13 @@ pub(super) async fn upsert_spans(
         .column("chains", "text", &rows, |row| row.0.chains())
         .column("expire_day", "integer", &rows, |row| context.expire_day(row.0.state.shown.end_us))
         .column("state", "bytea", &rows, |row| row.1.as_slice())
+        .column("number", "bigint", &rows, |row| row.0.number)
+        .column("session_number", "bigint", &rows, |row| row.0.session_number)
         .run(
             transaction,
             org,
             "(org_id, workspace_id, trace_id) do update set session_id = excluded.session_id, chains = excluded.chains,
-               expire_day = excluded.expire_day, state = excluded.state",
+               expire_day = excluded.expire_day, state = excluded.state, session_number = excluded.session_number",
         )
         .await?;
     Ok(())

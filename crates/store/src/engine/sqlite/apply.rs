@@ -46,16 +46,16 @@ pub(crate) fn apply(
         org: state,
     };
     let plan = plan_and_insert_events(&transaction, context, input)?;
-    upsert_spans(&transaction, context, &projection.spans, &plan.traces)?;
+    upsert_spans(&transaction, context, &projection.spans, &plan)?;
     upsert_sessions(&transaction, org, &plan.sessions)?;
     upsert_agents(&transaction, org, &plan)?;
     let waiting_changes = write_changes(&transaction, org, &state, &plan.changes)?;
     count_usage(&transaction, org, &plan)?;
     transaction
         .prepare_cached(
-            "update org_state set last_position = ?2, last_session = ?3, waiting_changes = ?4 where org_id = ?1",
+            "update org_state set last_position = ?2, last_session = ?3, last_trace = ?4, waiting_changes = ?5 where org_id = ?1",
         )?
-        .execute(params![org, plan.last_position, plan.last_session, waiting_changes])?;
+        .execute(params![org, plan.last_position, plan.last_session, plan.last_trace, waiting_changes])?;
     transaction.commit()?;
     Ok(ApplyReport {
         batches: plan.applied,
@@ -66,7 +66,7 @@ pub(crate) fn apply(
 
 fn state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreError> {
     let mut statement = transaction.prepare_cached(
-        "select last_position, indexed_position, last_session, waiting_changes from org_state where org_id = ?1",
+        "select last_position, indexed_position, last_session, last_trace, waiting_changes from org_state where org_id = ?1",
     )?;
     let stored = statement
         .query_row([org], |row| {
@@ -74,7 +74,8 @@ fn state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreErro
                 last_position: row.get(0)?,
                 indexed_position: row.get(1)?,
                 last_session: row.get(2)?,
-                waiting_changes: row.get(3)?,
+                last_trace: row.get(3)?,
+                waiting_changes: row.get(4)?,
             })
         })
         .optional()?;

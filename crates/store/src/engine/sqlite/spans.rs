@@ -1,5 +1,7 @@
 //! Spans on SQLite: loading what a group touches, writing what changed.
 
+use std::sync::LazyLock;
+
 use rusqlite::{OptionalExtension, Transaction, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -7,11 +9,11 @@ use agentlens_domain::batches::Batch;
 use agentlens_domain::spans::MAX_SAME_ANSWER;
 
 use crate::error::StoreError;
-use crate::tenant::TenantContext;
 use crate::tenant::spans::{
-    ChangedSpan, Loaded, Projection, SpanColumns, Staying, Touched, TraceRow, decode, encode, project,
+    ChangedSpan, Loaded, Projection, SpanColumns, Staying, StoredTrace, Touched, decode, encode, project,
     touched,
 };
+use crate::tenant::{Plan, TenantContext};
 
 /// Joins the spans of the fresh batches with what is stored.
 pub(super) fn project_spans<'a>(
@@ -66,23 +68,23 @@ fn load_trace(
     trace: &str,
     loaded: &mut Loaded,
 ) -> Result<(), StoreError> {
-    let state: Option<Vec<u8>> = transaction
-        .prepare_cached("select state from traces where org_id = ?1 and workspace_id = ?2 and trace_id = ?3")?
-        .query_row(params![org, workspace, trace], |row| row.get(0))
+    let stored: Option<(i64, Vec<u8>)> = transaction
+        .prepare_cached(
+            "select number, state from traces where org_id = ?1 and workspace_id = ?2 and trace_id = ?3",
+        )?
+        .query_row(params![org, workspace, trace], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    let Some(state) = state else {
+    let Some((number, state)) = stored else {
         loaded.insert(trace, Vec::new(), None);
         return Ok(());
     };
-    let mut statement = transaction.prepare_cached(
-        "select state from spans where org_id = ?1 and workspace_id = ?2 and trace_id = ?3",
-    )?;
-    let mut rows = statement.query(params![org, workspace, trace])?;
+    let mut statement = transaction.prepare_cached("select state from spans where trace_number = ?1")?;
+    let mut rows = statement.query([number])?;
     let mut spans = Vec::new();
     while let Some(row) = rows.next()? {
         spans.push(decode(row.get_ref(0)?.as_blob().unwrap_or_default())?);
     }
-    loaded.insert(trace, spans, Some(decode(&state)?));
+    loaded.insert(trace, spans, Some(StoredTrace { number, state: decode(&state)? }));
     Ok(())
 }
 
@@ -92,11 +94,15 @@ fn traces_with(
     workspace: &str,
     response: &str,
 ) -> Result<Vec<String>, StoreError> {
-    let mut statement = transaction.prepare_cached(
-        "select trace_id from spans where org_id = ?1 and workspace_id = ?2 and response_id = ?3 limit ?4",
-    )?;
-    let traces =
-        statement.query_map(params![org, workspace, response, MAX_SAME_ANSWER + 1], |row| row.get(0))?;
+    // With the limit as an argument it would be compiled anew for each answer.
+    static TRACES_WITH: LazyLock<String> = LazyLock::new(|| {
+        let limit = MAX_SAME_ANSWER + 1;
+        format!(
+            "select trace_id from spans where org_id = ?1 and workspace_id = ?2 and response_id = ?3 limit {limit}"
+        )
+    });
+    let mut statement = transaction.prepare_cached(&TRACES_WITH)?;
+    let traces = statement.query_map(params![org, workspace, response], |row| row.get(0))?;
     Ok(traces.collect::<Result<Vec<String>, _>>()?)
 }
 
@@ -107,7 +113,8 @@ pub(super) fn load_staying<'a>(
     projection: &'a Projection<'a>,
 ) -> Result<Staying<'a>, StoreError> {
     let mut statement = transaction.prepare_cached(
-        "select trace_id, state from traces where org_id = ?1 and workspace_id = ?2 and session_id = ?3",
+        "select t.trace_id, t.state from traces t join sessions s on s.number = t.session_number
+         where s.org_id = ?1 and s.workspace_id = ?2 and s.session_id = ?3",
     )?;
     let mut staying = Staying::default();
     for (workspace, session_id) in projection.left_sessions() {
@@ -126,19 +133,19 @@ pub(super) fn upsert_spans(
     transaction: &Transaction<'_>,
     context: &TenantContext,
     spans: &[ChangedSpan<'_>],
-    traces: &[TraceRow<'_>],
+    plan: &Plan<'_>,
 ) -> Result<(), StoreError> {
     let org = context.org.as_str();
     let mut statement = transaction.prepare_cached(
         "insert into spans (org_id, workspace_id, trace_id, span_id, parent_span_id, session_id, is_root, is_part, start_us,
-           response_id, expire_day, state)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
-         on conflict (org_id, workspace_id, trace_id, span_id) do update set parent_span_id = excluded.parent_span_id,
+           response_id, expire_day, state, trace_number, session_number)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+         on conflict (trace_number, span_id) do update set parent_span_id = excluded.parent_span_id,
            session_id = excluded.session_id, is_root = excluded.is_root, is_part = excluded.is_part,
            start_us = excluded.start_us, response_id = excluded.response_id, expire_day = excluded.expire_day,
-           state = excluded.state",
+           state = excluded.state, session_number = excluded.session_number",
     )?;
-    for changed in spans {
+    for (changed, numbers) in spans.iter().zip(&plan.span_numbers) {
         let columns = SpanColumns::of(changed, context);
         statement.execute(params![
             org,
@@ -153,14 +160,17 @@ pub(super) fn upsert_spans(
             columns.response_id,
             columns.expire_day,
             encode(&changed.span)?,
+            numbers.trace,
+            numbers.session,
         ])?;
     }
     let mut statement = transaction.prepare_cached(
-        "insert into traces (org_id, workspace_id, trace_id, session_id, chains, expire_day, state) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-         on conflict (org_id, workspace_id, trace_id) do update set session_id = excluded.session_id, chains = excluded.chains,
-           expire_day = excluded.expire_day, state = excluded.state",
+        "insert into traces (org_id, workspace_id, trace_id, session_id, chains, expire_day, state, number, session_number)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         on conflict (number) do update set session_id = excluded.session_id, chains = excluded.chains,
+           expire_day = excluded.expire_day, state = excluded.state, session_number = excluded.session_number",
     )?;
-    for trace in traces {
+    for trace in &plan.traces {
         let state = encode(&trace.state)?;
         statement.execute(params![
             org,
@@ -170,6 +180,8 @@ pub(super) fn upsert_spans(
             trace.chains(),
             context.expire_day(trace.state.shown.end_us),
             state,
+            trace.number,
+            trace.session_number,
         ])?;
     }
     Ok(())

@@ -47,9 +47,47 @@ update events set session_number =
 drop index events_session;
 create unique index events_session on events (session_number, seq);
 
--- The number that was given last.
+-- Traces have numbers for the same reason.
+create table numbered_traces (
+  number integer primary key,
+  org_id text not null,
+  workspace_id text not null,
+  trace_id text not null,
+  session_id text not null,
+  session_number integer not null,
+  chains text,
+  expire_day integer not null,
+  state blob not null
+);
+insert into numbered_traces (number, org_id, workspace_id, trace_id, session_id, session_number, chains, expire_day, state)
+select row_number() over (order by s.number, t.workspace_id, trace_id), t.org_id, t.workspace_id, trace_id, t.session_id,
+  coalesce(s.number, 0), chains, expire_day, state
+from traces t left join sessions s on s.workspace_id = t.workspace_id and s.session_id = t.session_id;
+drop table traces;
+alter table numbered_traces rename to traces;
+create unique index traces_key on traces (trace_id, workspace_id, org_id);
+create index traces_session on traces (session_number);
+create index traces_chains on traces (session_number) where chains is not null;
+create index traces_expire on traces (expire_day) where expire_day < 2932896;
+
+alter table spans add column trace_number integer not null default 0;
+alter table spans add column session_number integer not null default 0;
+update spans set
+  trace_number = (select number from traces t where t.workspace_id = spans.workspace_id and t.trace_id = spans.trace_id),
+  session_number = coalesce(
+    (select number from sessions s where s.workspace_id = spans.workspace_id and s.session_id = spans.session_id), 0);
+drop index spans_key;
+drop index spans_children;
+drop index spans_roots;
+create unique index spans_key on spans (trace_number, span_id);
+create index spans_children on spans (trace_number, parent_span_id, start_us, span_id, is_part) where parent_span_id is not null;
+create index spans_roots on spans (session_number, start_us, span_id) where is_root;
+
+-- The numbers that were given last.
 alter table org_state add column last_session integer not null default 0;
-update org_state set last_session = (select coalesce(max(number), 0) from sessions);
+alter table org_state add column last_trace integer not null default 0;
+update org_state set last_session = (select coalesce(max(number), 0) from sessions),
+  last_trace = (select coalesce(max(number), 0) from traces);
 
 -- What changes of the rollups: a row for each transaction, until some of them are merged into the cells together.
 create table rollup_changes (

@@ -21,7 +21,7 @@ use super::Applied;
 use crate::tenant::TenantContext;
 use crate::tenant::rollups::{Cell, MAX_WAITING_CHANGES};
 use crate::tenant::seal::Sealed;
-use crate::tenant::spans::{ChangedTrace, Projection, SpanPlace, Staying, TraceRow, TraceState};
+use crate::tenant::spans::{ChangedTrace, Projection, SpanNumbers, SpanPlace, Staying, TraceRow, TraceState};
 
 /// Payloads above this many bytes get a stored preview.
 const STORED_PREVIEW_FROM_BYTES: usize = 1024;
@@ -65,6 +65,8 @@ pub(crate) struct OrgState {
     pub(crate) indexed_position: i64,
     /// The number that a session was given last.
     pub(crate) last_session: i64,
+    /// The number that a trace was given last.
+    pub(crate) last_trace: i64,
     /// How many transactions' changes of rollups wait to be merged.
     pub(crate) waiting_changes: i64,
 }
@@ -143,8 +145,11 @@ pub(crate) struct Plan<'a> {
     pub(crate) ledger: Vec<((&'a str, &'static str), i64)>,
     pub(crate) usage: Vec<UsageDelta<'a>>,
     pub(crate) traces: Vec<TraceRow<'a>>,
+    /// Of each of the spans of the projection.
+    pub(crate) span_numbers: Vec<SpanNumbers>,
     pub(crate) last_position: i64,
     pub(crate) last_session: i64,
+    pub(crate) last_trace: i64,
 }
 
 /// A session that the group touches.
@@ -237,6 +242,7 @@ struct Planner<'a, 'c, E> {
     usage: FxHashMap<(&'a str, i32), (i64, i64)>,
     last_position: i64,
     last_session: i64,
+    last_trace: i64,
 }
 
 /// Computes the plan. Each event's row is handed to `emit` as soon as it is known, so that it can be written meanwhile.
@@ -258,6 +264,7 @@ pub(crate) fn plan<'a>(
         usage: FxHashMap::default(),
         last_position: input.org.last_position,
         last_session: input.org.last_session,
+        last_trace: input.org.last_trace,
     };
     let mut applied = Vec::with_capacity(input.batches.len());
     for (index, batch) in input.batches.iter().enumerate() {
@@ -463,7 +470,7 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
             session.follow(&shown.environment, &shown.agent_id);
         }
         self.name_agent((workspace_id, &shown.agent_id), shown.agent_name.as_deref(), shown.start_us);
-        let before = trace.before.as_ref().map(|state| state.shown.session_id.as_str());
+        let before = trace.before.as_ref().map(|before| before.state.shown.session_id.as_str());
         if let Some(left) = before.filter(|left| *left != session_id)
             && let Some(session) = self.find_session((workspace_id, left))
             && !session.state.is_counted()
@@ -473,8 +480,34 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         TraceRow {
             workspace_id,
             trace_id: &trace.trace_id,
-            state: TraceState::following(trace.before.as_ref(), shown),
+            number: trace
+                .before
+                .as_ref()
+                .map_or_else(|| next_number(&mut self.last_trace), |before| before.number),
+            session_number: self.session_number((workspace_id, session_id)),
+            state: TraceState::following(trace.before.as_ref().map(|before| &before.state), shown),
         }
+    }
+
+    /// The number of a session in which something is shown; there always is one.
+    fn session_number(&self, key: SessionKey<'a>) -> i64 {
+        let touched = self.sessions.get(&key).map(|session| session.number);
+        touched.or_else(|| self.loaded.get(&key).map(|session| session.number)).unwrap_or_default()
+    }
+
+    /// The numbers of the spans that changed, all of which are of `traces`.
+    fn span_numbers(&self, traces: &[TraceRow<'a>]) -> Vec<SpanNumbers> {
+        let numbers: FxHashMap<(&str, &str), i64> =
+            traces.iter().map(|trace| ((trace.workspace_id, trace.trace_id), trace.number)).collect();
+        let spans = self.projection.spans.iter().map(|changed| {
+            let trace = numbers.get(&(changed.workspace_id, changed.trace_id.as_str()));
+            let session_id = changed.span.shown.counted.session_id.as_str();
+            SpanNumbers {
+                trace: trace.copied().unwrap_or_default(),
+                session: self.session_number((changed.workspace_id, session_id)),
+            }
+        });
+        spans.collect()
     }
 
     /// Counts every session where it begins now, and no longer where it was taken to begin.
@@ -543,6 +576,7 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
     }
 
     fn finish(mut self, applied: Vec<Applied>, traces: Vec<TraceRow<'a>>) -> Plan<'a> {
+        let span_numbers = self.span_numbers(&traces);
         self.count_beginnings();
         let sessions = self.sessions.into_iter().map(|(key, session)| {
             (key, NumberedSession { number: session.number, state: session.state.settled() })
@@ -555,8 +589,10 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
             ledger: sorted(self.ledger),
             usage: sorted(self.usage),
             traces,
+            span_numbers,
             last_position: self.last_position,
             last_session: self.last_session,
+            last_trace: self.last_trace,
         }
     }
 }

@@ -24,6 +24,12 @@ pub(crate) struct TraceState {
     pub(crate) chains: Vec<String>,
 }
 
+/// A trace as it is stored: its number in the org, by which its spans are found, and its state.
+pub(crate) struct StoredTrace {
+    pub(crate) number: i64,
+    pub(crate) state: TraceState,
+}
+
 /// A trace keeps this many chains; what would make more has changed its mind that often.
 const MAX_CHAINS: usize = 32;
 
@@ -68,7 +74,7 @@ pub(crate) struct ChangedTrace<'a> {
     pub(crate) workspace_id: &'a str,
     pub(crate) trace_id: String,
     pub(crate) shown: TraceShown,
-    pub(crate) before: Option<TraceState>,
+    pub(crate) before: Option<StoredTrace>,
 }
 
 /// What the transaction does to spans and traces.
@@ -83,7 +89,7 @@ pub(crate) struct Projection<'a> {
 /// The stored traces of one workspace that the group touches.
 #[derive(Default)]
 pub(crate) struct Loaded {
-    pub(crate) traces: FxHashMap<String, (Trace, Option<TraceState>)>,
+    pub(crate) traces: FxHashMap<String, (Trace, Option<StoredTrace>)>,
     /// Answers that too many stored spans name.
     common_answers: FxHashSet<String>,
 }
@@ -97,7 +103,7 @@ impl<'a> Projection<'a> {
             before.into_iter().chain([after]).map(|session| (changed.workspace_id, session))
         });
         let traces = self.traces.iter().flat_map(|changed| {
-            let before = changed.before.as_ref().map(|state| state.shown.session_id.as_str());
+            let before = changed.before.as_ref().map(|before| before.state.shown.session_id.as_str());
             before.into_iter().chain([changed.shown.session_id.as_str()]).map(|id| (changed.workspace_id, id))
         });
         spans.chain(traces)
@@ -106,7 +112,7 @@ impl<'a> Projection<'a> {
     /// The sessions that traces leave.
     pub(crate) fn left_sessions(&'a self) -> FxHashSet<SessionKey<'a>> {
         let left = self.traces.iter().filter_map(|changed| {
-            let before = changed.before.as_ref()?.shown.session_id.as_str();
+            let before = changed.before.as_ref()?.state.shown.session_id.as_str();
             (before != changed.shown.session_id).then_some((changed.workspace_id, before))
         });
         left.collect()
@@ -128,9 +134,9 @@ impl<'a> Projection<'a> {
 
 impl Loaded {
     /// Takes the stored spans of a trace; a trace without any is new.
-    pub(crate) fn insert(&mut self, trace_id: &str, spans: Vec<Span>, state: Option<TraceState>) {
+    pub(crate) fn insert(&mut self, trace_id: &str, spans: Vec<Span>, stored: Option<StoredTrace>) {
         let trace = Trace { trace_id: trace_id.to_owned(), spans, shown: TraceShown::default() };
-        self.traces.insert(trace_id.to_owned(), (trace, state));
+        self.traces.insert(trace_id.to_owned(), (trace, stored));
     }
 
     /// Takes the traces of the stored spans that name an answer, which are asked for up to one more than may be; returns
@@ -191,7 +197,7 @@ pub(crate) fn project<'a>(
 struct Workspace<'a> {
     workspace_id: &'a str,
     forest: Forest,
-    states: Vec<Option<TraceState>>,
+    stored: Vec<Option<StoredTrace>>,
     /// What was stored of each span; spans beyond are new.
     before: Vec<Vec<Shown>>,
     /// The span's place in its trace.
@@ -203,18 +209,18 @@ struct Workspace<'a> {
 
 impl<'a> Workspace<'a> {
     fn of(workspace_id: &'a str, loaded: Loaded) -> Self {
-        let mut traces: Vec<(Trace, Option<TraceState>)> = loaded.traces.into_values().collect();
+        let mut traces: Vec<(Trace, Option<StoredTrace>)> = loaded.traces.into_values().collect();
         traces.sort_unstable_by(|left, right| left.0.trace_id.cmp(&right.0.trace_id));
         let mut workspace = Self {
             workspace_id,
             forest: Forest { traces: Vec::new(), common_answers: loaded.common_answers },
-            states: Vec::new(),
+            stored: Vec::new(),
             before: Vec::new(),
             index: FxHashMap::default(),
             trace_index: FxHashMap::default(),
             touched: FxHashSet::default(),
         };
-        for (at, (trace, state)) in traces.into_iter().enumerate() {
+        for (at, (trace, stored)) in traces.into_iter().enumerate() {
             for (place, span) in trace.spans.iter().enumerate() {
                 if let Some(first) = span.arrivals().first() {
                     workspace.index.insert((at, first.arrival.span_id.clone()), place);
@@ -222,7 +228,7 @@ impl<'a> Workspace<'a> {
             }
             workspace.before.push(trace.spans.iter().map(|span| span.shown.clone()).collect());
             workspace.trace_index.insert(trace.trace_id.clone(), at);
-            workspace.states.push(state);
+            workspace.stored.push(stored);
             workspace.forest.traces.push(trace);
         }
         workspace
@@ -281,8 +287,8 @@ impl<'a> Workspace<'a> {
 
     fn hand_over(self, arrived: Vec<((usize, usize), (usize, usize))>, projection: &mut Projection<'a>) {
         let mut span_at: FxHashMap<(usize, usize), usize> = FxHashMap::default();
-        let stored = self.states.into_iter().zip(self.before);
-        for (at, (trace, (state, before))) in self.forest.traces.into_iter().zip(stored).enumerate() {
+        let stored = self.stored.into_iter().zip(self.before);
+        for (at, (trace, (stored, before))) in self.forest.traces.into_iter().zip(stored).enumerate() {
             let mut before = before.into_iter();
             for (place, span) in trace.spans.into_iter().enumerate() {
                 let before = before.next();
@@ -301,7 +307,7 @@ impl<'a> Workspace<'a> {
                 workspace_id: self.workspace_id,
                 trace_id: trace.trace_id,
                 shown: trace.shown,
-                before: state,
+                before: stored,
             });
         }
         for (event, (at, place)) in arrived {

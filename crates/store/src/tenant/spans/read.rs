@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use agentlens_domain::spans::Span;
 
 use super::project::decode;
+use crate::args;
 use crate::error::StoreError;
 use crate::statement::{Builder, FromRow, Row};
 use crate::tenant::Tenant;
@@ -52,11 +53,10 @@ impl Tenant {
         after: Option<SpanPlace<'_>>,
         limit: u32,
     ) -> Result<Vec<SpanRow>, StoreError> {
+        let numbers = self.session_numbers(workspace, vec![session_id.to_owned()]).await?;
+        let Some(number) = numbers.first() else { return Ok(Vec::new()) };
         let mut statement = Builder::new(COLUMNS_FROM);
-        statement
-            .with(" and workspace_id = $", workspace)
-            .with(" and session_id = $", session_id)
-            .text(" and is_root");
+        statement.with(" and session_number = $", *number).text(" and is_root");
         if let Some((start_us, span_id)) = after {
             statement.with(" and (start_us, span_id) > ($", start_us).with(", $)", span_id);
         }
@@ -76,14 +76,11 @@ impl Tenant {
         let traces: Vec<String> = parents.iter().map(|parent| parent.0.clone()).collect();
         let spans: Vec<String> = parents.iter().map(|parent| parent.1.clone()).collect();
         // Which ones they are is found in the index alone; only those are read.
+        let numbers = self.trace_numbers(workspace, traces).await?;
         let mut statement = Builder::new(COLUMNS_FROM);
         statement
-            .with(" and workspace_id = $", workspace)
-            .text(
-                " and (trace_id, span_id) in (select c.trace_id, c.span_id from spans c where c.org_id = $1",
-            )
-            .with(" and c.workspace_id = $", workspace)
-            .with(" and c.trace_id = any($)", traces)
+            .text(" and (trace_number, span_id) in (select c.trace_number, c.span_id from spans c where c.org_id = $1")
+            .with(" and c.trace_number = any($)", numbers)
             .with(" and c.parent_span_id = any($)", spans)
             .text(" and c.parent_span_id is not null and not c.is_part");
         if let Some((start_us, span_id)) = after {
@@ -105,13 +102,17 @@ impl Tenant {
         }
         let traces: Vec<String> = ids.iter().map(|id| id.0.clone()).collect();
         let spans: Vec<String> = ids.iter().map(|id| id.1.clone()).collect();
+        let numbers = self.trace_numbers(workspace, traces).await?;
         let mut statement = Builder::new(COLUMNS_FROM);
-        statement
-            .with(" and workspace_id = $", workspace)
-            .with(" and trace_id = any($)", traces)
-            .with(" and span_id = any($)", spans);
+        statement.with(" and trace_number = any($)", numbers).with(" and span_id = any($)", spans);
         let (sql, args) = statement.finish();
         self.fetch(sql, args).await
+    }
+
+    /// The numbers of traces, by their ids; of those that are not there, none.
+    async fn trace_numbers(&self, workspace: &str, trace_ids: Vec<String>) -> Result<Vec<i64>, StoreError> {
+        let sql = "select number from traces where org_id = $1 and workspace_id = $2 and trace_id = any($3)";
+        self.fetch(sql, args![workspace, trace_ids]).await
     }
 
     /// The other sessions whose chains hold what is shown in this one now: events of traces that named it only later.
@@ -120,9 +121,11 @@ impl Tenant {
         workspace: &str,
         session_id: &str,
     ) -> Result<Vec<String>, StoreError> {
-        let sql = "select chains from traces where org_id = $1 and workspace_id = $2 and session_id = $3 and chains is not null";
+        let numbers = self.session_numbers(workspace, vec![session_id.to_owned()]).await?;
+        let sql =
+            "select chains from traces where org_id = $1 and session_number = any($2) and chains is not null";
         let mut found: BTreeSet<String> = BTreeSet::new();
-        for chains in self.fetch::<String>(sql, crate::args![workspace, session_id]).await? {
+        for chains in self.fetch::<String>(sql, args![numbers]).await? {
             found.extend(serde_json::from_str::<Vec<String>>(&chains).unwrap_or_default());
         }
         found.remove(session_id);

@@ -7,7 +7,16 @@ use agentlens_domain::spans::Arrival;
 use super::project::{ChangedSpan, TraceState};
 use crate::tenant::TenantContext;
 
-/// The columns by which a span is looked up.
+/// The numbers by which a span is looked up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SpanNumbers {
+    /// Of its trace.
+    pub(crate) trace: i64,
+    /// Of the session in which it is shown.
+    pub(crate) session: i64,
+}
+
+/// The other columns by which a span is looked up.
 pub(crate) struct SpanColumns<'s> {
     pub(crate) span_id: &'s str,
     pub(crate) parent_span_id: Option<&'s str>,
@@ -40,6 +49,9 @@ impl<'s> SpanColumns<'s> {
 pub(crate) struct TraceRow<'a> {
     pub(crate) workspace_id: &'a str,
     pub(crate) trace_id: &'a str,
+    pub(crate) number: i64,
+    /// The number of the session in which it is shown.
+    pub(crate) session_number: i64,
     pub(crate) state: TraceState,
 }
 
