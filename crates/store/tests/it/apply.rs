@@ -3,7 +3,8 @@
 use agentlens_domain::batches::Outcome;
 use agentlens_domain::cost::PriceSpec;
 use agentlens_domain::ids::BatchId;
-use agentlens_store::{Applied, DeadLetter, StoreError};
+use agentlens_domain::rollups::{Dimension, Tier};
+use agentlens_store::{Applied, CellQuery, CellRow, DeadLetter, StoreError, Tenant};
 use serde_json::json;
 
 use crate::batches::{NOW_US, batch, batch_of, mixture, note};
@@ -16,6 +17,7 @@ on_both_engines!(
     the_ledger_adds_up,
     own_prices_stand_before_the_table,
     dead_letters_are_kept,
+    rollups_are_the_same_however_many_changes_wait,
 );
 
 async fn a_batch_has_its_effect_once(world: World) {
@@ -166,4 +168,52 @@ async fn dead_letters_are_kept(world: World) {
     tenant.delete_dead_letter(&id).await.unwrap();
     assert!(matches!(tenant.delete_dead_letter(&id).await, Err(StoreError::NotFound)));
     assert!(matches!(tenant.dead_letter_message(&id).await, Err(StoreError::NotFound)));
+}
+
+/// Every cell, by tier, dimension and the order of lists.
+async fn all_cells(tenant: &Tenant) -> Vec<Vec<CellRow>> {
+    let mut all = Vec::new();
+    for tier in [Tier::Hour, Tier::Day] {
+        for dimension in
+            [Dimension::Total, Dimension::Agent, Dimension::Model, Dimension::Tool, Dimension::User]
+        {
+            let query = CellQuery {
+                tier,
+                dimension,
+                workspace: "default".to_owned(),
+                environment: None,
+                agent_id: None,
+                provider: None,
+                name: None,
+                from_us: 0,
+                to_us: i64::MAX,
+            };
+            all.push(tenant.cells(&query).await.unwrap());
+        }
+    }
+    all
+}
+
+async fn rollups_are_the_same_however_many_changes_wait(world: World) {
+    // Changes are merged with every seventeenth transaction.
+    const TRANSACTIONS: usize = 40;
+    let events = mixture(TRANSACTIONS);
+    let (slow, fast) = (world.org("slow").await, world.org("fast").await);
+    for (number, event) in events.iter().enumerate() {
+        apply(&slow, vec![batch(&format!("b{number}"), std::slice::from_ref(event))]).await;
+        // One that brings nothing new changes nothing.
+        apply(&slow, vec![batch(&format!("c{number}"), &[])]).await;
+        apply(&fast, vec![batch(&format!("b{number}"), &events[..=number])]).await;
+        if [14, 15, 16, 17, 32, 33, 34, 39].contains(&number) {
+            let org = world.org(&format!("fresh-{number}")).await;
+            apply(&org, vec![batch("b", &events[..=number])]).await;
+            assert_eq!(all_cells(&slow).await, all_cells(&org).await, "after {number}");
+            assert_eq!(all_cells(&fast).await, all_cells(&org).await, "after {number}");
+        }
+    }
+    let total = &all_cells(&slow).await[0];
+    let counted: i64 = total.iter().map(|cell| cell.measures.event_count).sum();
+    assert_eq!(usize::try_from(counted).unwrap(), TRANSACTIONS);
+    let sessions: i64 = total.iter().map(|cell| cell.measures.session_count).sum();
+    assert_eq!(slow.stats("default").await.unwrap().session_count, sessions);
 }
