@@ -9,7 +9,8 @@ use crate::error::StoreError;
 /// How many transactions' changes wait at most; the next one merges them all.
 pub(crate) const MAX_WAITING_CHANGES: i64 = 16;
 
-/// The version of the stored changes.
+/// The version of the stored changes. They are the fields of [`CellKey`] and [`Measures`] in their order: whoever changes those
+/// takes another version, and reads this one too.
 const CHANGES_VERSION: u8 = 1;
 
 /// A cell, or what changes of it.
@@ -44,4 +45,71 @@ pub(crate) fn merged<'a>(
         rollup.add_change(*key, measures);
     }
     Ok(rollup.into_sorted())
+}
+
+#[cfg(test)]
+mod tests {
+    use agentlens_domain::rollups::{Dimension, Tier};
+    use agentlens_domain::usage::Usage;
+
+    use super::*;
+
+    fn changes() -> Vec<Cell<'static>> {
+        let key = CellKey {
+            tier: Tier::Hour,
+            dimension: Dimension::Model,
+            bucket_us: 3_600_000_000,
+            name: "m",
+            agent_id: "a",
+            provider: "p",
+            environment: "e",
+            workspace_id: "w",
+        };
+        let mut measures = Measures {
+            event_count: 1,
+            error_count: 2,
+            session_count: -3,
+            llm_call_count: 4,
+            tool_call_count: 5,
+            tool_error_count: 6,
+            usage: Usage {
+                input: 7,
+                output: 8,
+                cache_read: 9,
+                cache_write_5m: 10,
+                cache_write_1h: 11,
+                reasoning: 12,
+                audio_input: 13,
+                audio_output: 14,
+            },
+            cost_nanos: 15,
+            unknown_cost_count: 16,
+            ..Measures::default()
+        };
+        measures.latency.add(17);
+        measures.removed_latency.add(18);
+        vec![(key, measures)]
+    }
+
+    #[test]
+    fn stored_changes_stay_readable() {
+        #[rustfmt::skip]
+        const STORED: [u8; 45] = [
+            1, 1, 0, 2, 128, 144, 157, 233, 26, 1, b'm', 1, b'a', 1, b'p', 1, b'e', 1, b'w', 2, 4, 5, 8, 10, 12, 14, 16, 18, 20, 22,
+            24, 26, 28, 30, 32, 4, 1, 17, 17, 1, 4, 1, 18, 18, 1,
+        ];
+        let bytes = encode_changes(&changes()).unwrap();
+        assert_eq!(bytes, STORED);
+        assert_eq!(decode_changes(&STORED).unwrap(), changes());
+    }
+
+    #[test]
+    fn what_is_no_change_is_refused() {
+        let bytes = encode_changes(&changes()).unwrap();
+        let mut other = bytes.clone();
+        other[0] += 1;
+        for wrong in [&[][..], &bytes[..bytes.len() - 1], &other] {
+            assert!(decode_changes(wrong).is_err());
+        }
+    }
 }
