@@ -3,12 +3,11 @@
 use agentlens_domain::batches::Outcome;
 use agentlens_domain::cost::PriceSpec;
 use agentlens_domain::ids::BatchId;
-use agentlens_domain::rollups::{Dimension, Tier};
-use agentlens_store::{Applied, CellQuery, CellRow, DeadLetter, StoreError, Tenant};
+use agentlens_store::{Applied, CellRow, DeadLetter, StoreError, Tenant};
 use serde_json::json;
 
 use crate::batches::{NOW_US, batch, batch_of, mixture, note};
-use crate::world::{World, apply};
+use crate::world::{World, apply, cell_queries};
 
 on_both_engines!(
     a_batch_has_its_effect_once,
@@ -173,23 +172,8 @@ async fn dead_letters_are_kept(world: World) {
 /// Every cell, by tier, dimension and the order of lists.
 async fn all_cells(tenant: &Tenant) -> Vec<Vec<CellRow>> {
     let mut all = Vec::new();
-    for tier in [Tier::Hour, Tier::Day] {
-        for dimension in
-            [Dimension::Total, Dimension::Agent, Dimension::Model, Dimension::Tool, Dimension::User]
-        {
-            let query = CellQuery {
-                tier,
-                dimension,
-                workspace: "default".to_owned(),
-                environment: None,
-                agent_id: None,
-                provider: None,
-                name: None,
-                from_us: 0,
-                to_us: i64::MAX,
-            };
-            all.push(tenant.cells(&query).await.unwrap());
-        }
+    for query in cell_queries("default") {
+        all.push(tenant.cells(&query).await.unwrap());
     }
     all
 }

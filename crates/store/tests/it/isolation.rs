@@ -2,15 +2,12 @@
 //! under the application's role.
 
 use agentlens_domain::ids::BatchId;
-use agentlens_domain::rollups::{Dimension, Tier};
-use agentlens_store::{
-    CellQuery, DeadLetter, EventFilter, IngestRequestRow, SessionFilter, Store, StoreError, Tenant,
-};
+use agentlens_store::{DeadLetter, EventFilter, IngestRequestRow, SessionFilter, Store, StoreError, Tenant};
 use tokio_postgres::Client;
 
 use crate::batches::{NOW_US, batch, mixture, real_now_us};
 use crate::spans::{one_span, span_batch};
-use crate::world::{Database, World, apply, connect};
+use crate::world::{Database, World, apply, cell_queries, connect};
 
 on_both_engines!(no_function_reaches_another_org);
 
@@ -68,18 +65,7 @@ async fn no_function_reaches_another_org(world: World) {
     ));
     let session = ours.find_session("default", "s1").await.unwrap().unwrap();
     assert_eq!(theirs.verify_session(&session).await.unwrap().event_count, 0);
-    for tier in [Tier::Hour, Tier::Day] {
-        let query = CellQuery {
-            tier,
-            dimension: Dimension::Total,
-            workspace: "default".to_owned(),
-            environment: None,
-            agent_id: None,
-            provider: None,
-            name: None,
-            from_us: 0,
-            to_us: i64::MAX,
-        };
+    for query in cell_queries("default") {
         assert!(theirs.cells(&query).await.unwrap().is_empty());
     }
     theirs.delete_expired(i64::MAX / 2).await.unwrap();

@@ -1,10 +1,10 @@
 //! Both engines make the same of the same batches: every row of every table, and every answer.
 
 use agentlens_domain::rollups::{Dimension, Tier};
-use agentlens_store::{CellQuery, EventFilter, Order, SessionFilter, Tenant};
+use agentlens_store::{EventFilter, Order, SessionFilter, Tenant};
 
-use crate::batches::{DAY_US, NOW_US, batch, batch_of, mixture};
-use crate::world::{World, apply};
+use crate::batches::{NOW_US, batch, batch_of, mixture};
+use crate::world::{World, apply, cell_queries};
 
 #[test]
 fn both_engines_store_the_same() {
@@ -70,27 +70,13 @@ async fn dump(tenant: &Tenant) -> Vec<String> {
             "{:#?}",
             tenant.dearest_sessions(workspace, None, 0, i64::MAX, 100).await.unwrap()
         ));
-        for tier in [Tier::Hour, Tier::Day] {
-            for dimension in
-                [Dimension::Total, Dimension::Agent, Dimension::Model, Dimension::Tool, Dimension::User]
-            {
-                let query = CellQuery {
-                    tier,
-                    dimension,
-                    workspace: workspace.to_owned(),
-                    environment: None,
-                    agent_id: None,
-                    provider: None,
-                    name: None,
-                    from_us: NOW_US - 100 * DAY_US,
-                    to_us: NOW_US + DAY_US,
-                };
-                let cells = tenant.cells(&query).await.unwrap();
-                if tier == Tier::Day || dimension != Dimension::User {
-                    assert!(!cells.is_empty(), "{tier:?} {dimension:?}");
-                }
-                parts.push(format!("{tier:?} {dimension:?} {workspace} {cells:#?}"));
+        for query in cell_queries(workspace) {
+            let (tier, dimension) = (query.tier, query.dimension);
+            let cells = tenant.cells(&query).await.unwrap();
+            if tier == Tier::Day || dimension != Dimension::User {
+                assert!(!cells.is_empty(), "{tier:?} {dimension:?}");
             }
+            parts.push(format!("{tier:?} {dimension:?} {workspace} {cells:#?}"));
         }
         for order in [Order::Ascending, Order::Descending] {
             let filter = EventFilter {

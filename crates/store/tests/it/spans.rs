@@ -6,17 +6,17 @@ use std::sync::Arc;
 use agentlens_domain::batches::{Batch, Outcome};
 use agentlens_domain::cost::PriceTable;
 use agentlens_domain::events::{EventType, NewEvent, Severity};
-use agentlens_domain::rollups::{CellKey, Counted, Dimension, Measures, Rollup, Tier};
+use agentlens_domain::rollups::{CellKey, Counted, Measures, Rollup, Tier};
 use agentlens_domain::sessions::SessionStatus;
 use agentlens_domain::spans::{
     Arrival, ArrivalSource, Forest, SessionClaim, Sign, SpanKind, Trace, TraceShown, resolve,
 };
 use agentlens_domain::time::format_rfc3339;
 use agentlens_domain::usage::Usage;
-use agentlens_store::{Applied, CellQuery, SessionFilter, SessionRow, SpanRow, Tenant};
+use agentlens_store::{Applied, SessionFilter, SessionRow, SpanRow, Tenant};
 
-use crate::batches::{DAY_US, NOW_US, batch, note};
-use crate::world::{World, apply};
+use crate::batches::{NOW_US, batch, note};
+use crate::world::{World, apply, cell_queries};
 
 on_both_engines!(
     every_sum_equals_a_recount_after_every_apply,
@@ -304,29 +304,14 @@ fn name_of(key: &CellKey<'_>) -> CellName {
 
 async fn stored_cells(tenant: &Tenant) -> BTreeMap<CellName, Measures> {
     let mut all = BTreeMap::new();
-    for tier in [Tier::Hour, Tier::Day] {
-        for dimension in
-            [Dimension::Total, Dimension::Agent, Dimension::Model, Dimension::Tool, Dimension::User]
-        {
-            let query = CellQuery {
-                tier,
-                dimension,
-                workspace: "default".to_owned(),
-                environment: None,
-                agent_id: None,
-                provider: None,
-                name: None,
-                from_us: NOW_US - 100 * DAY_US,
-                to_us: NOW_US + 100 * DAY_US,
-            };
-            for cell in tenant.cells(&query).await.unwrap() {
-                let place = (tier == Tier::Day, dimension.as_str(), cell.bucket_us);
-                let texts = (cell.environment, cell.agent_id, cell.provider, cell.name);
-                // A cell that everything left again says nothing.
-                if cell.measures != Measures::default() {
-                    let name = (place.0, place.1, place.2, texts.0, texts.1, texts.2, texts.3);
-                    all.insert(name, cell.measures);
-                }
+    for query in cell_queries("default") {
+        for cell in tenant.cells(&query).await.unwrap() {
+            let place = (query.tier == Tier::Day, query.dimension.as_str(), cell.bucket_us);
+            let texts = (cell.environment, cell.agent_id, cell.provider, cell.name);
+            // A cell that everything left again says nothing.
+            if cell.measures != Measures::default() {
+                let name = (place.0, place.1, place.2, texts.0, texts.1, texts.2, texts.3);
+                all.insert(name, cell.measures);
             }
         }
     }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use agentlens_domain::batches::Batch;
 use agentlens_domain::ids::OrgId;
-use agentlens_store::{ApplyReport, Store, Tenant};
+use agentlens_domain::rollups::{Dimension, Tier};
+use agentlens_store::{ApplyReport, CellQuery, Store, Tenant};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
@@ -54,6 +55,24 @@ impl World {
         self.store.control().ensure_org(&org, name, NOW_US).await.unwrap();
         self.store.tenant(&org).await.unwrap()
     }
+}
+
+/// Queries that together ask for every cell of a workspace.
+pub(crate) fn cell_queries(workspace: &str) -> Vec<CellQuery> {
+    let dimensions = [Dimension::Total, Dimension::Agent, Dimension::Model, Dimension::Tool, Dimension::User];
+    let query = |tier, dimension| CellQuery {
+        tier,
+        dimension,
+        workspace: workspace.to_owned(),
+        environment: None,
+        agent_id: None,
+        provider: None,
+        name: None,
+        from_us: 0,
+        to_us: i64::MAX,
+    };
+    let of_tier = |tier| dimensions.map(|dimension| query(tier, dimension));
+    [Tier::Hour, Tier::Day].into_iter().flat_map(of_tier).collect()
 }
 
 /// Applies batches that must be good.
