@@ -166,4 +166,8 @@ fn what_was_added_can_be_taken_away() {
     assert_eq!(all, kept);
     assert_eq!(Latency::decode(&encode_change(&kept, &Latency::default())).unwrap(), kept);
     assert_eq!(decode_change(&[2, 200]), None);
+    assert!(is_no_change(&encode_change(&Latency::default(), &Latency::default())));
+    for (added, removed) in [(&kept, &Latency::default()), (&Latency::default(), &kept), (&kept, &kept)] {
+        assert!(!is_no_change(&encode_change(added, removed)));
+    }
 }

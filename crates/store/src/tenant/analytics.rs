@@ -86,6 +86,9 @@ macro_rules! cells_sql {
     };
 }
 
+/// The column of a row of changes; in the row of a cell it is null.
+const CHANGES_COLUMN: usize = 22;
+
 /// The changes that wait, in the same statement as the cells: whatever is merged meanwhile, each is seen once.
 const CHANGES_SQL: &str = " union all
    select 0, '', '', '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, cells, cells from rollup_changes where org_id = $1";
@@ -160,7 +163,7 @@ impl Tenant {
         let (sql, args) = statement.finish();
         let mut cells: Vec<CellRow> = Vec::new();
         for row in self.fetch::<Row>(sql, args).await? {
-            match row.get::<Option<Vec<u8>>>(22)? {
+            match row.get::<Option<Vec<u8>>>(CHANGES_COLUMN)? {
                 None => cells.push(CellRow::from_row(&row)?),
                 Some(changes) => cells.extend(query.changes(&changes)?),
             }

@@ -109,8 +109,8 @@ pub(crate) fn pool(url: &str, max_connections: usize) -> Result<Pool, StoreError
         .parse()
         .map_err(|error| StoreError::Misconfigured(format!("the database URL can't be read: {error}")))?;
     // A table holds the rows of all orgs: no statement walks one, however many of the rows an org is thought to have, or
-    // however few rows there were when the plan was made. What all of them read is a page of an index: compiling such a statement,
-    // or starting workers for it, takes longer than running it, but is what the server does for an org that it takes to be large.
+    // however few rows there were when the plan was made. What all of them read is a page or two of an index, which is not worth
+    // compiling a statement or starting workers, as the server does for an org that it takes to be large.
     config.options(
         "-c search_path=tenant,control -c timezone=UTC -c enable_seqscan=off -c jit=off -c max_parallel_workers_per_gather=0",
     );

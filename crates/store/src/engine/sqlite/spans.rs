@@ -113,8 +113,8 @@ pub(super) fn load_staying<'a>(
     projection: &'a Projection<'a>,
 ) -> Result<Staying<'a>, StoreError> {
     let mut statement = transaction.prepare_cached(
-        "select t.trace_id, t.state from traces t join sessions s on s.number = t.session_number
-         where s.org_id = ?1 and s.workspace_id = ?2 and s.session_id = ?3",
+        "select trace_id, state from traces where org_id = ?1 and session_number =
+           (select number from sessions where org_id = ?1 and workspace_id = ?2 and session_id = ?3)",
     )?;
     let mut staying = Staying::default();
     for (workspace, session_id) in projection.left_sessions() {
