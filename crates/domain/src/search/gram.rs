@@ -34,5 +34,5 @@ pub(super) fn shard_of(gram: u32) -> u16 {
     (spread >> (u32::BITS - SHARD_BITS)) as u16
 }
 
-/// How many shards there can be.
-pub(super) const SHARDS: usize = 1 << SHARD_BITS;
+/// How many shards a segment can have.
+pub const SHARDS: usize = 1 << SHARD_BITS;

@@ -15,6 +15,7 @@ mod shard;
 
 pub use builder::{Segment, SegmentBuilder, block_ranges};
 pub use fold::fold;
+pub use gram::SHARDS;
 pub use query::Query;
 
 #[cfg(test)]

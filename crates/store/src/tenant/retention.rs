@@ -3,6 +3,7 @@
 use agentlens_domain::ids::ulid_of;
 use agentlens_domain::time::{DAY_US, day_of};
 
+use super::events::places_of_segment;
 use super::{Place, Tenant};
 use crate::args;
 use crate::engine::postgres::PostgresEngine;
@@ -100,11 +101,10 @@ impl Tenant {
         if expired.is_empty() {
             return Ok(Vec::new());
         }
-        // Shard by shard, as their key begins with it.
-        let shards = (0..=i64::from(u8::MAX)).map(|shard| {
-            let sql =
-                "delete from search_shards where org_id = $1 and shard = $2 and first_position = any($3)";
-            (sql.to_owned(), args![shard, expired.clone()])
+        let shards = expired.iter().map(|first_position| {
+            let sql = "delete from search_shards where org_id = $1 and place >= $2 and place < $3";
+            let places = places_of_segment(*first_position);
+            (sql.to_owned(), args![places.start, places.end])
         });
         let mut statements: Vec<_> = shards.collect();
         let sql = "delete from search_segments where org_id = $1 and first_position = any($2)";

@@ -40,6 +40,9 @@ fn old_rows(zeros: fn(usize) -> String) -> String {
         }
     }
     rows += &format!(
+        "insert into search_shards (org_id, shard, first_position, grams) values ('acme', 255, 1, {seal}), ('acme', 0, 2, {bytes});"
+    );
+    rows += &format!(
         "insert into traces (org_id, workspace_id, trace_id, session_id, expire_day, state)
          values ('acme', 'default', 't', 'early', 2932896, {bytes});"
     );
@@ -53,7 +56,7 @@ fn old_rows(zeros: fn(usize) -> String) -> String {
 }
 
 /// What must be counted, and how much of it, on an upgraded store.
-const FOUND: [(&str, i64); 6] = [
+const FOUND: [(&str, i64); 8] = [
     ("from events e join sessions s on s.number = e.session_number and s.session_id = e.session_id", 5),
     ("from sessions where session_id = 'early' and number = 1 and own_events = 0", 1),
     ("from sessions where session_id = 'late' and number = 2 and own_events = 3", 1),
@@ -63,6 +66,8 @@ const FOUND: [(&str, i64); 6] = [
         2,
     ),
     ("from traces t join sessions s on s.number = t.session_number where s.session_id = 'early'", 1),
+    ("from search_shards where place = 511 and length(grams) = 16", 1),
+    ("from search_shards where place = 512 and length(grams) = 32", 1),
     ("from org_state where last_session = 2 and last_trace = 1 and waiting_changes = 0", 1),
 ];
 

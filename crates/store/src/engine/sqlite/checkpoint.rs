@@ -12,9 +12,9 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 
 /// Pages that the log gains between two checkpoints: 24 MiB. Commits wait for the disk while the file is synced, so little and often.
-const PAGES_BETWEEN: u32 = 3_000;
+const PAGES_BETWEEN: u32 = 1_500;
 /// Pages of the log at which the writer checkpoints by itself: 288 MiB.
-const MAX_LOG_PAGES: u32 = 36_000;
+const MAX_LOG_PAGES: u32 = 18_000;
 
 thread_local! {
     /// Pages in the log after the last commit of this thread.

@@ -105,7 +105,7 @@ impl SqliteFile {
     fn open(path: &Path, migrations: &[&str]) -> Result<Self, StoreError> {
         let mut writer = Connection::open(path)?;
         writer.execute_batch(
-            "pragma page_size = 8192; pragma journal_mode = wal; pragma synchronous = full;
+            "pragma page_size = 16384; pragma journal_mode = wal; pragma synchronous = full;
              pragma journal_size_limit = 134217728; pragma cache_size = -65536; pragma foreign_keys = on; pragma temp_store = memory;",
         )?;
         prepare_connection(&writer)?;

@@ -5,6 +5,7 @@ alter table sessions no force row level security;
 alter table events no force row level security;
 alter table org_state no force row level security;
 alter table traces no force row level security;
+alter table search_shards no force row level security;
 alter table spans no force row level security;
 
 -- Step 2 counted them as whoever sees no org's rows.
@@ -63,6 +64,16 @@ alter table org_state add column last_trace bigint not null default 0;
 update org_state o set last_session = (select coalesce(max(number), 0) from sessions s where s.org_id = o.org_id),
   last_trace = (select coalesce(max(number), 0) from traces t where t.org_id = o.org_id);
 
+-- The shards of a segment are written together and lie together.
+alter table search_shards add column place bigint;
+update search_shards set place = first_position * 256 + shard;
+alter table search_shards drop constraint search_shards_pkey;
+alter table search_shards drop column first_position;
+alter table search_shards drop column shard;
+alter table search_shards alter column place set not null;
+alter table search_shards add constraint search_shards_pkey primary key (org_id, place);
+
+alter table search_shards force row level security;
 alter table spans force row level security;
 alter table sessions force row level security;
 alter table events force row level security;

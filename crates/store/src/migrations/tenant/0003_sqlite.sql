@@ -89,6 +89,18 @@ alter table org_state add column last_trace integer not null default 0;
 update org_state set last_session = (select coalesce(max(number), 0) from sessions),
   last_trace = (select coalesce(max(number), 0) from traces);
 
+-- The shards of a segment are written together and lie together. They are too large for an index tree, which would spread each
+-- over pages of its own.
+create table placed_shards (
+  place integer primary key,
+  org_id text not null,
+  grams blob not null
+);
+insert into placed_shards (place, org_id, grams)
+select first_position * 256 + shard, org_id, grams from search_shards order by 1;
+drop table search_shards;
+alter table placed_shards rename to search_shards;
+
 -- What changes of the rollups: a row for each transaction, until some of them are merged into the cells together.
 create table rollup_changes (
   org_id text not null,

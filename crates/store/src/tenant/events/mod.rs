@@ -6,6 +6,7 @@ mod segments;
 
 pub use list::{EventFilter, EventPage, Order};
 pub use search::SearchPage;
+pub(crate) use segments::places_of_segment;
 
 use agentlens_domain::events::NewEvent;
 

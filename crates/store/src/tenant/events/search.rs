@@ -15,6 +15,7 @@ use agentlens_domain::page::Cursor;
 use agentlens_domain::search::{Query, block_ranges, fold};
 
 use super::list::{Access, EventFilter, Order, add_keyset};
+use super::segments::{place_of_shard, shard_at};
 use super::{COLUMNS, StoredEvent};
 use crate::error::StoreError;
 use crate::statement::{Builder, Row};
@@ -212,25 +213,20 @@ impl Scan<'_> {
         &self,
         group: &[SegmentRow],
     ) -> Result<FxHashMap<i64, FxHashMap<u16, Vec<u8>>>, StoreError> {
-        let shards: Vec<i64> = self.query.shards().into_iter().map(i64::from).collect();
+        let shards = self.query.shards();
         let mut found: FxHashMap<i64, FxHashMap<u16, Vec<u8>>> = FxHashMap::default();
         if shards.is_empty() {
             return Ok(found);
         }
-        // One range of each shard is one run of neighbouring rows; segments of the range that are not of the group are few.
-        let first = group.iter().map(|segment| segment.first_position).min().unwrap_or(0);
-        let last = group.iter().map(|segment| segment.first_position).max().unwrap_or(0);
-        let rows: Vec<Row> = self
-            .tenant
-            .fetch(
-                "select first_position, shard, grams from search_shards where org_id = $1 and shard = any($2)
-                   and first_position between $3 and $4",
-                args![shards, first, last],
-            )
-            .await?;
+        let places: Vec<i64> = group
+            .iter()
+            .flat_map(|segment| shards.iter().map(|shard| place_of_shard(segment.first_position, *shard)))
+            .collect();
+        let sql = "select place, grams from search_shards where org_id = $1 and place = any($2)";
+        let rows: Vec<Row> = self.tenant.fetch(sql, args![places]).await?;
         for row in &rows {
-            let shard = u16::try_from(row.get::<i64>(1)?).unwrap_or(u16::MAX);
-            found.entry(row.get(0)?).or_default().insert(shard, row.get(2)?);
+            let (first_position, shard) = shard_at(row.get(0)?);
+            found.entry(first_position).or_default().insert(shard, row.get(1)?);
         }
         Ok(found)
     }

@@ -1,8 +1,10 @@
 //! Building the search index: some thousand events at a time, after they are stored. What is not indexed yet is a tail
 //! of at most a few thousand events, which searches read directly.
 
+use std::ops::Range;
+
 use agentlens_domain::limits::{SEGMENT_EVENTS, SEGMENT_TEXT_BYTES};
-use agentlens_domain::search::{Segment, SegmentBuilder, fold};
+use agentlens_domain::search::{SHARDS, Segment, SegmentBuilder, fold};
 
 use crate::error::StoreError;
 use crate::statement::{Builder, Value};
@@ -11,6 +13,22 @@ use crate::{args, row_type};
 
 /// Shards that one statement stores.
 const SHARDS_AT_A_TIME: usize = 16;
+
+/// Where a shard of a segment lies: the shards of a segment are neighbours, since they are written together.
+pub(super) fn place_of_shard(first_position: i64, shard: u16) -> i64 {
+    places_of_segment(first_position).start + i64::from(shard)
+}
+
+/// The places of all shards of a segment.
+pub(crate) fn places_of_segment(first_position: i64) -> Range<i64> {
+    first_position * SHARDS as i64..(first_position + 1) * SHARDS as i64
+}
+
+/// The segment's first position and the shard of a place.
+pub(super) fn shard_at(place: i64) -> (i64, u16) {
+    let shards = SHARDS as i64;
+    (place.div_euclid(shards), u16::try_from(place.rem_euclid(shards)).unwrap_or(u16::MAX))
+}
 
 row_type! {
     /// What the index needs of an event.
@@ -126,13 +144,11 @@ impl Tenant {
 
 /// One insert of several shards.
 fn insert_shards(first_position: i64, shards: &[(u16, Vec<u8>)]) -> (String, Vec<Value>) {
-    let mut statement =
-        Builder::new("insert into search_shards (org_id, first_position, shard, grams) values ");
+    let mut statement = Builder::new("insert into search_shards (org_id, place, grams) values ");
     for (index, (shard, grams)) in shards.iter().enumerate() {
         statement
             .text(if index == 0 { "($1" } else { ", ($1" })
-            .with(", $", first_position)
-            .with(", $", i32::from(*shard))
+            .with(", $", place_of_shard(first_position, *shard))
             .with(", $", grams.as_slice())
             .text(")");
     }
