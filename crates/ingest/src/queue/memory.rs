@@ -1,7 +1,7 @@
 //! The queue in process: a bounded channel to each org's writer, which commits what waits as one group.
 //!
-//! The answer waits for the commit, so a 202 means durable without any second copy. While one group commits, the next
-//! gathers: under load groups grow by themselves and the cost of a sync is shared.
+//! The answer waits until the disk has the commit, so a 202 means durable without any second copy. While the disk takes one
+//! group, the next is applied and a third gathers: under load groups grow by themselves and the cost of a sync is shared.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use agentlens_domain::batches::Batch;
@@ -105,6 +106,7 @@ impl MemoryQueue {
             indexer: self.indexer.clone(),
             tasks: self.tasks.clone(),
             waiting_batches: Arc::clone(&self.waiting_batches),
+            answering: None,
         };
         self.tasks.spawn(writer.run());
         sender
@@ -167,6 +169,8 @@ struct Writer {
     indexer: Indexer,
     tasks: TaskTracker,
     waiting_batches: Arc<AtomicU64>,
+    /// The group before, which is applied, and answered when the disk has it.
+    answering: Option<JoinHandle<()>>,
 }
 
 impl Writer {
@@ -197,7 +201,7 @@ impl Writer {
         }
     }
 
-    async fn commit(&self, group: Vec<Job>) {
+    async fn commit(&mut self, group: Vec<Job>) {
         let Some(tenant) = group.first().map(|job| job.tenant.clone()) else { return };
         let mut waiting = Vec::with_capacity(group.len());
         let mut batches = Vec::with_capacity(group.len());
@@ -206,19 +210,27 @@ impl Writer {
             waiting.push((job.reply, job.claims));
         }
         let batches = Arc::new(batches);
-        match tenant.apply(Arc::clone(&batches), now_us()).await {
-            Ok(report) => {
-                let positions = (report.last_position, report.indexed_position);
-                // The next group need not wait until the answers of this one are out and its memory is given back.
-                self.tasks.spawn(async move {
+        match tenant.apply_ahead(Arc::clone(&batches), now_us()).await {
+            Ok((report, commit)) => {
+                let lag = report.last_position - report.indexed_position;
+                if let Some(before) = self.answering.take() {
+                    // A panic there has been reported by the task itself.
+                    let _ = before.await;
+                }
+                let (live, org) = (self.live.clone(), tenant.org().clone());
+                self.answering = Some(self.tasks.spawn(async move {
+                    let durable = commit.durable().await;
+                    if durable.is_ok() {
+                        live.advance(&org, report.last_position);
+                    }
                     for ((reply, claims), applied) in waiting.into_iter().zip(report.batches) {
                         drop(claims);
                         // A client that went away does not need its answer.
-                        let _ = reply.send(Ok(applied));
+                        let _ = reply.send(durable.as_ref().map(|()| applied).map_err(refusal));
                     }
                     drop(batches);
-                });
-                self.announce(&tenant, positions).await;
+                }));
+                self.indexer.follow(&tenant, lag).await;
             }
             // Where the store is away, none of them would fare better alone.
             Err(error) if waiting.len() == 1 || error.is_transient() => {
@@ -236,17 +248,12 @@ impl Writer {
                     drop(claims);
                     let _ = reply.send(result.map(|(applied, _)| applied));
                 }
-                if let Some(positions) = reached {
-                    self.announce(&tenant, positions).await;
+                if let Some((last, indexed)) = reached {
+                    self.live.advance(tenant.org(), last);
+                    self.indexer.follow(&tenant, last - indexed).await;
                 }
             }
         }
-    }
-
-    /// Tells subscribers and the index how far the org's events reach now, and how far they are indexed.
-    async fn announce(&self, tenant: &Tenant, (last, indexed): (i64, i64)) {
-        self.live.advance(tenant.org(), last);
-        self.indexer.follow(tenant, last - indexed).await;
     }
 }
 

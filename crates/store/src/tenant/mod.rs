@@ -27,7 +27,7 @@ use agentlens_domain::time::day_of;
 
 pub use agents::AgentRow;
 pub use analytics::{CellQuery, CellRow, OrgStats};
-pub use apply::{Applied, ApplyReport};
+pub use apply::{Applied, ApplyReport, Commit};
 pub(crate) use apply::{
     EventRow, NumberedSession, OrgState, Plan, PlanInput, SessionKey, Verdict, plan, session_keys,
 };

@@ -1,10 +1,11 @@
-//! SQLite: a control file and a file per org, each in WAL mode with full sync.
+//! SQLite: a control file and a file per org, each in WAL mode; what is written is synced before anyone is told.
 //!
 //! One connection writes, a few read. Work on a connection is blocking and runs on tokio's blocking pool; a hot path
 //! is one closure there. Open org files are kept in an LRU, so that thousands of orgs cost only their directory entries.
 
 pub(crate) mod apply;
 mod checkpoint;
+mod log;
 mod spans;
 
 use std::num::NonZeroUsize;
@@ -21,6 +22,7 @@ use agentlens_domain::ids::OrgId;
 use agentlens_domain::latency::{Latency, decode_change, is_no_change};
 
 use self::checkpoint::Checkpointer;
+use self::log::Log;
 use crate::error::StoreError;
 use crate::statement::{Row, Value, for_sqlite};
 
@@ -98,6 +100,7 @@ struct Writer {
 pub(crate) struct SqliteFile {
     path: PathBuf,
     writer: Mutex<Writer>,
+    log: Log,
     readers: Mutex<Vec<Connection>>,
 }
 
@@ -105,26 +108,48 @@ impl SqliteFile {
     fn open(path: &Path, migrations: &[&str]) -> Result<Self, StoreError> {
         let mut writer = Connection::open(path)?;
         writer.execute_batch(
-            "pragma page_size = 16384; pragma journal_mode = wal; pragma synchronous = full;
+            "pragma page_size = 16384; pragma journal_mode = wal; pragma synchronous = normal;
              pragma journal_size_limit = 134217728; pragma cache_size = -65536; pragma foreign_keys = on; pragma temp_store = memory;",
         )?;
         prepare_connection(&writer)?;
         migrate(&mut writer, migrations)?;
         Checkpointer::watch(&writer);
         let writer = Writer { connection: writer, checkpointer: Checkpointer::default() };
-        Ok(Self { path: path.to_owned(), writer: Mutex::new(writer), readers: Mutex::new(Vec::new()) })
+        let log = Log::open(path).map_err(|error| {
+            StoreError::Unavailable(format!("the write-ahead log of {}: {error}", path.display()))
+        })?;
+        let (path, writer, readers) = (path.to_owned(), Mutex::new(writer), Mutex::new(Vec::new()));
+        Ok(Self { path, writer, log, readers })
     }
 
-    /// Runs a closure with the writing connection. Blocking.
+    /// Runs a closure with the writing connection; what it committed is durable then. Blocking.
     pub(crate) fn write<T>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        let (done, commit) = self.write_ahead(work)?;
+        self.sync(commit)?;
+        Ok(done)
+    }
+
+    /// Runs a closure with the writing connection; what it committed is visible, but durable only after [`Self::sync`] of the
+    /// number that is returned. Blocking.
+    pub(crate) fn write_ahead<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<(T, u64), StoreError> {
         let mut writer = self.writer.lock();
+        self.log.check()?;
         let result = work(&mut writer.connection);
+        let commit = self.log.committed();
         let Writer { connection, checkpointer } = &mut *writer;
         checkpointer.after_work(connection, &self.path);
-        result
+        Ok((result?, commit))
+    }
+
+    /// Returns when a commit is durable. Blocking.
+    pub(crate) fn sync(&self, commit: u64) -> Result<(), StoreError> {
+        self.log.sync(commit)
     }
 
     /// Runs a closure with a reading connection. Blocking.

@@ -15,6 +15,7 @@ use agentlens_domain::batches::{Batch, Outcome};
 
 use super::{Place, Tenant};
 use crate::engine;
+use crate::engine::sqlite::SqliteFile;
 use crate::error::StoreError;
 
 /// What became of one batch.
@@ -37,21 +38,47 @@ pub struct ApplyReport {
     pub indexed_position: i64,
 }
 
+/// A commit that readers see already. Nobody may be told that it is done before [`Commit::durable`] returns.
+#[must_use]
+pub struct Commit(Option<(Arc<SqliteFile>, u64)>);
+
+impl Commit {
+    /// Returns when the disk has it.
+    pub async fn durable(self) -> Result<(), StoreError> {
+        let Some((file, commit)) = self.0 else { return Ok(()) };
+        super::blocking(move || file.sync(commit)).await
+    }
+}
+
 impl Tenant {
     /// Applies batches in one transaction: events, chain, sessions, agents, rollups, usage, ledger. All or nothing.
     pub async fn apply(&self, batches: Arc<Vec<Batch>>, now_us: i64) -> Result<ApplyReport, StoreError> {
+        let (report, commit) = self.apply_ahead(batches, now_us).await?;
+        commit.durable().await?;
+        Ok(report)
+    }
+
+    /// Like [`Tenant::apply`], but does not wait for the disk, so that the next batches can be applied meanwhile.
+    pub async fn apply_ahead(
+        &self,
+        batches: Arc<Vec<Batch>>,
+        now_us: i64,
+    ) -> Result<(ApplyReport, Commit), StoreError> {
         match &self.place {
             Place::Sqlite(file) => {
                 let (file, context) = (file.clone(), self.context());
                 super::blocking(move || {
-                    file.write(|connection| {
+                    let (report, commit) = file.write_ahead(|connection| {
                         engine::sqlite::apply::apply(connection, &context, &batches, now_us)
-                    })
+                    })?;
+                    Ok((report, Commit(Some((file, commit)))))
                 })
                 .await
             }
             Place::Postgres(engine) => {
-                engine::postgres::apply::apply(engine, &self.context(), &batches, now_us).await
+                let report =
+                    engine::postgres::apply::apply(engine, &self.context(), &batches, now_us).await?;
+                Ok((report, Commit(None)))
             }
         }
     }
