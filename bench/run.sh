@@ -128,22 +128,22 @@ measure_baseline() {
     fi
 }
 
-# measure_max FORM SEARCH: full speed over four connections: one org by HTTP/1.1 and by HTTP/2, and four orgs in turn.
+# measure_max SEARCH: full speed of the embedded form over four connections: one org by HTTP/1.1 and by HTTP/2, and four orgs in turn.
 measure_max() {
     for kind in http1 http2 orgs; do
-        label="load max, search $2"
+        label="load max, search $1"
         http=1
         orgs=1
         case $kind in
-        http2) http=2 label="load max http2, search $2" ;;
-        orgs) http=2 orgs=4 label="load max four orgs, search $2" ;;
+        http2) http=2 label="load max http2, search $1" ;;
+        orgs) http=2 orgs=4 label="load max four orgs, search $1" ;;
         esac
-        start_stack "$kind$2" "$1" --server-env "AGENTLENS_SEARCH=$2" --orgs "$orgs"
+        start_stack "$kind$1" embedded --server-env "AGENTLENS_SEARCH=$1" --orgs "$orgs"
         # shellcheck disable=SC2086
         "$bench" load --url "$BENCH_URL" --keys-file "$BENCH_KEYS_FILE" --rate max --seconds "$load_seconds" \
-            --http "$http" $BENCH_PIDS --label "$label" --json "$records/max-$kind-$2.json"
-        if [ "$2$kind" = offhttp1 ]; then measure_baseline "$1"; fi
-        drop_stack "$kind$2"
+            --http "$http" $BENCH_PIDS --label "$label" --json "$records/max-$kind-$1.json"
+        if [ "$1$kind" = offhttp1 ]; then measure_baseline embedded; fi
+        drop_stack "$kind$1"
     done
 }
 
@@ -154,6 +154,7 @@ measure_offered() {
     # shellcheck disable=SC2086
     "$bench" load --url "$BENCH_URL" --keys-file "$BENCH_KEYS_FILE" --rate 30000 --seconds "$load_seconds" --http 2 \
         $BENCH_PIDS --label "load 30000, search $1" --json "$records/offered-$1.json"
+    if [ "$1" = off ]; then measure_baseline cloud; fi
     drop_stack "offered$1"
 }
 
@@ -162,12 +163,9 @@ measure_form() {
     records=$work/records-$form
     mkdir "$records"
 
-    measure_max "$form" off
-    measure_max "$form" on
-    if [ "$form" = cloud ]; then
-        measure_offered off
-        measure_offered on
-    fi
+    for search in off on; do
+        if [ "$form" = cloud ]; then measure_offered $search; else measure_max $search; fi
+    done
 
     start_stack steady "$form" --server-env AGENTLENS_SEARCH=on
     # shellcheck disable=SC2086
@@ -231,6 +229,7 @@ measure_otlp() {
     mkdir "$records"
     "$bench" normalise --json "$records/normalise.json"
     measure_otlp_load max "otlp max" on 1 --seconds "$load_seconds"
+    measure_otlp_load max-http2 "otlp max http2" on 1 --seconds "$load_seconds" --http 2 --in-flight 4
     measure_otlp_load max-orgs "otlp max four orgs" on 4 --seconds "$load_seconds" --http 2
     measure_otlp_load max-nosearch "otlp max, search off" off 1 --seconds "$load_seconds"
     measure_otlp_load max-orgs-nosearch "otlp max four orgs, search off" off 4 --seconds "$load_seconds" --http 2
