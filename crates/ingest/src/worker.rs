@@ -126,7 +126,16 @@ impl Worker {
     pub fn start(&self, tasks: &TaskTracker, shutdown: &CancellationToken) {
         for shard in 0..SHARDS {
             let (worker, shutdown) = (self.clone(), shutdown.clone());
-            tasks.spawn(async move { worker.run_shard(shard, shutdown).await });
+            tasks.spawn(async move {
+                while !shutdown.is_cancelled() {
+                    let (worker, shutdown) = (worker.clone(), shutdown.clone());
+                    let consuming = tokio::spawn(async move { worker.run_shard(shard, shutdown).await });
+                    if let Err(error) = consuming.await {
+                        tracing::error!(shard, error = %error, "a shard of the ingest queue is begun anew");
+                        tokio::time::sleep(ACQUIRE_EVERY).await;
+                    }
+                }
+            });
         }
     }
 
@@ -338,7 +347,12 @@ impl Worker {
             group.iter_mut().filter_map(|message| message.batch.as_mut().ok()).collect();
         let batches: Vec<Batch> = slots.into_iter().filter_map(Option::take).collect();
         let batches = Arc::new(batches);
-        let result = tenant.apply(Arc::clone(&batches), now_us()).await;
+        let applying = {
+            let (tenant, batches) = (tenant.clone(), Arc::clone(&batches));
+            tokio::spawn(async move { tenant.apply(batches, now_us()).await })
+        };
+        // A batch that ends in a panic is refused like any other, and costs neither its neighbours nor the shard.
+        let result = applying.await.unwrap_or_else(|error| Err(StoreError::Refused(error.to_string())));
         let batches = Arc::try_unwrap(batches).unwrap_or_else(|shared| shared.to_vec());
         for (message, batch) in group.iter_mut().zip(batches) {
             message.batch = Ok(Some(batch));

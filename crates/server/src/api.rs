@@ -112,8 +112,7 @@ fn raw(text: String) -> Box<RawValue> {
 
 /// Lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    data_encoding::HEXLOWER.encode(bytes)
 }
 
 /// The mean of a sketch in milliseconds; 0 for none, as published clients expect.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use agentlens_domain::time::format_rfc3339;
 use serde_json::{Value, json};
 
-use crate::otel_requests::{agent, and, chat, send_spans, span, span_id, timed, trace_id, tree};
+use crate::otel_requests::{BASE_US, agent, and, chat, send_spans, span, span_id, timed, trace_id, tree};
 use crate::samples::{event, note, with};
 use crate::world::{Api, World};
 
@@ -15,6 +16,7 @@ on_both_engines!(
     siblings_of_one_instant_are_paged_without_loss,
     events_of_a_deep_chain_of_steps_do_not_harm_the_server,
     spans_and_events_share_a_session,
+    pages_hold_spans_and_events_in_the_order_of_time,
     parents_of_others_show_nothing,
     unclear_pages_are_refused,
 );
@@ -232,10 +234,56 @@ async fn spans_and_events_share_a_session(world: World) {
     assert_eq!(timeline.len(), 5);
     assert_eq!(world.read("/api/analytics").await["totals"]["uniqueSessions"], 1);
     let nodes = tree(&world, "s").await;
-    let spans: Vec<&Value> = nodes.iter().filter(|node| node.get("span").is_some()).collect();
-    assert_eq!(spans.len(), 1, "{nodes:?}");
+    let (spans, steps): (Vec<&Value>, Vec<&Value>) =
+        nodes.iter().partition(|node| node.get("span").is_some());
+    assert_eq!((spans.len(), steps.len()), (1, 2), "{nodes:?}");
+    let calls: Vec<(&str, usize)> = steps
+        .iter()
+        .map(|step| (step["eventType"].as_str().unwrap(), step["eventIds"].as_array().unwrap().len()))
+        .collect();
+    assert_eq!(calls, [("tool_call", 2), ("llm_response", 1)]);
     assert_eq!(spans[0]["subtree"]["inputTokens"], 7);
     assert_eq!(spans[0]["children"][0]["span"]["outputTokens"], 3);
+}
+
+/// So many milliseconds after what [`timed`] counts from.
+fn instant(ms: i64) -> String {
+    format_rfc3339(*BASE_US + ms * 1_000)
+}
+
+/// Roots and events share instants, and pages end between, before and behind them.
+async fn pages_hold_spans_and_events_in_the_order_of_time(world: World) {
+    let named = |id: u32| and(chat(1, 1), json!({ "session.id": "s", "number": id }));
+    let mut spans: Vec<Value> =
+        (1..=12).map(|id| timed(span(id, id, None, named(id)), i64::from(id) / 3, 90)).collect();
+    spans.push(timed(span(1, 100, Some(1), json!({})), 1, 2));
+    send_spans(&world, &spans).await;
+    let notes: Vec<Value> = (0..8)
+        .map(|index: i64| with(note("s", "x"), "timestamp", instant(index / 2)))
+        .chain([with(note("s", "x"), "timestamp", instant(99))])
+        .collect();
+    world.send(&notes).await;
+    for limit in ["1", "2", "3", "5", "1000"] {
+        let mut roots = Vec::new();
+        let mut cursor = None::<String>;
+        loop {
+            let mut parameters = vec![("limit", limit)];
+            parameters.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+            let next = page(&world, &parameters).await;
+            roots.extend(next["tree"].as_array().unwrap().iter().cloned());
+            cursor = next["nextCursor"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let ids: BTreeSet<&str> = roots.iter().map(|root| root["id"].as_str().unwrap()).collect();
+        assert_eq!((roots.len(), ids.len()), (12 + 9, 12 + 9), "limit {limit}");
+        let times: Vec<(&str, bool)> = roots
+            .iter()
+            .map(|root| (root["timestamp"].as_str().unwrap(), root.get("span").is_some()))
+            .collect();
+        assert!(times.is_sorted(), "limit {limit}: {times:?}");
+    }
 }
 
 async fn parents_of_others_show_nothing(world: World) {

@@ -9,9 +9,10 @@ use utoipa::{IntoParams, ToSchema};
 use agentlens_domain::cost::nanos_to_usd;
 use agentlens_domain::limits::MAX_TIMELINE_EVENTS;
 use agentlens_domain::page::Cursor;
-use agentlens_store::StoredEvent;
+use agentlens_domain::spans::ARRIVAL_ID_PREFIX;
+use agentlens_store::{SessionRow, StoredEvent, Tenant};
 
-use super::span_tree::{TreeQuery, span_tree};
+use super::span_tree::{TreePage, TreeQuery, span_tree};
 use super::{chain_holds, chained_events, events, find};
 use crate::api::ms;
 use crate::auth::{EventsRead, Scope};
@@ -44,8 +45,8 @@ pub(super) struct TraceQuery {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Trace {
-    /// The roots, or the children asked for. Each has as much below it as the answer has room for; `childCount` and
-    /// `childrenCursor` say what is left.
+    /// The roots by time, or the children asked for. In a session with spans, steps that are no spans are roots among theirs.
+    /// Each has as much below it as the answer has room for; `childCount` and `childrenCursor` say what is left.
     tree: Vec<TraceNode>,
     /// Whether the chain holds; null where the session is too long to verify it on the way.
     chain_valid: Option<bool>,
@@ -149,7 +150,12 @@ pub(super) async fn get_trace(
         } else {
             None
         };
-    if !page.nodes.is_empty() || query.parent.is_some() {
+    if !page.nodes.is_empty() || query.parent.is_some() || has_spans_before(&scope.tenant, &query).await? {
+        let steps = match query.parent {
+            None if session.own_events > 0 => own_steps(&scope.tenant, &session, client).await?,
+            _ => Vec::new(),
+        };
+        let page = mixed(page, steps, &query);
         let next_cursor = page.next.map(|cursor| cursor.encode());
         let is_truncated = next_cursor.is_some();
         return Ok(Json(Trace { tree: page.nodes, chain_valid, chained: true, is_truncated, next_cursor }));
@@ -166,6 +172,49 @@ pub(super) async fn get_trace(
         is_truncated: next_cursor.is_some(),
         next_cursor,
     }))
+}
+
+/// Whether the page goes on behind the last of a session's spans.
+async fn has_spans_before(tenant: &Tenant, query: &TreeQuery<'_>) -> Result<bool, ApiError> {
+    Ok(query.after.is_some()
+        && !tenant.root_spans(query.workspace, query.session_id, None, 1).await?.is_empty())
+}
+
+/// The steps of a session that are no spans, of its first 10,000 events.
+async fn own_steps(
+    tenant: &Tenant,
+    session: &SessionRow,
+    client: Client,
+) -> Result<Vec<TraceNode>, ApiError> {
+    let mut own = events(tenant, session, 0, MAX_TIMELINE_EVENTS).await?;
+    own.retain(|event| !event.id.starts_with(ARRIVAL_ID_PREFIX));
+    Ok(tree(steps(&own, client)))
+}
+
+/// Puts the steps that are no spans between the roots of a page, by time. Those of one instant come together and before spans,
+/// so that the place of any root is where the next page can begin.
+fn mixed(page: TreePage, steps: Vec<TraceNode>, query: &TreeQuery<'_>) -> TreePage {
+    let instant = |node: &TraceNode| node.place.as_ref().map_or(0, |place| place.value);
+    let begins_after = query.after.as_ref().map_or(i64::MIN, |after| after.value);
+    let ends_at = page.next.as_ref().map_or(i64::MAX, |next| next.value);
+    let mut nodes = page.nodes;
+    nodes.extend(steps.into_iter().filter(|step| (begins_after + 1..=ends_at).contains(&instant(step))));
+    nodes.sort_by_key(|node| (instant(node), node.span.is_some()));
+    let mut taken = 0;
+    let end = (1..nodes.len()).find(|end| {
+        taken += size(&nodes[end - 1]);
+        let (before, behind) = (&nodes[end - 1], &nodes[*end]);
+        let is_one_instant = behind.span.is_none() && instant(before) == instant(behind);
+        taken + size(behind) > query.limit as usize && !is_one_instant
+    });
+    let Some(end) = end else { return TreePage { nodes, next: page.next } };
+    nodes.truncate(end);
+    let next = nodes.last().and_then(|last| last.place.clone());
+    TreePage { nodes, next }
+}
+
+fn size(node: &TraceNode) -> usize {
+    1 + node.children.iter().map(size).sum::<usize>()
 }
 
 fn limit(text: Option<&String>) -> Result<Option<u32>, ApiError> {
@@ -256,7 +305,7 @@ fn step_of(event: &StoredEvent, client: Client) -> Step {
             subtree: None,
             child_count: None,
             children_cursor: None,
-            place: None,
+            place: Some(Cursor { value: event.ts_us, id: String::new() }),
             children: Vec::new(),
         },
     }

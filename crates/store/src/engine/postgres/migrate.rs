@@ -44,8 +44,8 @@ pub(crate) async fn migrate(owner_url: &str, app_url: Option<&str>) -> Result<us
     }
     let pool = pool(owner_url, 1)?;
     let mut client = pool.get().await?;
-    // `into_inner`-like reuse is not needed: the one connection holds the lock until it is dropped.
-    client.batch_execute(&format!("select pg_advisory_lock({LOCK})")).await?;
+    // The one connection holds the lock until it is dropped, however long a step or another process takes.
+    client.batch_execute(&format!("set statement_timeout = 0; select pg_advisory_lock({LOCK})")).await?;
     client
         .batch_execute(
             "create schema if not exists control; create schema if not exists tenant;

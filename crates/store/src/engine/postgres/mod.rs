@@ -103,6 +103,9 @@ impl PostgresEngine {
 /// another one, or for a table that was still empty.
 const CUSTOM_PLANS: &str = "; set local plan_cache_mode = force_custom_plan";
 
+/// A statement that runs longer has lost its way, or its client: the server's own are bounded in rows.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// A pool for any role; the schemas are found through the search path.
 pub(crate) fn pool(url: &str, max_connections: usize) -> Result<Pool, StoreError> {
     let mut config: Config = url
@@ -111,9 +114,11 @@ pub(crate) fn pool(url: &str, max_connections: usize) -> Result<Pool, StoreError
     // A table holds the rows of all orgs: no statement walks one, however many of the rows an org is thought to have, or
     // however few rows there were when the plan was made. What all of them read is a page or two of an index, which is not worth
     // compiling a statement or starting workers, as the server does for an org that it takes to be large.
-    config.options(
-        "-c search_path=tenant,control -c timezone=UTC -c enable_seqscan=off -c jit=off -c max_parallel_workers_per_gather=0",
-    );
+    config.options(format!(
+        "-c search_path=tenant,control -c timezone=UTC -c enable_seqscan=off -c jit=off -c max_parallel_workers_per_gather=0 \
+         -c statement_timeout={}",
+        STATEMENT_TIMEOUT.as_millis()
+    ));
     config.application_name("agentlens");
     config.connect_timeout(Duration::from_secs(5));
     config.keepalives_idle(Duration::from_secs(30));
