@@ -152,7 +152,7 @@ measure_max() {
 measure_offered() {
     start_stack "offered$1" cloud --server-env "AGENTLENS_SEARCH=$1"
     # shellcheck disable=SC2086
-    "$bench" load --url "$BENCH_URL" --keys-file "$BENCH_KEYS_FILE" --rate 30000 --seconds "$load_seconds" --http 2 \
+    "$bench" load --url "$BENCH_URL" --key "$BENCH_KEY" --rate 30000 --seconds "$load_seconds" --http 2 \
         $BENCH_PIDS --label "load 30000, search $1" --json "$records/offered-$1.json"
     if [ "$1" = off ]; then measure_baseline cloud; fi
     drop_stack "offered$1"
