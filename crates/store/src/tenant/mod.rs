@@ -12,6 +12,7 @@ mod dead_letters;
 mod events;
 mod ingest_requests;
 mod ledger;
+mod numbers;
 mod prices;
 mod retention;
 mod rollups;

@@ -4,7 +4,6 @@ use agentlens_domain::page::Cursor;
 use agentlens_domain::sessions::{SessionStatus, idle_before};
 
 use super::Tenant;
-use crate::args;
 use crate::error::StoreError;
 use crate::row_type;
 use crate::statement::Builder;
@@ -164,17 +163,6 @@ impl Tenant {
         statement.with(" and workspace_id = $", workspace).with(" and session_id = $", session_id);
         let (sql, args) = statement.finish();
         self.find(sql, args).await
-    }
-
-    /// The numbers of sessions, by their ids; of those that are not there, none.
-    pub(crate) async fn session_numbers(
-        &self,
-        workspace: &str,
-        session_ids: Vec<String>,
-    ) -> Result<Vec<i64>, StoreError> {
-        let sql =
-            "select number from sessions where org_id = $1 and workspace_id = $2 and session_id = any($3)";
-        self.fetch(sql, args![workspace, session_ids]).await
     }
 
     /// The sessions that began in [from, to] and cost most.

@@ -109,12 +109,6 @@ impl Tenant {
         self.fetch(sql, args).await
     }
 
-    /// The numbers of traces, by their ids; of those that are not there, none.
-    async fn trace_numbers(&self, workspace: &str, trace_ids: Vec<String>) -> Result<Vec<i64>, StoreError> {
-        let sql = "select number from traces where org_id = $1 and workspace_id = $2 and trace_id = any($3)";
-        self.fetch(sql, args![workspace, trace_ids]).await
-    }
-
     /// The other sessions whose chains hold what is shown in this one now: events of traces that named it only later.
     pub async fn chains_moved_to(
         &self,

@@ -1,0 +1,54 @@
+//! The numbers of sessions and traces, by which their events and spans are found.
+
+use super::Tenant;
+use crate::error::StoreError;
+use crate::statement::Builder;
+
+/// Ids of one statement.
+const IDS_AT_A_TIME: usize = 32;
+
+impl Tenant {
+    /// The numbers of sessions, by their ids; of those that are not there, none.
+    pub(crate) async fn session_numbers(
+        &self,
+        workspace: &str,
+        session_ids: Vec<String>,
+    ) -> Result<Vec<i64>, StoreError> {
+        let select = "select number from sessions where org_id = $1";
+        self.numbers(select, workspace, " and session_id = $", session_ids).await
+    }
+
+    /// The numbers of traces, by their ids; of those that are not there, none.
+    pub(crate) async fn trace_numbers(
+        &self,
+        workspace: &str,
+        trace_ids: Vec<String>,
+    ) -> Result<Vec<i64>, StoreError> {
+        let select = "select number from traces where org_id = $1";
+        self.numbers(select, workspace, " and trace_id = $", trace_ids).await
+    }
+
+    /// Each id is looked up by itself: for a list of them PostgreSQL may walk all rows of the org, as long as its
+    /// statistics know of few.
+    async fn numbers(
+        &self,
+        select: &'static str,
+        workspace: &str,
+        is_id: &'static str,
+        mut ids: Vec<String>,
+    ) -> Result<Vec<i64>, StoreError> {
+        ids.sort_unstable();
+        ids.dedup();
+        let mut numbers = Vec::with_capacity(ids.len());
+        for some in ids.chunks(IDS_AT_A_TIME) {
+            let mut statement = Builder::new("");
+            for (index, id) in some.iter().enumerate() {
+                statement.text(if index == 0 { "" } else { " union all " }).text(select);
+                statement.with(" and workspace_id = $", workspace).with(is_id, id.as_str());
+            }
+            let (sql, args) = statement.finish();
+            numbers.extend(self.fetch::<i64>(sql, args).await?);
+        }
+        Ok(numbers)
+    }
+}
