@@ -48,8 +48,17 @@ impl Query {
     /// The blocks of a segment that may match, given its shards by number. A shard that is not
     /// stored has no grams; one that is corrupt excludes nothing.
     pub fn candidates<'bytes>(&self, shard: impl Fn(u16) -> Option<&'bytes [u8]>) -> u64 {
+        self.candidates_by(|_| true, shard)
+    }
+
+    /// The same as far as some of the shards tell; the others may exclude more.
+    pub fn candidates_by<'bytes>(
+        &self,
+        is_known: impl Fn(u16) -> bool,
+        shard: impl Fn(u16) -> Option<&'bytes [u8]>,
+    ) -> u64 {
         let mut candidates = u64::MAX;
-        for grams in &self.grams {
+        for grams in self.grams.iter().filter(|grams| is_known(shard_of(*grams.start()))) {
             let Some(bytes) = shard(shard_of(*grams.start())) else { return 0 };
             candidates &= blocks_of(bytes, grams.clone()).unwrap_or(u64::MAX);
             if candidates == 0 {

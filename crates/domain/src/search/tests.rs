@@ -23,10 +23,16 @@ fn candidates(segment: &Segment, query: &Query) -> u64 {
     let shards: HashMap<u16, &[u8]> =
         segment.shards.iter().map(|(number, bytes)| (*number, bytes.as_slice())).collect();
     let fetched = query.shards();
-    query.candidates(|number| {
+    let shard = |number| {
         assert!(fetched.contains(&number), "shard {number} was not announced");
         shards.get(&number).copied()
-    })
+    };
+    let candidates = query.candidates(shard);
+    for known in 0..=fetched.len() {
+        let some = query.candidates_by(|number| fetched[..known].contains(&number), shard);
+        assert_eq!(some & candidates, candidates, "{known} shards exclude what all of them leave");
+    }
+    candidates
 }
 
 /// The positions at which the whole search finds `needle`.

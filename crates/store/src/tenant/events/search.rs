@@ -63,6 +63,9 @@ row_type! {
     }
 }
 
+/// Shards by the first position of their segment and their number.
+type Shards = FxHashMap<i64, FxHashMap<u16, Vec<u8>>>;
+
 /// A search under way.
 struct Scan<'a> {
     tenant: &'a Tenant,
@@ -209,26 +212,46 @@ impl Scan<'_> {
         Ok(())
     }
 
-    async fn shards(
-        &self,
-        group: &[SegmentRow],
-    ) -> Result<FxHashMap<i64, FxHashMap<u16, Vec<u8>>>, StoreError> {
-        let shards = self.query.shards();
-        let mut found: FxHashMap<i64, FxHashMap<u16, Vec<u8>>> = FxHashMap::default();
-        if shards.is_empty() {
-            return Ok(found);
-        }
-        let places: Vec<i64> = group
-            .iter()
-            .flat_map(|segment| shards.iter().map(|shard| place_of_shard(segment.first_position, *shard)))
+    /// The shards of segments that the query asks for. Half of them exclude most segments, of which the others are left out:
+    /// what lacks a shard has no match.
+    async fn shards(&self, group: &[SegmentRow]) -> Result<Shards, StoreError> {
+        let numbers = self.query.shards();
+        let (some, others) = numbers.split_at(numbers.len().div_ceil(2));
+        let mut found = Shards::default();
+        let all: Vec<i64> = group.iter().map(|segment| segment.first_position).collect();
+        self.fetch_shards(&all, some, &mut found).await?;
+        let left: Vec<i64> = all
+            .into_iter()
+            .filter(|first_position| {
+                let own = found.get(first_position);
+                let shard = |number| own.and_then(|own| own.get(&number)).map(Vec::as_slice);
+                self.query.candidates_by(|number| some.contains(&number), shard) != 0
+            })
             .collect();
+        self.fetch_shards(&left, others, &mut found).await?;
+        Ok(found)
+    }
+
+    async fn fetch_shards(
+        &self,
+        segments: &[i64],
+        numbers: &[u16],
+        found: &mut Shards,
+    ) -> Result<(), StoreError> {
+        let places: Vec<i64> = segments
+            .iter()
+            .flat_map(|first_position| numbers.iter().map(|number| place_of_shard(*first_position, *number)))
+            .collect();
+        if places.is_empty() {
+            return Ok(());
+        }
         let sql = "select place, grams from search_shards where org_id = $1 and place = any($2)";
         let rows: Vec<Row> = self.tenant.fetch(sql, args![places]).await?;
         for row in &rows {
-            let (first_position, shard) = shard_at(row.get(0)?);
-            found.entry(first_position).or_default().insert(shard, row.get(1)?);
+            let (first_position, number) = shard_at(row.get(0)?);
+            found.entry(first_position).or_default().insert(number, row.get(1)?);
         }
-        Ok(found)
+        Ok(())
     }
 
     async fn read_segment(
