@@ -41,6 +41,22 @@ async fn page(api: &Api, parameters: &[(&str, &str)]) -> Value {
     page
 }
 
+/// The roots of all pages of so many nodes.
+async fn roots(api: &Api, limit: &str) -> Vec<Value> {
+    let mut roots = Vec::new();
+    let mut cursor = None::<String>;
+    loop {
+        let mut parameters = vec![("limit", limit)];
+        parameters.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let next = page(api, &parameters).await;
+        roots.extend(next["tree"].as_array().unwrap().iter().cloned());
+        cursor = next["nextCursor"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            return roots;
+        }
+    }
+}
+
 /// Adds the spans of nodes and everything below them; none may have been there.
 fn collect(nodes: &Value, seen: &mut BTreeSet<String>) {
     for node in nodes.as_array().unwrap() {
@@ -130,17 +146,8 @@ async fn many_roots_are_paged_without_loss(world: World) {
         (1..=450).map(|id| span(id, id, None, and(chat(1, 1), json!({ "session.id": "s" })))).collect();
     send_many(&world, &spans).await;
     for limit in ["100", "7", "1000"] {
-        let (mut seen, mut cursor) = (BTreeSet::new(), None::<String>);
-        loop {
-            let mut parameters = vec![("limit", limit)];
-            parameters.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-            let next = page(&world, &parameters).await;
-            collect(&next["tree"], &mut seen);
-            cursor = next["nextCursor"].as_str().map(str::to_owned);
-            if cursor.is_none() {
-                break;
-            }
-        }
+        let mut seen = BTreeSet::new();
+        collect(&json!(roots(&world, limit).await), &mut seen);
         assert_eq!(seen, ids(1..451), "limit {limit}");
     }
 }
@@ -156,18 +163,7 @@ async fn siblings_of_one_instant_are_paged_without_loss(world: World) {
     send_spans(&world, &spans).await;
     for limit in ["1", "2", "9", "25", "60"] {
         let mut all = BTreeSet::new();
-        let mut roots = Vec::new();
-        let mut cursor = None::<String>;
-        loop {
-            let mut parameters = vec![("limit", limit)];
-            parameters.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-            let next = page(&world, &parameters).await;
-            roots.extend(next["tree"].as_array().unwrap().iter().cloned());
-            cursor = next["nextCursor"].as_str().map(str::to_owned);
-            if cursor.is_none() {
-                break;
-            }
-        }
+        let roots = roots(&world, limit).await;
         assert_eq!(roots.len(), 2, "limit {limit}");
         for root in &roots {
             let id = |field: &str| root["span"][field].as_str().unwrap();
@@ -264,18 +260,7 @@ async fn pages_hold_spans_and_events_in_the_order_of_time(world: World) {
         .collect();
     world.send(&notes).await;
     for limit in ["1", "2", "3", "5", "1000"] {
-        let mut roots = Vec::new();
-        let mut cursor = None::<String>;
-        loop {
-            let mut parameters = vec![("limit", limit)];
-            parameters.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-            let next = page(&world, &parameters).await;
-            roots.extend(next["tree"].as_array().unwrap().iter().cloned());
-            cursor = next["nextCursor"].as_str().map(str::to_owned);
-            if cursor.is_none() {
-                break;
-            }
-        }
+        let roots = roots(&world, limit).await;
         let ids: BTreeSet<&str> = roots.iter().map(|root| root["id"].as_str().unwrap()).collect();
         assert_eq!((roots.len(), ids.len()), (12 + 9, 12 + 9), "limit {limit}");
         let times: Vec<(&str, bool)> = roots
