@@ -13,7 +13,7 @@ const ZSTD_LEVEL: i32 = 1;
 const MAX_PLAIN_BYTES: usize = 2 * MAX_DECOMPRESSED_BYTES;
 
 thread_local! {
-    // Made anew for each message, they are a third of its cost.
+    // One for each thread instead of one for each message.
     static COMPRESSOR: RefCell<CCtx<'static>> = RefCell::new(CCtx::create());
     static DECOMPRESSOR: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use agentlens_domain::page::Cursor;
 use agentlens_domain::time::format_rfc3339;
 use serde_json::{Value, json};
 
@@ -269,6 +270,8 @@ async fn pages_hold_spans_and_events_in_the_order_of_time(world: World) {
             .collect();
         assert!(times.is_sorted(), "limit {limit}: {times:?}");
     }
+    let end_of_time = Cursor { value: i64::MAX, id: String::new() }.encode();
+    assert_eq!(page(&world, &[("cursor", &end_of_time)]).await["tree"], json!([]));
 }
 
 async fn parents_of_others_show_nothing(world: World) {

@@ -28,8 +28,8 @@ impl Tenant {
         self.numbers(select, workspace, " and trace_id = $", trace_ids).await
     }
 
-    /// Each id is looked up by itself: for a list of them PostgreSQL may walk all rows of the org, as long as its
-    /// statistics know of few.
+    /// Each id is looked up by itself, which leaves PostgreSQL one index and all of its key. Given a list, it took time that
+    /// grew with the table, as long as its statistics were older than the rows.
     async fn numbers(
         &self,
         select: &'static str,

@@ -151,13 +151,13 @@ pub(super) async fn get_trace(
             None
         };
     if !page.nodes.is_empty() || query.parent.is_some() || has_spans_before(&scope.tenant, &query).await? {
-        let steps = match query.parent {
+        let (steps, are_cut) = match query.parent {
             None if session.own_events > 0 => own_steps(&scope.tenant, &session, client).await?,
-            _ => Vec::new(),
+            _ => (Vec::new(), false),
         };
         let page = mixed(page, steps, &query);
         let next_cursor = page.next.map(|cursor| cursor.encode());
-        let is_truncated = next_cursor.is_some();
+        let is_truncated = are_cut || next_cursor.is_some();
         return Ok(Json(Trace { tree: page.nodes, chain_valid, chained: true, is_truncated, next_cursor }));
     }
     let after = query.after.as_ref().map_or(0, |cursor| cursor.value);
@@ -180,25 +180,28 @@ async fn has_spans_before(tenant: &Tenant, query: &TreeQuery<'_>) -> Result<bool
         && !tenant.root_spans(query.workspace, query.session_id, None, 1).await?.is_empty())
 }
 
-/// The steps of a session that are no spans, of its first 10,000 events.
+/// The steps of a session that are no spans, of its first 10,000 events, and whether it has more events.
 async fn own_steps(
     tenant: &Tenant,
     session: &SessionRow,
     client: Client,
-) -> Result<Vec<TraceNode>, ApiError> {
+) -> Result<(Vec<TraceNode>, bool), ApiError> {
     let mut own = events(tenant, session, 0, MAX_TIMELINE_EVENTS).await?;
+    let are_cut = own.last().is_some_and(|last| last.seq < session.last_seq);
     own.retain(|event| !event.id.starts_with(ARRIVAL_ID_PREFIX));
-    Ok(tree(steps(&own, client)))
+    Ok((tree(steps(&own, client)), are_cut))
 }
 
 /// Puts the steps that are no spans between the roots of a page, by time. Those of one instant come together and before spans,
 /// so that the place of any root is where the next page can begin.
 fn mixed(page: TreePage, steps: Vec<TraceNode>, query: &TreeQuery<'_>) -> TreePage {
     let instant = |node: &TraceNode| node.place.as_ref().map_or(0, |place| place.value);
-    let begins_after = query.after.as_ref().map_or(i64::MIN, |after| after.value);
-    let ends_at = page.next.as_ref().map_or(i64::MAX, |next| next.value);
+    let is_of_page = |step: &TraceNode| {
+        query.after.as_ref().is_none_or(|after| after.value < instant(step))
+            && page.next.as_ref().is_none_or(|next| instant(step) <= next.value)
+    };
     let mut nodes = page.nodes;
-    nodes.extend(steps.into_iter().filter(|step| (begins_after + 1..=ends_at).contains(&instant(step))));
+    nodes.extend(steps.into_iter().filter(is_of_page));
     nodes.sort_by_key(|node| (instant(node), node.span.is_some()));
     let mut taken = 0;
     let end = (1..nodes.len()).find(|end| {

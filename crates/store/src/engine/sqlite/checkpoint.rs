@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
-/// Pages that the log gains between two checkpoints: 24 MiB. Commits wait for the disk while the file is synced, so little and often.
+/// Pages that the log gains between two checkpoints: 24 MiB. Answers wait for the disk while the file is synced, so little and often.
 const PAGES_BETWEEN: u32 = 1_500;
 /// Pages of the log at which the writer checkpoints by itself: 288 MiB.
 const MAX_LOG_PAGES: u32 = 18_000;
