@@ -31,7 +31,9 @@ pub(super) fn part(value: &Json) -> Option<Json> {
     };
     let kind = object.get("type").and_then(Json::as_str).unwrap_or("");
     match kind {
-        "text" | "input_text" | "output_text" => words(object).map(|content| text(&content)),
+        "text" | "input_text" | "output_text" | "summary_text" | "reasoning_text" => {
+            words(object).map(|content| text(&content))
+        }
         "tool_call" | "tool_use" | "tool-call" | "function_call" | "server_tool_use" | "function" => {
             Some(tool_call(object))
         }
@@ -44,7 +46,32 @@ pub(super) fn part(value: &Json) -> Option<Json> {
             Some(without_nulls(media(kind, object)))
         }
         "" => untyped(object),
+        _ if is_call(kind) => Some(tool_call(object)),
+        _ if is_response(kind) => Some(tool_response(object)),
         _ => Some(Json::Object(object.clone())),
+    }
+}
+
+/// Calls of tools that a provider runs itself, or that a client declares in its own way: `web_search_call`, `mcp_call`,
+/// `custom_tool_call` of the Responses API, `mcp_tool_use` of Anthropic's, `server_tool_call` of OpenTelemetry.
+fn is_call(kind: &str) -> bool {
+    kind.ends_with("_call") || kind.ends_with("_tool_use")
+}
+
+/// Their answers: `computer_call_output`, `web_search_tool_result`, `server_tool_call_response`.
+fn is_response(kind: &str) -> bool {
+    ["_call_output", "_tool_result", "_call_response"].iter().any(|end| kind.ends_with(end))
+}
+
+/// The role of an item that the Responses API lists beside messages; `None` for what is none.
+pub(super) fn role_of_item(kind: &str) -> Option<&'static str> {
+    match kind {
+        // OpenTelemetry's parts of messages.
+        "tool_call" | "server_tool_call" | "tool_call_response" | "server_tool_call_response" => None,
+        "reasoning" | "mcp_list_tools" | "mcp_approval_request" | "compaction" => Some("assistant"),
+        _ if kind.ends_with("_call") => Some("assistant"),
+        _ if kind.ends_with("_call_output") => Some("tool"),
+        _ => None,
     }
 }
 
@@ -100,23 +127,44 @@ pub(super) fn tool_call(call: &Map<String, Json>) -> Json {
     let call = unwrapped(call);
     let function = call.get("function").and_then(Json::as_object).unwrap_or(call);
     let id = text_of(call, &["call_id", "toolCallId", "tool_call_id", "id"]);
-    let name = text_of(function, &["name", "toolName"]).or_else(|| text_of(call, &["name", "toolName"]));
+    let kind = call.get("type").and_then(Json::as_str).unwrap_or("");
+    let name = text_of(function, &["name", "toolName"])
+        .or_else(|| text_of(call, &["name", "toolName"]))
+        .or_else(|| kind.strip_suffix("_call").map(str::to_owned));
     let arguments = first(function, &["arguments", "args", "input", "parameters"])
-        .or_else(|| first(call, &["arguments", "args", "input"]));
+        .or_else(|| first(call, &["arguments", "args", "input"]))
+        .cloned()
+        .or_else(|| is_call(kind).then(|| built_in_arguments(call)));
     let mut part = Map::new();
     part.insert("type".to_owned(), json!("tool_call"));
     if let Some(id) = id {
         part.insert("id".to_owned(), json!(id));
     }
     part.insert("name".to_owned(), json!(name));
-    part.insert("arguments".to_owned(), arguments.map_or(Json::Null, parsed));
+    part.insert("arguments".to_owned(), arguments.as_ref().map_or(Json::Null, parsed));
     Json::Object(part)
+}
+
+/// What a built-in tool was called with: everything that is not about the call itself.
+fn built_in_arguments(call: &Map<String, Json>) -> Json {
+    const ABOUT_THE_CALL: [&str; 11] = [
+        "type", "id", "call_id", "name", "status", "role", "output", "outputs", "result", "results", "error",
+    ];
+    let arguments =
+        call.iter().filter(|(key, value)| !ABOUT_THE_CALL.contains(&key.as_str()) && !value.is_null());
+    let mut arguments: Map<String, Json> =
+        arguments.map(|(key, value)| (key.clone(), value.clone())).collect();
+    match (arguments.len(), arguments.get_mut("server_tool_call")) {
+        // OpenTelemetry has the whole call in one member.
+        (1, Some(inner)) => inner.take(),
+        _ => Json::Object(arguments),
+    }
 }
 
 /// A tool's answer.
 pub(super) fn tool_response(response: &Map<String, Json>) -> Json {
     let id = text_of(response, &["call_id", "toolCallId", "tool_call_id", "tool_use_id", "id"]);
-    let result = first(response, &["response", "result", "output", "content"]);
+    let result = first(response, &["response", "result", "output", "content", "server_tool_call_response"]);
     let result = result.map_or(Json::Null, |result| match result {
         // Vercel says of what type an output is.
         Json::Object(typed) if typed.len() == 2 && typed.contains_key("type") => {
@@ -149,8 +197,9 @@ pub(super) fn text_in(part: &Json) -> Option<&str> {
 }
 
 fn reasoning(object: &Map<String, Json>) -> Json {
-    let content = text_of(object, &["content", "text", "thinking", "reasoning", "data"]);
-    let content = content.or_else(|| object.get("summary").and_then(joined_text));
+    let content = text_of(object, &["content", "text", "thinking", "reasoning", "summary", "data"]);
+    let joined = |key: &str| object.get(key).and_then(joined_text);
+    let content = content.or_else(|| joined("content")).or_else(|| joined("summary"));
     json!({"type": "reasoning", "content": content.unwrap_or_default()})
 }
 

@@ -57,7 +57,7 @@ fn is_part(item: &Json) -> bool {
     .iter()
     .any(|key| object.contains_key(*key));
     // The Responses API lists calls and their answers beside messages.
-    let stands_alone = matches!(kind, "message" | "function_call" | "function_call_output" | "reasoning");
+    let stands_alone = kind == "message" || parts::role_of_item(kind).is_some();
     !is_message && !stands_alone && (!kind.is_empty() && role_of_type(kind).is_none() || is_gemini_part)
 }
 
@@ -156,7 +156,8 @@ fn is_message(object: &Map<String, Json>) -> bool {
         || has("parts")
         || has("lc")
         || (role_of_type(kind).is_some() && (has("content") || has("data") || has("kwargs")))
-        || matches!(kind, "message" | "function_call" | "function_call_output" | "reasoning")
+        || kind == "message"
+        || parts::role_of_item(kind).is_some()
         || (has("content") && (has("tool_calls") || has("event.name")))
         || (has("tool_calls") && !has("messages"))
         || (has("message") && object.len() == 1 && object.get("message").is_some_and(Json::is_object))
@@ -185,8 +186,7 @@ fn message(object: &Map<String, Json>, role: &str) -> Option<Json> {
         return message(inner, role);
     }
     let kind = object.get("type").and_then(Json::as_str).unwrap_or("");
-    if matches!(kind, "function_call" | "function_call_output" | "reasoning") {
-        let role = if kind == "function_call_output" { "tool" } else { "assistant" };
+    if let Some(role) = parts::role_of_item(kind) {
         return Some(json!({"role": role, "parts": [parts::part(&Json::Object(object.clone()))?]}));
     }
     let stated = text_of(object, &["role"]).or_else(|| role_of_type(kind).map(str::to_owned));

@@ -185,3 +185,55 @@ fn bottomless_nesting_ends() {
     }
     assert_eq!(messages(&value, "user"), Vec::<Json>::new());
 }
+
+#[test]
+fn the_items_of_a_response_are_reasoning_calls_and_messages() {
+    let answer = json!({"id": "resp_1", "object": "response", "output": [
+        {"type": "reasoning", "id": "rs_1", "content": null,
+            "summary": [{"type": "summary_text", "text": "I should look it up"}]},
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "So be it"}]},
+        {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "x"}},
+        {"type": "code_interpreter_call", "id": "ci_1", "code": "1+1", "container_id": "c", "outputs": []},
+        {"type": "file_search_call", "id": "fs_1", "status": "completed", "queries": ["q"], "results": null},
+        {"type": "mcp_call", "id": "m_1", "name": "get_weather", "arguments": "{\"city\": \"Paris\"}", "output": "18"},
+        {"type": "custom_tool_call", "call_id": "ct_1", "id": "x", "name": "sql", "input": "select 1"},
+        {"type": "custom_tool_call_output", "call_id": "ct_1", "output": "1"},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "42"}]},
+    ]});
+    let messages = messages(&answer, "assistant");
+    let parts: Vec<(&Json, &Json)> =
+        messages.iter().map(|message| (&message["role"], &message["parts"][0])).collect();
+    let call = |id: &str, name: &str, arguments: Json| json!({"type": "tool_call", "id": id, "name": name, "arguments": arguments});
+    let expected = [
+        ("assistant", json!({"type": "reasoning", "content": "I should look it up"})),
+        ("assistant", json!({"type": "reasoning", "content": "So be it"})),
+        ("assistant", call("ws_1", "web_search", json!({"action": {"type": "search", "query": "x"}}))),
+        ("assistant", call("ci_1", "code_interpreter", json!({"code": "1+1", "container_id": "c"}))),
+        ("assistant", call("fs_1", "file_search", json!({"queries": ["q"]}))),
+        ("assistant", call("m_1", "get_weather", json!({"city": "Paris"}))),
+        ("assistant", call("ct_1", "sql", json!("select 1"))),
+        ("tool", json!({"type": "tool_call_response", "id": "ct_1", "response": "1"})),
+        ("assistant", json!({"type": "text", "content": "42"})),
+    ];
+    for (found, (role, part)) in parts.iter().zip(&expected) {
+        assert_eq!(*found, (&json!(role), part));
+    }
+    assert_eq!(parts.len(), expected.len());
+}
+
+#[test]
+fn tools_that_the_provider_runs_are_calls_and_answers() {
+    let content = json!([{"role": "assistant", "content": [
+        {"type": "server_tool_use", "id": "s_1", "name": "web_search", "input": {"query": "x"}},
+        {"type": "web_search_tool_result", "tool_use_id": "s_1", "content": [{"type": "text", "text": "found"}]},
+        {"type": "mcp_tool_use", "id": "s_2", "name": "echo", "server_name": "s", "input": {}},
+        {"type": "server_tool_call", "id": "s_3", "name": "search", "server_tool_call": {"type": "web", "q": "x"}},
+        {"type": "text", "text": "42"},
+    ]}]);
+    let messages = messages(&content, "assistant");
+    let parts = messages[0]["parts"].as_array().unwrap();
+    let kinds: Vec<&str> = parts.iter().map(|part| part["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["tool_call", "tool_call_response", "tool_call", "tool_call", "text"]);
+    assert_eq!(parts[1]["response"], "found");
+    assert_eq!(parts[3]["arguments"], json!({"type": "web", "q": "x"}));
+}
