@@ -16,6 +16,7 @@ mod names;
 mod payload;
 mod present;
 mod providers;
+mod python;
 mod raw;
 mod reading;
 mod table;

@@ -8,12 +8,14 @@ use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use serde_json::Value as Json;
 
+use super::python;
+
 /// Deeper structures are cut off when they are turned into JSON.
 const MAX_DEPTH: usize = 100;
 
 /// One attribute's value.
 pub(super) trait RawValue {
-    /// The value as text: strings, and what prints as one word.
+    /// The value as text: strings, and what prints as one word. Quotes that a client put around it as JSON are taken off.
     fn text(&self) -> Option<Cow<'_, str>>;
     /// The value if it is a string.
     fn string(&self) -> Option<&str>;
@@ -37,7 +39,7 @@ pub(super) trait RawValue {
 impl RawValue for AnyValue {
     fn text(&self) -> Option<Cow<'_, str>> {
         Some(match self.value.as_ref()? {
-            Any::StringValue(text) => Cow::Borrowed(text),
+            Any::StringValue(text) => unquoted(text),
             Any::BoolValue(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
             Any::IntValue(number) => Cow::Owned(number.to_string()),
             Any::DoubleValue(number) => Cow::Owned(word_of(*number)),
@@ -65,7 +67,7 @@ impl RawValue for AnyValue {
     fn is_blank(&self) -> bool {
         match &self.value {
             None | Some(Any::StringValueStrindex(_)) => true,
-            Some(Any::StringValue(text)) => text.is_empty(),
+            Some(Any::StringValue(text)) => is_blank(text),
             Some(Any::BytesValue(bytes)) => bytes.is_empty(),
             Some(Any::ArrayValue(array)) => array.values.is_empty(),
             Some(Any::KvlistValue(list)) => list.values.is_empty(),
@@ -84,7 +86,7 @@ impl RawValue for AnyValue {
 impl RawValue for Json {
     fn text(&self) -> Option<Cow<'_, str>> {
         Some(match self {
-            Self::String(text) => Cow::Borrowed(text),
+            Self::String(text) => unquoted(text),
             Self::Bool(flag) => Cow::Borrowed(if *flag { "true" } else { "false" }),
             Self::Number(number) => Cow::Owned(match (number.as_i64(), number.as_f64()) {
                 (None, Some(double)) => word_of(double),
@@ -108,7 +110,7 @@ impl RawValue for Json {
     fn is_blank(&self) -> bool {
         match self {
             Self::Null => true,
-            Self::String(text) => text.is_empty(),
+            Self::String(text) => is_blank(text),
             Self::Array(array) => array.is_empty(),
             Self::Object(object) => object.is_empty(),
             _ => false,
@@ -138,14 +140,38 @@ fn number_of(text: &str) -> Option<f64> {
     text.trim().trim_matches('"').parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// A text that holds an object, a list or a quoted text is taken for that; any other text stays one.
+/// Whether a text says nothing, also one that a client encoded as JSON.
+fn is_blank(text: &str) -> bool {
+    matches!(text, "" | "\"\"")
+}
+
+/// A text without the quotes that a client put around it by encoding it as JSON, as MLflow does with every attribute.
+pub(super) fn unquoted(text: &str) -> Cow<'_, str> {
+    if !text.starts_with('"') {
+        return Cow::Borrowed(text);
+    }
+    serde_json::from_str(text.trim()).map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
+/// A text that holds an object, a list or a quoted text is taken for that; any other text stays one. The object or list may be
+/// JSON, JSON in a text of JSON, or what Python prints for it.
 pub(super) fn structure_of(text: &str) -> Json {
     let trimmed = text.trim();
-    let looks_structured = matches!(trimmed.as_bytes().first(), Some(b'{' | b'[' | b'"'));
-    if let Some(value) = looks_structured.then(|| serde_json::from_str(trimmed).ok()).flatten() {
-        return value;
+    let found = match trimmed.as_bytes().first() {
+        Some(b'{' | b'[') => object_or_list(trimmed),
+        Some(b'"') => serde_json::from_str::<String>(trimmed)
+            .ok()
+            .map(|inner| object_or_list(inner.trim()).unwrap_or(Json::String(inner))),
+        _ => None,
+    };
+    found.unwrap_or_else(|| Json::String(text.to_owned()))
+}
+
+fn object_or_list(text: &str) -> Option<Json> {
+    if !matches!(text.as_bytes().first(), Some(b'{' | b'[')) {
+        return None;
     }
-    Json::String(text.to_owned())
+    serde_json::from_str(text).ok().or_else(|| python::read(text))
 }
 
 fn json_of(value: &AnyValue, depth: usize) -> Json {

@@ -8,7 +8,8 @@ use agentlens_domain::usage::{ReasoningConvention, Reported, TokenConvention, Us
 use serde_json::Value as Json;
 
 use super::field::Field;
-use super::raw::{RawValue, structure_of};
+use super::python;
+use super::raw::RawValue;
 use super::reading::Reading;
 
 /// Looks a stored answer up again; its tokens were paid for when it was made.
@@ -38,7 +39,7 @@ pub(super) fn usage<'a, V: RawValue + 'a>(
     add_details(&mut figures.reported, reading);
     if figures.reported.input.is_none() && figures.reported.output.is_none() {
         if let Some(object) = reading.get(Field::UsageObject) {
-            figures = of_object(&object.structure(), provider, model);
+            figures = of_object(&object_of(object), provider, model);
         }
     } else if reading.get(Field::ProviderConvention).is_some() {
         follow_provider(&mut figures, reading, provider, model);
@@ -95,10 +96,10 @@ fn written(sum: Option<f64>, short: Option<f64>, long: Option<f64>) -> Option<f6
     }
 }
 
-/// An object, also one that Python printed.
+/// An object, also one that Python printed by its class: `Usage(input_tokens=12)`.
 fn object_of<V: RawValue>(value: &V) -> Json {
     match value.structure() {
-        Json::String(text) => structure_of(&text.replace('\'', "\"")),
+        Json::String(text) => python::read(&text).unwrap_or(Json::String(text)),
         structure => structure,
     }
 }

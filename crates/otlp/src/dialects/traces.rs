@@ -13,7 +13,6 @@ use super::arriving::{Collected, Context, Draft, Normalised, Refusal, hex_id, in
 use super::clients::{ClientReport, Clients};
 use super::field::Field;
 use super::payload::{self, ResourceText, Surroundings};
-use super::raw::RawValue;
 use super::reading::Reading;
 use super::table::table;
 
@@ -62,7 +61,7 @@ fn event_of(
     let span_id = hex_id("spanId", &span.span_id, 8)?;
     let (start_us, end_us) = times(span, context.now_us)?;
     let reading = Reading::of(pairs(&span.attributes), |key| client.count_unmapped(key));
-    if reading.get(Field::SpanType).and_then(RawValue::string) == Some(PENDING) {
+    if reading.text(Field::SpanType).is_some_and(|word| word == PENDING) {
         return Err((Reason::Duplicate, "the span is pending; it is stored once it has ended".to_owned()));
     }
     let payload = payload::of_span(span, surroundings)?;
