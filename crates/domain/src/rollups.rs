@@ -14,6 +14,9 @@ use crate::spans::{Contribution, Sign};
 use crate::time::{day_start, hour_start};
 use crate::usage::Usage;
 
+/// The model under which calls are counted whose client names none.
+pub const UNKNOWN_MODEL: &str = "unknown";
+
 /// What a cell is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Dimension {
@@ -93,7 +96,7 @@ pub struct Measures {
     pub llm_call_count: i64,
     /// `tool_call` events.
     pub tool_call_count: i64,
-    /// `tool_error` events.
+    /// `tool_error` events, and `tool_response` events that report a failure.
     pub tool_error_count: i64,
     /// Tokens of `llm_response` events.
     pub usage: Usage,
@@ -235,12 +238,25 @@ impl<'a> Rollup<'a> {
     }
 }
 
-type CellParts<'a> = (Dimension, &'a str, &'a str, &'a str);
+/// A cell's dimension, agent, provider and name.
+pub(crate) type CellParts<'a> = (Dimension, &'a str, &'a str, &'a str);
+
+/// The cell of a call of a model. Calls of which no model is known share one, whatever their provider.
+pub(crate) fn model_cell<'a>(
+    agent_id: &'a str,
+    provider: Option<&'a str>,
+    model: Option<&'a str>,
+) -> CellParts<'a> {
+    match model {
+        Some(model) => (Dimension::Model, agent_id, provider.unwrap_or(""), model),
+        None => (Dimension::Model, agent_id, "", UNKNOWN_MODEL),
+    }
+}
 
 fn cells_of(event: &NewEvent) -> impl Iterator<Item = CellParts<'_>> {
     let facts = &event.facts;
     let model = match event.event_type {
-        EventType::LlmResponse | EventType::CostTracked => facts.model.as_deref(),
+        EventType::LlmResponse | EventType::CostTracked => Some(facts.model.as_deref()),
         _ => None,
     };
     let tool = match event.event_type {
@@ -248,11 +264,10 @@ fn cells_of(event: &NewEvent) -> impl Iterator<Item = CellParts<'_>> {
         _ => None,
     };
     let agent = event.agent_id.as_str();
-    let provider = facts.provider.as_deref().unwrap_or("");
     [
         Some((Dimension::Total, "", "", "")),
         Some((Dimension::Agent, agent, "", "")),
-        model.map(|model| (Dimension::Model, agent, provider, model)),
+        model.map(|model| model_cell(agent, facts.provider.as_deref(), model)),
         tool.map(|tool| (Dimension::Tool, agent, "", tool)),
         facts.user_id.as_deref().map(|user| (Dimension::User, "", "", user)),
     ]
@@ -272,6 +287,7 @@ fn count(cell: &mut Measures, event: &NewEvent, counted: Counted<'_>) {
         }
         EventType::ToolCall => cell.tool_call_count += 1,
         EventType::ToolError => cell.tool_error_count += 1,
+        EventType::ToolResponse => cell.tool_error_count += i64::from(event.is_error()),
         _ => {}
     }
     if matches!(event.event_type, EventType::LlmResponse | EventType::ToolResponse | EventType::ToolError)

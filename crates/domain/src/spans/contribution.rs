@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cost::CostSource;
-use crate::rollups::{Dimension, Measures};
+use crate::rollups::{CellParts, Dimension, Measures, model_cell};
 use crate::usage::Usage;
 
 /// Whether a contribution comes or goes.
@@ -94,17 +94,41 @@ impl Contribution {
     }
 
     /// The cells in which it is counted: dimension, agent, provider and name.
-    pub(crate) fn cells(&self) -> impl Iterator<Item = (Dimension, &str, &str, &str)> {
+    pub(crate) fn cells(&self) -> impl Iterator<Item = CellParts<'_>> {
         let agent = self.agent_id.as_str();
-        let provider = self.provider.as_deref().unwrap_or("");
+        // Also what only states the sum of calls that nobody sent: the models' figures add up to the total.
+        let counts_calls = self.llm_calls != 0 || self.cost_nanos != 0 || !self.usage.is_zero();
+        let has_model_cell = counts_calls || self.model.is_some();
         [
             Some((Dimension::Total, "", "", "")),
             Some((Dimension::Agent, agent, "", "")),
-            self.model.as_deref().map(|model| (Dimension::Model, agent, provider, model)),
+            has_model_cell.then(|| model_cell(agent, self.provider.as_deref(), self.model.as_deref())),
             self.tool.as_deref().map(|tool| (Dimension::Tool, agent, "", tool)),
             self.user_id.as_deref().map(|user| (Dimension::User, "", "", user)),
         ]
         .into_iter()
         .flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn models(contribution: &Contribution) -> Vec<(&str, &str)> {
+        let cells = contribution.cells().filter(|(dimension, ..)| *dimension == Dimension::Model);
+        cells.map(|(_, _, provider, name)| (provider, name)).collect()
+    }
+
+    #[test]
+    fn calls_without_a_model_share_one_cell() {
+        let call =
+            Contribution { llm_calls: 1, provider: Some("openai".to_owned()), ..Contribution::default() };
+        assert_eq!(models(&call), [("", "unknown")]);
+        let named = Contribution { model: Some("gpt-4o".to_owned()), ..call };
+        assert_eq!(models(&named), [("openai", "gpt-4o")]);
+        let usage = Usage { input: 1, ..Usage::default() };
+        assert_eq!(models(&Contribution { usage, ..Contribution::default() }), [("", "unknown")]);
+        assert_eq!(models(&Contribution { tool_calls: 1, ..Contribution::default() }), []);
     }
 }
