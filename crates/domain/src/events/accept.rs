@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-use super::{EventType, NewEvent, Severity, UNKNOWN_AGENT, facts_of, payloads};
+use super::{EventType, NewEvent, Severity, UNKNOWN_AGENT, facts_of, is_failed_tool_result, payloads};
 use crate::ids::UlidSequence;
 use crate::json::{self, Canonical, JsonError, Kind, Member, Value};
 use crate::ledger::Reason;
@@ -136,6 +136,8 @@ pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Resul
     let payload = payload(envelope.payload)?;
     let members = payload.value().members().map_err(|error| Refusal::unstorable("payload", &error))?;
     payloads::check(event_type, &members)?;
+    let severity =
+        if reports_a_failure(event_type, &members) { severity.max(Severity::Error) } else { severity };
     let (metadata, wide_metadata) = metadata(envelope.metadata)?;
     let facts = facts_of(event_type, &members, &metadata);
     drop(members);
@@ -173,6 +175,12 @@ pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Resul
         span: None,
         facts,
     })
+}
+
+/// Whether a tool answered that it failed. Such an event is an error whatever severity its client gave it.
+fn reports_a_failure(event_type: EventType, payload: &[Member<'_>]) -> bool {
+    event_type == EventType::ToolResponse
+        && payload.iter().any(|Member { key, value }| key == "result" && is_failed_tool_result(value.text()))
 }
 
 fn digest_content(parts: &[&str]) -> [u8; 16] {

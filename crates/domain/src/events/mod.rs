@@ -6,9 +6,11 @@
 mod accept;
 mod facts;
 mod payloads;
+mod results;
 
 pub use accept::{AcceptContext, Idempotency, Refusal, accept};
 pub use facts::{Facts, SessionFact, facts_of};
+pub use results::is_failed_tool_result;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +22,7 @@ pub const UNKNOWN_AGENT: &str = "unknown";
 macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum $name {
             $($(#[$variant_doc])* #[serde(rename = $text)] $variant,)+
         }

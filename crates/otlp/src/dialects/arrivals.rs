@@ -1,6 +1,7 @@
 //! The typed facts of one arrival, read the same way when it comes in and when it is looked at.
 
 use agentlens_domain::cost::usd_to_nanos;
+use agentlens_domain::events::is_failed_tool_result;
 use agentlens_domain::json::Value;
 use agentlens_domain::spans::{Arrival, ArrivalSource, SessionClaim, SpanKind};
 use agentlens_domain::time;
@@ -88,7 +89,8 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
         let model = text(reading, Field::ResponseModel)
             .or(answer.model)
             .or_else(|| text(reading, Field::AnyModel))
-            .or_else(|| text(reading, Field::RequestModel));
+            .or_else(|| text(reading, Field::RequestModel))
+            .or_else(|| model_in_request(reading, kind));
         let calls_a_model = kind.is_none_or(SpanKind::calls_a_model);
         let provider = provider(reading.text(Field::Provider).as_deref(), model.as_deref());
         let usage = usage(reading, kind, provider.as_deref(), model.as_deref());
@@ -122,7 +124,7 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
             tool_name: tool_name(reading, kind, self.name),
             call_id: call_id(reading, kind),
             first_token_us,
-            is_error: self.is_error(),
+            is_error: self.is_error() || is_failed_tool(reading, kind),
             span_name: is_span.then(|| clean(self.name)).flatten(),
             trace_id: self.trace_id,
             span_id: self.span_id,
@@ -133,7 +135,7 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
     fn is_error(&self) -> bool {
         let reading = self.reading;
         let says_so = || {
-            let level = reading.get(Field::Level).and_then(RawValue::string);
+            let level = reading.text(Field::Level);
             reading.get(Field::ErrorType).is_some()
                 || level.is_some_and(|level| level.eq_ignore_ascii_case("error"))
         };
@@ -240,6 +242,40 @@ fn answer<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, kind: Option<SpanKind>
         return Answer::default();
     }
     reading.get(Field::ResponseObject).and_then(RawValue::string).map(Answer::read).unwrap_or_default()
+}
+
+/// The model that the request's settings, or the raw request, ask for: a call that failed may name it nowhere else.
+fn model_in_request<'a, V: RawValue + 'a>(
+    reading: &Reading<'a, V>,
+    kind: Option<SpanKind>,
+) -> Option<String> {
+    if !kind.is_some_and(SpanKind::calls_a_model) {
+        return None;
+    }
+    [Field::Parameters, Field::Input].into_iter().find_map(|field| {
+        let request = reading.get(field)?;
+        // A text without the word need not be taken apart.
+        if request.string().is_some_and(|text| !text.contains("model")) {
+            return None;
+        }
+        let request = request.structure();
+        let model = ["model", "model_name", "model_id", "modelId"]
+            .into_iter()
+            .find_map(|key| request.get(key)?.as_str());
+        clean(model?)
+    })
+}
+
+/// Whether a tool's result says that it failed, whatever the span's status says of the call.
+fn is_failed_tool<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, kind: Option<SpanKind>) -> bool {
+    if kind != Some(SpanKind::Tool) {
+        return false;
+    }
+    let Some(result) = reading.get(Field::Result) else { return false };
+    match result.string() {
+        Some(text) => is_failed_tool_result(text),
+        None => is_failed_tool_result(&result.structure().to_string()),
+    }
 }
 
 /// LangChain's tools hand over the message that goes back to the model, and in it the id of the call.

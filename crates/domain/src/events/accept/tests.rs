@@ -185,3 +185,20 @@ fn deep_nesting_is_refused_without_harm() {
     .unwrap_err();
     assert_eq!(refusal.reason, Reason::UnstorableJson);
 }
+
+#[test]
+fn a_tool_response_that_reports_a_failure_is_an_error() {
+    let response = |result: &str, severity: &str| {
+        let payload = format!(r#"{{"callId":"c","toolName":"t","durationMs":1,"result":{result}}}"#);
+        accept_one(&event(&format!(r#""eventType":"tool_response"{severity},"payload":{payload}"#))).unwrap()
+    };
+    let failed = response(r#"{"content":[],"isError":true}"#, "");
+    assert_eq!((failed.severity, failed.is_error()), (Severity::Error, true));
+    let failed = response(r#"{"type":"tool_result","is_error":true}"#, r#","severity":"info""#);
+    assert_eq!(failed.severity, Severity::Error);
+    let failed = response(r#"{"isError":true}"#, r#","severity":"critical""#);
+    assert_eq!(failed.severity, Severity::Critical);
+    for result in [r#"{"isError":false}"#, r#"{"status":"error"}"#, r#""isError""#, "null"] {
+        assert_eq!(response(result, "").severity, Severity::Info, "{result}");
+    }
+}

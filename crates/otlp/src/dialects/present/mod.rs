@@ -201,6 +201,13 @@ impl View {
         );
         put("message", of_exception("exception.message").or(status).or_else(|| text(Field::ErrorMessage)));
         put("stacktrace", of_exception("exception.stacktrace"));
+        if error.is_empty() && arrival.kind == Some(SpanKind::Tool) {
+            // OpenTelemetry's word for a tool that reports its failure in its result.
+            error.insert("type".to_owned(), json!("tool_error"));
+            if let Some(message) = work::failure(merged) {
+                error.insert("message".to_owned(), json!(message));
+            }
+        }
         self.0.insert("error".to_owned(), Json::Object(error));
     }
 

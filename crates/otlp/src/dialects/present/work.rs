@@ -6,9 +6,9 @@ use serde_json::{Map, Value as Json, json};
 use super::super::field::Field;
 use super::super::raw::RawValue;
 use super::conversation::read;
-use super::families;
 use super::merged::Merged;
 use super::values::{as_text, first};
+use super::{families, parts};
 
 /// A tool's arguments.
 pub(super) fn arguments(merged: &Merged) -> Option<Json> {
@@ -41,6 +41,15 @@ pub(super) fn result(merged: &Merged) -> Option<Json> {
         inner.contains_key("tool_call_id").then_some(inner)
     });
     Some(message.and_then(|message| message.get("content").cloned()).unwrap_or(value))
+}
+
+/// What a tool says of its failure: the text of its result.
+pub(super) fn failure(merged: &Merged) -> Option<String> {
+    let result = result(merged)?;
+    let content = result.as_object().and_then(|object| first(object, &["content", "error", "message"]));
+    let parts = parts::of_content(content.unwrap_or(&result));
+    let texts: Vec<&str> = parts.iter().filter_map(parts::text_in).collect();
+    Some(texts.join("\n")).filter(|text| !text.is_empty())
 }
 
 /// What went into a span, as its client put it.

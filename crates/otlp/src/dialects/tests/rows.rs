@@ -395,3 +395,98 @@ fn only_calls_of_models_count_as_events_with_usage() {
     assert_eq!(call.facts.usage.unwrap().input, 5);
     assert_eq!(call.facts.duration_us, Some(1_000_000));
 }
+
+#[test]
+fn what_a_client_encodes_as_json_is_undone_for_every_field() {
+    let attributes = json!({
+        "mlflow.spanType": "\"CHAT_MODEL\"", "session.id": "\"conv-77\"", "user.id": "\"mary\"",
+        "mlflow.llm.model": "\"gpt-4o\"", "mlflow.llm.provider": "\"openai\"", "gen_ai.agent.name": "\"helper\"",
+        "gen_ai.agent.id": "\"a-1\"", "gen_ai.response.id": "\"resp-1\"", "gen_ai.tool.call.id": "\"c-1\"",
+        "environment": "\"staging\"", "langfuse.observation.level": "\"ERROR\"", "cache_hit": "\"true\"",
+        "mlflow.chat.tokenUsage": "\"{\\\"input_tokens\\\": 1000, \\\"output_tokens\\\": 100}\"",
+        "gen_ai.workflow.name": "\"\"",
+    });
+    let event = event_of(&attributes);
+    let arrival = event.span.as_deref().unwrap();
+    assert_eq!(event.session_id, "conv-77");
+    let found = [
+        &arrival.user_id,
+        &arrival.model,
+        &arrival.provider,
+        &arrival.agent_name,
+        &arrival.agent_id,
+        &arrival.response_id,
+        &arrival.call_id,
+        &arrival.environment,
+    ];
+    let expected = ["mary", "gpt-4o", "openai", "helper", "a-1", "resp-1", "c-1", "staging"];
+    assert_eq!(found.map(|text| text.as_deref().unwrap_or("")), expected);
+    assert_eq!(arrival.usage.map(|usage| (usage.input, usage.output)), Some((1000, 100)));
+    assert!(arrival.is_error && arrival.is_cache_hit);
+    assert_eq!(arrival.service, None, "an empty text in quotes says nothing");
+    let view = view(&attributes);
+    assert_eq!((&view["sessionId"], &view["model"]), (&json!("conv-77"), &json!("gpt-4o")));
+}
+
+#[test]
+fn a_tool_that_reports_its_failure_in_its_result_has_failed() {
+    for (attributes, expected) in [
+        (
+            json!({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.call.result": "{\"isError\":true}"}),
+            true,
+        ),
+        (
+            json!({"mcp.method.name": "tools/call", "gen_ai.tool.call.result": {"isError": true, "content": []}}),
+            true,
+        ),
+        (json!({"mcp.method.name": "tools/call", "gen_ai.tool.call.result": {"isError": false}}), false),
+        (
+            json!({"openinference.span.kind": "TOOL",
+                "output.value": "{\"type\":\"tool\",\"status\":\"error\",\"tool_call_id\":\"c\"}"}),
+            true,
+        ),
+        (
+            json!({"traceloop.span.kind": "tool",
+                "traceloop.entity.output": "{\"output\":{\"kwargs\":{\"status\":\"error\",\"type\":\"tool\"}}}"}),
+            true,
+        ),
+        (json!({"openinference.span.kind": "CHAIN", "output.value": "{\"isError\":true}"}), false),
+        (json!({"openinference.span.kind": "TOOL", "output.value": "{\"status\":\"error\"}"}), false),
+    ] {
+        let event = event_of(&attributes);
+        assert_eq!(event.span.as_ref().unwrap().is_error, expected, "{attributes}");
+        assert_eq!(event.event_type == agentlens_domain::events::EventType::ToolError, expected);
+    }
+    let failed = json!({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.call.result":
+        {"isError": true, "content": [{"type": "text", "text": "command FAILED"}]}});
+    assert_eq!(view(&failed)["error"], json!({"type": "tool_error", "message": "command FAILED"}));
+    let succeeded = span(&json!({"status": {"code": "OK"}, "attributes": failed}));
+    assert!(read_spans(vec![succeeded]).events[0].span.as_ref().unwrap().is_error);
+}
+
+#[test]
+fn the_requested_model_stands_in_where_no_other_is_known() {
+    for (attributes, expected) in [
+        (
+            json!({"openinference.span.kind": "LLM", "llm.invocation_parameters": "{\"model\": \"gpt-4o\"}"}),
+            Some("gpt-4o"),
+        ),
+        (json!({"openinference.span.kind": "LLM", "input.value": "{\"model\": \"gpt-4o\"}"}), Some("gpt-4o")),
+        (
+            json!({"openinference.span.kind": "LLM", "llm.invocation_parameters": "{'model_name': 'gpt-4o'}"}),
+            Some("gpt-4o"),
+        ),
+        (
+            json!({"openinference.span.kind": "LLM", "llm.model_name": "b",
+                "llm.invocation_parameters": "{\"model\": \"a\"}"}),
+            Some("b"),
+        ),
+        (json!({"openinference.span.kind": "CHAIN", "input.value": "{\"model\": \"gpt-4o\"}"}), None),
+        (json!({"openinference.span.kind": "LLM", "input.value": "which model?"}), None),
+    ] {
+        let mut short = json!({"attributes": attributes, "status": {"code": "ERROR"}});
+        assert_eq!(read_spans(vec![span(&short)]).events[0].facts.model.as_deref(), expected, "{attributes}");
+        short["status"] = json!({"code": "UNSET"});
+        assert_eq!(read_spans(vec![span(&short)]).events[0].facts.model.as_deref(), expected, "{attributes}");
+    }
+}
