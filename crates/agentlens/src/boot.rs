@@ -8,18 +8,19 @@ use argon2::password_hash::{PasswordHasher, SaltString};
 
 use agentlens_domain::ids::{KeyId, OrgId, UserId};
 use agentlens_domain::keys::{ApiKey, KeyKind, KeyScope, ServerSecret};
-use agentlens_ingest::gateway::now_us;
 use agentlens_store::{NewKey, Store, StoreError};
 
+use crate::clock;
 use crate::config::StoreOptions;
 
 /// Opens the store that the options name.
 pub(crate) async fn open_store(options: &StoreOptions) -> Result<Store, String> {
+    let clock = clock::open()?;
     let store = match &options.database_url {
         None => Store::open_sqlite(&options.data_dir).await,
         Some(url) => Store::open_postgres(url, options.database_connections).await,
     };
-    store.map_err(|error| error.to_string())
+    store.map(|store| store.with_clock(clock)).map_err(|error| error.to_string())
 }
 
 /// The server's secret: given, or kept in a file that only its owner can read.
@@ -89,8 +90,8 @@ pub(crate) async fn first_steps(
     bootstrap_key: Option<&str>,
 ) -> Result<FirstSteps, String> {
     let text = |error: StoreError| error.to_string();
-    let (control, org) = (store.control(), OrgId::default_org());
-    control.ensure_org(&org, "Default", now_us()).await.map_err(text)?;
+    let (control, org, now_us) = (store.control(), OrgId::default_org(), store.clock().now_us());
+    control.ensure_org(&org, "Default", now_us).await.map_err(text)?;
     let mut steps = FirstSteps::default();
     if let Some(given) = bootstrap_key.filter(|key| !key.is_empty()) {
         let key = ApiKey::parse(given).ok_or(
@@ -108,7 +109,7 @@ pub(crate) async fn first_steps(
     if control.count_users().await.map_err(text)? == 0 {
         let (email, password) = ("admin@localhost".to_owned(), random_password());
         let made =
-            control.insert_owner(&org, &UserId::random(), &email, &hash_password(&password)?, now_us()).await;
+            control.insert_owner(&org, &UserId::random(), &email, &hash_password(&password)?, now_us).await;
         match made {
             Ok(()) => steps.login = Some((email, password)),
             // Another node was faster.
@@ -167,7 +168,7 @@ pub(crate) async fn store_key(
         scopes: scopes.join(" "),
         expires_us: options.expires_us,
     };
-    store.control().insert_key(org, &new_key, now_us()).await?;
+    store.control().insert_key(org, &new_key, store.clock().now_us()).await?;
     Ok(key_id)
 }
 

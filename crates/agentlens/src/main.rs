@@ -2,6 +2,7 @@
 //! together.
 
 mod boot;
+mod clock;
 mod commands;
 mod config;
 mod logging;

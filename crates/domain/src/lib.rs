@@ -1,4 +1,5 @@
-//! What things are and which rules hold. Pure: no I/O, no SQL, no HTTP, no clock; time is an argument.
+//! What things are and which rules hold. Pure: no I/O, no SQL, no HTTP. Time is an argument of every rule;
+//! who hands it in asks a [`clock::Clock`].
 //!
 //! One file per noun. A rule is a function on values, tested beside the code. Everything that crosses
 //! a boundary of the program (a request, a row, a queue message) is parsed here, once, into a type that
@@ -6,6 +7,7 @@
 
 pub mod batches;
 pub mod chain;
+pub mod clock;
 pub mod cost;
 pub mod events;
 pub mod ids;

@@ -334,9 +334,3 @@ fn within_retention(event: &NewEvent, now_us: i64, retention_days: Option<i32>) 
         message: format!("timestamp lies before the {days} days that this org keeps events"),
     })
 }
-
-/// The clock, in microseconds UTC. Rules get it as an argument.
-pub fn now_us() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}

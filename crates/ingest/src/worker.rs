@@ -17,7 +17,6 @@ use agentlens_domain::batches::Batch;
 use agentlens_domain::ids::OrgId;
 use agentlens_store::{DeadLetter, Store, StoreError};
 
-use crate::gateway::now_us;
 use crate::indexer::Indexer;
 use crate::live::Live;
 use crate::message;
@@ -349,7 +348,7 @@ impl Worker {
         let batches = Arc::new(batches);
         let applying = {
             let (tenant, batches) = (tenant.clone(), Arc::clone(&batches));
-            tokio::spawn(async move { tenant.apply(batches, now_us()).await })
+            tokio::spawn(async move { tenant.apply(batches, tenant.clock().now_us()).await })
         };
         // A batch that ends in a panic is refused like any other, and costs neither its neighbours nor the shard.
         let result = applying.await.unwrap_or_else(|error| Err(StoreError::Refused(error.to_string())));
@@ -408,7 +407,7 @@ impl Worker {
         let letter = DeadLetter {
             batch_id,
             key_id: message.key.clone(),
-            failed_us: now_us(),
+            failed_us: tenant.clock().now_us(),
             reason,
             event_count: message.events,
         };

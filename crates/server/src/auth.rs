@@ -14,7 +14,7 @@ use agentlens_store::Tenant;
 
 use crate::error::{ApiError, note_caller};
 use crate::keys::{KeyError, Principal};
-use crate::state::{AppState, now_us};
+use crate::state::AppState;
 
 /// A permission as a type.
 pub trait Permission: Send + Sync + 'static {
@@ -49,6 +49,11 @@ pub struct Scope<P> {
 }
 
 impl<P> Scope<P> {
+    /// The time, in microseconds UTC.
+    pub fn now_us(&self) -> i64 {
+        self.tenant.clock().now_us()
+    }
+
     /// The workspace of the credential.
     pub fn workspace(&self) -> &str {
         self.principal.workspace_id.as_str()
@@ -61,7 +66,7 @@ impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let key = bearer(parts)
             .ok_or_else(|| ApiError::unauthorized("missing_credential", "Authentication required"))?;
-        let principal = state.keys.authenticate(&key, now_us()).await.map_err(|error| match error {
+        let principal = state.keys.authenticate(&key, state.now_us()).await.map_err(|error| match error {
             KeyError::Invalid => ApiError::unauthorized("invalid_key", "Invalid or revoked API key"),
             KeyError::Expired => ApiError::unauthorized("expired_key", "API key expired"),
             KeyError::Store(error) => error.into(),

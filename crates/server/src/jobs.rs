@@ -8,7 +8,6 @@ use agentlens_domain::ids::OrgId;
 use agentlens_store::{Store, StoreError};
 
 use crate::metrics::Metrics;
-use crate::state::now_us;
 
 /// How often retention runs.
 const RETENTION_EVERY: Duration = Duration::from_secs(3600);
@@ -29,7 +28,7 @@ pub async fn retention(store: Store, metrics: std::sync::Arc<Metrics>, shutdown:
 }
 
 async fn retention_once(store: &Store, metrics: &Metrics) -> Result<(), StoreError> {
-    let now_us = now_us();
+    let now_us = store.clock().now_us();
     let (dropped, in_default) = store.maintain_partitions(now_us).await?;
     if in_default > 0 {
         tracing::error!(

@@ -22,7 +22,7 @@ use agentlens_domain::ids::ulid_at;
 use crate::error::{ApiError, REQUEST, RequestLog};
 use crate::features;
 use crate::features::docs::Documents;
-use crate::state::{AppState, now_us};
+use crate::state::AppState;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -137,7 +137,7 @@ async fn metrics(State(state): State<AppState>) -> Response {
 /// Gives the request its id, counts it, and writes its one line.
 async fn observe(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let id = ulid_at(now_us());
+    let id = ulid_at(state.now_us());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
     let log = Arc::new(RequestLog { id, ..RequestLog::default() });

@@ -30,7 +30,9 @@ pub struct AppState {
     pub shutdown: CancellationToken,
 }
 
-/// The clock, in microseconds UTC.
-pub fn now_us() -> i64 {
-    agentlens_ingest::gateway::now_us()
+impl AppState {
+    /// The time, in microseconds UTC.
+    pub fn now_us(&self) -> i64 {
+        self.store.clock().now_us()
+    }
 }

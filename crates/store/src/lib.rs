@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use agentlens_domain::clock::Clock;
 use agentlens_domain::ids::OrgId;
 
 pub use control::{Control, KeyRow, NewKey, OrgRow};
@@ -36,6 +37,7 @@ type Contexts = FxHashMap<OrgId, (Instant, Arc<TenantContext>)>;
 pub struct Store {
     control: Control,
     contexts: Arc<Mutex<Contexts>>,
+    clock: Clock,
 }
 
 impl Store {
@@ -59,7 +61,18 @@ impl Store {
     }
 
     fn over(place: ControlPlace) -> Self {
-        Self { control: Control { place }, contexts: Arc::default() }
+        Self { control: Control { place }, contexts: Arc::default(), clock: Clock::default() }
+    }
+
+    /// The same store under another clock than the system's.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The clock of everything that uses this store.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Orgs, people and keys.
@@ -115,6 +128,6 @@ impl Store {
             },
             ControlPlace::Postgres(engine) => Place::Postgres(Arc::clone(engine)),
         };
-        Ok(Tenant { place, context })
+        Ok(Tenant { place, context, clock: self.clock.clone() })
     }
 }

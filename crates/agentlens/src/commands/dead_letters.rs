@@ -6,7 +6,6 @@ use serde_json::json;
 
 use agentlens_domain::ids::{BatchId, OrgId};
 use agentlens_domain::time::format_rfc3339;
-use agentlens_ingest::gateway::now_us;
 use agentlens_ingest::message;
 use agentlens_store::Tenant;
 
@@ -82,6 +81,6 @@ async fn replay(tenant: &Tenant, id: &str) -> Result<(), String> {
     let bytes = tenant.dead_letter_message(&id).await.map_err(|error| error.to_string())?;
     let batch = message::decode(&bytes).map_err(|error| error.to_string())?;
     // Applying is idempotent, so a failure between the two steps harms nothing.
-    tenant.apply(Arc::new(vec![batch]), now_us()).await.map_err(|error| error.to_string())?;
+    tenant.apply(Arc::new(vec![batch]), tenant.clock().now_us()).await.map_err(|error| error.to_string())?;
     tenant.delete_dead_letter(&id).await.map_err(|error| error.to_string())
 }

@@ -5,10 +5,10 @@ use serde_json::json;
 use agentlens_domain::ids::{KeyId, OrgId, WorkspaceId};
 use agentlens_domain::keys::{ApiKey, KeyKind, KeyScope};
 use agentlens_domain::time::{DAY_US, HOUR_US, format_rfc3339};
-use agentlens_ingest::gateway::now_us;
 use agentlens_store::StoreError;
 
 use crate::boot::{KeyOptions, open_secret, open_store, store_key};
+use crate::clock;
 use crate::config::{KeyCommand, StoreOptions};
 use crate::output;
 
@@ -25,8 +25,9 @@ pub(crate) async fn run(command: KeyCommand) -> Result<(), String> {
             Ok(())
         }
         KeyCommand::Create { org, scope, expires_in, name, workspace, environment, store, json } => {
+            let now_us = clock::open()?.now_us();
             let expires_us =
-                expires_in.as_deref().map(|text| read_duration(text).map(|us| now_us() + us)).transpose()?;
+                expires_in.as_deref().map(|text| read_duration(text).map(|us| now_us + us)).transpose()?;
             let workspace = WorkspaceId::parse(&workspace).map_err(|error| error.to_string())?;
             if !["production", "staging", "development"].contains(&environment.as_str()) {
                 return Err("--environment must be production, staging or development".to_owned());
@@ -44,7 +45,8 @@ pub(crate) async fn run(command: KeyCommand) -> Result<(), String> {
         KeyCommand::Revoke { key_id, org, store, json } => {
             let org = read_org(&org)?;
             let key = KeyId::parse(&key_id).map_err(|error| error.to_string())?;
-            let revoked = open_store(&store).await?.control().revoke_key(&org, &key, now_us()).await;
+            let store = open_store(&store).await?;
+            let revoked = store.control().revoke_key(&org, &key, store.clock().now_us()).await;
             revoked.map_err(|error| match error {
                 StoreError::NotFound => format!("org {org} has no active key {key}"),
                 other => other.to_string(),

@@ -5,7 +5,6 @@ use serde_json::json;
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::keys::{ApiKey, KeyKind};
 use agentlens_domain::time::format_rfc3339;
-use agentlens_ingest::gateway::now_us;
 
 use crate::boot::{KeyOptions, open_secret, open_store, store_key};
 use crate::config::OrgCommand;
@@ -22,7 +21,7 @@ pub(crate) async fn run(command: OrgCommand) -> Result<(), String> {
             let secret = open_secret(&options, &store).await?;
             let (org, key) = (OrgId::random(), ApiKey::generate(KeyKind::Live));
             let text = |error: agentlens_store::StoreError| error.to_string();
-            store.control().insert_org(&org, &name, now_us()).await.map_err(text)?;
+            store.control().insert_org(&org, &name, store.clock().now_us()).await.map_err(text)?;
             if retention_days.is_some() {
                 store.control().set_retention(&org, retention_days).await.map_err(text)?;
             }

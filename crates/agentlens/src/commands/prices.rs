@@ -5,7 +5,6 @@ use serde_json::json;
 use agentlens_domain::cost::{Price, PriceSpec, RatesSpec};
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::time::parse_rfc3339;
-use agentlens_ingest::gateway::now_us;
 use agentlens_store::Tenant;
 
 use crate::boot::open_store;
@@ -38,7 +37,10 @@ pub(crate) async fn run(command: PriceCommand) -> Result<(), String> {
             let spec = PriceSpec { model, provider, effective_from: from, rates, ..PriceSpec::default() };
             Price::from_spec(&spec).map_err(|error| error.to_string())?;
             let tenant = open(&org, &store).await?;
-            tenant.set_price(&spec, effective_us, now_us()).await.map_err(|error| error.to_string())?;
+            tenant
+                .set_price(&spec, effective_us, tenant.clock().now_us())
+                .await
+                .map_err(|error| error.to_string())?;
             if json {
                 output::json(&json!(spec));
             } else {

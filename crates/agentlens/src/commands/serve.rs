@@ -21,7 +21,7 @@ use agentlens_store::Store;
 
 use crate::boot::{FirstSteps, first_steps, open_secret, open_store};
 use crate::config::{Role, ServeOptions, Switch};
-use crate::{logging, output};
+use crate::{clock, logging, output};
 
 /// Runs until SIGINT or SIGTERM.
 pub(crate) async fn run(options: ServeOptions) -> Result<(), String> {
@@ -32,6 +32,7 @@ pub(crate) async fn run(options: ServeOptions) -> Result<(), String> {
             .await
             .map_err(|error| error.to_string())?;
     }
+    clock::warn_if_moved();
     let store = open_store(&options.store).await?;
     let secret = open_secret(&options.store, &store).await?;
     let steps = match options.role {
@@ -164,11 +165,8 @@ async fn open_queue(
     let queue =
         RedisQueue::open(url, prefix, tasks, shutdown.clone()).await.map_err(|error| error.to_string())?;
     if matches!(options.role, Role::All | Role::Worker) {
-        let name = format!(
-            "{}-{}",
-            std::process::id(),
-            agentlens_domain::ids::ulid_at(agentlens_ingest::gateway::now_us())
-        );
+        let name =
+            format!("{}-{}", std::process::id(), agentlens_domain::ids::ulid_at(store.clock().now_us()));
         let worker = Worker::new(url, prefix, &name, store.clone(), live.clone(), tasks, index_text)
             .map_err(|error| error.to_string())?;
         worker.start(tasks, shutdown);

@@ -41,6 +41,7 @@ mod analytics;
 mod audit;
 mod bodies;
 mod chains;
+mod clock;
 mod dead_letters;
 mod events;
 mod hostile;

@@ -19,7 +19,6 @@ use agentlens_domain::ids::OrgId;
 use agentlens_store::{Applied, StoreError, Tenant};
 
 use super::{Queue, QueueError, QueueStatus, Receipt};
-use crate::gateway::now_us;
 use crate::indexer::Indexer;
 use crate::live::Live;
 
@@ -210,7 +209,7 @@ impl Writer {
             waiting.push((job.reply, job.claims));
         }
         let batches = Arc::new(batches);
-        match tenant.apply_ahead(Arc::clone(&batches), now_us()).await {
+        match tenant.apply_ahead(Arc::clone(&batches), tenant.clock().now_us()).await {
             Ok((report, commit)) => {
                 let lag = report.last_position - report.indexed_position;
                 if let Some(before) = self.answering.take() {
@@ -258,7 +257,10 @@ impl Writer {
 }
 
 async fn apply_alone(tenant: &Tenant, batch: Batch) -> Result<(Applied, (i64, i64)), QueueError> {
-    let report = tenant.apply(Arc::new(vec![batch]), now_us()).await.map_err(|error| refusal(&error))?;
+    let report = tenant
+        .apply(Arc::new(vec![batch]), tenant.clock().now_us())
+        .await
+        .map_err(|error| refusal(&error))?;
     let applied =
         report.batches.into_iter().next().ok_or_else(|| QueueError::Unavailable("no outcome".to_owned()))?;
     Ok((applied, (report.last_position, report.indexed_position)))

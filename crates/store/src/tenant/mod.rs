@@ -22,6 +22,7 @@ pub(crate) mod spans;
 
 use std::sync::Arc;
 
+use agentlens_domain::clock::Clock;
 use agentlens_domain::cost::PriceTable;
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::time::day_of;
@@ -77,12 +78,18 @@ impl TenantContext {
 pub struct Tenant {
     pub(crate) place: Place,
     pub(crate) context: Arc<TenantContext>,
+    pub(crate) clock: Clock,
 }
 
 impl Tenant {
     /// The org that this handle is bound to.
     pub fn org(&self) -> &OrgId {
         &self.context.org
+    }
+
+    /// The clock of the store that opened this handle.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// How long events are kept, in days; `None` for ever.

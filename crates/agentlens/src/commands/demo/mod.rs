@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 
 use agentlens_domain::cost::nanos_to_usd;
 use agentlens_domain::time::{DAY_US, HOUR_US};
-use agentlens_ingest::gateway::now_us;
 
 use crate::config::DemoOptions;
 use crate::output;
@@ -59,7 +58,7 @@ pub(crate) async fn run(options: DemoOptions) -> Result<(), String> {
         return Err(format!("--days must be from 1 to {MAX_DAYS}"));
     }
     let mut sender = Sender::new(&options.url, &options.api_key)?;
-    let now_us = now_us();
+    let now_us = crate::clock::open()?.now_us();
     let run = base36(now_us / 1_000);
     let progress = Progress::new(&options);
     let mut totals = Totals::default();

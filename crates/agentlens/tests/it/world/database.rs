@@ -71,22 +71,6 @@ impl Database {
         }
     }
 
-    /// Runs statements on orgs and keys, behind the server's back.
-    pub(crate) async fn execute_control(&self, sql: &str) {
-        match self {
-            Self::Embedded { directory } => {
-                let connection = rusqlite::Connection::open(directory.join("control.db")).unwrap();
-                connection.busy_timeout(super::PATIENCE).unwrap();
-                connection.execute_batch(sql).unwrap();
-            }
-            Self::Cloud { owner_url, .. } => {
-                let client = connect(owner_url).await;
-                client.batch_execute("set search_path = control").await.unwrap();
-                client.batch_execute(sql).await.unwrap();
-            }
-        }
-    }
-
     /// The number that a statement on an org's rows gives.
     pub(crate) async fn number(&self, org: &str, sql: &str) -> i64 {
         match self {

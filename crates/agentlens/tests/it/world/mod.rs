@@ -21,6 +21,8 @@ use agentlens_domain::keys::{ApiKey, KeyKind};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::samples::now_us;
+
 /// How long anything that happens after an answer may take to show, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a server may take to start.
@@ -87,6 +89,9 @@ impl World {
         redis_prefix: String,
     ) -> Self {
         let key = ApiKey::generate(KeyKind::Live).reveal().to_owned();
+        let clock = directory.path().join("clock");
+        std::fs::write(&clock, "0").unwrap();
+        environment.push(("AGENTLENS_TEST_CLOCK", clock.display().to_string()));
         environment.push(("AGENTLENS_DATA_DIR", directory.path().display().to_string()));
         environment.push(("AGENTLENS_BOOTSTRAP_API_KEY", key.clone()));
         let mut world = Self {
@@ -99,6 +104,22 @@ impl World {
         };
         world.start_server().await;
         world
+    }
+
+    /// The time of this world's server and commands, in microseconds UTC.
+    pub(crate) fn now_us(&self) -> i64 {
+        now_us() + self.clock_ahead_us()
+    }
+
+    fn clock_ahead_us(&self) -> i64 {
+        std::fs::read_to_string(self.directory.path().join("clock")).unwrap().parse().unwrap()
+    }
+
+    /// Moves the time of this world's server and commands forward (or back, below zero).
+    pub(crate) fn move_clock(&self, by_us: i64) {
+        let (clock, partial) = (self.directory.path().join("clock"), self.directory.path().join("clock.new"));
+        std::fs::write(&partial, (self.clock_ahead_us() + by_us).to_string()).unwrap();
+        std::fs::rename(partial, clock).unwrap();
     }
 
     /// Whether this is the embedded form.

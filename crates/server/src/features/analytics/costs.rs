@@ -97,7 +97,7 @@ pub(super) async fn get_costs(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
 ) -> Result<Json<Costs>, ApiError> {
-    let range = params.read()?;
+    let range = params.read(scope.now_us())?;
     let workspace = scope.workspace();
     let (agents, models, tools, sessions) = tokio::try_join!(
         range.cells(&scope.tenant, workspace, Dimension::Agent),

@@ -88,7 +88,7 @@ pub(super) async fn get_analytics(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
 ) -> Result<Json<Analytics>, ApiError> {
-    let range = params.read()?;
+    let range = params.read(scope.now_us())?;
     let dimension = if range.agent_id.is_some() { Dimension::Agent } else { Dimension::Total };
     let cells = range.cells(&scope.tenant, scope.workspace(), dimension).await?;
     let buckets = range.by_bucket(&cells);
@@ -195,7 +195,7 @@ pub(super) async fn get_llm_analytics(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
 ) -> Result<Json<LlmAnalytics>, ApiError> {
-    let range = params.read()?;
+    let range = params.read(scope.now_us())?;
     let cells = range.cells(&scope.tenant, scope.workspace(), Dimension::Model).await?;
     let total = sum(&cells);
     let mut by_model: Vec<ModelFigures> = sum_by(&cells, |cell| (cell.provider.clone(), cell.name.clone()))

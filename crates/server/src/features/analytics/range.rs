@@ -14,7 +14,6 @@ use agentlens_store::{CellQuery, CellRow, Tenant};
 
 use crate::error::ApiError;
 use crate::query;
-use crate::state::now_us;
 
 /// Ranges up to this long are read by the hour.
 const HOURLY_RANGE_US: i64 = 48 * HOUR_US;
@@ -66,8 +65,7 @@ pub(super) struct Range {
 }
 
 impl RangeQuery {
-    pub(super) fn read(&self) -> Result<Range, ApiError> {
-        let now_us = now_us();
+    pub(super) fn read(&self, now_us: i64) -> Result<Range, ApiError> {
         let widths = [
             ("1h", HOUR_US),
             ("24h", DAY_US),

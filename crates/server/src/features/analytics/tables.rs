@@ -45,7 +45,7 @@ pub(super) async fn get_agents(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
 ) -> Result<Json<AgentTable>, ApiError> {
-    let range = params.read()?;
+    let range = params.read(scope.now_us())?;
     let cells = range.cells(&scope.tenant, scope.workspace(), Dimension::Agent).await?;
     let mut agents: Vec<AgentFigures> = sum_by(&cells, |cell| cell.agent_id.clone())
         .into_iter()
@@ -96,7 +96,7 @@ pub(super) async fn get_tools(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
 ) -> Result<Json<ToolTable>, ApiError> {
-    let range = params.read()?;
+    let range = params.read(scope.now_us())?;
     let cells = range.cells(&scope.tenant, scope.workspace(), Dimension::Tool).await?;
     let mut tools: Vec<ToolFigures> = sum_by(&cells, |cell| cell.name.clone())
         .into_iter()
@@ -139,7 +139,7 @@ pub(super) async fn get_users(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
 ) -> Result<Json<UserTable>, ApiError> {
-    let range = params.read()?;
+    let range = params.read(scope.now_us())?;
     let cells = range.cells(&scope.tenant, scope.workspace(), Dimension::User).await?;
     let mut users: Vec<UserFigures> = sum_by(&cells, |cell| cell.name.clone())
         .into_iter()

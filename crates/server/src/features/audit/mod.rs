@@ -14,7 +14,7 @@ use crate::api::{READ_TIMEOUT, hex};
 use crate::auth::{AuditRead, Scope};
 use crate::error::{ApiError, ErrorBody};
 use crate::query::{self, Params};
-use crate::state::{AppState, now_us};
+use crate::state::AppState;
 
 /// The longest range of one verification.
 const MAX_RANGE_US: i64 = 366 * DAY_US;
@@ -134,7 +134,7 @@ async fn verify(
     })??;
     let mut view = VerifyReport {
         verified: report.broken.is_empty(),
-        verified_at: format_rfc3339(now_us()),
+        verified_at: format_rfc3339(state.now_us()),
         range: range.map(|(from_us, to_us)| VerifiedRange {
             from: format_rfc3339(from_us),
             to: format_rfc3339(to_us),

@@ -18,7 +18,7 @@ use crate::auth::{EventsRead, EventsWrite, Scope};
 use crate::body;
 use crate::error::{ApiError, ErrorBody, ErrorDetail, request_id};
 use crate::query::Params;
-use crate::state::{AppState, now_us};
+use crate::state::AppState;
 
 /// The outcome of events whose batch could not be applied.
 const DEAD_LETTER: &str = "dead_letter";
@@ -129,8 +129,13 @@ async fn send_events(
                 .to_owned(),
         ),
     };
-    let request =
-        IngestRequest { sender: scope.principal.sender(), body, idempotency_key, strict, now_us: now_us() };
+    let request = IngestRequest {
+        sender: scope.principal.sender(),
+        body,
+        idempotency_key,
+        strict,
+        now_us: state.now_us(),
+    };
     let (report, is_strict_refusal) = match state.gateway.ingest(&scope.tenant, request).await {
         Ok(report) => (report, false),
         Err(IngestError::Strict(report)) => (report, true),

@@ -12,7 +12,7 @@ use agentlens_otlp::wire::{self, BrokenItem, Encoding, Partial, Signal, WireErro
 use crate::auth::{EventsWrite, Scope};
 use crate::error::{ApiError, request_id};
 use crate::ingest_requests::{MAX_REASONS, Observed, Report};
-use crate::state::{AppState, now_us};
+use crate::state::AppState;
 
 /// What a client sent.
 pub(super) struct Export {
@@ -57,7 +57,7 @@ pub(super) async fn export(
     export: Export,
 ) -> Result<Option<Partial>, ApiError> {
     let Export { signal, encoding, body, user_agent } = export;
-    let now_us = now_us();
+    let now_us = state.now_us();
     let observed = |items, refused, report| Observed {
         request_id: request_id(),
         received_us: now_us,

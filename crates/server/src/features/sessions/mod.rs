@@ -23,7 +23,7 @@ use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
 use crate::query::{self, Params};
 use crate::spans::{Reading, current_events};
-use crate::state::{AppState, now_us};
+use crate::state::AppState;
 
 /// How often a session's spans may have moved on.
 const MAX_MOVES: usize = 8;
@@ -171,7 +171,7 @@ impl SessionView {
 }
 
 impl SessionsQuery {
-    fn filter(&self, workspace: &str) -> Result<SessionFilter, ApiError> {
+    fn filter(&self, workspace: &str, now_us: i64) -> Result<SessionFilter, ApiError> {
         let mut statuses = Vec::new();
         for name in query::list(self.status.as_ref()) {
             let status = SessionStatus::parse(&name).ok_or_else(|| {
@@ -191,7 +191,7 @@ impl SessionsQuery {
             from_us: query::instant("from", self.from.as_ref())?,
             to_us: query::instant("to", self.to.as_ref())?,
             ascending,
-            now_us: now_us(),
+            now_us,
         })
     }
 }
@@ -204,7 +204,7 @@ async fn list_sessions(
     client: Client,
     Params(params): Params<SessionsQuery>,
 ) -> Result<Json<SessionsAnswer>, ApiError> {
-    let filter = params.filter(scope.workspace())?;
+    let filter = params.filter(scope.workspace(), scope.now_us())?;
     if params.count_only.as_deref() == Some("true") {
         let count = scope.tenant.count_sessions(&filter, i64::MAX).await?;
         return Ok(Json(SessionsAnswer::Count { count }));
@@ -238,7 +238,7 @@ async fn get_session(
     Path(id): Path<String>,
 ) -> Result<Json<SessionView>, ApiError> {
     let row = find(&scope, &id).await?;
-    Ok(Json(SessionView::of(row, scope.tenant.org().as_str(), client, now_us())))
+    Ok(Json(SessionView::of(row, scope.tenant.org().as_str(), client, scope.now_us())))
 }
 
 /// The session; the one that its spans moved to where nothing is left of it but a chain.

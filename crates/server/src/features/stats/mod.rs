@@ -13,7 +13,7 @@ use agentlens_store::CellQuery;
 use crate::api::ratio;
 use crate::auth::{EventsRead, Scope};
 use crate::error::{ApiError, ErrorBody};
-use crate::state::{AppState, now_us};
+use crate::state::AppState;
 
 /// The routes of this feature.
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -73,7 +73,7 @@ struct Overview {
 /// Today beside yesterday.
 #[utoipa::path(get, path = "/api/stats/overview", tag = "stats", responses((status = 200, body = Overview), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn get_overview(scope: Scope<EventsRead>) -> Result<Json<Overview>, ApiError> {
-    let today_us = day_start(now_us());
+    let today_us = day_start(scope.now_us());
     let (today, yesterday, total_agents) = tokio::try_join!(
         days(&scope, today_us, today_us + DAY_US),
         days(&scope, today_us - DAY_US, today_us),

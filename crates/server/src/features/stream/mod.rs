@@ -30,7 +30,7 @@ use crate::error::{ApiError, ErrorBody};
 use crate::keys::{KeyCache, Principal};
 use crate::query::{self, Params};
 use crate::spans::{Reading, current_events};
-use crate::state::{AppState, now_us};
+use crate::state::AppState;
 
 /// Without events, something is sent this often, so that proxies keep the connection.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -206,7 +206,7 @@ impl Follower {
             return true;
         }
         self.checked = Instant::now();
-        self.keys.is_still_valid(&self.principal, now_us()).await
+        self.keys.is_still_valid(&self.principal, self.tenant.clock().now_us()).await
     }
 
     /// Reads what is new; returns how many events that was, matching or not.
