@@ -164,11 +164,6 @@ impl KeyScope {
             _ => return None,
         })
     }
-
-    /// Whether a key that has `granted` may do `self`.
-    pub fn is_granted_by(self, granted: &[Self]) -> bool {
-        granted.contains(&Self::All) || granted.contains(&self)
-    }
 }
 
 fn checksum(body: &str) -> String {
@@ -224,8 +219,6 @@ mod tests {
     #[test]
     fn published_scope_names_are_read() {
         assert_eq!(KeyScope::parse("ingest"), Some(KeyScope::EventsWrite));
-        assert!(KeyScope::AuditRead.is_granted_by(&[KeyScope::All]));
-        assert!(!KeyScope::AuditRead.is_granted_by(&[KeyScope::EventsRead]));
         assert!(KeyScope::EVERY.iter().all(|scope| KeyScope::parse(scope.as_str()) == Some(*scope)));
     }
 }

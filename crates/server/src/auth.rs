@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 
 use data_encoding::{BASE64, BASE64_NOPAD};
 
-use agentlens_domain::keys::KeyScope;
+use agentlens_domain::permissions;
 use agentlens_store::Tenant;
 
 use crate::error::{ApiError, note_caller};
@@ -18,14 +18,14 @@ use crate::state::AppState;
 
 /// A permission as a type.
 pub trait Permission: Send + Sync + 'static {
-    /// The scope that a key needs.
-    const SCOPE: KeyScope;
+    /// What the caller must be allowed to do.
+    const PERMISSION: permissions::Permission;
 }
 
 macro_rules! permissions {
     ($($(#[$doc:meta])* $name:ident),+) => {
         $($(#[$doc])* #[derive(Debug, Clone, Copy)] pub struct $name;
-        impl Permission for $name { const SCOPE: KeyScope = KeyScope::$name; })+
+        impl Permission for $name { const PERMISSION: permissions::Permission = permissions::Permission::$name; })+
     };
 }
 permissions!(
@@ -72,8 +72,8 @@ impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
             KeyError::Store(error) => error.into(),
         })?;
         note_caller(&principal.org, &principal.key_id);
-        if !P::SCOPE.is_granted_by(&principal.scopes) {
-            return Err(ApiError::forbidden(P::SCOPE.as_str()));
+        if !principal.caller.may(P::PERMISSION) {
+            return Err(ApiError::forbidden(P::PERMISSION.as_str()));
         }
         let tenant = state.store.tenant(&principal.org).await?;
         Ok(Self { tenant, principal, permission: PhantomData })

@@ -3,6 +3,7 @@
 //! A counter in the control tables moves with every change of a key, whoever makes it. Every node reads it twice a
 //! second. When it can't be read, nothing cached is trusted for longer than a second.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use agentlens_domain::ids::{KeyId, OrgId, WorkspaceId};
 use agentlens_domain::keys::{ApiKey, KeyScope, ServerSecret};
+use agentlens_domain::permissions::{Actor, Caller};
 use agentlens_ingest::Sender;
 use agentlens_store::{Control, KeyRow, StoreError};
 
@@ -35,8 +37,8 @@ pub struct Principal {
     pub workspace_id: WorkspaceId,
     /// Its environment.
     pub environment: String,
-    /// What it may do.
-    pub scopes: Vec<KeyScope>,
+    /// Who acts, and what it may do.
+    pub caller: Arc<Caller>,
     /// When it stops working, microseconds UTC.
     pub expires_us: Option<i64>,
     digest: [u8; 32],
@@ -178,12 +180,16 @@ impl KeyCache {
 }
 
 fn principal_of(row: &KeyRow, digest: [u8; 32]) -> Option<Principal> {
+    let (org, key_id) = (OrgId::parse(&row.org_id).ok()?, KeyId::parse(&row.key_id).ok()?);
+    let workspace_id = WorkspaceId::parse(&row.workspace_id).ok()?;
+    let scopes = row.scopes.split(' ').filter_map(KeyScope::parse).collect();
+    let actor = Actor::Key { key_id: key_id.clone(), scopes };
     Some(Principal {
-        org: OrgId::parse(&row.org_id).ok()?,
-        key_id: KeyId::parse(&row.key_id).ok()?,
-        workspace_id: WorkspaceId::parse(&row.workspace_id).ok()?,
+        caller: Arc::new(Caller { org: org.clone(), workspace: Some(workspace_id.clone()), actor }),
+        org,
+        key_id,
+        workspace_id,
         environment: row.environment.clone(),
-        scopes: row.scopes.split(' ').filter_map(KeyScope::parse).collect(),
         expires_us: row.expires_us,
         digest,
     })

@@ -13,6 +13,7 @@ pub mod ingest_requests;
 pub mod jobs;
 pub mod keys;
 pub mod metrics;
+mod permissions;
 pub mod query;
 pub mod router;
 pub mod spans;

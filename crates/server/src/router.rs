@@ -22,6 +22,7 @@ use agentlens_domain::ids::ulid_at;
 use crate::error::{ApiError, REQUEST, RequestLog};
 use crate::features;
 use crate::features::docs::Documents;
+use crate::permissions;
 use crate::state::AppState;
 
 #[derive(OpenApi)]
@@ -55,9 +56,14 @@ fn documented() -> OpenApiRouter<AppState> {
         .merge(features::health::routes())
 }
 
+fn described(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    permissions::describe(&mut document);
+    document
+}
+
 /// The API's description, as it is served and committed.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    documented().into_openapi()
+    described(documented().into_openapi())
 }
 
 /// Answers requests until `closing`, then finishes those under way. HTTP/1.1 and HTTP/2 (prior knowledge) alike.
@@ -90,6 +96,7 @@ async fn serve(listener: TcpListener, router: Router, closing: CancellationToken
 /// The whole application.
 fn router(state: AppState) -> Router {
     let (routes, document) = documented().split_for_parts();
+    let document = described(document);
     let routes = routes
         .merge(features::health::probes())
         .merge(features::unbuilt::routes())

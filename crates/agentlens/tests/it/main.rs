@@ -59,6 +59,7 @@ mod otel_requests;
 mod otel_sessions;
 mod otel_trace;
 mod otlp;
+mod permissions;
 mod samples;
 mod search;
 mod server;

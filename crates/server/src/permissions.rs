@@ -1,0 +1,69 @@
+//! What each operation of the API needs, as `openapi.json` says it in `x-permission`.
+//!
+//! The extractor [`crate::auth::Scope`] enforces the permission; this table describes it. Tests hold both to each other:
+//! each operation is tried with a key of each scope, and an operation that is missing here fails.
+
+use utoipa::openapi::extensions::Extensions;
+use utoipa::openapi::path::{Operation, PathItem};
+
+use agentlens_domain::permissions::Permission;
+
+/// Operations that anyone may ask for, by method and path.
+const OPEN: &[(&str, &str)] = &[("get", "/api/health"), ("get", "/api/server-info"), ("get", "/api/version")];
+
+/// What all other operations need. A path covers what lies below it; the longest that fits counts.
+const NEEDS: &[(&str, &str, Permission)] = &[
+    ("get", "/api/agents", Permission::EventsRead),
+    ("get", "/api/analytics", Permission::EventsRead),
+    ("get", "/api/audit/verify", Permission::AuditRead),
+    ("get", "/api/events", Permission::EventsRead),
+    ("post", "/api/events", Permission::EventsWrite),
+    ("get", "/api/sessions", Permission::EventsRead),
+    ("get", "/api/stats", Permission::EventsRead),
+    ("get", "/api/stream", Permission::EventsRead),
+    ("get", "/v1/ingest/ledger", Permission::EventsRead),
+    ("get", "/v1/ingest/requests", Permission::EventsRead),
+    ("get", "/v1/ingest/unmapped", Permission::EventsRead),
+    ("post", "/v1/logs", Permission::EventsWrite),
+    ("post", "/v1/metrics", Permission::EventsWrite),
+    ("post", "/v1/traces", Permission::EventsWrite),
+];
+
+/// The permission that an operation needs, as text; `none` if anyone may ask.
+fn needed(method: &str, path: &str) -> Option<&'static str> {
+    if OPEN.contains(&(method, path)) {
+        return Some("none");
+    }
+    NEEDS
+        .iter()
+        .filter(|(its_method, base, _)| {
+            *its_method == method
+                && path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+        .max_by_key(|(_, base, _)| base.len())
+        .map(|(_, _, permission)| permission.as_str())
+}
+
+/// Writes `x-permission` into every operation of the description.
+pub(crate) fn describe(openapi: &mut utoipa::openapi::OpenApi) {
+    for (path, item) in &mut openapi.paths.paths {
+        for (method, operation) in operations(item) {
+            if let Some(permission) = needed(method, path) {
+                let extension = Extensions::builder().add("x-permission", permission).build();
+                operation.extensions.get_or_insert_default().merge(extension);
+            }
+        }
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
+    [
+        ("get", &mut item.get),
+        ("post", &mut item.post),
+        ("put", &mut item.put),
+        ("patch", &mut item.patch),
+        ("delete", &mut item.delete),
+    ]
+    .into_iter()
+    .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
