@@ -8,9 +8,9 @@ pub const MAX_BATCH_EVENTS: usize = 10_000;
 pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of a request body after decompression.
 pub const MAX_DECOMPRESSED_BYTES: usize = 64 * 1024 * 1024;
-/// Bytes of one event's payload in its canonical text; such a payload is kept whole.
+/// Bytes of one event's payload in its canonical text; such a payload is kept whole. Of a longer one the largest parts are cut.
 pub const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
-/// Bytes of one event's metadata in its canonical text.
+/// Bytes of one event's metadata in its canonical text; of longer ones the largest parts are cut.
 pub const MAX_METADATA_BYTES: usize = 64 * 1024;
 /// Bytes of a session id, an agent id or an event id given by a client.
 pub const MAX_ID_BYTES: usize = 256;

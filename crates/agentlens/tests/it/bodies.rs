@@ -12,7 +12,7 @@ on_both_engines!(
     bombs_are_refused,
     bodies_beyond_the_limits_are_refused,
     a_payload_of_a_megabyte_is_kept_whole,
-    payloads_beyond_a_megabyte_are_refused_alone,
+    large_parts_of_payloads_are_cut_and_their_facts_stay,
 );
 
 async fn three_forms_and_three_paths_are_taken(world: World) {
@@ -137,13 +137,24 @@ async fn a_payload_of_a_megabyte_is_kept_whole(world: World) {
     world.timeline("s").await;
 }
 
-async fn payloads_beyond_a_megabyte_are_refused_alone(world: World) {
-    let events = [note("s", "before"), note("s", &"x".repeat(MEGABYTE)), note("s", "after")];
-    let answer = world.try_send(&events).await.expect(202);
-    assert_eq!(answer["accepted"], 2);
-    assert_eq!(answer["errors"][0]["index"], 1);
-    assert_eq!(answer["errors"][0]["field"], "payload");
-    assert_eq!(answer["errors"][0]["reason"], "too_large");
+async fn large_parts_of_payloads_are_cut_and_their_facts_stay(world: World) {
+    let image = "iVBORw0KGgo+/".repeat(MEGABYTE / 10);
+    let call = json!({"sessionId": "s", "agentId": "a", "eventType": "llm_response", "payload": {
+        "callId": "c", "provider": "openai", "model": "gpt-4o", "completion": "A cat", "image": image,
+        "usage": {"inputTokens": 1500, "outputTokens": 50, "totalTokens": 1550}}});
+    let wide: serde_json::Map<String, Value> =
+        (0..100_000).map(|at| (format!("member {at}"), json!("value"))).collect();
+    let wide = json!({"sessionId": "s", "agentId": "a", "eventType": "session_started", "payload": wide});
+    let answer = world.try_send(&[note("s", "before"), call, wide, note("s", "after")]).await.expect(202);
+    assert_eq!((&answer["accepted"], &answer["rejected"]), (&json!(3), &json!(1)));
+    let error = &answer["errors"][0];
+    assert_eq!(
+        (&error["index"], &error["field"], &error["reason"]),
+        (&json!(2), &json!("payload"), &json!("too_large"))
+    );
     world.settled().await;
-    assert_eq!(world.timeline("s").await.len(), 2);
+    let timeline = world.timeline("s").await;
+    let payload = &timeline.iter().find(|event| event["eventType"] == "llm_response").unwrap()["payload"];
+    assert_eq!((&payload["completion"], &payload["usage"]["inputTokens"]), (&json!("A cat"), &json!(1500)));
+    assert!(payload["image"].as_str().unwrap().starts_with("[cut: "), "{payload}");
 }

@@ -141,8 +141,8 @@ pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Resul
     let (metadata, wide_metadata) = metadata(envelope.metadata)?;
     let facts = facts_of(event_type, &members, &metadata);
     drop(members);
-    let wide_payload = payload.lossless.is_some();
-    let payload = payload.lossless.unwrap_or(payload.text);
+    // What was read above is read of the whole payload, whatever of it is too large to be kept.
+    let (payload, wide_payload) = bounded(payload, "payload", limits::MAX_PAYLOAD_BYTES)?;
 
     let client_id = match (own_id(envelope.id)?, context.idempotency) {
         (Some(id), _) => Some(id),
@@ -302,7 +302,7 @@ fn payload(value: Option<Value<'_>>) -> Result<Canonical, Refusal> {
     if value.kind() != Kind::Object {
         return Err(Refusal::new("payload", Reason::InvalidField, "payload must be an object"));
     }
-    canonical(value, "payload", limits::MAX_PAYLOAD_BYTES)
+    json::canonicalize(value.text()).map_err(|error| Refusal::unstorable("payload", &error))
 }
 
 fn metadata(value: Option<Value<'_>>) -> Result<(String, bool), Refusal> {
@@ -310,22 +310,31 @@ fn metadata(value: Option<Value<'_>>) -> Result<(String, bool), Refusal> {
     if value.kind() != Kind::Object {
         return Err(Refusal::new("metadata", Reason::InvalidField, "metadata must be an object"));
     }
-    let canonical = canonical(value, "metadata", limits::MAX_METADATA_BYTES)?;
-    let is_wide = canonical.lossless.is_some();
-    let text = canonical.lossless.unwrap_or(canonical.text);
+    let canonical =
+        json::canonicalize(value.text()).map_err(|error| Refusal::unstorable("metadata", &error))?;
+    let (text, is_wide) = bounded(canonical, "metadata", limits::MAX_METADATA_BYTES)?;
     Ok((if text.contains("\"verified") { without_reserved(&text) } else { text }, is_wide))
 }
 
-/// The canonical form, within the limit. What is stored is `lossless` where there is one: the same with number
-/// literals as sent where a double can't hold them.
-fn canonical(value: Value<'_>, field: &str, limit: usize) -> Result<Canonical, Refusal> {
-    let canonical = json::canonicalize(value.text()).map_err(|error| Refusal::unstorable(field, &error))?;
-    let length = canonical.lossless.as_ref().unwrap_or(&canonical.text).len();
-    if length > limit {
-        let message = format!("{field} has {length} bytes; the limit is {limit} bytes");
-        return Err(Refusal::new(field, Reason::TooLarge, message));
+/// The text that is stored, within the limit: of a longer one the largest parts are cut. It has number literals as sent where a
+/// double can't hold them; then it is wide.
+fn bounded(canonical: Canonical, field: &str, limit: usize) -> Result<(String, bool), Refusal> {
+    let Canonical { text, lossless } = canonical;
+    let is_wide = lossless.is_some();
+    let text = lossless.unwrap_or(text);
+    if text.len() <= limit {
+        return Ok((text, is_wide));
     }
-    Ok(canonical)
+    let Some(shortened) = json::shorten(&text, limit) else {
+        let message = format!(
+            "{field} has {} bytes in too many parts to cut the largest of them; the limit is {limit} bytes",
+            text.len()
+        );
+        return Err(Refusal::new(field, Reason::TooLarge, message));
+    };
+    let canonical = json::canonicalize(&shortened).map_err(|error| Refusal::unstorable(field, &error))?;
+    let is_wide = canonical.lossless.is_some();
+    Ok((canonical.lossless.unwrap_or(canonical.text), is_wide))
 }
 
 fn without_reserved(metadata: &str) -> String {

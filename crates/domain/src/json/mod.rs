@@ -11,11 +11,13 @@ mod error;
 mod number;
 mod path;
 mod scan;
+mod shorten;
 mod string;
 mod value;
 
 pub use canonical::{Canonical, canonicalize};
 pub use error::JsonError;
+pub use shorten::shorten;
 pub use string::write_string;
 pub use value::{Kind, Member, Value};
 

@@ -51,11 +51,11 @@ impl Sink for Trail {
         Ok(())
     }
 
-    fn open_array(&mut self) {
+    fn open_array(&mut self, _at: usize) {
         self.steps.push(Step::Index(0));
     }
 
-    fn close_array(&mut self) {
+    fn close_array(&mut self, _at: usize) {
         self.steps.pop();
     }
 

@@ -29,8 +29,8 @@ pub(super) trait Sink {
     fn close_object(&mut self, _at: usize) -> Result<(), JsonError> {
         Ok(())
     }
-    fn open_array(&mut self) {}
-    fn close_array(&mut self) {}
+    fn open_array(&mut self, _at: usize) {}
+    fn close_array(&mut self, _at: usize) {}
     fn comma(&mut self) {}
     fn key(&mut self, _token: StringToken) -> Result<(), JsonError> {
         Ok(())
@@ -136,7 +136,7 @@ impl<S: Sink> Walk<'_, '_, S> {
 
     fn array(&mut self) -> Result<Next, JsonError> {
         self.nesting.open_array()?;
-        self.sink.open_array();
+        self.sink.open_array(self.at);
         self.at += 1;
         self.spaces();
         Ok(if self.peek() == Some(b']') { Next::End } else { Next::Value })
@@ -185,7 +185,7 @@ impl<S: Sink> Walk<'_, '_, S> {
                     return Ok(Next::Value);
                 }
                 (Some(b'}'), true) => self.sink.close_object(self.at)?,
-                (Some(b']'), false) => self.sink.close_array(),
+                (Some(b']'), false) => self.sink.close_array(self.at),
                 (Some(_), true) => return Err(syntax(self.at, "a comma or a closing brace was expected")),
                 (Some(_), false) => return Err(syntax(self.at, "a comma or a closing bracket was expected")),
                 (None, _) => return Err(syntax(self.at, "the text ends inside an object or array")),

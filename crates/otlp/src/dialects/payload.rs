@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use agentlens_domain::json::{JsonError, canonicalize, write_string};
+use agentlens_domain::json::{JsonError, canonicalize, shorten, write_string};
 use agentlens_domain::ledger::Reason;
 use agentlens_domain::limits;
 use data_encoding::{BASE64, HEXLOWER};
@@ -37,11 +37,9 @@ pub(super) struct Payload {
     pub(super) holds_wide_numbers: bool,
 }
 
-/// What all arrivals of one resource share, written once, and without keys that come twice: each arrival repeats it.
-pub(super) struct ResourceText {
-    text: String,
-    is_too_deep: bool,
-}
+/// What all arrivals of one resource share, written once, and without keys that come twice: each arrival repeats it. Its largest
+/// parts are cut, once for all of its scopes, if it is more than every arrival can carry.
+pub(super) struct ResourceText(Result<String, Refusal>);
 
 impl ResourceText {
     pub(super) fn of(resource: &[KeyValue]) -> Self {
@@ -50,38 +48,46 @@ impl ResourceText {
             writer.key("resource");
             writer.attributes(resource);
         }
-        Self { text: writer.out, is_too_deep: writer.is_too_deep }
+        Self(surroundings_of(writer))
     }
 }
 
-/// What all arrivals of one scope share: its resource and the scope itself. `Err` if it is more than every one of its
-/// arrivals can carry: a request is small and what it repeats is large.
+/// What all arrivals of one scope share: its resource and the scope itself, cut in the same way. `Err` if it can't be kept.
 pub(super) struct Surroundings(Result<String, Refusal>);
 
 impl Surroundings {
     pub(super) fn of(resource: &ResourceText, scope: Option<&InstrumentationScope>) -> Self {
-        let refuse = |length| {
-            let message = format!(
-                "resource and scope have {length} bytes as JSON; the limit is {MAX_SURROUNDINGS_BYTES} bytes"
-            );
-            Self(Err((Reason::TooLarge, message)))
+        let resource = match &resource.0 {
+            Ok(text) => text,
+            Err(refusal) => return Self(Err(refusal.clone())),
         };
-        if resource.text.len() > MAX_SURROUNDINGS_BYTES {
-            return refuse(resource.text.len());
-        }
-        let mut writer = Writer::new(Repetitions::LeftOut, resource.text.len() + 128);
-        writer.out.push_str(&resource.text);
+        let mut writer = Writer::new(Repetitions::LeftOut, resource.len() + 128);
+        writer.out.push_str(resource);
         if let Some(scope) = scope {
             writer.scope(scope);
         }
-        if writer.out.len() > MAX_SURROUNDINGS_BYTES {
-            return refuse(writer.out.len());
-        }
-        if resource.is_too_deep || writer.is_too_deep {
-            return Self(Err(too_deep()));
-        }
-        Self(Ok(writer.out))
+        Self(surroundings_of(writer))
     }
+}
+
+/// Members of a payload, within the limit of what is repeated with each arrival.
+fn surroundings_of(writer: Writer) -> Result<String, Refusal> {
+    if writer.is_too_deep {
+        return Err(too_deep());
+    }
+    let members = writer.out;
+    if members.len() <= MAX_SURROUNDINGS_BYTES {
+        return Ok(members);
+    }
+    let shortened = shorten(&format!("{{{members}}}"), MAX_SURROUNDINGS_BYTES);
+    let shortened = shortened.as_deref().and_then(|text| text.strip_prefix('{')?.strip_suffix('}'));
+    shortened.map(str::to_owned).ok_or_else(|| {
+        let length = members.len();
+        let message = format!(
+            "resource and scope have {length} bytes as JSON; the limit is {MAX_SURROUNDINGS_BYTES} bytes"
+        );
+        (Reason::TooLarge, message)
+    })
 }
 
 fn too_deep() -> Refusal {
@@ -120,12 +126,25 @@ fn canonical(
     let canonical = canonical.map_err(|error| (Reason::UnstorableJson, error.to_string()))?;
     let holds_wide_numbers = canonical.lossless.is_some();
     let text = canonical.lossless.unwrap_or(canonical.text);
-    let (length, limit) = (text.len(), limits::MAX_PAYLOAD_BYTES);
-    if length > limit {
-        let message = format!("payload has {length} bytes as JSON; the limit is {limit} bytes");
-        return Err((Reason::TooLarge, message));
+    if text.len() > limits::MAX_PAYLOAD_BYTES {
+        return shortened(&text);
     }
     Ok(Payload { text, holds_wide_numbers })
+}
+
+/// A payload beyond the limit without its largest parts. The facts were read of the whole.
+fn shortened(text: &str) -> Result<Payload, Refusal> {
+    let limit = limits::MAX_PAYLOAD_BYTES;
+    let Some(shortened) = shorten(text, limit) else {
+        let length = text.len();
+        let message = format!(
+            "payload has {length} bytes as JSON in too many parts to cut the largest of them; the limit is {limit} bytes"
+        );
+        return Err((Reason::TooLarge, message));
+    };
+    let canonical = canonicalize(&shortened).map_err(|error| (Reason::UnstorableJson, error.to_string()))?;
+    let holds_wide_numbers = canonical.lossless.is_some();
+    Ok(Payload { text: canonical.lossless.unwrap_or(canonical.text), holds_wide_numbers })
 }
 
 /// Whether keys that come twice in one object are looked for.

@@ -8,6 +8,7 @@ use crate::world::World;
 
 on_both_engines!(
     a_bad_span_is_refused_alone_and_says_why,
+    a_large_attribute_is_cut_and_the_span_stays,
     bad_ids_in_json_are_refused_alone,
     undecodable_spans_are_refused_alone,
     logs_at_the_path_of_traces_are_told_where_they_belong,
@@ -22,7 +23,7 @@ const HOUR_NANOS: u64 = 3_600_000_000_000;
 
 async fn a_bad_span_is_refused_alone_and_says_why(world: World) {
     type Spoil = fn(&mut Span);
-    let cases: [(Spoil, &[&str]); 11] = [
+    let cases: [(Spoil, &[&str]); 10] = [
         (|span| span.trace_id = vec![1; 15], &["traceId", "15 bytes", "16"]),
         (|span| span.trace_id = vec![1; 32], &["traceId", "32 bytes", "16"]),
         (|span| span.trace_id = Vec::new(), &["traceId", "missing"]),
@@ -33,7 +34,6 @@ async fn a_bad_span_is_refused_alone_and_says_why(world: World) {
         (|span| span.start_time_unix_nano = 5, &["startTimeUnixNano", "2000"]),
         (|span| span.start_time_unix_nano += 25 * HOUR_NANOS, &["startTimeUnixNano", "24 hours"]),
         (|span| span.end_time_unix_nano = u64::MAX, &["endTimeUnixNano", "24 hours"]),
-        (|span| span.attributes.push(attribute("big", &"x".repeat(1_100_000))), &["payload", "1048576"]),
     ];
     for (number, (spoil, words)) in cases.iter().enumerate() {
         let trace = rand::random();
@@ -48,6 +48,18 @@ async fn a_bad_span_is_refused_alone_and_says_why(world: World) {
         }
         assert_eq!(events(&world, trace).await.len(), 2, "{message}");
     }
+}
+
+async fn a_large_attribute_is_cut_and_the_span_stays(world: World) {
+    let trace = rand::random();
+    let mut large = span(trace, 1);
+    large.attributes.push(attribute("big", &"x".repeat(1_600_000)));
+    let answer = Post::protobuf(&world, "/v1/traces", traces(vec![large])).send(&world).await;
+    assert_eq!(answer.rejected("large", "traces", PROTOBUF), (0, String::new()));
+    let event = &events(&world, trace).await[0];
+    let id = event["id"].as_str().unwrap();
+    let whole = world.read(&format!("/api/events/{id}")).await;
+    assert!(whole.to_string().contains("[cut: 1600000 bytes, sha256 "), "{whole}");
 }
 
 async fn bad_ids_in_json_are_refused_alone(world: World) {

@@ -80,17 +80,46 @@ fn times_that_are_missing_are_made_up_for() {
 }
 
 #[test]
-fn a_payload_beyond_the_limit_is_refused_with_its_size() {
+fn a_large_part_of_a_payload_is_cut_and_the_facts_stay() {
+    let image = "iVBORw0KGgo+/".repeat(limits::MAX_PAYLOAD_BYTES / 10);
+    let messages = json!([{"role": "user", "parts": [{"type": "text", "content": "What is this?"},
+        {"type": "blob", "modality": "image", "mime_type": "image/png", "content": image}]}]);
+    let facts = json!({"session.id": "s", "gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o",
+        "gen_ai.usage.input_tokens": 1500, "gen_ai.usage.output_tokens": 50,
+        "gen_ai.output.messages": "[{\"role\":\"assistant\",\"parts\":[{\"type\":\"text\",\"content\":\"A cat\"}]}]"});
+    for large in [
+        ("gen_ai.input.messages", json!(messages.to_string())),
+        ("gen_ai.input.messages", messages.clone()),
+        ("llm.input_messages.0.message.content", json!(format!("data:image/png;base64,{image}"))),
+        ("gen_ai.input.messages", json!(vec![messages[0]["parts"][0].clone(); 100_000])),
+    ] {
+        let mut attributes = facts.clone();
+        attributes[large.0] = large.1;
+        let normalised = read_spans(vec![span(&json!({"attributes": attributes}))]);
+        assert_eq!(normalised.refused, []);
+        let event = &normalised.events[0];
+        assert!(event.payload.len() <= limits::MAX_PAYLOAD_BYTES);
+        let usage = event.facts.usage.unwrap();
+        assert_eq!((usage.input, usage.output, event.session_id.as_str()), (1500, 50, "s"));
+        let view = super::super::present(&[&event.payload]);
+        assert_eq!((&view["completion"], &view["usage"]["inputTokens"]), (&json!("A cat"), &json!(1500)));
+        if large.0 == "gen_ai.input.messages"
+            && event.payload.len() < 10_000
+            && event.payload.contains("What")
+        {
+            assert_eq!(view["inputMessages"][0]["parts"][0]["content"], "What is this?");
+        }
+    }
+}
+
+#[test]
+fn a_payload_of_too_many_parts_is_refused_with_its_size() {
     let mut large = good();
-    large.attributes.push(attribute("input.value", &json!("x".repeat(limits::MAX_PAYLOAD_BYTES))));
-    let normalised = read_spans(vec![large, good()]);
-    assert_eq!(normalised.refused[0].reason, Reason::TooLarge);
-    assert!(
-        normalised.refused[0].message.contains("the limit is 1048576 bytes"),
-        "{}",
-        normalised.refused[0].message
-    );
-    assert_eq!(normalised.events.len(), 1);
+    for _ in 0..3 {
+        let part = "x ".repeat(limits::MAX_PAYLOAD_BYTES / 4);
+        large.trace_state.push_str(&part);
+    }
+    assert_eq!(read_spans(vec![large]).refused, [], "a text of the span itself is cut too");
 }
 
 #[test]
@@ -223,16 +252,21 @@ fn attributes_that_nothing_reads_are_told() {
 }
 
 #[test]
-fn a_resource_that_every_span_would_carry_is_limited() {
-    let surroundings = json!({"resource": {"x": "y".repeat(70_000)}});
-    let normalised = events_of_traces(&trace_request(vec![good(), good()], &surroundings), &CONTEXT);
-    assert_eq!((normalised.events.len(), normalised.refused.len()), (0, 2));
-    assert_eq!(normalised.refused[0].reason, Reason::TooLarge);
-    assert!(
-        normalised.refused[0].message.starts_with("resource and scope have 700"),
-        "{:?}",
-        normalised.refused
-    );
+fn a_resource_that_every_span_would_carry_is_cut() {
+    let many: serde_json::Map<String, Json> =
+        (0..10_000).map(|at| (format!("key {at}"), json!("value"))).collect();
+    for resource in [
+        json!({"x": "y".repeat(70_000), "service.name": "s"}),
+        json!({"x": "y ".repeat(70_000), "service.name": "s"}),
+        json!({"service.name": "s", "x": many}),
+    ] {
+        let surroundings = json!({"resource": resource, "scope": {"name": "z ".repeat(70_000)}});
+        let normalised = events_of_traces(&trace_request(vec![good(), good()], &surroundings), &CONTEXT);
+        assert_eq!((normalised.events.len(), &normalised.refused[..]), (2, &[][..]));
+        let event = &normalised.events[0];
+        assert!(event.payload.len() < limits::MAX_METADATA_BYTES + 1000, "{}", event.payload.len());
+        assert_eq!((event.agent_id.as_str(), event.payload.contains("[cut: ")), ("s", true));
+    }
 }
 
 #[test]
