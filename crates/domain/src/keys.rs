@@ -79,6 +79,34 @@ impl std::fmt::Debug for ApiKey {
     }
 }
 
+/// What a new key is for. The same values for `agentlens key create` and for a request that makes a key.
+#[derive(Debug, Clone)]
+pub struct KeyOptions {
+    /// Its name for people.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<KeyScope>,
+    /// The workspace that it writes to and reads from.
+    pub workspace: String,
+    /// The environment that its events get.
+    pub environment: String,
+    /// When it stops working, microseconds UTC; `None` for never.
+    pub expires_us: Option<i64>,
+}
+
+impl KeyOptions {
+    /// A key of the default workspace that may do everything.
+    pub fn everything(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            scopes: vec![KeyScope::All],
+            workspace: "default".to_owned(),
+            environment: "production".to_owned(),
+            expires_us: None,
+        }
+    }
+}
+
 /// The server's secret that digests keys; 32 bytes.
 #[derive(Clone)]
 pub struct ServerSecret([u8; 32]);

@@ -17,6 +17,7 @@ pub mod latency;
 pub mod ledger;
 pub mod limits;
 pub mod page;
+pub mod passwords;
 pub mod permissions;
 pub mod rollups;
 pub mod search;

@@ -2,6 +2,7 @@
 //! PostgreSQL. One SQL text serves both engines; what truly differs lies in `engine/`.
 
 mod control;
+mod directory;
 mod engine;
 mod error;
 pub mod statement;
@@ -17,7 +18,8 @@ use rustc_hash::FxHashMap;
 use agentlens_domain::clock::Clock;
 use agentlens_domain::ids::OrgId;
 
-pub use control::{Control, KeyRow, NewKey, OrgRow};
+pub use control::{Control, FirstStart, KeyRow, NewKey, NewLogin, NewOrg, OrgRow};
+pub use directory::{DataDirectory, DirectoryLock};
 pub use error::StoreError;
 pub use tenant::*;
 
@@ -78,6 +80,14 @@ impl Store {
     /// Orgs, people and keys.
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// Orgs whose file is not there, or empty: whatever they had is gone. Always none on PostgreSQL.
+    pub async fn orgs_without_file(&self) -> Result<Vec<OrgId>, StoreError> {
+        let ControlPlace::Sqlite(engine) = &self.control.place else { return Ok(Vec::new()) };
+        let orgs = self.control.list_orgs().await?;
+        let orgs = orgs.iter().filter_map(|row| OrgId::parse(&row.org_id).ok());
+        Ok(orgs.filter(|org| !engine.has_file(org)).collect())
     }
 
     /// Whether this is the embedded store.

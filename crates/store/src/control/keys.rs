@@ -1,10 +1,12 @@
 //! API keys at rest: digests, never secrets.
 
 use agentlens_domain::ids::{KeyId, OrgId};
+use agentlens_domain::keys::{ApiKey, KeyOptions, ServerSecret};
 use agentlens_domain::limits;
 
 use super::Control;
 use crate::error::StoreError;
+use crate::statement::Value;
 use crate::{args, row_type};
 
 row_type! {
@@ -56,7 +58,40 @@ pub struct NewKey {
     pub expires_us: Option<i64>,
 }
 
-const BUMP_VERSION: &str = "insert into settings (name, value) values ('keys_version', '1')
+impl NewKey {
+    /// The row of a key: its digest under the server's secret, never the key itself.
+    pub fn of(secret: &ServerSecret, key: &ApiKey, options: &KeyOptions) -> Self {
+        let scopes: Vec<&str> = options.scopes.iter().map(|scope| scope.as_str()).collect();
+        Self {
+            key_id: KeyId::random(),
+            digest: secret.digest(key.reveal()),
+            shown_prefix: key.shown_prefix().to_owned(),
+            name: options.name.clone(),
+            workspace_id: options.workspace.clone(),
+            environment: options.environment.clone(),
+            scopes: scopes.join(" "),
+            expires_us: options.expires_us,
+        }
+    }
+
+    /// Arguments 1 to 10 of a statement that inserts the key.
+    pub(super) fn args(&self, org: &OrgId, now_us: i64) -> Vec<Value> {
+        args![
+            org.as_str(),
+            self.key_id.as_str(),
+            &self.digest,
+            &self.shown_prefix,
+            &self.name,
+            &self.workspace_id,
+            &self.environment,
+            &self.scopes,
+            now_us,
+            self.expires_us,
+        ]
+    }
+}
+
+pub(super) const BUMP_VERSION: &str = "insert into settings (name, value) values ('keys_version', '1')
    on conflict (name) do update set value = cast(cast(settings.value as bigint) + 1 as text)";
 
 impl Control {
@@ -67,19 +102,8 @@ impl Control {
              where (select count(*) from api_keys where org_id = $1 and revoked_us is null) < $11
                and exists (select 1 from orgs where org_id = $1 and deleted_us is null)
              on conflict do nothing";
-        let args = args![
-            org.as_str(),
-            key.key_id.as_str(),
-            &key.digest,
-            &key.shown_prefix,
-            &key.name,
-            &key.workspace_id,
-            &key.environment,
-            &key.scopes,
-            now_us,
-            key.expires_us,
-            limits::MAX_ACTIVE_KEYS,
-        ];
+        let mut args = key.args(org, now_us);
+        args.push(Value::from(limits::MAX_ACTIVE_KEYS));
         let changed = self.execute_all(vec![(insert, args), (BUMP_VERSION, args![])]).await?;
         if changed.first() == Some(&1) {
             return Ok(());

@@ -1,5 +1,6 @@
 //! Orgs, workspaces, people, keys and settings: everything that is not tenant data.
 
+mod first_start;
 mod keys;
 mod orgs;
 mod settings;
@@ -7,8 +8,9 @@ mod users;
 
 use std::sync::Arc;
 
+pub use first_start::{FirstStart, NewLogin};
 pub use keys::{KeyRow, NewKey};
-pub use orgs::OrgRow;
+pub use orgs::{NewOrg, OrgRow};
 
 use crate::engine::postgres::PostgresEngine;
 use crate::engine::sqlite::{self, SqliteEngine};

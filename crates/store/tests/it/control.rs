@@ -1,12 +1,18 @@
 //! Orgs, keys, people and settings.
 
 use agentlens_domain::ids::{KeyId, OrgId, UserId};
-use agentlens_store::{NewKey, StoreError};
+use agentlens_store::{FirstStart, NewKey, NewLogin, NewOrg, StoreError};
 
 use crate::batches::NOW_US;
 use crate::world::World;
 
-on_both_engines!(orgs, keys, people_and_settings);
+on_both_engines!(
+    orgs,
+    keys,
+    people_and_settings,
+    an_org_and_its_key_are_made_together,
+    one_of_many_first_starts_makes_both
+);
 
 fn org(name: &str) -> OrgId {
     OrgId::parse(name).unwrap()
@@ -94,4 +100,49 @@ async fn people_and_settings(world: World) {
     assert_eq!(control.ensure_setting("x", "first").await.unwrap(), "first");
     assert_eq!(control.ensure_setting("x", "second").await.unwrap(), "first");
     assert_eq!(control.find_setting("x").await.unwrap().as_deref(), Some("first"));
+}
+
+async fn an_org_and_its_key_are_made_together(world: World) {
+    let control = world.store.control();
+    let new = |id: &str| NewOrg { org_id: org(id), name: "Acme".to_owned(), retention_days: Some(30) };
+    control.create_org(&new("a"), Some(&key("key_1", 1)), 5).await.unwrap();
+    assert_eq!(control.find_org(&org("a")).await.unwrap().unwrap().retention_days, Some(30));
+    assert_eq!(control.list_keys(&org("a")).await.unwrap().len(), 1);
+    // The digest is taken, so the key can't be stored: then there is no org either.
+    assert!(control.create_org(&new("b"), Some(&key("key_2", 1)), 6).await.is_err());
+    assert!(control.find_org(&org("b")).await.unwrap().is_none());
+    assert!(matches!(control.create_org(&new("a"), None, 7).await, Err(StoreError::Exists(_))));
+    assert_eq!(control.find_orgs_named("Acme").await.unwrap().len(), 1);
+    assert!(control.find_orgs_named("acme").await.unwrap().is_empty());
+}
+
+async fn one_of_many_first_starts_makes_both(world: World) {
+    let control = world.store.control();
+    control.ensure_org(&org("a"), "A", 1).await.unwrap();
+    assert!(!control.is_started().await.unwrap());
+    let mut starts = Vec::new();
+    for number in 0..4_u8 {
+        let control = control.clone();
+        starts.push(tokio::spawn(async move {
+            let login = NewLogin {
+                user_id: UserId::parse(&format!("user_{number}")).unwrap(),
+                email: "a@b".to_owned(),
+                password_hash: "hash".to_owned(),
+            };
+            let key = key(&format!("key_{number}"), number);
+            control.first_start(&org("a"), Some(&key), &login, NOW_US).await.unwrap()
+        }));
+    }
+    let mut made = Vec::new();
+    for start in starts {
+        made.push(start.await.unwrap());
+    }
+    let (both, neither) = (FirstStart { has_key: true, has_login: true }, FirstStart::default());
+    assert_eq!(made.iter().filter(|start| **start == both).count(), 1, "{made:?}");
+    assert_eq!(made.iter().filter(|start| **start == neither).count(), 3, "{made:?}");
+    assert!(control.is_started().await.unwrap());
+    assert_eq!(
+        (control.list_keys(&org("a")).await.unwrap().len(), control.count_users().await.unwrap()),
+        (1, 1)
+    );
 }

@@ -91,6 +91,7 @@ fn sqlite() {
         let store = Store::open_sqlite(directory.path()).await.unwrap();
         store.control().ensure_org(&org, "Acme", NOW_US).await.unwrap();
         let file = directory.path().join("orgs/acme.db");
+        std::fs::remove_file(&file).unwrap();
         let old = rusqlite::Connection::open(&file).unwrap();
         for step in SQLITE {
             old.execute_batch(step).unwrap();

@@ -9,7 +9,6 @@ mod log;
 mod spans;
 
 use std::num::NonZeroUsize;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +22,7 @@ use agentlens_domain::latency::{Latency, decode_change, is_no_change};
 
 use self::checkpoint::Checkpointer;
 use self::log::Log;
+use crate::directory::DataDirectory;
 use crate::error::StoreError;
 use crate::statement::{Row, Value, for_sqlite};
 
@@ -50,14 +50,7 @@ pub(crate) struct SqliteEngine {
 impl SqliteEngine {
     /// Opens the control file, creating directory and file where they are missing.
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
-        // Prompts lie here: the directories are the owner's alone. One that exists keeps the modes it was given.
-        let orgs = directory.join("orgs");
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&orgs).map_err(|error| {
-            StoreError::Misconfigured(format!(
-                "the data directory {} can't be made: {error}",
-                directory.display()
-            ))
-        })?;
+        let orgs = DataDirectory::new(directory).make()?;
         let control = Arc::new(SqliteFile::open(&directory.join("control.db"), CONTROL_MIGRATIONS)?);
         let capacity = NonZeroUsize::new(MAX_OPEN_ORGS).unwrap_or(NonZeroUsize::MIN);
         Ok(Self { directory: orgs, control, orgs: Mutex::new(LruCache::new(capacity)) })
@@ -72,13 +65,34 @@ impl SqliteEngine {
         self.orgs.lock().get(org).map(Arc::clone)
     }
 
-    /// The org's file. That the org exists is the caller's business: the file is created when missing.
+    /// Makes the file of a new org.
+    pub(crate) fn create_org(&self, org: &OrgId) -> Result<(), StoreError> {
+        SqliteFile::open(&self.path(org), TENANT_MIGRATIONS).map(|_| ())
+    }
+
+    /// Whether the org's file is there. An empty one is not: whatever was in it is gone.
+    pub(crate) fn has_file(&self, org: &OrgId) -> bool {
+        std::fs::metadata(self.path(org)).is_ok_and(|data| data.len() > 0)
+    }
+
+    fn path(&self, org: &OrgId) -> PathBuf {
+        self.directory.join(format!("{org}.db"))
+    }
+
+    /// The org's file, which was made with the org: a new one in its place would hide that the data are lost.
     pub(crate) fn org(&self, org: &OrgId) -> Result<Arc<SqliteFile>, StoreError> {
         if let Some(file) = self.opened(org) {
             return Ok(file);
         }
+        if !self.has_file(org) {
+            let path = self.path(org);
+            return Err(StoreError::Corrupt(format!(
+                "{} is missing or empty; restore it from a backup",
+                path.display()
+            )));
+        }
         // The other orgs don't wait while this file is opened and migrated, nor while the one that makes room for it is closed.
-        let file = Arc::new(SqliteFile::open(&self.directory.join(format!("{org}.db")), TENANT_MIGRATIONS)?);
+        let file = Arc::new(SqliteFile::open(&self.path(org), TENANT_MIGRATIONS)?);
         let mut orgs = self.orgs.lock();
         if let Some(first) = orgs.get(org) {
             return Ok(Arc::clone(first));
