@@ -142,6 +142,7 @@ impl Stack {
             ("AGENTLENS_DATABASE_URL", postgres.url("agentlens_app")),
             ("AGENTLENS_DATABASE_OWNER_URL", postgres.url("agentlens_owner")),
             ("AGENTLENS_REDIS_URL", redis.url()),
+            ("AGENTLENS_SECRET_KEY", "5e".repeat(32)),
         ] {
             self.env.push((name.to_owned(), value));
         }

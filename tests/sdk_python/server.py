@@ -59,6 +59,7 @@ def running(form: str, directory: Path) -> Iterator[Server]:
         return
     with _fresh_database() as (owner_url, app_url), _fresh_redis() as redis_url:
         arguments = ["--database-url", app_url, "--database-owner-url", owner_url, "--redis-url", redis_url]
+        arguments += ["--secret-key", "5e" * 32]
         with _process(form, directory, arguments) as server:
             yield server
 

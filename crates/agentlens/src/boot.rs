@@ -1,62 +1,108 @@
 //! Opening the store and the secret, and making what a fresh server needs: the default org, a first key, a login.
 
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use argon2::Argon2;
-use argon2::password_hash::{PasswordHasher, SaltString};
-
-use agentlens_domain::ids::{KeyId, OrgId, UserId};
-use agentlens_domain::keys::{ApiKey, KeyKind, KeyScope, ServerSecret};
-use agentlens_store::{NewKey, Store, StoreError};
+use agentlens_domain::ids::{OrgId, UserId};
+use agentlens_domain::keys::{ApiKey, KeyKind, KeyOptions, ServerSecret};
+use agentlens_domain::passwords;
+use agentlens_store::{DataDirectory, NewKey, NewLogin, Store, StoreError, Tenant};
 
 use crate::clock;
-use crate::config::StoreOptions;
+use crate::config::StoreSettings;
 
-/// Opens the store that the options name.
-pub(crate) async fn open_store(options: &StoreOptions) -> Result<Store, String> {
+/// The setting that remembers which secret a store was made with.
+const SECRET_CHECK: &str = "secret_check";
+
+/// Opens the store, making the embedded one where there is none. Only a server may: a command that did would answer for a
+/// store that it has just invented.
+pub(crate) async fn make_store(settings: &StoreSettings) -> Result<Store, String> {
     let clock = clock::open()?;
-    let store = match &options.database_url {
-        None => Store::open_sqlite(&options.data_dir).await,
-        Some(url) => Store::open_postgres(url, options.database_connections).await,
+    let store = match &settings.database_url {
+        None => Store::open_sqlite(&settings.data_dir).await,
+        Some(url) => Store::open_postgres(url, settings.database_connections).await,
     };
     store.map(|store| store.with_clock(clock)).map_err(|error| error.to_string())
 }
 
-/// The server's secret: given, or kept in a file that only its owner can read.
-pub(crate) async fn open_secret(options: &StoreOptions, store: &Store) -> Result<ServerSecret, String> {
-    let secret = match &options.secret_key {
-        Some(text) => {
-            ServerSecret::parse(text).ok_or("AGENTLENS_SECRET_KEY must be 64 hexadecimal digits")?
+/// Opens a store that is there.
+pub(crate) async fn open_store(settings: &StoreSettings) -> Result<Store, String> {
+    let directory = DataDirectory::new(&settings.data_dir);
+    if settings.database_url.is_none() && !directory.holds_store() {
+        return Err(format!(
+            "there is no store in {}; give its directory with --data-dir or AGENTLENS_DATA_DIR (`agentlens serve` makes a new one)",
+            directory.shown()
+        ));
+    }
+    make_store(settings).await
+}
+
+/// Opens one org of a store that is there.
+pub(crate) async fn open_tenant(settings: &StoreSettings, org: &str) -> Result<Tenant, String> {
+    let store = open_store(settings).await?;
+    let org = find_org(&store, org).await?;
+    store.tenant(&org).await.map_err(|error| format!("org {org}: {error}"))
+}
+
+/// The org with this id. Where only an org with this name is found, the refusal names its id.
+pub(crate) async fn find_org(store: &Store, text: &str) -> Result<OrgId, String> {
+    let fault = |error: StoreError| error.to_string();
+    let parsed = OrgId::parse(text);
+    if let Ok(org) = &parsed
+        && store.control().find_org(org).await.map_err(fault)?.is_some()
+    {
+        return Ok(org.clone());
+    }
+    let named = store.control().find_orgs_named(text).await.map_err(fault)?;
+    Err(match (named.as_slice(), parsed) {
+        ([org], _) => format!("--org takes an id: the org named {text} is {}", org.org_id),
+        (_, Err(error)) => format!("--org: {error}; `agentlens org list` shows them"),
+        _ => format!("there is no org {text}; `agentlens org list` shows them"),
+    })
+}
+
+/// The server's secret: given, or kept in a file of the data directory that only its owner can read.
+pub(crate) async fn open_secret(settings: &StoreSettings, store: &Store) -> Result<ServerSecret, String> {
+    let fault = |error: StoreError| error.to_string();
+    let secret = match &settings.secret {
+        Some(secret) => secret.clone(),
+        // A secret in a file of this machine would bind the whole database to it.
+        None if settings.database_url.is_some() => {
+            return Err("with PostgreSQL the server's secret must be given: set AGENTLENS_SECRET_KEY (or AGENTLENS_SECRET_KEY_FILE) to 64 hexadecimal digits, the same on all nodes; `openssl rand -hex 32` makes a new one for a new database".to_owned());
         }
-        None => secret_file(&options.data_dir)?,
+        None => {
+            let is_new = store.control().find_setting(SECRET_CHECK).await.map_err(fault)?.is_none();
+            secret_file(&settings.data_dir, is_new)?
+        }
     };
     // Keys are digested under the secret: with another one, no key would be known. Better to say so than to answer 401.
-    let check = hex_of(&secret.digest("agentlens secret check"));
-    let standing =
-        store.control().ensure_setting("secret_check", &check).await.map_err(|error| error.to_string())?;
-    if standing != check {
+    let check = data_encoding::HEXLOWER.encode(&secret.digest("agentlens secret check"));
+    if store.control().ensure_setting(SECRET_CHECK, &check).await.map_err(fault)? != check {
         return Err("the server's secret is not the one that this store was made with; give the same AGENTLENS_SECRET_KEY, or the same secret.key in the data directory".to_owned());
     }
     Ok(secret)
 }
 
-fn secret_file(directory: &Path) -> Result<ServerSecret, String> {
+fn secret_file(directory: &Path, is_new: bool) -> Result<ServerSecret, String> {
     let path = directory.join("secret.key");
     let describe = |error: std::io::Error| format!("{}: {error}", path.display());
     match std::fs::read_to_string(&path) {
         Ok(text) => ServerSecret::parse(&text)
             .ok_or_else(|| format!("{} does not hold 64 hexadecimal digits", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(describe)?;
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && is_new => {
             let secret = ServerSecret::generate();
             match write_private(&path, &secret.to_text()) {
-                // Another process was faster; its secret stands.
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => secret_file(directory),
+                // Another process was faster; its secret counts.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    secret_file(directory, is_new)
+                }
                 Err(error) => Err(describe(error)),
                 Ok(()) => Ok(secret),
             }
         }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(format!(
+            "{} is missing, and without it no API key of this store is valid; restore it from a backup, or give AGENTLENS_SECRET_KEY",
+            path.display()
+        )),
         Err(error) => Err(describe(error)),
     }
 }
@@ -74,6 +120,13 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     linked
 }
 
+/// Reads a key that the caller chose for the default org.
+pub(crate) fn read_bootstrap_key(given: &str) -> Result<ApiKey, String> {
+    ApiKey::parse(given).ok_or_else(|| {
+        "AGENTLENS_BOOTSTRAP_API_KEY is not a well-formed key; `agentlens key generate` prints one".to_owned()
+    })
+}
+
 /// What a fresh server shows, once.
 #[derive(Debug, Default)]
 pub(crate) struct FirstSteps {
@@ -83,112 +136,37 @@ pub(crate) struct FirstSteps {
     pub(crate) login: Option<(String, String)>,
 }
 
-/// Makes the default org, and a first key and login where there are none.
+/// Makes the default org, and a first key and login where there are none. What is returned is lost unless it is printed, so
+/// this is the last step of a start that can fail.
 pub(crate) async fn first_steps(
     store: &Store,
     secret: &ServerSecret,
-    bootstrap_key: Option<&str>,
+    bootstrap_key: Option<&ApiKey>,
 ) -> Result<FirstSteps, String> {
     let text = |error: StoreError| error.to_string();
     let (control, org, now_us) = (store.control(), OrgId::default_org(), store.clock().now_us());
     control.ensure_org(&org, "Default", now_us).await.map_err(text)?;
-    let mut steps = FirstSteps::default();
-    if let Some(given) = bootstrap_key.filter(|key| !key.is_empty()) {
-        let key = ApiKey::parse(given).ok_or(
-            "AGENTLENS_BOOTSTRAP_API_KEY is not a well-formed key; `agentlens key generate` prints one",
-        )?;
-        match store_key(store, secret, &org, &key, &KeyOptions::named("bootstrap")).await {
-            Ok(_) | Err(StoreError::Exists(_)) => {}
-            Err(error) => return Err(error.to_string()),
-        }
-    } else if control.list_keys(&org).await.map_err(text)?.is_empty() {
-        let key = ApiKey::generate(KeyKind::Live);
-        store_key(store, secret, &org, &key, &KeyOptions::named("first key")).await.map_err(text)?;
-        steps.api_key = Some(key);
-    }
-    if control.count_users().await.map_err(text)? == 0 {
-        let (email, password) = ("admin@localhost".to_owned(), random_password());
-        let made =
-            control.insert_owner(&org, &UserId::random(), &email, &hash_password(&password)?, now_us).await;
-        match made {
-            Ok(()) => steps.login = Some((email, password)),
-            // Another node was faster.
-            Err(StoreError::Exists(_)) => {}
+    if let Some(key) = bootstrap_key {
+        let new_key = NewKey::of(secret, key, &KeyOptions::everything("bootstrap"));
+        match control.insert_key(&org, &new_key, now_us).await {
+            Ok(()) | Err(StoreError::Exists(_)) => {}
             Err(error) => return Err(error.to_string()),
         }
     }
-    Ok(steps)
-}
-
-/// What a key is for.
-#[derive(Debug)]
-pub(crate) struct KeyOptions {
-    /// Its name.
-    pub(crate) name: String,
-    /// What it may do.
-    pub(crate) scopes: Vec<KeyScope>,
-    /// Its workspace.
-    pub(crate) workspace: String,
-    /// Its environment.
-    pub(crate) environment: String,
-    /// When it stops working.
-    pub(crate) expires_us: Option<i64>,
-}
-
-impl KeyOptions {
-    /// A key of the default workspace that may do everything.
-    pub(crate) fn named(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            scopes: vec![KeyScope::All],
-            workspace: "default".to_owned(),
-            environment: "production".to_owned(),
-            expires_us: None,
-        }
+    if control.is_started().await.map_err(text)? {
+        return Ok(FirstSteps::default());
     }
-}
-
-/// Stores the digest of a key.
-pub(crate) async fn store_key(
-    store: &Store,
-    secret: &ServerSecret,
-    org: &OrgId,
-    key: &ApiKey,
-    options: &KeyOptions,
-) -> Result<KeyId, StoreError> {
-    let key_id = KeyId::random();
-    let scopes: Vec<&str> = options.scopes.iter().map(|scope| scope.as_str()).collect();
-    let new_key = NewKey {
-        key_id: key_id.clone(),
-        digest: secret.digest(key.reveal()),
-        shown_prefix: key.shown_prefix().to_owned(),
-        name: options.name.clone(),
-        workspace_id: options.workspace.clone(),
-        environment: options.environment.clone(),
-        scopes: scopes.join(" "),
-        expires_us: options.expires_us,
+    let key = bootstrap_key.is_none().then(|| ApiKey::generate(KeyKind::Live));
+    let new_key = key.as_ref().map(|key| NewKey::of(secret, key, &KeyOptions::everything("first key")));
+    let (email, password) = ("admin@localhost".to_owned(), passwords::random());
+    let login = NewLogin {
+        user_id: UserId::random(),
+        email: email.clone(),
+        password_hash: passwords::hash(&password).map_err(|error| error.to_string())?,
     };
-    store.control().insert_key(org, &new_key, store.clock().now_us()).await?;
-    Ok(key_id)
-}
-
-fn hash_password(password: &str) -> Result<String, String> {
-    let mut salt = [0u8; 16];
-    getrandom::fill(&mut salt).map_err(|error| error.to_string())?;
-    let salt = SaltString::encode_b64(&salt).map_err(|error| error.to_string())?;
-    Argon2::default()
-        .hash_password(password.as_bytes(), &salt)
-        .map(|hash| hash.to_string())
-        .map_err(|error| error.to_string())
-}
-
-fn random_password() -> String {
-    let mut bytes = [0u8; 15];
-    // Without randomness the hash's salt fails right after, with an error.
-    let _ = getrandom::fill(&mut bytes);
-    data_encoding::BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()
-}
-
-fn hex_of(bytes: &[u8]) -> String {
-    data_encoding::HEXLOWER.encode(bytes)
+    let made = control.first_start(&org, new_key.as_ref(), &login, now_us).await.map_err(text)?;
+    Ok(FirstSteps {
+        api_key: key.filter(|_| made.has_key),
+        login: made.has_login.then_some((email, password)),
+    })
 }

@@ -4,10 +4,10 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{LogFormat, ServeOptions};
+use crate::config::{LogFormat, LogOptions};
 
 /// Starts logging.
-pub(crate) fn start(options: &ServeOptions) -> Result<(), String> {
+pub(crate) fn start(options: &LogOptions) -> Result<(), String> {
     let filter = EnvFilter::try_new(&options.log).map_err(|error| format!("--log: {error}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use config::{Cli, Command};
+use config::{Cli, Command, Common};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -24,22 +24,24 @@ fn main() -> ExitCode {
             Ok(runtime) => runtime,
             Err(error) => return output::fail(&format!("the runtime can't be started: {error}")),
         };
-    match runtime.block_on(run(cli.command)) {
+    match runtime.block_on(run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output::fail(&error),
     }
 }
 
-async fn run(command: Command) -> Result<(), String> {
-    match command {
-        Command::Serve(options) => Box::pin(commands::serve::run(*options)).await,
-        Command::Migrate(options) => commands::migrate::run(&options).await,
-        Command::Org(command) => commands::orgs::run(command).await,
-        Command::Key(command) => commands::keys::run(command).await,
-        Command::Price(command) => commands::prices::run(command).await,
-        Command::Verify(options) => commands::verify::run(options).await,
-        Command::DeadLetters(command) => commands::dead_letters::run(command).await,
-        Command::Demo(options) => commands::demo::run(options).await,
+async fn run(cli: Cli) -> Result<(), String> {
+    let common = Common { store: cli.store.resolve()?, json: cli.json };
+    match cli.command {
+        Command::Serve(options) => Box::pin(commands::serve::run(*options, &common)).await,
+        Command::Migrate => commands::migrate::run(&common).await,
+        Command::Org(command) => commands::orgs::run(command, &common).await,
+        Command::Key(command) => commands::keys::run(command, &common).await,
+        Command::Price(command) => commands::prices::run(command, &common).await,
+        Command::Verify(options) => commands::verify::run(options, &common).await,
+        Command::DeadLetters(command) => commands::dead_letters::run(command, &common).await,
+        Command::Demo(options) => commands::demo::run(options, &common).await,
+        Command::Doctor(options) => commands::doctor::run(options, &common).await,
         Command::Openapi => commands::documents::openapi(),
         Command::ConfigurationDocs => commands::documents::configuration(),
     }

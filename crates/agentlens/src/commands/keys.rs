@@ -2,125 +2,141 @@
 
 use serde_json::json;
 
-use agentlens_domain::ids::{KeyId, OrgId, WorkspaceId};
-use agentlens_domain::keys::{ApiKey, KeyKind, KeyScope};
+use agentlens_domain::ids::{KeyId, WorkspaceId};
+use agentlens_domain::keys::{ApiKey, KeyKind, KeyOptions, KeyScope};
 use agentlens_domain::time::{DAY_US, HOUR_US, format_rfc3339};
-use agentlens_store::StoreError;
+use agentlens_store::{KeyRow, NewKey, StoreError};
 
-use crate::boot::{KeyOptions, open_secret, open_store, store_key};
+use super::orgs::read_name;
+use crate::boot::{find_org, open_secret, open_store};
 use crate::clock;
-use crate::config::{KeyCommand, StoreOptions};
+use crate::config::{Common, KeyCommand};
 use crate::output;
 
 /// Runs a command on keys.
-pub(crate) async fn run(command: KeyCommand) -> Result<(), String> {
+pub(crate) async fn run(command: KeyCommand, common: &Common) -> Result<(), String> {
     match command {
-        KeyCommand::Generate { json } => {
+        KeyCommand::Generate => {
             let key = ApiKey::generate(KeyKind::Live);
-            if json {
+            if common.json {
                 output::json(&json!({ "api_key": key.reveal() }))
             } else {
                 output::line(key.reveal())
             }
             Ok(())
         }
-        KeyCommand::Create { org, scope, expires_in, name, workspace, environment, store, json } => {
+        KeyCommand::Create { org, scope, expires_in, name, workspace, environment } => {
             let now_us = clock::open()?.now_us();
             let expires_us =
                 expires_in.as_deref().map(|text| read_duration(text).map(|us| now_us + us)).transpose()?;
-            let workspace = WorkspaceId::parse(&workspace).map_err(|error| error.to_string())?;
+            let workspace =
+                WorkspaceId::parse(&workspace).map_err(|error| format!("--workspace: {error}"))?;
             if !["production", "staging", "development"].contains(&environment.as_str()) {
                 return Err("--environment must be production, staging or development".to_owned());
             }
             let options = KeyOptions {
-                name,
+                name: read_name("--name", &name)?.to_owned(),
                 scopes: read_scopes(&scope)?,
                 workspace: workspace.to_string(),
                 environment,
                 expires_us,
             };
-            create(&org, &options, &store, json).await
+            create(&org, &options, common).await
         }
-        KeyCommand::List { org, store, json } => list(&org, &store, json).await,
-        KeyCommand::Revoke { key_id, org, store, json } => {
-            let org = read_org(&org)?;
-            let key = KeyId::parse(&key_id).map_err(|error| error.to_string())?;
-            let store = open_store(&store).await?;
-            let revoked = store.control().revoke_key(&org, &key, store.clock().now_us()).await;
-            revoked.map_err(|error| match error {
-                StoreError::NotFound => format!("org {org} has no active key {key}"),
-                other => other.to_string(),
-            })?;
-            if json {
-                output::json(&json!({ "key_id": key.as_str(), "revoked": true }))
-            } else {
-                output::line(&format!("{key} is revoked"))
-            }
-            Ok(())
-        }
+        KeyCommand::List { org } => list(&org, common).await,
+        KeyCommand::Revoke { key_id, org } => revoke(&org, &key_id, common).await,
     }
 }
 
-async fn create(
-    org: &str,
-    options: &KeyOptions,
-    store_options: &StoreOptions,
-    json: bool,
-) -> Result<(), String> {
-    let org = read_org(org)?;
-    let store = open_store(store_options).await?;
-    let secret = open_secret(store_options, &store).await?;
+async fn create(org: &str, options: &KeyOptions, common: &Common) -> Result<(), String> {
+    let store = open_store(&common.store).await?;
+    let org = find_org(&store, org).await?;
+    let secret = open_secret(&common.store, &store).await?;
     let kind = if options.environment == "production" { KeyKind::Live } else { KeyKind::Test };
     let key = ApiKey::generate(kind);
-    let key_id = store_key(&store, &secret, &org, &key, options).await.map_err(|error| match error {
-        StoreError::NotFound => format!("there is no org {org}"),
-        other => other.to_string(),
-    })?;
-    if json {
+    let new_key = NewKey::of(&secret, &key, options);
+    let stored = store.control().insert_key(&org, &new_key, store.clock().now_us()).await;
+    stored.map_err(|error| error.to_string())?;
+    if common.json {
         output::json(
-            &json!({ "key_id": key_id.as_str(), "api_key": key.reveal(), "org_id": org.as_str(), "expires_at": options.expires_us.map(format_rfc3339) }),
+            &json!({ "key_id": new_key.key_id, "api_key": key.reveal(), "org_id": org, "expires_at": options.expires_us.map(format_rfc3339) }),
         );
     } else {
-        output::line(&format!("Key       {key_id}\nAPI key   {}\nThe key is shown this once.", key.reveal()));
+        output::line(&format!(
+            "Key       {}\nAPI key   {}\nThe key is shown this once.",
+            new_key.key_id,
+            key.reveal()
+        ));
     }
     Ok(())
 }
 
-async fn list(org: &str, store_options: &StoreOptions, json: bool) -> Result<(), String> {
-    let org = read_org(org)?;
-    let keys = open_store(store_options)
-        .await?
-        .control()
-        .list_keys(&org)
-        .await
-        .map_err(|error| error.to_string())?;
-    if !json {
-        for key in keys {
-            let state = if key.revoked_us.is_some() { "revoked" } else { "active" };
-            output::line(&format!(
-                "{}\t{}...\t{}\t{}\t{}\t{}",
-                key.key_id, key.shown_prefix, state, key.environment, key.scopes, key.name
-            ));
-        }
+async fn list(org: &str, common: &Common) -> Result<(), String> {
+    let store = open_store(&common.store).await?;
+    let org = find_org(&store, org).await?;
+    let keys = store.control().list_keys(&org).await.map_err(|error| error.to_string())?;
+    if common.json {
+        let all: Vec<_> = keys.iter().map(as_json).collect();
+        output::json(&json!({ "keys": all }));
         return Ok(());
     }
-    let all: Vec<_> = keys
-        .iter()
-        .map(|key| {
-            json!({
-                "key_id": key.key_id, "prefix": key.shown_prefix, "name": key.name, "workspace_id": key.workspace_id,
-                "environment": key.environment, "scopes": key.scopes.split(' ').collect::<Vec<_>>(),
-                "created_at": format_rfc3339(key.created_us), "expires_at": key.expires_us.map(format_rfc3339),
-                "revoked_at": key.revoked_us.map(format_rfc3339), "last_used_at": key.last_used_us.map(format_rfc3339),
-            })
-        })
-        .collect();
-    output::json(&json!({ "keys": all }));
+    let now_us = store.clock().now_us();
+    let mut table = output::Table::new(&[
+        "KEY",
+        "BEGINS WITH",
+        "STATE",
+        "ENVIRONMENT",
+        "SCOPES",
+        "EXPIRES",
+        "LAST USED",
+        "NAME",
+    ]);
+    for key in keys {
+        let state = match (key.revoked_us, key.expires_us) {
+            (Some(_), _) => "revoked",
+            (None, Some(expires_us)) if expires_us <= now_us => "expired",
+            _ => "active",
+        };
+        let instant = |us: Option<i64>| us.map_or_else(|| "never".to_owned(), format_rfc3339);
+        table.row([
+            key.key_id,
+            format!("{}...", key.shown_prefix),
+            state.to_owned(),
+            key.environment,
+            key.scopes,
+            instant(key.expires_us),
+            instant(key.last_used_us),
+            key.name,
+        ]);
+    }
+    table.print();
     Ok(())
 }
 
-fn read_org(text: &str) -> Result<OrgId, String> {
-    OrgId::parse(text).map_err(|error| error.to_string())
+fn as_json(key: &KeyRow) -> serde_json::Value {
+    json!({
+        "key_id": key.key_id, "prefix": key.shown_prefix, "name": key.name, "workspace_id": key.workspace_id,
+        "environment": key.environment, "scopes": key.scopes.split(' ').collect::<Vec<_>>(),
+        "created_at": format_rfc3339(key.created_us), "expires_at": key.expires_us.map(format_rfc3339),
+        "revoked_at": key.revoked_us.map(format_rfc3339), "last_used_at": key.last_used_us.map(format_rfc3339),
+    })
+}
+
+async fn revoke(org: &str, key_id: &str, common: &Common) -> Result<(), String> {
+    let key = KeyId::parse(key_id).map_err(|error| error.to_string())?;
+    let store = open_store(&common.store).await?;
+    let org = find_org(&store, org).await?;
+    let revoked = store.control().revoke_key(&org, &key, store.clock().now_us()).await;
+    revoked.map_err(|error| match error {
+        StoreError::NotFound => format!("org {org} has no active key {key}"),
+        other => other.to_string(),
+    })?;
+    if common.json {
+        output::json(&json!({ "key_id": key, "revoked": true }))
+    } else {
+        output::line(&format!("{key} is revoked"))
+    }
+    Ok(())
 }
 
 fn read_scopes(names: &[String]) -> Result<Vec<KeyScope>, String> {

@@ -4,23 +4,24 @@ use serde_json::json;
 
 use agentlens_store::Store;
 
-use crate::config::MigrateOptions;
+use crate::config::Common;
 use crate::output;
 
 /// Runs the steps that are missing.
-pub(crate) async fn run(options: &MigrateOptions) -> Result<(), String> {
-    let owner_url = options
+pub(crate) async fn run(common: &Common) -> Result<(), String> {
+    let owner_url = common
         .store
         .database_owner_url
         .as_deref()
         .ok_or("migrate needs --database-owner-url (the embedded store migrates by itself)")?;
-    let app_url = options.store.database_url.as_deref();
+    let app_url = common.store.database_url.as_deref();
     let steps = Store::migrate_postgres(owner_url, app_url).await.map_err(|error| error.to_string())?;
-    if options.json {
+    if common.json {
         output::json(&json!({ "steps_run": steps, "granted": app_url.is_some() }));
     } else {
         output::line(&format!(
-            "{steps} steps run; {}",
+            "{} run; {}",
+            output::count(steps, "step"),
             if app_url.is_some() {
                 "the application's role has its grants"
             } else {

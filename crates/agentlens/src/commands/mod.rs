@@ -2,7 +2,9 @@
 
 pub(crate) mod dead_letters;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod documents;
+mod greeting;
 pub(crate) mod keys;
 pub(crate) mod migrate;
 pub(crate) mod orgs;

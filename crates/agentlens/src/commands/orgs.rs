@@ -3,62 +3,101 @@
 use serde_json::json;
 
 use agentlens_domain::ids::OrgId;
-use agentlens_domain::keys::{ApiKey, KeyKind};
+use agentlens_domain::keys::{ApiKey, KeyKind, KeyOptions};
 use agentlens_domain::time::format_rfc3339;
+use agentlens_store::{NewKey, NewOrg};
 
-use crate::boot::{KeyOptions, open_secret, open_store, store_key};
-use crate::config::OrgCommand;
+use crate::boot::{open_secret, open_store};
+use crate::config::{Common, OrgCommand};
 use crate::output;
 
+/// Bytes of a name, at most.
+pub(super) const MAX_NAME_BYTES: usize = 200;
+/// Days for which an org may keep its events.
+const RETENTION_DAYS: std::ops::RangeInclusive<i32> = 1..=3650;
+
 /// Runs a command on orgs.
-pub(crate) async fn run(command: OrgCommand) -> Result<(), String> {
+pub(crate) async fn run(command: OrgCommand, common: &Common) -> Result<(), String> {
     match command {
-        OrgCommand::Create { name, retention_days, store: options, json } => {
-            if retention_days.is_some_and(|days| !(1..=3650).contains(&days)) {
-                return Err("--retention-days must be from 1 to 3650".to_owned());
-            }
-            let store = open_store(&options).await?;
-            let secret = open_secret(&options, &store).await?;
-            let (org, key) = (OrgId::random(), ApiKey::generate(KeyKind::Live));
-            let text = |error: agentlens_store::StoreError| error.to_string();
-            store.control().insert_org(&org, &name, store.clock().now_us()).await.map_err(text)?;
-            if retention_days.is_some() {
-                store.control().set_retention(&org, retention_days).await.map_err(text)?;
-            }
-            let key_id = store_key(&store, &secret, &org, &key, &KeyOptions::named("first key"))
-                .await
-                .map_err(text)?;
-            if json {
-                output::json(
-                    &json!({ "org_id": org.as_str(), "name": name, "key_id": key_id.as_str(), "api_key": key.reveal() }),
-                );
-            } else {
-                output::line(&format!(
-                    "Org       {org} ({name})\nAPI key   {}\nThe key is shown this once.",
-                    key.reveal()
-                ));
-            }
-        }
-        OrgCommand::List { store: options, json } => {
-            let orgs =
-                open_store(&options).await?.control().list_orgs().await.map_err(|error| error.to_string())?;
-            if json {
-                let all: Vec<_> = orgs
-                    .iter()
-                    .map(|org| json!({ "org_id": org.org_id, "name": org.name, "retention_days": org.retention_days, "created_at": format_rfc3339(org.created_us) }))
-                    .collect();
-                output::json(&json!({ "orgs": all }));
-            } else {
-                for org in orgs {
-                    output::line(&format!(
-                        "{}\t{}\t{}",
-                        org.org_id,
-                        org.name,
-                        format_rfc3339(org.created_us)
-                    ));
-                }
-            }
-        }
+        OrgCommand::Create { name, retention_days } => create(&name, retention_days, common).await,
+        OrgCommand::List => list(common).await,
+    }
+}
+
+async fn create(name: &str, retention_days: Option<i32>, common: &Common) -> Result<(), String> {
+    let name = read_name("the org's name", name)?;
+    if name.is_empty() {
+        return Err("the org's name must not be empty".to_owned());
+    }
+    if retention_days.is_some_and(|days| !RETENTION_DAYS.contains(&days)) {
+        return Err(format!(
+            "--retention-days must be from {} to {}",
+            RETENTION_DAYS.start(),
+            RETENTION_DAYS.end()
+        ));
+    }
+    let text = |error: agentlens_store::StoreError| error.to_string();
+    let store = open_store(&common.store).await?;
+    let secret = open_secret(&common.store, &store).await?;
+    let namesakes: Vec<String> = store
+        .control()
+        .find_orgs_named(name)
+        .await
+        .map_err(text)?
+        .into_iter()
+        .map(|org| org.org_id)
+        .collect();
+    let org = NewOrg { org_id: OrgId::random(), name: name.to_owned(), retention_days };
+    let key = ApiKey::generate(KeyKind::Live);
+    let new_key = NewKey::of(&secret, &key, &KeyOptions::everything("first key"));
+    store.control().create_org(&org, Some(&new_key), store.clock().now_us()).await.map_err(text)?;
+    if common.json {
+        output::json(
+            &json!({ "org_id": org.org_id, "name": name, "key_id": new_key.key_id, "api_key": key.reveal(), "namesakes": namesakes }),
+        );
+    } else {
+        output::line(&format!(
+            "Org       {} ({name})\nAPI key   {}\nThe key is shown this once.",
+            org.org_id,
+            key.reveal()
+        ));
+    }
+    if !namesakes.is_empty() {
+        output::note(&format!("another org is named {name} too: {}", namesakes.join(", ")));
     }
     Ok(())
+}
+
+async fn list(common: &Common) -> Result<(), String> {
+    let store = open_store(&common.store).await?;
+    let orgs = store.control().list_orgs().await.map_err(|error| error.to_string())?;
+    if common.json {
+        let all: Vec<_> = orgs
+            .iter()
+            .map(|org| json!({ "org_id": org.org_id, "name": org.name, "retention_days": org.retention_days, "created_at": format_rfc3339(org.created_us) }))
+            .collect();
+        output::json(&json!({ "orgs": all }));
+        return Ok(());
+    }
+    let mut table = output::Table::new(&["ORG", "NAME", "KEEPS EVENTS", "CREATED"]);
+    for org in orgs {
+        let kept = org
+            .retention_days
+            .map_or_else(|| "for ever".to_owned(), |days| output::count(i64::from(days), "day"));
+        table.row([org.org_id, org.name, kept, format_rfc3339(org.created_us)]);
+    }
+    table.print();
+    Ok(())
+}
+
+/// A name for people: trimmed, not too long, on one line.
+pub(super) fn read_name<'a>(what: &str, text: &'a str) -> Result<&'a str, String> {
+    let name = text.trim();
+    if name.len() > MAX_NAME_BYTES {
+        return Err(format!("{what} has {} bytes; the limit is {MAX_NAME_BYTES}", name.len()));
+    }
+    if name.chars().any(output::is_control) {
+        return Err(format!("{what} must not contain line breaks or control characters"));
+    }
+    Ok(name)
 }

@@ -3,75 +3,61 @@
 use serde_json::json;
 
 use agentlens_domain::cost::{Price, PriceSpec, RatesSpec};
-use agentlens_domain::ids::OrgId;
 use agentlens_domain::time::parse_rfc3339;
-use agentlens_store::Tenant;
 
-use crate::boot::open_store;
-use crate::config::{PriceCommand, StoreOptions};
+use crate::boot::open_tenant;
+use crate::config::{Common, PriceCommand};
 use crate::output;
 
 /// Runs a command on prices.
-pub(crate) async fn run(command: PriceCommand) -> Result<(), String> {
+pub(crate) async fn run(command: PriceCommand, common: &Common) -> Result<(), String> {
     match command {
-        PriceCommand::Set {
-            model,
-            input,
-            output: answers,
-            cache_read,
-            cache_write,
-            provider,
-            from,
-            org,
-            store,
-            json,
-        } => {
-            let rates = RatesSpec {
-                input,
-                output: answers,
-                cache_read,
-                cache_write_5m: cache_write,
-                ..RatesSpec::default()
-            };
-            let effective_us = from.as_deref().map_or(Ok(0), read_instant)?;
+        PriceCommand::Set { model, input, output, cache_read, cache_write, provider, from, org } => {
+            let rates =
+                RatesSpec { input, output, cache_read, cache_write_5m: cache_write, ..RatesSpec::default() };
             let spec = PriceSpec { model, provider, effective_from: from, rates, ..PriceSpec::default() };
-            Price::from_spec(&spec).map_err(|error| error.to_string())?;
-            let tenant = open(&org, &store).await?;
-            tenant
-                .set_price(&spec, effective_us, tenant.clock().now_us())
-                .await
-                .map_err(|error| error.to_string())?;
-            if json {
-                output::json(&json!(spec));
-            } else {
-                output::line(&format!(
-                    "{} has its own price in org {org}; servers follow within 10 seconds",
-                    spec.model
-                ));
-            }
-            Ok(())
+            set(&spec, &org, common).await
         }
-        PriceCommand::List { org, store, json } => {
-            let prices = open(&org, &store).await?.list_prices().await.map_err(|error| error.to_string())?;
-            if json {
-                output::json(&json!({ "prices": prices }));
-            } else {
-                for price in prices {
-                    let since = price.effective_from.as_deref().unwrap_or("always");
-                    output::line(&format!(
-                        "{}\tin {}\tout {}\tfrom {since}",
-                        price.model, price.rates.input, price.rates.output
-                    ));
-                }
-            }
-            Ok(())
-        }
+        PriceCommand::List { org } => list(&org, common).await,
     }
 }
 
-async fn open(org: &str, options: &StoreOptions) -> Result<Tenant, String> {
-    let org = OrgId::parse(org).map_err(|error| error.to_string())?;
-    open_store(options).await?.tenant(&org).await.map_err(|error| format!("org {org}: {error}"))
+async fn set(spec: &PriceSpec, org: &str, common: &Common) -> Result<(), String> {
+    let effective_us = spec.effective_from.as_deref().map_or(Ok(0), read_instant)?;
+    Price::from_spec(spec).map_err(|error| error.to_string())?;
+    let tenant = open_tenant(&common.store, org).await?;
+    let stored = tenant.set_price(spec, effective_us, tenant.clock().now_us()).await;
+    stored.map_err(|error| error.to_string())?;
+    if common.json {
+        output::json(&json!(spec));
+    } else {
+        output::line(&format!(
+            "{} has its own price in org {org}; servers follow within 10 seconds",
+            output::plain(&spec.model)
+        ));
+    }
+    Ok(())
+}
+
+async fn list(org: &str, common: &Common) -> Result<(), String> {
+    let tenant = open_tenant(&common.store, org).await?;
+    let prices = tenant.list_prices().await.map_err(|error| error.to_string())?;
+    if common.json {
+        output::json(&json!({ "prices": prices }));
+        return Ok(());
+    }
+    let mut table = output::Table::new(&["MODEL", "PROVIDER", "INPUT", "OUTPUT", "FROM"]);
+    for price in prices {
+        table.row([
+            price.model,
+            price.provider.unwrap_or_else(|| "any".to_owned()),
+            price.rates.input,
+            price.rates.output,
+            price.effective_from.unwrap_or_else(|| "always".to_owned()),
+        ]);
+    }
+    table.print();
+    Ok(())
 }
 
 fn read_instant(text: &str) -> Result<i64, String> {

@@ -17,37 +17,43 @@ use agentlens_server::ingest_requests::Recorder;
 use agentlens_server::keys::KeyCache;
 use agentlens_server::metrics::Metrics;
 use agentlens_server::{AppState, jobs, serve_api, serve_probes};
-use agentlens_store::Store;
+use agentlens_store::{DataDirectory, DirectoryLock, Store};
 
-use crate::boot::{FirstSteps, first_steps, open_secret, open_store};
-use crate::config::{Role, ServeOptions, Switch};
-use crate::{clock, logging, output};
+use super::greeting;
+use crate::boot::{FirstSteps, first_steps, make_store, open_secret, read_bootstrap_key};
+use crate::config::{Common, ListenAddress, Role, ServeOptions, StoreSettings, Switch};
+use crate::{clock, logging};
 
 /// Runs until SIGINT or SIGTERM.
-pub(crate) async fn run(options: ServeOptions) -> Result<(), String> {
-    logging::start(&options)?;
-    check(&options)?;
-    if let Some(owner_url) = &options.store.database_owner_url {
-        Store::migrate_postgres(owner_url, options.store.database_url.as_deref())
+pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), String> {
+    logging::start(&options.log)?;
+    let settings = &common.store;
+    check(&options, settings)?;
+    let bootstrap_key = options.bootstrap_key()?.as_deref().map(read_bootstrap_key).transpose()?;
+    // What can fail comes before the first steps, whose key and password are shown once: a taken port must not lose them.
+    let listeners = Listeners::bind(&options).await?;
+    let _lock = lock(settings)?;
+    if let Some(owner_url) = &settings.database_owner_url {
+        Store::migrate_postgres(owner_url, settings.database_url.as_deref())
             .await
             .map_err(|error| error.to_string())?;
     }
     clock::warn_if_moved();
-    let store = open_store(&options.store).await?;
-    let secret = open_secret(&options.store, &store).await?;
-    let steps = match options.role {
-        Role::All | Role::Gateway => {
-            first_steps(&store, &secret, options.bootstrap_api_key.as_deref()).await?
-        }
-        Role::Worker | Role::Scheduler => FirstSteps::default(),
-    };
+    let store = make_store(settings).await?;
+    let secret = open_secret(settings, &store).await?;
 
     // Two stages: first no new work comes in, then what is under way ends.
     let (closing, draining, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
     let live = Live::default();
+    let queue = open_queue(&options, settings, &store, &live, &tasks, &draining).await?;
+    let steps = if options.role.takes_requests() {
+        first_steps(&store, &secret, bootstrap_key.as_ref()).await?
+    } else {
+        FirstSteps::default()
+    };
+    report_lost_orgs(&store).await?;
     let metrics = Arc::new(Metrics::default());
     let keys = Arc::new(KeyCache::new(store.control().clone(), secret));
-    let queue = open_queue(&options, &store, &live, &tasks, &draining).await?;
     let state = AppState {
         store: store.clone(),
         gateway: Gateway::new(queue),
@@ -64,84 +70,135 @@ pub(crate) async fn run(options: ServeOptions) -> Result<(), String> {
     if matches!(options.role, Role::All | Role::Scheduler) {
         tasks.spawn(jobs::retention(store.clone(), metrics, closing.clone()));
     }
-    if options.store.database_url.is_some() && matches!(options.role, Role::All | Role::Gateway) {
+    if settings.database_url.is_some() && options.role.takes_requests() {
         tasks.spawn(jobs::follow_positions(store, live, closing.clone()));
     }
 
-    listen(&options, state, &steps, &closing).await?;
+    // Before anything can see an address: whoever sees one may ask this process to stop.
+    let asked_to_stop = stop_signal().map_err(|error| format!("can't listen for signals: {error}"))?;
+    listeners.announce(&options);
+    greeting::print(listeners.address, &options, common, &steps);
+    listeners.serve(&options, state, &closing, asked_to_stop).await?;
     draining.cancel();
     tasks.close();
-    if tokio::time::timeout(Duration::from_secs(options.shutdown_seconds), tasks.wait()).await.is_err() {
+    let patience = Duration::from_secs(options.http.shutdown_seconds);
+    if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
         tracing::warn!("some tasks did not finish in time; what they held stays in the queue");
     }
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Answers requests until a signal comes, then gives those under way their time.
-async fn listen(
-    options: &ServeOptions,
-    state: AppState,
-    steps: &FirstSteps,
-    closing: &CancellationToken,
-) -> Result<(), String> {
-    // Before anything can see an address: whoever sees one may ask this process to stop.
-    let asked_to_stop = stop_signal().map_err(|error| format!("can't listen for signals: {error}"))?;
-    let (listener, address) = bind(options.listen).await?;
-    let otlp_listener = match options.otlp_listen {
-        Some(wanted) if matches!(options.role, Role::All | Role::Gateway) => {
-            let (listener, address) = bind(wanted).await?;
-            tracing::info!(%address, "listening for OTLP too");
-            Some(listener)
-        }
-        _ => None,
-    };
-    tracing::info!(%address, role = ?options.role, version = env!("CARGO_PKG_VERSION"), "listening");
-    greet(&address.to_string(), steps);
-    let deadline = async {
-        tokio::select! {
-            () = asked_to_stop => tracing::info!("stopping: no new requests, what is under way is finished"),
-            () = closing.cancelled() => {}
-        }
-        closing.cancel();
-        tokio::time::sleep(Duration::from_secs(options.shutdown_seconds)).await;
-    };
-    let serving = async {
-        match options.role {
-            Role::All | Role::Gateway => {
-                let otlp = async {
-                    match otlp_listener {
-                        Some(listener) => serve_api(listener, state.clone(), closing.clone()).await,
-                        None => Ok(()),
-                    }
-                };
-                tokio::try_join!(serve_api(listener, state.clone(), closing.clone()), otlp).map(|_| ())
+/// The embedded store is for one server at a time.
+fn lock(settings: &StoreSettings) -> Result<Option<DirectoryLock>, String> {
+    match &settings.database_url {
+        Some(_) => Ok(None),
+        None => DataDirectory::new(&settings.data_dir).lock().map(Some).map_err(|error| error.to_string()),
+    }
+}
+
+/// The server goes on for the other orgs; requests of these are refused.
+async fn report_lost_orgs(store: &Store) -> Result<(), String> {
+    for org in store.orgs_without_file().await.map_err(|error| error.to_string())? {
+        tracing::error!(%org, "the org's file is missing or empty; restore it from a backup");
+    }
+    Ok(())
+}
+
+/// The bound addresses of a server.
+struct Listeners {
+    listener: TcpListener,
+    address: SocketAddr,
+    otlp: Option<(TcpListener, SocketAddr)>,
+}
+
+impl Listeners {
+    async fn bind(options: &ServeOptions) -> Result<Self, String> {
+        let (listener, address) = bind(&options.http.listen, "--listen or AGENTLENS_LISTEN").await?;
+        let otlp = match &options.http.otlp_listen {
+            Some(wanted) if options.role.takes_requests() => {
+                Some(bind(wanted, "--otlp-listen or AGENTLENS_OTLP_LISTEN").await?)
             }
-            Role::Worker | Role::Scheduler => serve_probes(listener, state, closing.clone()).await,
+            _ => None,
+        };
+        Ok(Self { listener, address, otlp })
+    }
+
+    fn announce(&self, options: &ServeOptions) {
+        let otlp = self.otlp.as_ref().map(|(_, address)| *address);
+        if let Some(address) = otlp {
+            tracing::info!(%address, "listening for OTLP too");
         }
-    };
-    tokio::select! {
-        result = serving => result.map_err(|error| error.to_string()),
-        () = deadline => {
-            tracing::warn!("some requests did not finish in time");
-            Ok(())
+        tracing::info!(address = %self.address, role = options.role.as_str(), version = env!("CARGO_PKG_VERSION"), "listening");
+        for address in [Some(self.address), otlp].into_iter().flatten() {
+            if !address.ip().is_loopback() {
+                tracing::warn!(%address, "other machines reach this address over plain HTTP, so that keys and prompts can be read on the way; put a proxy with TLS in front");
+            }
+        }
+    }
+
+    /// Answers requests until a signal comes, then gives those under way their time.
+    async fn serve(
+        self,
+        options: &ServeOptions,
+        state: AppState,
+        closing: &CancellationToken,
+        asked_to_stop: impl Future<Output = ()>,
+    ) -> Result<(), String> {
+        let deadline = async {
+            tokio::select! {
+                () = asked_to_stop => tracing::info!("stopping: no new requests, what is under way is finished"),
+                () = closing.cancelled() => {}
+            }
+            closing.cancel();
+            tokio::time::sleep(Duration::from_secs(options.http.shutdown_seconds)).await;
+        };
+        let serving = async {
+            if !options.role.takes_requests() {
+                return serve_probes(self.listener, state, closing.clone()).await;
+            }
+            let otlp = async {
+                match self.otlp {
+                    Some((listener, _)) => serve_api(listener, state.clone(), closing.clone()).await,
+                    None => Ok(()),
+                }
+            };
+            tokio::try_join!(serve_api(self.listener, state.clone(), closing.clone()), otlp).map(|_| ())
+        };
+        tokio::select! {
+            result = serving => result.map_err(|error| error.to_string()),
+            () = deadline => {
+                tracing::warn!("some requests did not finish in time");
+                Ok(())
+            }
         }
     }
 }
 
-async fn bind(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
-    let listener =
-        TcpListener::bind(wanted).await.map_err(|error| format!("can't listen on {wanted}: {error}"))?;
+async fn bind(wanted: &ListenAddress, options: &str) -> Result<(TcpListener, SocketAddr), String> {
+    let addresses = wanted.resolve().await?;
+    let listener = TcpListener::bind(addresses.as_slice()).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("can't listen on {wanted}: another program uses this port; choose another one with {options}")
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            format!("can't listen on {wanted}: this machine has no such address; choose another one with {options}")
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            format!("can't listen on {wanted}: {error}; ports below 1024 need a privilege, so choose another one with {options}")
+        }
+        _ => format!("can't listen on {wanted}: {error}"),
+    })?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     Ok((listener, address))
 }
 
-fn check(options: &ServeOptions) -> Result<(), String> {
+fn check(options: &ServeOptions, settings: &StoreSettings) -> Result<(), String> {
     let needs_redis = matches!(options.role, Role::Gateway | Role::Worker);
-    if needs_redis && options.store.redis_url.is_none() {
+    if needs_redis && settings.redis_url.is_none() {
         return Err("--role gateway and --role worker need --redis-url: the queue between them".to_owned());
     }
-    if options.store.redis_url.is_some() && options.store.database_url.is_none() {
+    if settings.redis_url.is_some() && settings.database_url.is_none() {
         return Err(
             "--redis-url needs --database-url: workers on other machines can't share an embedded store"
                 .to_owned(),
@@ -152,16 +209,17 @@ fn check(options: &ServeOptions) -> Result<(), String> {
 
 async fn open_queue(
     options: &ServeOptions,
+    settings: &StoreSettings,
     store: &Store,
     live: &Live,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
 ) -> Result<Arc<dyn Queue>, String> {
     let index_text = options.search == Switch::On;
-    let Some(url) = &options.store.redis_url else {
+    let Some(url) = &settings.redis_url else {
         return Ok(Arc::new(MemoryQueue::new(tasks.clone(), live.clone(), index_text)));
     };
-    let prefix = &options.store.redis_prefix;
+    let prefix = &settings.redis_prefix;
     let queue =
         RedisQueue::open(url, prefix, tasks, shutdown.clone()).await.map_err(|error| error.to_string())?;
     if matches!(options.role, Role::All | Role::Worker) {
@@ -172,19 +230,6 @@ async fn open_queue(
         worker.start(tasks, shutdown);
     }
     Ok(Arc::new(queue))
-}
-
-/// What a person needs to begin; secrets are shown this once.
-fn greet(address: &str, steps: &FirstSteps) {
-    output::line(&format!("\n  AgentLens is running at http://{address}\n"));
-    if let Some((email, password)) = &steps.login {
-        output::line(&format!("  Login     {email} / {password}"));
-    }
-    if let Some(key) = &steps.api_key {
-        output::line(&format!("  API key   {}", key.reveal()));
-        output::line("\n  Both are shown this once. To see the product with data:");
-        output::line(&format!("  agentlens demo --url http://{address} --api-key {}\n", key.reveal()));
-    }
 }
 
 /// Ends when the process is asked to stop. The handlers stand from this call on, not from the first poll.

@@ -3,50 +3,84 @@
 use serde_json::json;
 
 use agentlens_domain::ids::OrgId;
+use agentlens_store::Store;
 
-use crate::boot::open_store;
-use crate::config::VerifyOptions;
+use crate::boot::{find_org, open_store};
+use crate::config::{Common, VerifyOptions};
 use crate::output;
 
-/// Verifies and reports; broken chains make the command fail.
-pub(crate) async fn run(options: VerifyOptions) -> Result<(), String> {
-    let store = open_store(&options.store).await?;
-    let names = match options.org {
-        Some(org) => vec![org],
-        None => store
-            .control()
-            .list_orgs()
-            .await
-            .map_err(|error| error.to_string())?
-            .into_iter()
-            .map(|org| org.org_id)
-            .collect(),
+/// Verifies and reports; broken chains and orgs that can't be read make the command fail.
+pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), String> {
+    let store = open_store(&common.store).await?;
+    let orgs = match options.org {
+        Some(org) => vec![find_org(&store, &org).await?],
+        None => all_orgs(&store).await?,
     };
-    let (mut sessions, mut events, mut broken) = (0, 0, Vec::new());
-    for name in names {
-        let org = OrgId::parse(&name).map_err(|error| error.to_string())?;
-        let tenant = store.tenant(&org).await.map_err(|error| format!("org {org}: {error}"))?;
-        let report = tenant.verify_all(None, None).await.map_err(|error| format!("org {org}: {error}"))?;
-        sessions += report.sessions_verified;
-        events += report.total_events;
-        broken.extend(report.broken.into_iter().map(|fault| (name.clone(), fault)));
+    let lost = store.orgs_without_file().await.map_err(|error| error.to_string())?;
+    let (mut sessions, mut events, mut broken, mut unreadable) = (0, 0, Vec::new(), Vec::new());
+    for org in orgs {
+        if lost.contains(&org) {
+            unreadable.push((org, "its file is missing or empty: everything that it had is gone".to_owned()));
+            continue;
+        }
+        // One org that can't be read must not hide what is wrong with the others.
+        let report = match store.tenant(&org).await {
+            Ok(tenant) => tenant.verify_all(None, None).await,
+            Err(error) => Err(error),
+        };
+        match report {
+            Ok(report) => {
+                sessions += report.sessions_verified;
+                events += report.total_events;
+                broken.extend(report.broken.into_iter().map(|fault| (org.clone(), fault)));
+            }
+            Err(error) => unreadable.push((org, error.to_string())),
+        }
     }
-    if options.json {
+    if common.json {
         let chains: Vec<_> = broken
             .iter()
             .map(|(org, fault)| json!({ "org_id": org, "session_id": fault.session_id, "failed_at_index": fault.failed_at_index, "failed_event_id": fault.failed_event_id, "reason": fault.reason }))
             .collect();
+        let orgs: Vec<_> =
+            unreadable.iter().map(|(org, reason)| json!({ "org_id": org, "reason": reason })).collect();
         output::json(
-            &json!({ "verified": broken.is_empty(), "sessions_verified": sessions, "total_events": events, "broken_chains": chains }),
+            &json!({ "verified": broken.is_empty() && unreadable.is_empty(), "sessions_verified": sessions, "total_events": events, "broken_chains": chains, "unreadable_orgs": orgs }),
         );
     } else {
-        output::line(&format!("{sessions} sessions with {events} events verified"));
+        output::line(&format!(
+            "{} with {} verified",
+            output::count(sessions, "session"),
+            output::count(events, "event")
+        ));
         for (org, fault) in &broken {
             output::line(&format!(
-                "BROKEN  org {org}  session {}  event {} ({}): {}",
-                fault.session_id, fault.failed_event_id, fault.failed_at_index, fault.reason
+                "BROKEN  org {org}  session {}  event {}: {}",
+                output::plain(&fault.session_id),
+                output::plain(&fault.failed_event_id),
+                output::plain(&fault.reason)
             ));
         }
+        for (org, reason) in &unreadable {
+            output::line(&format!("UNREADABLE  org {org}: {}", output::plain(reason)));
+        }
     }
-    if broken.is_empty() { Ok(()) } else { Err(format!("{} chains are broken", broken.len())) }
+    conclude(broken.len(), unreadable.len())
+}
+
+async fn all_orgs(store: &Store) -> Result<Vec<OrgId>, String> {
+    let rows = store.control().list_orgs().await.map_err(|error| error.to_string())?;
+    rows.iter().map(|row| OrgId::parse(&row.org_id).map_err(|error| error.to_string())).collect()
+}
+
+fn conclude(broken: usize, unreadable: usize) -> Result<(), String> {
+    let is_or_are = |count: usize| if count == 1 { "is" } else { "are" };
+    let chains = format!("{} {} broken", output::count(broken, "chain"), is_or_are(broken));
+    let orgs = format!("{} can't be read", output::count(unreadable, "org"));
+    match (broken, unreadable) {
+        (0, 0) => Ok(()),
+        (_, 0) => Err(chains),
+        (0, _) => Err(orgs),
+        _ => Err(format!("{chains}; {orgs}")),
+    }
 }

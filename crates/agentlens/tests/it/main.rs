@@ -64,6 +64,7 @@ mod samples;
 mod search;
 mod server;
 mod sessions;
+mod start;
 mod stream;
 mod tampering;
 mod world;

@@ -26,11 +26,16 @@ async fn orgs_are_made_and_listed(world: World) {
     let api = world.with_key(made["api_key"].as_str().unwrap());
     api.send(&[note("s", "x")]).await;
     assert_eq!(api.read("/api/sessions/s").await["tenantId"], made["org_id"]);
-    // Two orgs may bear one name.
-    assert_ne!(
-        world.run_json(&["org", "create", "Twin"])["org_id"],
-        world.run_json(&["org", "create", "Twin"])["org_id"]
-    );
+    // Two orgs may bear one name, but nobody should do it without knowing.
+    let twin = world.run_json(&["org", "create", "Twin"]);
+    assert_eq!(twin["namesakes"], json!([]));
+    let again = world.run(&["org", "create", "Twin", "--json"]);
+    assert_eq!(again.json["namesakes"], json!([twin["org_id"]]));
+    assert!(again.error.contains("another org is named Twin"), "{}", again.error);
+    for name in ["", "  ", "a\nb", "a\u{1b}[2J", &"x".repeat(201)] {
+        let printed = world.run(&["org", "create", name]);
+        assert!(!printed.is_success && printed.error.contains("the org's name"), "{}", printed.error);
+    }
     let text = world.run(&["org", "create", "Text"]);
     assert!(text.text.contains("al_live_"), "{}", text.text);
     assert!(world.run(&["org", "list"]).text.contains("Text"));
@@ -67,6 +72,19 @@ async fn commands_say_what_is_wrong(world: World) {
         (&["key", "create", "--workspace", "a b"], "ids"),
         (&["key", "create", "--expires-in", "soon"], "--expires-in"),
         (&["key", "revoke", "key_nobody"], "key_nobody"),
+        (&["key", "create", "--name", "a\nb"], "--name"),
+        (&["key", "list", "--org", "nobody"], "there is no org nobody"),
+        (&["key", "list", "--org", "Default"], "the org named Default is default"),
+        (&["key", "revoke", "key_x", "--org", "nobody"], "there is no org nobody"),
+        (&["price", "list", "--org", "nobody"], "there is no org nobody"),
+        (&["price", "set", "m", "--input", "-1", "--output", "1"], "-1"),
+        (&["verify", "--org", "nobody"], "there is no org nobody"),
+        (&["org", "create", "x", "--retention-days", "-1"], "from 1 to 3650"),
+        (&["demo"], "AGENTLENS_API_KEY"),
+        (&["serve", "--log", "verbose"], "warn, info"),
+        (&["serve", "--listen", "3400"], "127.0.0.1:3400"),
+        (&["serve", "--redis-url", "127.0.0.1:1"], "must begin with redis://"),
+        (&["serve", "--database-url", "127.0.0.1:1"], "must begin with postgres://"),
         (&["dead-letters", "list", "--org", "nobody"], "nobody"),
         (&["dead-letters", "replay", "nobody"], "failed"),
         (&["migrate", "--database-owner-url", ""], ""),

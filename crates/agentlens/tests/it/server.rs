@@ -204,12 +204,14 @@ async fn wrong_options_are_refused(world: World) {
     }
 }
 
-async fn another_secret_is_refused(world: World) {
+async fn another_secret_is_refused(mut world: World) {
+    world.stop_gracefully().await;
     let mut command = world.command(&["serve", "--listen", "127.0.0.1:0"]);
     let output =
         command.env("AGENTLENS_SECRET_KEY", "ab".repeat(32)).stdout(Stdio::piped()).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && error.contains("secret"), "{error}");
+    world.start_server().await;
     world.read("/api/events").await;
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use agentlens_domain::cost::nanos_to_usd;
 use agentlens_domain::time::{DAY_US, HOUR_US};
 
-use crate::config::DemoOptions;
+use crate::config::{Common, DemoOptions};
 use crate::output;
 use agents::Agent;
 use random::Random;
@@ -50,20 +50,20 @@ struct Totals {
 }
 
 /// Sends the sessions.
-pub(crate) async fn run(options: DemoOptions) -> Result<(), String> {
+pub(crate) async fn run(options: DemoOptions, common: &Common) -> Result<(), String> {
     if options.sessions == 0 {
         return Err("--sessions must be 1 or more".to_owned());
     }
     if !(1..=MAX_DAYS).contains(&options.days) {
         return Err(format!("--days must be from 1 to {MAX_DAYS}"));
     }
-    let mut sender = Sender::new(&options.url, &options.api_key)?;
+    let mut sender = Sender::new(&options.server.url, &options.server.api_key()?)?;
     let now_us = crate::clock::open()?.now_us();
     let run = base36(now_us / 1_000);
-    let progress = Progress::new(&options);
+    let progress = Progress::new(options.sessions, common.json);
     let mut totals = Totals::default();
     let mut waiting: Vec<Value> = Vec::with_capacity(2 * BATCH_EVENTS);
-    for (done, appointment) in (1..).zip(appointments(&options, now_us)) {
+    for (done, appointment) in (1..).zip(appointments(options.sessions, options.days, now_us)) {
         totals.agents.insert(appointment.agent.id);
         let story = tell(&appointment, &run, now_us);
         totals.cost_nanos += story.cost_nanos;
@@ -78,7 +78,7 @@ pub(crate) async fn run(options: DemoOptions) -> Result<(), String> {
         totals.send(&mut sender, &run, &waiting).await?;
     }
     progress.finish();
-    totals.report(&options, &run, &sender.address);
+    totals.report(options.sessions, common.json, &run, &sender.address);
     Ok(())
 }
 
@@ -93,13 +93,13 @@ fn tell(appointment: &Appointment, run: &str, now_us: i64) -> Story {
 }
 
 /// All sessions in the order of time.
-fn appointments(options: &DemoOptions, now_us: i64) -> Vec<Appointment> {
+fn appointments(sessions: u32, days: u32, now_us: i64) -> Vec<Appointment> {
     let mut random = Random::new(SEED);
-    let mut all: Vec<Appointment> = (1..=options.sessions)
+    let mut all: Vec<Appointment> = (1..=sessions)
         .map(|number| {
             let agent = agents::choose(&mut random);
             let is_open = number % OPEN_EVERY == 0;
-            let start_us = if is_open { now_us } else { start_of(agent, options.days, now_us, &mut random) };
+            let start_us = if is_open { now_us } else { start_of(agent, days, now_us, &mut random) };
             let is_recent = start_us > now_us - DAY_US;
             let ending = if is_open { Ending::Open } else { ending_of(agent, is_recent, &mut random) };
             Appointment { agent, start_us, ending, number }
@@ -146,27 +146,32 @@ impl Totals {
         Ok(())
     }
 
-    fn report(&self, options: &DemoOptions, run: &str, address: &str) {
+    fn report(&self, sessions: u32, as_json: bool, run: &str, address: &str) {
         let cost_usd = nanos_to_usd(self.cost_nanos);
-        if options.json {
+        if as_json {
             output::json(&json!({
-                "run": run, "sessions": options.sessions, "events": self.taken.accepted, "rejected": self.taken.rejected,
+                "run": run, "sessions": sessions, "events": self.taken.accepted, "rejected": self.taken.rejected,
                 "first_refusal": self.taken.first_refusal, "agents": self.agents, "batches": self.batches, "cost_usd": cost_usd, "url": address,
             }));
             return;
         }
         let agents: Vec<&str> = self.agents.iter().copied().collect();
         output::line(&format!(
-            "{} sessions with {} events of {} agents ({}), together ${cost_usd:.2}",
-            options.sessions,
-            self.taken.accepted,
-            agents.len(),
+            "{} with {} of {} ({}), together ${cost_usd:.2}",
+            output::count(sessions, "session"),
+            output::count(self.taken.accepted, "event"),
+            output::count(agents.len(), "agent"),
             agents.join(", ")
         ));
         if let Some(reason) = &self.taken.first_refusal {
-            output::line(&format!("{} events were refused; the first: {reason}", self.taken.rejected));
+            output::line(&format!(
+                "{} refused; the first: {reason}",
+                output::count(self.taken.rejected, "event")
+            ));
         }
-        output::line(&format!("Look at them at {address}"));
+        output::line(&format!(
+            "Look at them: curl -s -H \"Authorization: Bearer $AGENTLENS_API_KEY\" \"{address}/api/sessions?limit=5\"   (every endpoint: {address}/docs)"
+        ));
     }
 }
 
@@ -178,14 +183,14 @@ enum Progress {
 }
 
 impl Progress {
-    fn new(options: &DemoOptions) -> Self {
+    fn new(sessions: u32, as_json: bool) -> Self {
         if std::io::stderr().is_terminal() {
-            let bar = ProgressBar::new(u64::from(options.sessions));
+            let bar = ProgressBar::new(u64::from(sessions));
             let style =
                 ProgressStyle::with_template("{bar:40} {pos}/{len} sessions  {msg} events  {elapsed}");
             return Self::Bar(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())));
         }
-        if options.json { Self::Silent } else { Self::Lines { sessions: options.sessions } }
+        if as_json { Self::Silent } else { Self::Lines { sessions } }
     }
 
     fn show(&self, sessions: u32, events: u64) {

@@ -6,12 +6,8 @@ use agentlens_domain::ids::UlidSequence;
 
 const NOW_US: i64 = 1_795_348_800_000_000;
 
-fn options(sessions: u32) -> DemoOptions {
-    DemoOptions { url: String::new(), api_key: String::new(), sessions, days: 7, json: true }
-}
-
 fn stories(sessions: u32, run: &str) -> Vec<Story> {
-    appointments(&options(sessions), NOW_US).iter().map(|each| tell(each, run, NOW_US)).collect()
+    appointments(sessions, 7, NOW_US).iter().map(|each| tell(each, run, NOW_US)).collect()
 }
 
 #[test]
@@ -34,7 +30,7 @@ fn every_agent_has_work_and_some_conversations_are_long() {
     let longest = all.iter().map(|story| story.events.len()).max().unwrap();
     assert!(longest >= 80, "the longest session has {longest} events");
     let used: BTreeSet<_> =
-        appointments(&options(300), NOW_US).iter().map(|appointment| appointment.agent.id).collect();
+        appointments(300, 7, NOW_US).iter().map(|appointment| appointment.agent.id).collect();
     assert_eq!(used.len(), AGENTS.len());
     // Most calls have a price; the model without one is there to show what unknown looks like.
     assert!(all.iter().filter(|story| story.cost_nanos > 0).count() > 250);

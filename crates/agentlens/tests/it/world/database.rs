@@ -29,7 +29,7 @@ impl Database {
         Self::Embedded { directory: directory.to_owned() }
     }
 
-    pub(super) async fn cloud(owner_url: &str, app_url: &str) -> Self {
+    pub(crate) async fn cloud(owner_url: &str, app_url: &str) -> Self {
         let name = format!("agentlens_test_{:016x}", rand::random::<u64>());
         let owner = connect(owner_url).await;
         owner.batch_execute(&format!("create database {name}")).await.unwrap();
@@ -81,7 +81,7 @@ impl Database {
         }
     }
 
-    pub(super) fn remove(&self) {
+    pub(crate) fn remove(&self) {
         let Self::Cloud { server_url, name, .. } = self else { return };
         let (server_url, name) = (server_url.clone(), name.clone());
         // A runtime of its own: this may run while the test's own runtime unwinds.

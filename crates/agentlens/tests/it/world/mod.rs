@@ -78,6 +78,7 @@ impl World {
             ("AGENTLENS_DATABASE_URL", app_url),
             ("AGENTLENS_REDIS_URL", redis_url),
             ("AGENTLENS_REDIS_PREFIX", redis_prefix.clone()),
+            ("AGENTLENS_SECRET_KEY", "5e".repeat(32)),
         ];
         Some(Self::start(directory, database, environment, redis_prefix).await)
     }
@@ -120,6 +121,11 @@ impl World {
         let (clock, partial) = (self.directory.path().join("clock"), self.directory.path().join("clock.new"));
         std::fs::write(&partial, (self.clock_ahead_us() + by_us).to_string()).unwrap();
         std::fs::rename(partial, clock).unwrap();
+    }
+
+    /// The data directory.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     /// Whether this is the embedded form.

@@ -1,0 +1,173 @@
+//! Options of the commands beside `serve`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::secrets::resolve;
+
+/// Commands on orgs.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum OrgCommand {
+    /// Make an org and print its first API key.
+    Create {
+        /// Its name for people.
+        name: String,
+        /// Days that its events are kept; for ever unless given.
+        #[arg(long, allow_negative_numbers = true)]
+        retention_days: Option<i32>,
+    },
+    /// List orgs.
+    List,
+}
+
+/// Commands on keys.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Print a well-formed key; it is stored nowhere (see `AGENTLENS_BOOTSTRAP_API_KEY`).
+    Generate,
+    /// Make a key and print it, once.
+    Create {
+        /// The org's id.
+        #[arg(long, default_value = "default")]
+        org: String,
+        /// What it may do: *, events:write, events:read, audit:read, keys:manage. Repeatable; everything unless given.
+        #[arg(long)]
+        scope: Vec<String>,
+        /// When it stops working: 12h, 30d, ... from now; never unless given.
+        #[arg(long, allow_negative_numbers = true)]
+        expires_in: Option<String>,
+        /// Its name for people.
+        #[arg(long, default_value = "")]
+        name: String,
+        /// The workspace it writes to and reads from.
+        #[arg(long, default_value = "default")]
+        workspace: String,
+        /// The environment of its events: production, staging or development.
+        #[arg(long, default_value = "production")]
+        environment: String,
+    },
+    /// List an org's keys.
+    List {
+        /// The org's id.
+        #[arg(long, default_value = "default")]
+        org: String,
+    },
+    /// Revoke a key; every node stops taking it within a second.
+    Revoke {
+        /// The key's id (`key list` shows it).
+        key_id: String,
+        /// The org's id.
+        #[arg(long, default_value = "default")]
+        org: String,
+    },
+}
+
+/// Commands on an org's own prices, which come before the program's price table.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum PriceCommand {
+    /// Set the price of a model from an instant on; costs that were computed before stay.
+    Set {
+        /// The model; dated releases of it are priced alike.
+        model: String,
+        /// US dollars per million input tokens, such as 2.50.
+        #[arg(long, allow_negative_numbers = true)]
+        input: String,
+        /// US dollars per million output tokens.
+        #[arg(long, allow_negative_numbers = true)]
+        output: String,
+        /// US dollars per million input tokens read from a cache; by the provider's rule unless given.
+        #[arg(long, allow_negative_numbers = true)]
+        cache_read: Option<String>,
+        /// US dollars per million input tokens written to a cache; by the provider's rule unless given.
+        #[arg(long, allow_negative_numbers = true)]
+        cache_write: Option<String>,
+        /// The only provider this price is for; all unless given.
+        #[arg(long)]
+        provider: Option<String>,
+        /// A date or an RFC 3339 instant from which the price holds; always unless given.
+        #[arg(long)]
+        from: Option<String>,
+        /// The org's id.
+        #[arg(long, default_value = "default")]
+        org: String,
+    },
+    /// List an org's own prices.
+    List {
+        /// The org's id.
+        #[arg(long, default_value = "default")]
+        org: String,
+    },
+}
+
+/// Options of `verify`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct VerifyOptions {
+    /// The org's id; all orgs unless given.
+    #[arg(long)]
+    pub(crate) org: Option<String>,
+}
+
+/// Commands on dead letters.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum DeadLettersCommand {
+    /// List batches that could not be applied, the oldest first.
+    List {
+        /// The org's id.
+        #[arg(long, default_value = "default")]
+        org: String,
+    },
+    /// Apply them again; what succeeds is removed from the list.
+    Replay {
+        /// One batch; all of the org unless given.
+        batch_id: Option<String>,
+        /// The org's id.
+        #[arg(long, default_value = "default")]
+        org: String,
+    },
+}
+
+/// The running server that a command talks to.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServerOptions {
+    /// The server.
+    #[arg(long, env = "AGENTLENS_SERVER_URL", default_value = "http://127.0.0.1:3400")]
+    pub(crate) url: String,
+    /// An API key.
+    #[arg(long, env = "AGENTLENS_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+    /// A file that holds the API key.
+    #[arg(long, env = "AGENTLENS_API_KEY_FILE")]
+    api_key_file: Option<PathBuf>,
+}
+
+impl ServerOptions {
+    /// The API key, which must be given.
+    pub(crate) fn api_key(&self) -> Result<String, String> {
+        resolve("AGENTLENS_API_KEY", self.api_key.as_deref(), self.api_key_file.as_deref())?.ok_or_else(|| {
+            "an API key is needed: set AGENTLENS_API_KEY or give --api-key (the server prints one at its first start; `agentlens key create` makes another)".to_owned()
+        })
+    }
+}
+
+/// Options of `demo`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DemoOptions {
+    /// The server; the key must be one that may send events.
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
+    /// How many sessions to send.
+    #[arg(long, default_value_t = 300)]
+    pub(crate) sessions: u32,
+    /// Days over which they are spread, up to now.
+    #[arg(long, default_value_t = 7)]
+    pub(crate) days: u32,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DoctorOptions {
+    /// The server; the key must be one that may send and read events.
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
+}

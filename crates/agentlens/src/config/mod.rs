@@ -1,0 +1,100 @@
+//! Every option of the program; those of servers are also variables. One file per concern. `docs/configuration.md` is
+//! generated from these files.
+
+mod commands;
+mod http;
+mod log;
+mod secrets;
+mod serve;
+mod store;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use commands::{
+    DeadLettersCommand, DemoOptions, DoctorOptions, KeyCommand, OrgCommand, PriceCommand, VerifyOptions,
+};
+pub(crate) use http::{HttpOptions, ListenAddress};
+pub(crate) use log::{LogFormat, LogOptions};
+pub(crate) use serve::{Role, ServeOptions, Switch};
+pub(crate) use store::{StoreOptions, StoreSettings};
+
+/// AgentLens shows what your AI agents do, what they cost and where they fail.
+#[derive(Debug, Parser)]
+#[command(name = "agentlens", version, about, propagate_version = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Where data is.
+    #[command(flatten)]
+    pub(crate) store: StoreOptions,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// What every command gets.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// Where data is.
+    pub(crate) store: StoreSettings,
+    /// Print JSON.
+    pub(crate) json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server.
+    Serve(Box<ServeOptions>),
+    /// Create or update the schema, policies and grants in PostgreSQL.
+    Migrate,
+    /// Manage orgs.
+    #[command(subcommand)]
+    Org(OrgCommand),
+    /// Manage API keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Manage an org's own prices of models.
+    #[command(subcommand)]
+    Price(PriceCommand),
+    /// Verify the hash chains of an org from the stored bytes; names the first broken event of each session.
+    Verify(VerifyOptions),
+    /// List and replay batches that could not be applied.
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
+    /// Send a few hundred realistic sessions to a running server.
+    Demo(DemoOptions),
+    /// Check a running server from a client's side: address, API key, and an event that is sent and read back.
+    Doctor(DoctorOptions),
+    /// Print the API's description (openapi.json).
+    #[command(hide = true)]
+    Openapi,
+    /// Print the page of all options (docs/configuration.md).
+    #[command(hide = true)]
+    ConfigurationDocs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        for arguments in [
+            &["agentlens", "--data-dir", "d", "key", "list", "--json"][..],
+            &["agentlens", "key", "--data-dir", "d", "--json", "list"],
+            &["agentlens", "key", "list", "--json", "--data-dir", "d"],
+        ] {
+            let cli = Cli::try_parse_from(arguments).unwrap();
+            assert!(cli.json && cli.store.data_dir.as_os_str() == "d", "{arguments:?}");
+        }
+    }
+}
