@@ -6,6 +6,7 @@ mod clock;
 mod commands;
 mod config;
 mod logging;
+mod open_files;
 mod output;
 
 use std::process::ExitCode;

@@ -1,19 +1,18 @@
 //! The gateway: from a request's bytes to accepted events in the queue and a refusal for each of the others.
 
 mod events;
+mod split;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use agentlens_domain::batches::{Batch, Outcome};
 use agentlens_domain::events::{AcceptContext, Idempotency, NewEvent, Refusal, accept};
 use agentlens_domain::ids::{BatchId, KeyId, UlidSequence, WorkspaceId};
 use agentlens_domain::ledger::{Reason, Refusals};
-use agentlens_domain::limits::{MAX_BATCH_EVENTS, MAX_IDEMPOTENCY_KEY_BYTES};
+use agentlens_domain::limits::{MAX_DECOMPRESSED_BYTES, MAX_IDEMPOTENCY_KEY_BYTES};
 use agentlens_domain::time::DAY_US;
 use agentlens_store::{Applied, StoreError, Tenant};
 
@@ -79,8 +78,8 @@ pub enum IngestError {
     InvalidBody(String),
     /// The batch is empty.
     EmptyBatch,
-    /// More events than the limit.
-    TooManyEvents(usize),
+    /// More events than the limit; they are not counted further.
+    TooManyEvents,
     /// The `Idempotency-Key` is too long.
     InvalidIdempotencyKey,
     /// All or nothing was asked for, and these events were refused.
@@ -153,42 +152,16 @@ struct Parsed {
     refused: Refusals,
 }
 
-/// The members that tell a batch from a bare event.
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    events: Option<Vec<&'a RawValue>>,
-    #[serde(borrow, rename = "eventType")]
-    event_type: Option<&'a RawValue>,
-}
-
-/// The three forms of a body: `{"events":[...]}`, a bare array, or one bare event.
-fn split(body: &[u8]) -> Result<Vec<&RawValue>, IngestError> {
-    let invalid = |error: serde_json::Error| IngestError::InvalidBody(error.to_string());
-    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
-    if first == Some(&b'[') {
-        return serde_json::from_slice(body).map_err(invalid);
-    }
-    let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(invalid)?;
-    match (envelope.events, envelope.event_type) {
-        (Some(events), _) => Ok(events),
-        (None, Some(_)) => Ok(vec![serde_json::from_slice(body).map_err(invalid)?]),
-        (None, None) => Err(IngestError::InvalidBody("there is no `events` in it".to_owned())),
-    }
-}
-
 impl Parsed {
-    fn read(request: IngestRequest, retention_days: Option<i32>) -> Result<Self, IngestError> {
+    fn read(mut request: IngestRequest, retention_days: Option<i32>) -> Result<Self, IngestError> {
         if request.idempotency_key.as_ref().is_some_and(|key| key.len() > MAX_IDEMPOTENCY_KEY_BYTES) {
             return Err(IngestError::InvalidIdempotencyKey);
         }
-        let body = request.body.clone();
-        let raws = split(&body)?;
+        // Not kept any longer than it is read: what was made of it may wait for long.
+        let body = std::mem::take(&mut request.body);
+        let raws = split::split(&body)?;
         if raws.is_empty() {
             return Err(IngestError::EmptyBatch);
-        }
-        if raws.len() > MAX_BATCH_EVENTS {
-            return Err(IngestError::TooManyEvents(raws.len()));
         }
         let idempotency = request
             .idempotency_key
@@ -206,9 +179,11 @@ impl Parsed {
             refused: Refusals::default(),
             request,
         };
+        let mut bytes = 0;
         for (index, raw) in raws.iter().enumerate() {
             match accept(raw.get(), index, &mut context)
                 .and_then(|event| within_retention(&event, context.now_us, retention_days).map(|()| event))
+                .and_then(|event| within_batch(&event, &mut bytes).map(|()| event))
             {
                 Ok(event) => {
                     parsed.events.push(event);
@@ -323,6 +298,21 @@ fn clash(id: &str) -> Refusal {
 }
 
 /// What is older than the org keeps would be deleted at once, so it is refused and said.
+/// Text can become several times as long in its canonical form, such as `1e20`, so what events hold together is bounded too.
+fn within_batch(event: &NewEvent, bytes: &mut usize) -> Result<(), Refusal> {
+    *bytes += event.payload.len() + event.metadata.len();
+    if *bytes <= MAX_DECOMPRESSED_BYTES {
+        return Ok(());
+    }
+    Err(Refusal {
+        field: "payload".to_owned(),
+        reason: Reason::TooLarge,
+        message: format!(
+            "the events of the request hold more than {MAX_DECOMPRESSED_BYTES} bytes together; send smaller batches"
+        ),
+    })
+}
+
 fn within_retention(event: &NewEvent, now_us: i64, retention_days: Option<i32>) -> Result<(), Refusal> {
     let Some(days) = retention_days else { return Ok(()) };
     if event.ts_us >= now_us - i64::from(days) * DAY_US {

@@ -114,6 +114,11 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
     }
 
+    /// 408: the request did not arrive in time.
+    pub fn request_timeout(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
+    }
+
     /// 413: larger than a limit.
     pub fn too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
@@ -122,6 +127,13 @@ impl ApiError {
     /// 415: a content type that the route does not read.
     pub fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+    }
+
+    /// 429: somebody has used up a share; coming back after so many seconds helps.
+    pub fn too_many_requests(code: &'static str, message: impl Into<String>, retry_after_s: u32) -> Self {
+        let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, code, message);
+        error.retry_after_s = Some(retry_after_s);
+        error
     }
 
     /// 501: the feature is planned and not built.
@@ -199,6 +211,10 @@ fn add_headers(status: StatusCode, retry_after_s: Option<u32>, headers: &mut Hea
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    if status == StatusCode::REQUEST_TIMEOUT {
+        // The rest of the body would be read as the next request.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 impl IntoResponse for ApiError {
@@ -241,13 +257,9 @@ impl From<QueueError> for ApiError {
     fn from(error: QueueError) -> Self {
         match error {
             QueueError::Full { retry_after_s } => {
-                let mut refusal = Self::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "queue_full",
-                    "Too many events are waiting, try again",
-                );
-                refusal.retry_after_s = Some(retry_after_s);
-                refusal
+                let message = "Too many events of this org wait to be stored; nothing of this request was";
+                Self::too_many_requests("queue_full", message, retry_after_s)
+                    .with_hint("retry after the seconds in Retry-After, and send at a lower rate")
             }
             QueueError::Unavailable(_) => {
                 tracing::warn!(request.id = request_id(), error = %error, "the ingest queue is unavailable");
@@ -272,8 +284,8 @@ impl From<IngestError> for ApiError {
             IngestError::EmptyBatch => {
                 Self::bad_request("empty_batch", "The batch holds no event; it must hold 1 or more")
             }
-            IngestError::TooManyEvents(count) => Self::too_large(format!(
-                "The batch holds {count} events; the limit is {MAX_BATCH_EVENTS} a request"
+            IngestError::TooManyEvents => Self::too_large(format!(
+                "The batch holds more than {MAX_BATCH_EVENTS} events, the limit of a request"
             ))
             .with_hint("send several smaller batches"),
             IngestError::InvalidIdempotencyKey => Self::bad_request(

@@ -12,10 +12,12 @@ pub mod features;
 pub mod ingest_requests;
 pub mod jobs;
 pub mod keys;
+mod listen;
 pub mod metrics;
 mod permissions;
 pub mod query;
 pub mod router;
+pub mod shares;
 pub mod spans;
 pub mod state;
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use axum::http::Method;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -18,6 +19,8 @@ use agentlens_ingest::QueueStatus;
 const MAX_ORG_LABELS: usize = 200;
 /// The label of all others.
 const OTHER_ORGS: &str = "other";
+/// The label of methods that the API does not know.
+const OTHER_METHODS: &str = "other";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OrgLabel {
@@ -32,7 +35,7 @@ struct OtlpLabel {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabel {
-    method: String,
+    method: &'static str,
     route: String,
     status: u16,
 }
@@ -138,10 +141,9 @@ impl Metrics {
     }
 
     /// Counts one request. `route` is the pattern, never the path.
-    pub fn count_request(&self, method: &str, route: &str, status: u16, seconds: f64) {
-        self.requests
-            .get_or_create(&RequestLabel { method: method.to_owned(), route: route.to_owned(), status })
-            .inc();
+    pub fn count_request(&self, method: &Method, route: &str, status: u16, seconds: f64) {
+        let method = method_label(method);
+        self.requests.get_or_create(&RequestLabel { method, route: route.to_owned(), status }).inc();
         self.latency.get_or_create(&RouteLabel { route: route.to_owned() }).observe(seconds);
     }
 
@@ -161,9 +163,28 @@ impl Metrics {
     }
 }
 
+/// The label of a method. Clients may send any word, so those that the API does not know share one label.
+fn method_label(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or(OTHER_METHODS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_by_method_are_bounded() {
+        let metrics = Metrics::default();
+        for number in 0..500 {
+            let method = Method::from_bytes(format!("M{number}").as_bytes()).unwrap();
+            metrics.count_request(&method, "unmatched", 405, 0.001);
+        }
+        metrics.count_request(&Method::GET, "unmatched", 404, 0.001);
+        let text = metrics.render(QueueStatus::default());
+        assert_eq!(text.matches("agentlens_http_requests_total{").count(), 2, "{text}");
+        assert!(text.contains("method=\"other\",route=\"unmatched\",status=\"405\"} 500"), "{text}");
+    }
 
     #[test]
     fn labels_by_org_are_bounded() {

@@ -9,7 +9,6 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -22,8 +21,12 @@ use agentlens_domain::ids::ulid_at;
 use crate::error::{ApiError, REQUEST, RequestLog};
 use crate::features;
 use crate::features::docs::Documents;
+use crate::listen::{Timeouts, serve};
 use crate::permissions;
 use crate::state::AppState;
+
+/// Bytes of a word that a client chose, such as the method, in a line of the log.
+const MAX_LOGGED_BYTES: usize = 16;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -67,30 +70,16 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 /// Answers requests until `closing`, then finishes those under way. HTTP/1.1 and HTTP/2 (prior knowledge) alike.
-pub async fn serve_api(
-    listener: TcpListener,
-    state: AppState,
-    closing: CancellationToken,
-) -> std::io::Result<()> {
-    serve(listener, router(state), closing).await
+pub async fn serve_api(listener: TcpListener, state: AppState, closing: CancellationToken) {
+    let shares = Arc::clone(&state.shares);
+    serve(listener, router(state), &shares.connections, Timeouts::default(), closing).await;
 }
 
 /// Like [`serve_api`], but answers only probes and metrics: for nodes that take no requests.
-pub async fn serve_probes(
-    listener: TcpListener,
-    state: AppState,
-    closing: CancellationToken,
-) -> std::io::Result<()> {
+pub async fn serve_probes(listener: TcpListener, state: AppState, closing: CancellationToken) {
+    let shares = Arc::clone(&state.shares);
     let probes = Router::new().merge(features::health::probes()).route("/metrics", get(metrics));
-    serve(listener, finish(probes, state), closing).await
-}
-
-async fn serve(listener: TcpListener, router: Router, closing: CancellationToken) -> std::io::Result<()> {
-    // Without this, answers in several writes wait for the client's acknowledgement.
-    let listener = listener.tap_io(|connection| {
-        let _ = connection.set_nodelay(true);
-    });
-    axum::serve(listener, router).with_graceful_shutdown(closing.cancelled_owned()).await
+    serve(listener, finish(probes, state), &shares.connections, Timeouts::default(), closing).await;
 }
 
 /// The whole application.
@@ -151,15 +140,29 @@ async fn observe(State(state): State<AppState>, request: Request, next: Next) ->
     let mut response = REQUEST.scope(Arc::clone(&log), next.run(request)).await;
     let status = response.status().as_u16();
     let seconds = started.elapsed().as_secs_f64();
-    state.metrics.count_request(method.as_str(), &route, status, seconds);
+    state.metrics.count_request(&method, &route, status, seconds);
     if let Ok(value) = HeaderValue::from_str(&log.id) {
         response.headers_mut().insert("x-request-id", value);
     }
     add_security_headers(&mut response);
     let (org, key) =
         log.caller.get().map_or((None, None), |(org, key)| (Some(org.as_str()), Some(key.as_str())));
-    tracing::info!(request.id = log.id, %method, route, status, duration_ms = seconds * 1000.0, org.id = org, key.id = key, "request");
+    tracing::info!(
+        request.id = log.id,
+        method = cut(method.as_str()),
+        route,
+        status,
+        duration_ms = seconds * 1000.0,
+        org.id = org,
+        key.id = key,
+        "request"
+    );
     response
+}
+
+/// The beginning of a word that a client chose, for the log.
+fn cut(word: &str) -> &str {
+    &word[..word.floor_char_boundary(MAX_LOGGED_BYTES)]
 }
 
 fn add_security_headers(response: &mut Response) {

@@ -10,6 +10,7 @@ use agentlens_store::Store;
 use crate::ingest_requests::Recorder;
 use crate::keys::KeyCache;
 use crate::metrics::Metrics;
+use crate::shares::Shares;
 
 /// The state of a server; cheap to clone.
 #[derive(Clone)]
@@ -26,6 +27,8 @@ pub struct AppState {
     pub ingest_requests: Arc<Recorder>,
     /// Counters for `/metrics`.
     pub metrics: Arc<Metrics>,
+    /// What orgs and clients share, so that none of them takes it all.
+    pub shares: Arc<Shares>,
     /// Set when the server is to stop; streams end then.
     pub shutdown: CancellationToken,
 }

@@ -16,13 +16,14 @@ use agentlens_ingest::{Gateway, Live, Queue};
 use agentlens_server::ingest_requests::Recorder;
 use agentlens_server::keys::KeyCache;
 use agentlens_server::metrics::Metrics;
+use agentlens_server::shares::Shares;
 use agentlens_server::{AppState, jobs, serve_api, serve_probes};
 use agentlens_store::{DataDirectory, DirectoryLock, Store};
 
 use super::greeting;
 use crate::boot::{FirstSteps, first_steps, make_store, open_secret, read_bootstrap_key};
 use crate::config::{Common, ListenAddress, Role, ServeOptions, StoreSettings, Switch};
-use crate::{clock, logging};
+use crate::{clock, logging, open_files};
 
 /// Runs until SIGINT or SIGTERM.
 pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), String> {
@@ -61,6 +62,7 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
         keys: Arc::clone(&keys),
         ingest_requests: Arc::new(Recorder::new(tasks.clone())),
         metrics: Arc::clone(&metrics),
+        shares: Arc::new(Shares::new(open_files::max_connections(options.http.max_connections))),
         shutdown: closing.clone(),
     };
     {
@@ -78,7 +80,7 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     let asked_to_stop = stop_signal().map_err(|error| format!("can't listen for signals: {error}"))?;
     listeners.announce(&options);
     greeting::print(listeners.address, &options, common, &steps);
-    listeners.serve(&options, state, &closing, asked_to_stop).await?;
+    listeners.serve(&options, state, &closing, asked_to_stop).await;
     draining.cancel();
     tasks.close();
     let patience = Duration::from_secs(options.http.shutdown_seconds);
@@ -144,7 +146,7 @@ impl Listeners {
         state: AppState,
         closing: &CancellationToken,
         asked_to_stop: impl Future<Output = ()>,
-    ) -> Result<(), String> {
+    ) {
         let deadline = async {
             tokio::select! {
                 () = asked_to_stop => tracing::info!("stopping: no new requests, what is under way is finished"),
@@ -160,17 +162,14 @@ impl Listeners {
             let otlp = async {
                 match self.otlp {
                     Some((listener, _)) => serve_api(listener, state.clone(), closing.clone()).await,
-                    None => Ok(()),
+                    None => {}
                 }
             };
-            tokio::try_join!(serve_api(self.listener, state.clone(), closing.clone()), otlp).map(|_| ())
+            tokio::join!(serve_api(self.listener, state.clone(), closing.clone()), otlp);
         };
         tokio::select! {
-            result = serving => result.map_err(|error| error.to_string()),
-            () = deadline => {
-                tracing::warn!("some requests did not finish in time");
-                Ok(())
-            }
+            () = serving => {}
+            () = deadline => tracing::warn!("some requests did not finish in time"),
         }
     }
 }

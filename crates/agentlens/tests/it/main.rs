@@ -44,6 +44,7 @@ mod chains;
 mod clock;
 mod dead_letters;
 mod events;
+mod fairness;
 mod hostile;
 mod ids;
 mod ingest;

@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 
 use super::WireError;
+use super::density::Shape;
 use super::json::Members;
 
 /// Spans, log records or metrics of one request; no more resources and scopes either. An empty one is two bytes and
@@ -17,7 +18,7 @@ use super::json::Members;
 pub(super) const MAX_ITEMS: usize = 100_000;
 /// Attributes, events, links and elements of values of one request. An empty one is two bytes and takes up to a hundred in
 /// memory.
-pub(super) const MAX_DETAILS: usize = 2_000_000;
+pub const MAX_DETAILS: usize = 500_000;
 /// Bytes of one span, log record, metric, resource or scope in protobuf. What is longer exceeds the limit of a payload in
 /// any case.
 pub(super) const MAX_ITEM_BYTES: usize = 4 * 1024 * 1024;
@@ -84,6 +85,14 @@ impl Notes {
         Ok(())
     }
 
+    /// Refuses the request if a part that is not decoded yet would exceed the limit.
+    pub(super) fn check_details(&self, details: usize) -> Result<(), WireError> {
+        if self.details.saturating_add(details) > MAX_DETAILS {
+            return Err(WireError::TooManyDetails { limit: MAX_DETAILS });
+        }
+        Ok(())
+    }
+
     /// Counts a resource or a scope.
     pub(super) fn next_carrier(&mut self) -> Result<usize, WireError> {
         count(&mut self.carriers)
@@ -145,6 +154,9 @@ pub(super) trait Item: prost::Message + Default + Members {
 
     fn request(resources: Vec<UnderResource<Self>>) -> Self::Request;
 
+    /// What its bytes in protobuf hold.
+    const SHAPE: Shape;
+
     /// How many attributes, events, links and elements of values it holds.
     fn details(&self) -> usize;
 }
@@ -167,6 +179,7 @@ impl Item for Span {
     const RESOURCES: [&'static str; 2] = ["resourceSpans", "resource_spans"];
     const SCOPES: [&'static str; 2] = ["scopeSpans", "scope_spans"];
     const ITEMS: [&'static str; 2] = ["spans", "spans"];
+    const SHAPE: Shape = Shape::Span;
 
     fn request(resources: Vec<UnderResource<Self>>) -> Self::Request {
         let scope = |UnderScope { scope, items: spans, schema_url }| ScopeSpans { scope, spans, schema_url };
@@ -191,6 +204,7 @@ impl Item for LogRecord {
     const RESOURCES: [&'static str; 2] = ["resourceLogs", "resource_logs"];
     const SCOPES: [&'static str; 2] = ["scopeLogs", "scope_logs"];
     const ITEMS: [&'static str; 2] = ["logRecords", "log_records"];
+    const SHAPE: Shape = Shape::LogRecord;
 
     fn request(resources: Vec<UnderResource<Self>>) -> Self::Request {
         let scope = |UnderScope { scope, items: log_records, schema_url }| ScopeLogs {
@@ -226,6 +240,7 @@ impl Item for Metric {
     const RESOURCES: [&'static str; 2] = ["resourceMetrics", "resource_metrics"];
     const SCOPES: [&'static str; 2] = ["scopeMetrics", "scope_metrics"];
     const ITEMS: [&'static str; 2] = ["metrics", "metrics"];
+    const SHAPE: Shape = Shape::Text;
 
     fn request(resources: Vec<UnderResource<Self>>) -> Self::Request {
         resources.iter().flat_map(|resource| &resource.scopes).map(|scope| scope.items.len()).sum()

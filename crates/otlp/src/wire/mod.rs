@@ -8,6 +8,7 @@
 //! Both encodings end in the same prost types, and both walk with bounded depth and a bounded number of items.
 
 mod batch;
+mod density;
 mod encoding;
 mod json;
 mod protobuf;
@@ -19,7 +20,7 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use thiserror::Error;
 
-pub use batch::{BrokenItem, Decoded};
+pub use batch::{BrokenItem, Decoded, MAX_DETAILS};
 pub use encoding::Encoding;
 pub use response::{Partial, Signal, encode_status, encode_success};
 

@@ -14,6 +14,7 @@ use prost::encoding::{DecodeContext, WireType, check_wire_type, decode_key, deco
 
 use super::WireError;
 use super::batch::{Item, MAX_ITEM_BYTES, Notes, UnderResource, UnderScope, details_of};
+use super::density::{Shape, details_in};
 
 /// Reads the body of a request; an empty one is an empty request.
 pub(super) fn read<I: Item>(body: &[u8]) -> Result<(Vec<UnderResource<I>>, Notes), WireError> {
@@ -70,6 +71,7 @@ fn read_resource<I: Item>(
         }
     };
     if let Some(bytes) = resource {
+        notes.check_details(details_in(Shape::Resource, &bytes))?;
         let resource =
             Resource::decode(&*bytes).unwrap_or_else(|_| LooseResource::of(&bytes).readable(notes));
         notes.add_details(details_of(&resource.attributes) + entity_details(&resource.entity_refs))?;
@@ -99,6 +101,7 @@ fn read_scope<I: Item>(
                     notes.broken(Reason::TooLarge, message)?;
                     continue;
                 }
+                notes.check_details(details_in(I::SHAPE, bytes))?;
                 match I::decode(bytes) {
                     Ok(item) => {
                         notes.add_details(item.details())?;
@@ -113,6 +116,7 @@ fn read_scope<I: Item>(
         }
     };
     if let Some(bytes) = scope {
+        notes.check_details(details_in(Shape::Scope, &bytes))?;
         let scope =
             InstrumentationScope::decode(&*bytes).unwrap_or_else(|_| LooseScope::of(&bytes).readable(notes));
         notes.add_details(details_of(&scope.attributes))?;

@@ -23,11 +23,11 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::samples::{MEGABYTE, now_us};
-use crate::world::{Api, World};
+use crate::samples::{MEGABYTE, gzip, now_us};
+use crate::world::{Api, World, until};
 
 pub(super) const PROTOBUF: &str = "application/x-protobuf";
 pub(super) const JSON: &str = "application/json";
@@ -322,23 +322,26 @@ pub(super) async fn events(world: &World, trace: u128) -> Vec<Value> {
     page.expect(200)["events"].as_array().unwrap().clone()
 }
 
-/// Takes all but less than a megabyte of the room that there is for bodies, until the connections are dropped.
+/// Takes nearly all of the memory for bodies that one org may have, until the connections are dropped: 168 of 170 MiB.
 pub(super) async fn take_room(world: &Api) -> Vec<TcpStream> {
     let address = world.address().strip_prefix("http://").unwrap();
     let mut held = Vec::new();
-    for megabytes in [16; 15].into_iter().chain([15]) {
+    for megabytes in [16; 10].into_iter().chain([8]) {
         let mut connection = TcpStream::connect(address).await.unwrap();
         let head = format!(
-            "POST /v1/traces HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-type: {JSON}\r\ncontent-length: {}\r\nexpect: 100-continue\r\n\r\n",
+            "POST /v1/traces HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-type: {JSON}\r\ncontent-length: {}\r\n\r\n",
             world.key(),
             megabytes * MEGABYTE
         );
         connection.write_all(head.as_bytes()).await.unwrap();
-        // It has its room when the server begins to wait for the body.
-        let mut begun = [0; 12];
-        connection.read_exact(&mut begun).await.unwrap();
-        assert_eq!(&begun, b"HTTP/1.1 100");
+        connection.write_all(&vec![b' '; (megabytes - 1) * MEGABYTE]).await.unwrap();
         held.push(connection);
     }
+    let unfolds = gzip(&vec![0; 4 * MEGABYTE]);
+    until("the memory to be taken", || async {
+        let request = Post::json(world, "/v1/traces", unfolds.clone()).header("content-encoding", "gzip");
+        (request.send(world).await.status == 429).then_some(())
+    })
+    .await;
     held
 }

@@ -114,7 +114,10 @@ async fn send_events(
     )?
     .unwrap_or(false);
     let (parts, body) = request.into_parts();
-    let (body, _room) = body::read(&parts.headers, body).await?;
+    let (body, mut room) =
+        body::read(&state.shares.bodies, &scope.principal.org, &parts.headers, body).await?;
+    // The events that are made of it are about as large.
+    room.grow_to(2 * body.len())?;
     let idempotency_key = match parts.headers.get("idempotency-key") {
         None => None,
         Some(value) => Some(

@@ -1,5 +1,7 @@
 //! One export request: its bytes become events, the events become durable, and what was refused becomes the answer.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use agentlens_domain::events::{NewEvent, Refusal};
@@ -7,7 +9,7 @@ use agentlens_domain::ledger::{Reason, Refusals};
 use agentlens_ingest::EventsRequest;
 use agentlens_ingest::gateway::LARGE_BODY_BYTES;
 use agentlens_otlp::dialects::{self, ClientReport, Context, Normalised};
-use agentlens_otlp::wire::{self, BrokenItem, Encoding, Partial, Signal, WireError};
+use agentlens_otlp::wire::{self, BrokenItem, Encoding, MAX_DETAILS, Partial, Signal, WireError};
 
 use crate::auth::{EventsWrite, Scope};
 use crate::error::{ApiError, request_id};
@@ -67,7 +69,7 @@ pub(super) async fn export(
         refused,
         report,
     };
-    let reading = match read(signal, encoding, body, now_us).await? {
+    let reading = match read(state, scope, (signal, encoding), body, now_us).await? {
         Ok(reading) => reading,
         Err(error) => {
             let observed = observed(0, 0, Report::of_failure(&error.to_string()));
@@ -112,18 +114,45 @@ async fn store(
     Ok(state.gateway.ingest_events(&scope.tenant, request).await?)
 }
 
-/// Reads a request, on the blocking pool if that takes long.
+/// Reads a request, on the blocking pool if that takes long. What a small one becomes while it is read is bounded by its
+/// size and the number of threads; large ones wait for memory.
 async fn read(
-    signal: Signal,
-    encoding: Encoding,
+    state: &AppState,
+    scope: &Scope<EventsWrite>,
+    (signal, encoding): (Signal, Encoding),
     body: Bytes,
     now_us: i64,
 ) -> Result<Result<Reading, WireError>, ApiError> {
     if body.len() <= LARGE_BODY_BYTES {
         return Ok(read_now(signal, encoding, &body, now_us));
     }
-    let task = tokio::task::spawn_blocking(move || read_now(signal, encoding, &body, now_us));
+    let parsing = &state.shares.parsing;
+    let bytes = decoded_bytes(body.len()).min(parsing.rule().most());
+    let room = parsing.take(&scope.principal.org, bytes, DECODE_PATIENCE).await.map_err(|_| busy())?;
+    let task = tokio::task::spawn_blocking(move || {
+        let reading = read_now(signal, encoding, &body, now_us);
+        drop(room);
+        reading
+    });
     task.await.map_err(|_| ApiError::internal())
+}
+
+/// How long a large request waits for memory to be decoded in.
+const DECODE_PATIENCE: Duration = Duration::from_secs(10);
+/// How many times its bytes a request takes when it is decoded, if it is made of empty attributes.
+const MAX_GROWTH: u64 = 36;
+/// Bytes that an attribute takes when it is decoded, beside its text.
+const DETAIL_BYTES: u64 = 100;
+
+/// Bytes that a request takes when it is decoded, at most.
+fn decoded_bytes(length: usize) -> u64 {
+    let length = length as u64;
+    (length * MAX_GROWTH).min(2 * length + MAX_DETAILS as u64 * DETAIL_BYTES)
+}
+
+fn busy() -> ApiError {
+    ApiError::too_many_requests("bodies_full", "Too many large requests of this org are being decoded", 1)
+        .with_hint("retry after the seconds in Retry-After, and send fewer large requests at a time")
 }
 
 fn read_now(signal: Signal, encoding: Encoding, body: &[u8], now_us: i64) -> Result<Reading, WireError> {

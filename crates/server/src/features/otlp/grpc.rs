@@ -102,7 +102,8 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 
 async fn call(signal: Signal, state: &AppState, parts: &mut Parts, body: Body) -> Result<Vec<u8>, Fault> {
     let scope = Scope::<EventsWrite>::from_request_parts(parts, state).await?;
-    let (body, _room) = read(&parts.headers, body).await?;
+    let room = Room::empty(&state.shares.bodies, &scope.principal.org)?;
+    let (body, _room) = read(&parts.headers, body, room).await?;
     let user_agent = user_agent(&parts.headers);
     let encoding = Encoding::Protobuf;
     let partial = export(state, &scope, Export { signal, encoding, body, user_agent }).await?;
@@ -110,7 +111,7 @@ async fn call(signal: Signal, state: &AppState, parts: &mut Parts, body: Body) -
 }
 
 /// The one message of a call, decompressed.
-async fn read(headers: &HeaderMap, body: Body) -> Result<(Bytes, Room), Fault> {
+async fn read(headers: &HeaderMap, body: Body, mut room: Room) -> Result<(Bytes, Room), Fault> {
     let encoding = headers.get(GRPC_ENCODING).map(|value| value.to_str().unwrap_or("?").to_owned());
     let named = encoding.as_deref().unwrap_or("identity");
     if !ENCODINGS.iter().any(|known| named.eq_ignore_ascii_case(known)) {
@@ -119,8 +120,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<(Bytes, Room), Fault> {
             format!("grpc-encoding must be one of {}", ENCODINGS.join(", ")),
         ));
     }
-    let mut room = Room::empty()?;
-    let (is_compressed, message) = unframed(&body::collect(0, body, &mut room).await?)?;
+    let (is_compressed, message) = unframed(&body::collect(None, body, &mut room).await?)?;
     if !is_compressed {
         return Ok((message, room));
     }

@@ -130,7 +130,7 @@ async fn take(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let (body, _room) = body::read(headers, body).await?;
+    let (body, _room) = body::read(&state.shares.bodies, &scope.principal.org, headers, body).await?;
     let user_agent = user_agent(headers);
     let partial = export(state, scope, Export { signal, encoding, body, user_agent }).await?;
     let headers = [(header::CONTENT_TYPE, encoding.content_type())];
@@ -172,7 +172,7 @@ pub(super) fn code_of(status: StatusCode) -> i32 {
         StatusCode::METHOD_NOT_ALLOWED => 12,
         StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => 8,
         StatusCode::SERVICE_UNAVAILABLE => 14,
-        StatusCode::GATEWAY_TIMEOUT => 4,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => 4,
         status if status.is_server_error() => 13,
         _ => 3,
     }
