@@ -38,8 +38,9 @@ pub const MAX_OFFSET_ROWS: u32 = 10_000;
 pub const MAX_COUNTED_ROWS: i64 = 10_000;
 /// Events of one timeline answer.
 pub const MAX_TIMELINE_EVENTS: u32 = 10_000;
-/// Bytes of payloads after which a timeline's answer ends early; it goes on from `nextSeq`.
-pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of payloads and metadata after which a page of events ends early (it holds at least one event). The next page goes on
+/// from `nextCursor` or `nextSeq`.
+pub const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of request bodies that are read and parsed at the same time, as they are after decompression.
 pub const MAX_BODIES_IN_MEMORY_BYTES: usize = 256 * 1024 * 1024;
 /// Minutes without an event after which an open session is shown as idle.
@@ -48,8 +49,16 @@ pub const SESSION_IDLE_MINUTES: i64 = 30;
 pub const MAX_SEARCH_BYTES: usize = 1_024;
 /// Rows that one search answer reads at most before it hands back a cursor to go on from.
 pub const MAX_SEARCH_SCAN_EVENTS: usize = 50_000;
-/// Subscribers of the live stream on one server, and for one org.
+/// Subscribers of the live stream on one server.
 pub const MAX_STREAM_SUBSCRIBERS: usize = 1_000;
+/// Subscribers of the live stream of one org on one server.
+pub const MAX_ORG_STREAM_SUBSCRIBERS: usize = 100;
+/// Bytes of events that a live stream reads ahead of what was sent (at least one event).
+pub const MAX_STREAM_AHEAD_BYTES: usize = 256 * 1024;
+/// Bytes of an answer beyond which its JSON is written on a thread of its own.
+pub const LARGE_ANSWER_BYTES: usize = 128 * 1024;
+/// Chains up to this long are verified whole whenever a page of their session is read; of longer ones, the page alone.
+pub const MAX_VERIFIED_EVENTS: i64 = 2_000;
 /// API keys of one org that are not revoked (plans set lower ones).
 pub const MAX_ACTIVE_KEYS: i64 = 1_000;
 /// Characters of a refused number literal that an error repeats.

@@ -2,16 +2,21 @@
 
 use std::time::Duration;
 
+use axum::Json;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use agentlens_domain::cost::nanos_to_usd;
 use agentlens_domain::latency::Latency;
+use agentlens_domain::limits::LARGE_ANSWER_BYTES;
 use agentlens_domain::time::format_rfc3339;
 use agentlens_store::StoredEvent;
 
 use crate::client::Client;
+use crate::error::ApiError;
 use crate::spans::SpanView;
 
 /// How long a page, a timeline or a report may be read for.
@@ -103,6 +108,22 @@ impl EventView {
             span: None,
         }
     }
+}
+
+/// An answer of about `size_bytes`. The JSON of a large one is written on a thread of its own, so that it holds up no other
+/// request.
+pub async fn json<T: Serialize + Send + 'static>(answer: T, size_bytes: usize) -> Result<Response, ApiError> {
+    if size_bytes <= LARGE_ANSWER_BYTES {
+        return Ok(Json(answer).into_response());
+    }
+    let written = tokio::task::spawn_blocking(move || serde_json::to_vec(&answer)).await;
+    let bytes = written.ok().and_then(Result::ok).ok_or_else(ApiError::internal)?;
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response())
+}
+
+/// Bytes of the events' content, which is nearly all of an answer.
+pub fn size_of(events: &[EventView]) -> usize {
+    events.iter().map(|event| event.payload.get().len() + event.metadata.get().len()).sum()
 }
 
 /// Stored JSON as it is; what is not JSON any more (corruption) shows as null rather than breaking the page.

@@ -1,4 +1,12 @@
 //! Reading query parameters: an error names the parameter, its value's fault and the limit.
+//!
+//! No endpoint can ignore a mistyped parameter: [`check_names`] compares every request with `openapi.json`.
+
+mod names;
+mod times;
+
+pub use names::{KnownParameters, check_names};
+pub use times::{Times, Window, zone};
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
@@ -6,13 +14,9 @@ use serde::de::DeserializeOwned;
 
 use agentlens_domain::limits::{DEFAULT_PAGE_ROWS, MAX_OFFSET_ROWS, MAX_PAGE_ROWS};
 use agentlens_domain::page::Cursor;
-use agentlens_domain::time::parse_rfc3339;
 
 use crate::error::ApiError;
 use crate::state::AppState;
-
-/// The instants of the years 0 to 9999: what RFC 3339 can say, and what arithmetic on instants has room for.
-const INSTANTS_US: std::ops::RangeInclusive<i64> = -62_167_219_200_000_000..=253_402_300_799_999_999;
 
 /// Query parameters as a struct of texts; a refusal is our error body.
 pub struct Params<T>(pub T);
@@ -45,33 +49,52 @@ pub fn list(value: Option<&String>) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// An instant in RFC 3339 (a date alone is its midnight UTC), or milliseconds since 1970.
-pub fn instant(name: &str, value: Option<&String>) -> Result<Option<i64>, ApiError> {
-    let Some(value) = text(value) else { return Ok(None) };
-    // A plus sign that was not encoded arrives as a space.
-    let value = value.replace(' ', "+");
-    let read = parse_rfc3339(&value)
-        .or_else(|| parse_rfc3339(&format!("{value}T00:00:00Z")))
-        .or_else(|| parse_rfc3339(&format!("{value}Z")))
-        .or_else(|| value.parse::<i64>().ok().and_then(|millis| millis.checked_mul(1000)));
-    read.filter(|us| INSTANTS_US.contains(us)).map(Some).ok_or_else(|| {
-        ApiError::invalid_parameter(name, "must be an RFC 3339 instant such as 2026-01-02T03:04:05Z")
-    })
-}
-
-/// A number of rows, at most the limit of a page.
-pub fn limit(value: Option<&String>) -> Result<u32, ApiError> {
-    let Some(value) = text(value) else { return Ok(DEFAULT_PAGE_ROWS) };
-    match value.parse::<u32>() {
-        Ok(rows) if rows >= 1 => Ok(rows.min(MAX_PAGE_ROWS)),
-        _ => Err(ApiError::invalid_parameter(
-            "limit",
-            format!("must be a whole number from 1 to {MAX_PAGE_ROWS}"),
+/// A comma-separated list of words, each of which must be one of `words`.
+pub fn words(name: &str, value: Option<&String>, words: &[&str]) -> Result<Vec<String>, ApiError> {
+    let list = list(value);
+    match list.iter().find(|word| !words.contains(&word.as_str())) {
+        None => Ok(list),
+        Some(unknown) => Err(ApiError::invalid_parameter(
+            name,
+            format!("`{}` is unknown; must be one of {}", shown(unknown), words.join(", ")),
         )),
     }
 }
 
-/// How many rows to skip; beyond the limit a cursor is the way.
+/// Characters of a wrong value that an error repeats.
+const SHOWN_CHARS: usize = 40;
+
+fn shown(value: &str) -> String {
+    value.chars().take(SHOWN_CHARS).collect()
+}
+
+/// A whole number within a range.
+pub fn number<T>(name: &str, value: Option<&String>, range: (T, T)) -> Result<Option<T>, ApiError>
+where
+    T: std::str::FromStr + PartialOrd + std::fmt::Display + Copy,
+{
+    let Some(value) = text(value) else { return Ok(None) };
+    let (least, most) = range;
+    value.parse::<T>().ok().filter(|number| (least..=most).contains(number)).map(Some).ok_or_else(|| {
+        ApiError::invalid_parameter(name, format!("must be a whole number from {least} to {most}"))
+    })
+}
+
+/// A number of rows. What is above the limit of a page becomes that limit, since published clients ask for more; the answer's
+/// field `limit` says so.
+pub fn limit(value: Option<&String>) -> Result<u32, ApiError> {
+    limit_of(value, DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS)
+}
+
+/// The same for another default and another limit.
+pub fn limit_of(value: Option<&String>, default: u32, most: u32) -> Result<u32, ApiError> {
+    let rows = number("limit", value, (1, u64::MAX)).map_err(|_| {
+        ApiError::invalid_parameter("limit", format!("must be a whole number from 1 to {most}"))
+    })?;
+    Ok(rows.map_or(default, |rows| u32::try_from(rows).unwrap_or(most).min(most)))
+}
+
+/// How many rows to skip; a cursor reaches further.
 pub fn offset(value: Option<&String>) -> Result<u32, ApiError> {
     let Some(value) = text(value) else { return Ok(0) };
     match value.parse::<u32>() {
@@ -105,4 +128,9 @@ pub fn choice<T: Copy>(
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
         ApiError::invalid_parameter(name, format!("must be one of {}", words.join(", ")))
     })
+}
+
+/// `true` or `false`; false unless given.
+pub fn flag(name: &str, value: Option<&String>) -> Result<bool, ApiError> {
+    Ok(choice(name, value, &[("true", true), ("false", false)])?.unwrap_or(false))
 }

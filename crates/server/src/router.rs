@@ -23,6 +23,7 @@ use crate::features;
 use crate::features::docs::Documents;
 use crate::listen::{Timeouts, serve};
 use crate::permissions;
+use crate::query::{KnownParameters, check_names};
 use crate::state::AppState;
 
 /// Bytes of a word that a client chose, such as the method, in a line of the log.
@@ -79,7 +80,14 @@ pub async fn serve_api(listener: TcpListener, state: AppState, closing: Cancella
 pub async fn serve_probes(listener: TcpListener, state: AppState, closing: CancellationToken) {
     let shares = Arc::clone(&state.shares);
     let probes = Router::new().merge(features::health::probes()).route("/metrics", get(metrics));
-    serve(listener, finish(probes, state), &shares.connections, Timeouts::default(), closing).await;
+    serve(
+        listener,
+        finish(probes, KnownParameters::default(), state),
+        &shares.connections,
+        Timeouts::default(),
+        closing,
+    )
+    .await;
 }
 
 /// The whole application.
@@ -91,14 +99,15 @@ fn router(state: AppState) -> Router {
         .merge(features::unbuilt::routes())
         .merge(features::docs::routes(Documents::of(&document)))
         .route("/metrics", get(metrics));
-    finish(routes, state)
+    finish(routes, KnownParameters::of(&document), state)
 }
 
 /// What every request passes.
-fn finish(routes: Router<AppState>, state: AppState) -> Router {
+fn finish(routes: Router<AppState>, known: KnownParameters, state: AppState) -> Router {
     routes
         .fallback_service(other_routes(&state))
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(middleware::from_fn_with_state(known, check_names))
         .layer(middleware::from_fn(refuse_nul))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             ApiError::internal().into_response()

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use agentlens_domain::cost::{CostSource, nanos_to_usd};
+use agentlens_domain::limits::MAX_ANSWER_BYTES;
 use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Span, SpanKind};
 use agentlens_otlp::dialects::present;
 use agentlens_store::{SpanRow, StoreError, StoredEvent, Tenant};
@@ -283,7 +284,9 @@ async fn payloads<'r>(
             payloads.insert(event.id.clone(), event.payload.clone());
         }
     }
-    let read = tenant.events_by_ids(workspace, missing.into_iter().collect()).await?;
+    // Spans of which very much arrived are shown without what lies beyond the limit.
+    let read =
+        tenant.events_by_ids_within(workspace, missing.into_iter().collect(), MAX_ANSWER_BYTES).await?;
     payloads.extend(read.into_iter().map(|event| (event.id, event.payload)));
     Ok(payloads)
 }

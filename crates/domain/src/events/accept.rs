@@ -197,7 +197,9 @@ fn digest_content(parts: &[&str]) -> [u8; 16] {
 
 fn text_of<'a>(value: Value<'a>, field: &str) -> Result<Cow<'a, str>, Refusal> {
     if value.kind() != Kind::String {
-        return Err(Refusal::new(field, Reason::InvalidField, format!("{field} must be a string")));
+        let example = if field == "timestamp" { " such as \"2026-01-02T03:04:05Z\"" } else { "" };
+        let message = format!("{field} must be a string{example}");
+        return Err(Refusal::new(field, Reason::InvalidField, message));
     }
     let text = value.as_str().ok_or_else(|| {
         Refusal::new(

@@ -9,8 +9,9 @@ use super::{SessionRow, Tenant};
 use crate::args;
 use crate::error::StoreError;
 
-/// Events that are read at a time.
+/// Events that are read at a time, and bytes of them.
 const CHUNK_EVENTS: u32 = 200;
+const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 /// Sessions that are listed at a time.
 const CHUNK_SESSIONS: u32 = 500;
 
@@ -60,14 +61,14 @@ impl Tenant {
     pub async fn verify_session(&self, session: &SessionRow) -> Result<SessionChain, StoreError> {
         let mut walk = Walk::new(&session.session_id, self.retention_days().is_some());
         loop {
-            let events = self.events_of_session(session, walk.last_seq, CHUNK_EVENTS).await?;
-            let is_last = events.len() < CHUNK_EVENTS as usize;
+            let (events, has_more) =
+                self.events_of_session_within(session, walk.last_seq, CHUNK_EVENTS, CHUNK_BYTES).await?;
             for event in &events {
                 if !walk.add(event) {
                     return Ok(walk.finish());
                 }
             }
-            if is_last {
+            if !has_more {
                 break;
             }
         }
@@ -81,6 +82,29 @@ impl Tenant {
                 "",
                 format!("Session ends at event {} but {} were stored", walk.last_seq, session.last_seq),
             );
+        }
+        Ok(walk.finish())
+    }
+
+    /// Verifies the events of a session after `after_seq` up to `last_seq`, and their link to the event in front of them.
+    pub async fn verify_part(
+        &self,
+        session: &SessionRow,
+        after_seq: i64,
+        last_seq: i64,
+    ) -> Result<SessionChain, StoreError> {
+        let mut walk = Walk::new(&session.session_id, true);
+        let mut read_seq = (after_seq - 1).max(0);
+        while read_seq < last_seq {
+            let chunk = u32::try_from(last_seq - read_seq).unwrap_or(u32::MAX).min(CHUNK_EVENTS);
+            let (events, _) = self.events_of_session_within(session, read_seq, chunk, CHUNK_BYTES).await?;
+            let Some(last) = events.last() else { break };
+            read_seq = last.seq;
+            for event in events.iter().take_while(|event| event.seq <= last_seq) {
+                if !walk.add(event) {
+                    return Ok(walk.finish());
+                }
+            }
         }
         Ok(walk.finish())
     }

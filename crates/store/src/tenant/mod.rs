@@ -35,7 +35,7 @@ pub(crate) use apply::{
 };
 pub use chains::{BrokenChain, ChainReport, SessionChain};
 pub use dead_letters::DeadLetter;
-pub use events::{EventFilter, EventPage, Order, SearchPage, StoredEvent};
+pub use events::{EventFilter, EventPage, Order, SearchPage, StoredEvent, StreamPlace};
 pub use ingest_requests::{IngestRequestRow, MAX_REQUESTS_PER_KEY};
 pub use ledger::LedgerRow;
 pub(crate) use prices::embedded as embedded_prices;

@@ -214,6 +214,14 @@ impl World {
         self.directory.path().join("server.log")
     }
 
+    /// The most memory that the server ever held.
+    pub(crate) fn peak_memory_bytes(&self) -> usize {
+        let path = format!("/proc/{}/status", self.server.as_ref().unwrap().id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches("kB").trim().parse::<usize>().unwrap() * 1024
+    }
+
     /// What the server has logged.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()

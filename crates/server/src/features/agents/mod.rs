@@ -44,6 +44,8 @@ struct AgentsPage {
     agents: Vec<AgentView>,
     /// How many there are.
     total: i64,
+    /// Rows that this page could hold: what was asked for, at most 1,000.
+    limit: u32,
     /// Whether there are more.
     has_more: bool,
     /// Where the next page begins.
@@ -130,6 +132,7 @@ async fn list_agents(
     let org = scope.tenant.org().as_str();
     Ok(Json(AgentsPage {
         total,
+        limit,
         has_more,
         next_cursor,
         agents: rows.into_iter().map(|row| AgentView::of(row, org)).collect(),

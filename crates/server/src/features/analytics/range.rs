@@ -13,7 +13,7 @@ use agentlens_domain::time::{DAY_US, HOUR_US, day_start, format_rfc3339, hour_st
 use agentlens_store::{CellQuery, CellRow, Tenant};
 
 use crate::error::ApiError;
-use crate::query;
+use crate::query::{self, Times};
 
 /// Ranges up to this long are read by the hour.
 const HOURLY_RANGE_US: i64 = 48 * HOUR_US;
@@ -38,8 +38,10 @@ pub(super) struct RangeQuery {
     pub(super) from: Option<String>,
     /// The latest instant, inclusive; now unless given.
     pub(super) to: Option<String>,
-    /// `24h`, `7d`, `30d` or `90d` before now, instead of `from` and `to`.
+    /// `1h`, `3h`, `6h`, `12h`, `24h`, `3d`, `7d`, `30d` or `90d` before `to` (before now unless given), instead of `from`.
     pub(super) range: Option<String>,
+    /// The time zone of dates and of days, by its IANA name; UTC unless given.
+    pub(super) time_zone: Option<String>,
     /// `hour`, `day` or `week`.
     pub(super) granularity: Option<String>,
     /// Figures of one agent.
@@ -66,19 +68,15 @@ pub(super) struct Range {
 
 impl RangeQuery {
     pub(super) fn read(&self, now_us: i64) -> Result<Range, ApiError> {
-        let widths = [
-            ("1h", HOUR_US),
-            ("24h", DAY_US),
-            ("7d", 7 * DAY_US),
-            ("30d", 30 * DAY_US),
-            ("90d", 90 * DAY_US),
-        ];
-        let width_us = query::choice("range", self.range.as_ref(), &widths)?;
-        let to_us = query::instant("to", self.to.as_ref())?.unwrap_or(now_us);
-        let from_us = match (query::instant("from", self.from.as_ref())?, width_us) {
-            (Some(from_us), _) => from_us,
-            (None, width_us) => to_us - width_us.unwrap_or(DAY_US),
+        let times = Times {
+            from: self.from.as_ref(),
+            to: self.to.as_ref(),
+            range: self.range.as_ref(),
+            time_zone: self.time_zone.as_ref(),
         };
+        let window = times.read(now_us)?;
+        let to_us = window.to_us.unwrap_or(now_us);
+        let from_us = window.from_us.unwrap_or(to_us - DAY_US);
         if from_us > to_us {
             return Err(ApiError::invalid_parameter("from", "must not be after `to`"));
         }

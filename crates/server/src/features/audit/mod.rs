@@ -13,7 +13,7 @@ use agentlens_store::{BrokenChain, ChainReport};
 use crate::api::{READ_TIMEOUT, hex};
 use crate::auth::{AuditRead, Scope};
 use crate::error::{ApiError, ErrorBody};
-use crate::query::{self, Params};
+use crate::query::{self, Params, Times};
 use crate::state::AppState;
 
 /// The longest range of one verification.
@@ -32,8 +32,12 @@ struct VerifyQuery {
     session_id: Option<String>,
     /// Verify all sessions with an event from here on ...
     from: Option<String>,
-    /// ... up to here; at most a year.
+    /// ... up to here; at most a year. A date ends with its day.
     to: Option<String>,
+    /// `1h`, `3h`, `6h`, `12h`, `24h`, `3d`, `7d`, `30d` or `90d` before `to` (before now unless given), instead of `from`.
+    range: Option<String>,
+    /// The time zone of dates, by its IANA name; UTC unless given.
+    time_zone: Option<String>,
 }
 
 /// What was verified.
@@ -92,23 +96,26 @@ async fn verify(
     Params(params): Params<VerifyQuery>,
 ) -> Result<Json<VerifyReport>, ApiError> {
     let session_id = query::text(params.session_id.as_ref());
-    let range =
-        match (query::instant("from", params.from.as_ref())?, query::instant("to", params.to.as_ref())?) {
-            (Some(from_us), Some(to_us)) if from_us > to_us => {
-                return Err(ApiError::invalid_parameter("from", "must not be after `to`"));
-            }
-            (Some(from_us), Some(to_us)) if to_us - from_us > MAX_RANGE_US => {
-                return Err(ApiError::invalid_parameter("to", "must be at most one year after `from`"));
-            }
-            (Some(from_us), Some(to_us)) => Some((from_us, to_us)),
-            (None, None) if session_id.is_some() => None,
-            _ => {
-                return Err(ApiError::bad_request(
-                    "missing_parameter",
-                    "Either sessionId or both from and to are required",
-                ));
-            }
-        };
+    let times = Times {
+        from: params.from.as_ref(),
+        to: params.to.as_ref(),
+        range: params.range.as_ref(),
+        time_zone: params.time_zone.as_ref(),
+    };
+    let window = times.read(scope.now_us())?;
+    let range = match (window.from_us, window.to_us) {
+        (Some(from_us), Some(to_us)) if to_us - from_us > MAX_RANGE_US => {
+            return Err(ApiError::invalid_parameter("to", "must be at most one year after `from`"));
+        }
+        (Some(from_us), Some(to_us)) => Some((from_us, to_us)),
+        (None, None) if session_id.is_some() => None,
+        _ => {
+            return Err(ApiError::bad_request(
+                "missing_parameter",
+                "Either sessionId, range, or both from and to are required",
+            ));
+        }
+    };
     let verifying = async {
         match &session_id {
             Some(id) => {

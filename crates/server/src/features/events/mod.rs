@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::Path;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -9,13 +10,13 @@ use utoipa_axum::routes;
 
 use agentlens_domain::events::{EventType, Severity};
 use agentlens_domain::limits::{MAX_COUNTED_ROWS, MAX_SEARCH_BYTES};
-use agentlens_store::{EventFilter, Order};
+use agentlens_store::{EventFilter, Order, SearchPage};
 
-use crate::api::EventView;
+use crate::api::{self, EventView, size_of};
 use crate::auth::{EventsRead, Scope};
 use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
-use crate::query::{self, Params};
+use crate::query::{self, Params, Times};
 use crate::spans::{Reading, current_events};
 use crate::state::AppState;
 
@@ -44,10 +45,14 @@ struct EventsQuery {
     model: Option<String>,
     /// Events of one tool, step or custom type.
     name: Option<String>,
-    /// The earliest instant, inclusive.
+    /// The earliest instant, inclusive. A date begins at its midnight.
     from: Option<String>,
-    /// The latest instant, inclusive.
+    /// The latest instant, inclusive. A date ends with its day.
     to: Option<String>,
+    /// `1h`, `3h`, `6h`, `12h`, `24h`, `3d`, `7d`, `30d` or `90d` before `to` (before now unless given), instead of `from`.
+    range: Option<String>,
+    /// The time zone of dates, by its IANA name; UTC unless given.
+    time_zone: Option<String>,
     /// An exact part of the payload's text; upper and lower case are the same.
     search: Option<String>,
     /// `desc` (newest first, the default) or `asc`.
@@ -66,12 +71,14 @@ struct EventsQuery {
 struct EventsPage {
     /// The events.
     events: Vec<EventView>,
-    /// How many there are, counted up to 10,000 (`totalIsExact` says whether that was reached). Searches and filters by content count what they
-    /// have seen.
+    /// How many events match, on all pages together. Exact up to 10,000.
     total: i64,
-    /// Whether `total` is exact.
+    /// Whether `total` is exact. If not, at least `total` events match: there are more than 10,000, or counting them would
+    /// have read more than one request may.
     total_is_exact: bool,
-    /// Whether there are more.
+    /// Rows that this page could hold: what was asked for, at most 1,000.
+    limit: u32,
+    /// Whether there are more. A page of large events ends early, at 16 MiB.
     has_more: bool,
     /// Where the next page begins.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,18 +89,21 @@ struct EventsPage {
 }
 
 impl EventsQuery {
-    fn filter(&self, workspace: &str) -> Result<EventFilter, ApiError> {
-        let event_types = query::list(self.event_type.as_ref());
-        if let Some(unknown) = event_types.iter().find(|name| EventType::parse(name).is_none()) {
-            return Err(ApiError::invalid_parameter(
-                "eventType",
-                format!("`{unknown}` is not an event type"),
-            ));
+    fn times(&self) -> Times<'_> {
+        Times {
+            from: self.from.as_ref(),
+            to: self.to.as_ref(),
+            range: self.range.as_ref(),
+            time_zone: self.time_zone.as_ref(),
         }
-        let severities = query::list(self.severity.as_ref());
-        if let Some(unknown) = severities.iter().find(|name| Severity::parse(name).is_none()) {
-            return Err(ApiError::invalid_parameter("severity", format!("`{unknown}` is not a severity")));
-        }
+    }
+
+    fn filter(&self, workspace: &str, now_us: i64) -> Result<EventFilter, ApiError> {
+        let types: Vec<&str> = EventType::EVERY.iter().map(|event_type| event_type.as_str()).collect();
+        let event_types = query::words("eventType", self.event_type.as_ref(), &types)?;
+        let grades: Vec<&str> = Severity::EVERY.iter().map(|severity| severity.as_str()).collect();
+        let severities = query::words("severity", self.severity.as_ref(), &grades)?;
+        let window = self.times().read(now_us)?;
         let order = query::choice(
             "order",
             self.order.as_ref(),
@@ -110,8 +120,8 @@ impl EventsQuery {
             name: query::text(self.name.as_ref()),
             event_types,
             severities,
-            from_us: query::instant("from", self.from.as_ref())?,
-            to_us: query::instant("to", self.to.as_ref())?,
+            from_us: window.from_us,
+            to_us: window.to_us,
             order: order.unwrap_or_default(),
         })
     }
@@ -124,8 +134,8 @@ async fn list_events(
     scope: Scope<EventsRead>,
     client: Client,
     Params(params): Params<EventsQuery>,
-) -> Result<Json<EventsPage>, ApiError> {
-    let mut filter = params.filter(scope.workspace())?;
+) -> Result<Response, ApiError> {
+    let mut filter = params.filter(scope.workspace(), scope.now_us())?;
     if let Some(session_id) = &filter.session_id {
         filter.moved_chains = scope.tenant.chains_moved_to(scope.workspace(), session_id).await?;
     }
@@ -135,42 +145,40 @@ async fn list_events(
     if needle.as_ref().is_some_and(|needle| needle.len() > MAX_SEARCH_BYTES) {
         return Err(ApiError::invalid_parameter(
             "search",
-            format!("is longer than {MAX_SEARCH_BYTES} bytes"),
+            format!("must be at most {MAX_SEARCH_BYTES} bytes long"),
         ));
     }
     let is_chosen = needle.is_some() || filter.chooses_by_content();
     let session = filter.session_id.clone();
     let reading = Reading { session: session.as_deref(), is_chosen };
-    // What no index of the database serves is found block by block, and counted as far as it was seen.
-    if needle.is_some() || filter.needs_search() {
-        let page =
-            scope.tenant.scan_events(&filter, needle.as_deref(), cursor.as_ref(), offset, limit).await?;
-        let seen = i64::from(offset)
-            + i64::try_from(page.events.len()).unwrap_or(0)
-            + i64::from(page.next.is_some());
-        // An offset beyond the end has seen nothing to count.
-        let is_beyond = offset > 0 && page.events.is_empty();
-        return Ok(Json(EventsPage {
-            total: seen,
-            total_is_exact: page.next.is_none() && cursor.is_none() && !is_beyond,
-            has_more: page.next.is_some(),
-            next_cursor: page.next.map(|cursor| cursor.encode()),
-            is_partial: page.is_partial,
-            events: current_events(&scope.tenant, scope.workspace(), page.events, (client, reading)).await?,
-        }));
-    }
-    let (page, total) = tokio::try_join!(
-        scope.tenant.list_events(&filter, cursor.as_ref(), offset, limit),
-        scope.tenant.count_events(&filter, MAX_COUNTED_ROWS)
-    )?;
-    Ok(Json(EventsPage {
-        total,
-        total_is_exact: total < MAX_COUNTED_ROWS,
+    // What no index of the database serves is found block by block.
+    let page = if needle.is_some() || filter.needs_search() {
+        scope.tenant.scan_events(&filter, needle.as_deref(), cursor.as_ref(), offset, limit).await?
+    } else {
+        let (page, counted) = tokio::try_join!(
+            scope.tenant.list_events(&filter, cursor.as_ref(), offset, limit),
+            scope.tenant.count_events(&filter, MAX_COUNTED_ROWS + 1)
+        )?;
+        SearchPage {
+            events: page.events,
+            next: page.next,
+            is_partial: false,
+            total: counted.min(MAX_COUNTED_ROWS),
+            total_is_exact: counted <= MAX_COUNTED_ROWS,
+        }
+    };
+    let events = current_events(&scope.tenant, scope.workspace(), page.events, (client, reading)).await?;
+    let size_bytes = size_of(&events);
+    let page = EventsPage {
+        total: page.total,
+        total_is_exact: page.total_is_exact,
+        limit,
         has_more: page.next.is_some(),
         next_cursor: page.next.map(|cursor| cursor.encode()),
-        is_partial: false,
-        events: current_events(&scope.tenant, scope.workspace(), page.events, (client, reading)).await?,
-    }))
+        is_partial: page.is_partial,
+        events,
+    };
+    api::json(page, size_bytes).await
 }
 
 /// Get one event.

@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use agentlens_domain::cost::nanos_to_usd;
-use agentlens_domain::limits::MAX_TIMELINE_EVENTS;
+use agentlens_domain::limits::{MAX_TIMELINE_EVENTS, MAX_VERIFIED_EVENTS};
 use agentlens_domain::page::Cursor;
 use agentlens_domain::spans::ARRIVAL_ID_PREFIX;
 use agentlens_store::{SessionRow, StoredEvent, Tenant};
 
+use super::find;
 use super::span_tree::{TreePage, TreeQuery, span_tree};
-use super::{chain_holds, chained_events, events, find};
+use super::timeline::{chain_holds, chained_events, events};
 use crate::api::ms;
 use crate::auth::{EventsRead, Scope};
 use crate::client::Client;
@@ -27,8 +28,6 @@ const MAX_NODES: u32 = 1_000;
 /// Levels of one answer. Readers of JSON give up at a depth (serde_json at 128, of which a level takes two), and writing
 /// a tree takes stack.
 pub(super) const MAX_LEVELS: usize = 50;
-/// Chains up to this long are verified with the tree; longer ones by `/api/audit/verify`.
-const MAX_VERIFIED_EVENTS: i64 = 2_000;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -48,10 +47,12 @@ pub(super) struct Trace {
     /// The roots by time, or the children asked for. In a session with spans, steps that are no spans are roots among theirs.
     /// Each has as much below it as the answer has room for; `childCount` and `childrenCursor` say what is left.
     tree: Vec<TraceNode>,
-    /// Whether the chain holds; null where the session is too long to verify it on the way.
+    /// Whether all chains of the session hold; null where they have more than 2,000 events, which `/api/audit/verify` verifies.
     chain_valid: Option<bool>,
     /// Always true.
     chained: bool,
+    /// Nodes that this answer could hold: what was asked for, at most 1,000.
+    limit: u32,
     /// Whether the session has more events than the tree shows.
     is_truncated: bool,
     /// Where the next page begins.
@@ -128,7 +129,7 @@ struct Step {
 
 /// Get a session as a tree of steps, a page at a time.
 #[utoipa::path(get, path = "/api/sessions/{id}/trace", tag = "sessions", params(("id" = String, Path, description = "The session's id"), TraceQuery),
-    responses((status = 200, body = Trace), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Trace), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 504, body = ErrorBody)))]
 pub(super) async fn get_trace(
     scope: Scope<EventsRead>,
     client: Client,
@@ -141,7 +142,7 @@ pub(super) async fn get_trace(
         session_id: &session.session_id,
         parent: query::text(params.parent.as_ref()).map(|text| parent(&text)).transpose()?,
         after: query::cursor(params.cursor.as_ref())?,
-        limit: limit(params.limit.as_ref())?.unwrap_or(DEFAULT_NODES),
+        limit: query::limit_of(params.limit.as_ref(), DEFAULT_NODES, MAX_NODES)?,
     };
     let page = span_tree(&scope.tenant, &query).await?;
     let chain_valid =
@@ -158,17 +159,27 @@ pub(super) async fn get_trace(
         let page = mixed(page, steps, &query);
         let next_cursor = page.next.map(|cursor| cursor.encode());
         let is_truncated = are_cut || next_cursor.is_some();
-        return Ok(Json(Trace { tree: page.nodes, chain_valid, chained: true, is_truncated, next_cursor }));
+        let limit = query.limit;
+        return Ok(Json(Trace {
+            tree: page.nodes,
+            chain_valid,
+            chained: true,
+            limit,
+            is_truncated,
+            next_cursor,
+        }));
     }
     let after = query.after.as_ref().map_or(0, |cursor| cursor.value);
-    let limit = limit(params.limit.as_ref())?.unwrap_or(MAX_TIMELINE_EVENTS);
-    let events = events(&scope.tenant, &session, after, limit).await?;
-    let next = events.last().filter(|last| last.seq < session.last_seq);
+    let most = if params.limit.is_some() { MAX_NODES } else { MAX_TIMELINE_EVENTS };
+    let limit = query::limit_of(params.limit.as_ref(), most, most)?;
+    let (events, has_more) = events(&scope.tenant, &session, after, limit).await?;
+    let next = events.last().filter(|_| has_more);
     let next_cursor = next.map(|last| Cursor { value: last.seq, id: last.id.clone() }.encode());
     Ok(Json(Trace {
         tree: tree(steps(&events, client)),
         chain_valid,
         chained: true,
+        limit,
         is_truncated: next_cursor.is_some(),
         next_cursor,
     }))
@@ -186,8 +197,7 @@ async fn own_steps(
     session: &SessionRow,
     client: Client,
 ) -> Result<(Vec<TraceNode>, bool), ApiError> {
-    let mut own = events(tenant, session, 0, MAX_TIMELINE_EVENTS).await?;
-    let are_cut = own.last().is_some_and(|last| last.seq < session.last_seq);
+    let (mut own, are_cut) = events(tenant, session, 0, MAX_TIMELINE_EVENTS).await?;
     own.retain(|event| !event.id.starts_with(ARRIVAL_ID_PREFIX));
     Ok((tree(steps(&own, client)), are_cut))
 }
@@ -218,16 +228,6 @@ fn mixed(page: TreePage, steps: Vec<TraceNode>, query: &TreeQuery<'_>) -> TreePa
 
 fn size(node: &TraceNode) -> usize {
     1 + node.children.iter().map(size).sum::<usize>()
-}
-
-fn limit(text: Option<&String>) -> Result<Option<u32>, ApiError> {
-    let Some(text) = query::text(text) else { return Ok(None) };
-    match text.parse::<u32>() {
-        Ok(nodes) if (1..=MAX_NODES).contains(&nodes) => Ok(Some(nodes)),
-        _ => {
-            Err(ApiError::invalid_parameter("limit", format!("must be a whole number from 1 to {MAX_NODES}")))
-        }
-    }
 }
 
 fn parent(text: &str) -> Result<(String, String), ApiError> {
@@ -344,8 +344,7 @@ fn tree(steps: Vec<Step>) -> Vec<TraceNode> {
                 .filter(|parent| *parent != index)
         })
         .collect();
-    let parents: Vec<Option<usize>> =
-        (0..steps.len()).map(|index| parents[index].filter(|_| !is_in_circle(index, &parents))).collect();
+    let parents = without_circles(parents);
     let order = parents_first(&parents);
     let parents = with_bounded_depth(&order, parents);
     let mut children: Vec<Vec<usize>> = vec![Vec::new(); steps.len()];
@@ -401,14 +400,53 @@ fn with_bounded_depth(order: &[usize], mut parents: Vec<Option<usize>>) -> Vec<O
     parents
 }
 
-fn is_in_circle(start: usize, parents: &[Option<usize>]) -> bool {
-    let mut at = parents[start];
-    for _ in 0..parents.len() {
-        match at {
-            None => return false,
-            Some(index) if index == start => return true,
-            Some(index) => at = parents[index],
+/// Takes the parent away from every step that is its own ancestor. Each step is visited twice at most, however long the chains
+/// of parents are.
+fn without_circles(mut parents: Vec<Option<usize>>) -> Vec<Option<usize>> {
+    const NEW: usize = usize::MAX;
+    // The walk on which a step was first met.
+    let mut walks = vec![NEW; parents.len()];
+    let mut in_circle = vec![false; parents.len()];
+    for start in 0..parents.len() {
+        let mut at = Some(start);
+        while let Some(index) = at
+            && walks[index] == NEW
+        {
+            walks[index] = start;
+            at = parents[index];
+        }
+        // A step that this same walk met before closes a circle.
+        let Some(first) = at.filter(|index| walks[*index] == start) else { continue };
+        let mut at = first;
+        while !in_circle[at] {
+            in_circle[at] = true;
+            at = parents[at].unwrap_or(first);
         }
     }
-    true
+    for (parent, is_in_circle) in parents.iter_mut().zip(in_circle) {
+        parent.take_if(|_| is_in_circle);
+    }
+    parents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_circles;
+
+    #[test]
+    fn circles_are_opened_and_what_hangs_on_them_stays() {
+        // 0 and 1 in a ring, 2 below it, 3 below 2; 4 a root, 5 below it.
+        let parents = vec![Some(1), Some(0), Some(1), Some(2), None, Some(4)];
+        assert_eq!(without_circles(parents), [None, None, Some(1), Some(2), None, Some(4)]);
+    }
+
+    #[test]
+    fn long_chains_and_rings_take_linear_time() {
+        // A step for each parent of each step would be 4 * 10^10 steps.
+        let length = 200_000;
+        let mut ring: Vec<Option<usize>> = (0..length).map(|index| Some((index + 1) % length)).collect();
+        assert!(without_circles(ring.clone()).iter().all(Option::is_none));
+        ring[0] = None;
+        assert_eq!(without_circles(ring.clone()), ring);
+    }
 }

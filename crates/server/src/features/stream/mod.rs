@@ -1,11 +1,10 @@
 //! The live stream: server-sent events of everything that is stored, with filters, from any point on.
 //!
-//! Each message's id is the event's position, so a client that comes back with `Last-Event-ID` misses nothing.
+//! Each message's id is the event's, so a client that comes back with `Last-Event-ID` misses nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
@@ -13,7 +12,7 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
-use rustc_hash::FxHashMap;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,9 +20,14 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use agentlens_domain::limits::MAX_STREAM_SUBSCRIBERS;
-use agentlens_store::{StoredEvent, Tenant};
+use agentlens_domain::events::EventType;
+use agentlens_domain::ids::OrgId;
+use agentlens_domain::limits::{
+    LARGE_ANSWER_BYTES, MAX_ORG_STREAM_SUBSCRIBERS, MAX_STREAM_AHEAD_BYTES, MAX_STREAM_SUBSCRIBERS,
+};
+use agentlens_store::{StoreError, StreamPlace, Tenant};
 
+use crate::api::{EventView, size_of};
 use crate::auth::{EventsRead, Scope};
 use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
@@ -39,7 +43,8 @@ const CHECK_KEY: Duration = Duration::from_millis(500);
 /// Events that are read at a time.
 const CHUNK_EVENTS: u32 = 200;
 
-static SUBSCRIBERS: AtomicUsize = AtomicUsize::new(0);
+/// The `Last-Event-ID` of a client that wants everything that is kept.
+const FROM_THE_BEGINNING: &str = "0";
 
 /// The routes of this feature.
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -58,11 +63,14 @@ struct StreamQuery {
     event_type: Option<String>,
     /// Where to go on, for clients that can't send `Last-Event-ID`.
     last_event_id: Option<String>,
+    /// The API key, for browsers, which can't send headers here. Any other endpoint reads it from `Authorization` only.
+    #[expect(dead_code, reason = "the extractor of the credential reads it")]
+    token: Option<String>,
 }
 
 /// Follow the org's events as they are stored (server-sent events named `event`, and `heartbeat`).
-#[utoipa::path(get, path = "/api/stream", tag = "stream", params(StreamQuery, ("Last-Event-ID" = Option<String>, Header, description = "Go on after this message")),
-    responses((status = 200, description = "text/event-stream", content_type = "text/event-stream", body = String), (status = 401, body = ErrorBody), (status = 503, body = ErrorBody)))]
+#[utoipa::path(get, path = "/api/stream", tag = "stream", params(StreamQuery, ("Last-Event-ID" = Option<String>, Header, description = "Go on after the event of this id; `0` begins with the oldest event that is kept")),
+    responses((status = 200, description = "text/event-stream", content_type = "text/event-stream", body = String), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn stream_events(
     scope: Scope<EventsRead>,
     client: Client,
@@ -70,21 +78,22 @@ async fn stream_events(
     Params(params): Params<StreamQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let place = Place::take().ok_or_else(|| {
-        ApiError::unavailable(format!(
-            "the server has {MAX_STREAM_SUBSCRIBERS} live streams, which is the limit"
-        ))
-    })?;
+    let types: Vec<&str> = EventType::EVERY.iter().map(|event_type| event_type.as_str()).collect();
+    let event_types = query::words("eventType", params.event_type.as_ref(), &types)?;
+    let place = Place::take(scope.tenant.org())?;
     let resumed = headers
         .get("last-event-id")
         .and_then(|value| value.to_str().ok())
         .map(str::to_owned)
         .or(params.last_event_id.clone());
     let current = scope.tenant.last_position().await?;
-    let position = match query::text(resumed.as_ref()) {
+    let position = match query::text(resumed.as_ref()).as_deref() {
         None => current,
-        Some(text) => text.parse::<i64>().map_err(|_| {
-            ApiError::invalid_parameter("Last-Event-ID", "must be the id of a message of this stream")
+        Some(FROM_THE_BEGINNING) => 0,
+        Some(id) => scope.tenant.position_of_event(scope.workspace(), id).await?.ok_or_else(|| {
+            let message =
+                "must be the id of an event of this stream that is still kept, or 0 for the beginning";
+            ApiError::invalid_parameter("Last-Event-ID", message)
         })?,
     };
     let follower = Follower {
@@ -93,7 +102,7 @@ async fn stream_events(
             workspace: scope.workspace().to_owned(),
             session_id: query::text(params.session_id.as_ref()),
             agent_id: query::text(params.agent_id.as_ref()),
-            event_types: query::list(params.event_type.as_ref()),
+            event_types,
         },
         tenant: scope.tenant,
         principal: scope.principal,
@@ -101,6 +110,7 @@ async fn stream_events(
         checked: Instant::now(),
         client,
         position,
+        places: VecDeque::new(),
         waiting: VecDeque::new(),
         shutdown: state.shutdown.clone(),
         _place: place,
@@ -108,21 +118,40 @@ async fn stream_events(
     Ok(Sse::new(follower.into_stream()).into_response())
 }
 
-/// One of the limited places for streams.
-struct Place;
+/// Streams of this server, by org.
+static SUBSCRIBERS: Mutex<BTreeMap<OrgId, usize>> = Mutex::new(BTreeMap::new());
+
+/// One of the limited places for streams. Each org has a share, so that no org takes all of them.
+struct Place(OrgId);
 
 impl Place {
-    fn take() -> Option<Self> {
-        let taken = SUBSCRIBERS.fetch_add(1, Ordering::Relaxed);
-        // Dropping gives the place back either way.
-        let place = Self;
-        (taken < MAX_STREAM_SUBSCRIBERS).then_some(place)
+    fn take(org: &OrgId) -> Result<Self, ApiError> {
+        let mut subscribers = SUBSCRIBERS.lock();
+        if subscribers.values().sum::<usize>() >= MAX_STREAM_SUBSCRIBERS {
+            return Err(ApiError::unavailable(format!(
+                "the server has {MAX_STREAM_SUBSCRIBERS} live streams, which is the limit"
+            )));
+        }
+        let own = subscribers.entry(org.clone()).or_default();
+        if *own >= MAX_ORG_STREAM_SUBSCRIBERS {
+            return Err(ApiError::unavailable(format!(
+                "the org has {MAX_ORG_STREAM_SUBSCRIBERS} live streams on this server, which is the limit"
+            )));
+        }
+        *own += 1;
+        Ok(Self(org.clone()))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        SUBSCRIBERS.fetch_sub(1, Ordering::Relaxed);
+        let mut subscribers = SUBSCRIBERS.lock();
+        if let Some(own) = subscribers.get_mut(&self.0) {
+            *own -= 1;
+            if *own == 0 {
+                subscribers.remove(&self.0);
+            }
+        }
     }
 }
 
@@ -134,7 +163,7 @@ struct Filter {
 }
 
 impl Filter {
-    fn admits(&self, event: &StoredEvent) -> bool {
+    fn admits(&self, event: &StreamPlace) -> bool {
         event.workspace_id == self.workspace
             && self.session_id.as_ref().is_none_or(|id| *id == event.session_id)
             && self.agent_id.as_ref().is_none_or(|id| *id == event.agent_id)
@@ -153,7 +182,10 @@ struct Follower {
     news: watch::Receiver<i64>,
     /// Everything up to here was sent or did not match.
     position: i64,
-    waiting: VecDeque<Event>,
+    /// What is to be sent, and was not read yet.
+    places: VecDeque<StreamPlace>,
+    /// What was read, and is to be sent.
+    waiting: VecDeque<EventView>,
     shutdown: CancellationToken,
     _place: Place,
 }
@@ -173,15 +205,18 @@ impl Follower {
             if self.shutdown.is_cancelled() || !self.may_go_on().await {
                 return None;
             }
-            if let Some(event) = self.waiting.pop_front() {
-                return Some(event);
+            if let Some(view) = self.waiting.pop_front() {
+                match message(view).await {
+                    Some(message) => return Some(message),
+                    None => continue,
+                }
             }
             if has_news {
                 self.news.mark_unchanged();
             }
-            match if has_news { self.read().await } else { Ok(0) } {
-                Ok(0) => has_news = false,
-                Ok(_) => continue,
+            match if has_news { self.read().await } else { Ok(false) } {
+                Ok(false) => has_news = false,
+                Ok(true) => continue,
                 Err(error) => {
                     tracing::warn!(error = %error, "a live stream ended because the store can't be read");
                     return None;
@@ -209,25 +244,40 @@ impl Follower {
         self.keys.is_still_valid(&self.principal, self.tenant.clock().now_us()).await
     }
 
-    /// Reads what is new; returns how many events that was, matching or not.
-    async fn read(&mut self) -> Result<usize, agentlens_store::StoreError> {
-        let events = self.tenant.events_after(self.position, CHUNK_EVENTS).await?;
-        let count = events.len();
-        let Some(last) = events.last().map(|event| event.position) else { return Ok(0) };
-        let admitted: Vec<StoredEvent> =
-            events.into_iter().filter(|event| self.filter.admits(event)).collect();
-        let positions: FxHashMap<String, i64> =
-            admitted.iter().map(|event| (event.id.clone(), event.position)).collect();
-        let workspace = self.principal.workspace_id.as_str();
-        let reading = (self.client, Reading::default());
-        for view in current_events(&self.tenant, workspace, admitted, reading).await? {
-            let position = positions.get(&view.id).copied().unwrap_or(last);
-            let message = Event::default().event("event").id(position.to_string());
-            if let Ok(message) = message.json_data(view) {
-                self.waiting.push_back(message);
-            }
+    /// Reads a little of what is new: what is read ahead of what was sent has a limit in bytes. Returns whether there was
+    /// anything, matching or not.
+    async fn read(&mut self) -> Result<bool, StoreError> {
+        if self.places.is_empty() {
+            let places = self.tenant.places_after(self.position, CHUNK_EVENTS).await?;
+            let Some(last) = places.last() else { return Ok(false) };
+            self.position = last.position;
+            self.places = places.into_iter().filter(|place| self.filter.admits(place)).collect();
         }
-        self.position = last;
-        Ok(count)
+        let (mut positions, mut bytes) = (Vec::new(), 0);
+        while let Some(place) = self.places.front() {
+            bytes += usize::try_from(place.size_bytes).unwrap_or(0);
+            if !positions.is_empty() && bytes > MAX_STREAM_AHEAD_BYTES {
+                break;
+            }
+            positions.push(place.position);
+            self.places.pop_front();
+        }
+        if positions.is_empty() {
+            return Ok(true);
+        }
+        let events = self.tenant.events_at_positions(positions).await?;
+        let reading = (self.client, Reading::default());
+        let workspace = self.principal.workspace_id.as_str();
+        self.waiting = current_events(&self.tenant, workspace, events, reading).await?.into();
+        Ok(true)
     }
+}
+
+/// An event as a message. Its id is the event's, which means nothing outside of the workspace.
+async fn message(view: EventView) -> Option<Event> {
+    let message = Event::default().event("event").id(view.id.clone());
+    if size_of(std::slice::from_ref(&view)) <= LARGE_ANSWER_BYTES {
+        return message.json_data(view).ok();
+    }
+    tokio::task::spawn_blocking(move || message.json_data(view).ok()).await.ok().flatten()
 }

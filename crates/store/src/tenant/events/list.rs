@@ -1,8 +1,10 @@
 //! Lists of events by time. A list without conditions on content walks the time index; one of a session walks the
 //! session; everything else asks the search index which blocks of events are worth reading.
 
+use agentlens_domain::limits::MAX_ANSWER_BYTES;
 use agentlens_domain::page::Cursor;
 
+use super::places::{EventPlace, PLACE_COLUMNS, fitting};
 use super::{COLUMNS, StoredEvent};
 use crate::error::StoreError;
 use crate::statement::Builder;
@@ -138,7 +140,7 @@ pub(super) fn add_keyset(statement: &mut Builder, access: Access<'_>, order: Ord
 }
 
 impl Tenant {
-    /// One page of events by time.
+    /// One page of events by time: `limit` rows, or as many as fit into an answer.
     pub async fn list_events(
         &self,
         filter: &EventFilter,
@@ -153,17 +155,18 @@ impl Tenant {
         let numbers = self.numbers_of(filter).await?;
         let access = numbers.as_deref().map_or(Access::Time, Access::Sessions);
         let mut statement = Builder::new("select ");
-        statement.text(COLUMNS).text(" from events where org_id = $1");
+        statement.text(PLACE_COLUMNS).text(" from events where org_id = $1");
         filter.add_to(&mut statement, access);
         add_keyset(&mut statement, access, filter.order, after);
-        statement.with(" limit $", limit + 1).with(" offset $", offset);
+        statement.with(" limit $", i64::from(limit) + 1).with(" offset $", offset);
         let (sql, args) = statement.finish();
-        let mut events: Vec<StoredEvent> = self.fetch(sql, args).await?;
-        let has_more = events.len() > limit as usize;
-        events.truncate(limit as usize);
-        let next =
-            events.last().filter(|_| has_more).map(|last| Cursor { value: last.ts_us, id: last.id.clone() });
-        Ok(EventPage { events, next })
+        let mut places: Vec<EventPlace> = self.fetch(sql, args).await?;
+        let sizes = places.iter().map(|place| place.size_bytes);
+        let count = fitting(sizes, MAX_ANSWER_BYTES).min(limit as usize);
+        let has_more = count < places.len();
+        places.truncate(count);
+        let next = places.last().filter(|_| has_more).map(EventPlace::cursor);
+        Ok(EventPage { events: self.events_at(&places).await?, next })
     }
 
     /// The numbers of the sessions in whose chains the events of the filter's session lie.
@@ -198,25 +201,6 @@ impl Tenant {
             .with(" and workspace_id = $", workspace);
         let (sql, args) = statement.finish();
         self.find(sql, args).await
-    }
-
-    /// Events of a workspace by their ids, in no order; those that are not there are left out.
-    pub async fn events_by_ids(
-        &self,
-        workspace: &str,
-        ids: Vec<String>,
-    ) -> Result<Vec<StoredEvent>, StoreError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut statement = Builder::new("select ");
-        statement
-            .text(COLUMNS)
-            .text(" from events where org_id = $1")
-            .with(" and id = any($)", ids)
-            .with(" and workspace_id = $", workspace);
-        let (sql, args) = statement.finish();
-        self.fetch(sql, args).await
     }
 
     /// Events after a position, in the order in which they were stored; the live stream goes on from there.

@@ -1,10 +1,12 @@
 //! Events as they are stored, and the lists, searches and timelines that read them.
 
 mod list;
+mod places;
 mod search;
 mod segments;
 
 pub use list::{EventFilter, EventPage, Order};
+pub use places::StreamPlace;
 pub use search::SearchPage;
 pub(crate) use segments::places_of_segment;
 

@@ -10,25 +10,26 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use agentlens_domain::limits::MAX_SEARCH_SCAN_EVENTS;
+use agentlens_domain::limits::{MAX_ANSWER_BYTES, MAX_COUNTED_ROWS, MAX_SEARCH_SCAN_EVENTS};
 use agentlens_domain::page::Cursor;
 use agentlens_domain::search::{Query, block_ranges, fold};
 
+use super::StoredEvent;
 use super::list::{Access, EventFilter, Order, add_keyset};
+use super::places::{EventPlace, PLACE_COLUMNS, fitting};
 use super::segments::{place_of_shard, shard_at};
-use super::{COLUMNS, StoredEvent};
 use crate::error::StoreError;
-use crate::statement::{Builder, Row};
+use crate::statement::{Builder, FromRow, Row};
 use crate::tenant::{Tenant, blocking};
 use crate::{args, row_type};
 
 /// Segments whose shards are fetched together: few at first, since most searches end in the newest ones.
 const FIRST_SEGMENTS: usize = 4;
 const MAX_SEGMENTS_TOGETHER: usize = 128;
-/// Events of the tail that are read at a time; fewer once they turn out to be large.
-const TAIL_WINDOW_EVENTS: i64 = 1024;
-const LARGE_WINDOW_EVENTS: i64 = 32;
-const TAIL_WINDOW_BYTES: usize = 16 * 1024 * 1024;
+/// Payloads of events that are not indexed yet, read at a time.
+const TAIL_WINDOW_BYTES: usize = 4 * 1024 * 1024;
+/// Payloads that are read to count the matches of a search; beyond, its total is not exact.
+const MAX_COUNTING_BYTES: usize = 64 * 1024 * 1024;
 
 /// A page of search results.
 #[derive(Debug, Default)]
@@ -39,6 +40,10 @@ pub struct SearchPage {
     pub next: Option<Cursor>,
     /// Whether the search stopped early, after reading as much as one request may; going on from `next` continues it.
     pub is_partial: bool,
+    /// How many rows match, on this page and on all others; at most `MAX_COUNTED_ROWS`.
+    pub total: i64,
+    /// Whether `total` is exact; otherwise there are at least as many.
+    pub total_is_exact: bool,
 }
 
 row_type! {
@@ -73,14 +78,29 @@ struct Scan<'a> {
     query: Arc<Query>,
     has_needle: bool,
     after: Option<&'a Cursor>,
-    /// Rows that are wanted: offset, limit, and one more to know whether there are more.
+    /// Rows of the page: offset, limit, and one more to know whether there are more.
     wanted: usize,
-    found: Vec<StoredEvent>,
+    /// Rows that are counted, once the page is complete.
+    counted: usize,
+    found: Vec<EventPlace>,
     examined: usize,
+    /// Bytes of payloads that were read.
+    bytes: usize,
+}
+
+/// How a scan ended.
+enum End {
+    /// Everything was read.
+    Complete,
+    /// The page is complete, and the rows behind it were not all counted.
+    Enough,
+    /// It read as much as one request may before the page was complete; it goes on from here.
+    Stopped(Cursor),
 }
 
 impl Tenant {
-    /// One page of events whose payload text holds `needle` (if given) and that match the filter, by time.
+    /// One page of events whose payload text holds `needle` (if given) and that match the filter, by time: `limit` rows, or as
+    /// many as fit into an answer.
     pub async fn scan_events(
         &self,
         filter: &EventFilter,
@@ -90,27 +110,37 @@ impl Tenant {
         limit: u32,
     ) -> Result<SearchPage, StoreError> {
         let facets = facets_of(filter);
-        let mut scan = Scan {
+        let query = Arc::new(Query::new(needle.unwrap_or(""), &facets));
+        let counted = usize::try_from(MAX_COUNTED_ROWS).unwrap_or(usize::MAX) + 1;
+        let scan = |after, wanted, counted| Scan {
             tenant: self,
             filter,
-            query: Arc::new(Query::new(needle.unwrap_or(""), &facets)),
+            query: Arc::clone(&query),
             has_needle: needle.is_some(),
             after,
-            wanted: (offset + limit) as usize + 1,
+            wanted,
+            counted,
             found: Vec::new(),
             examined: 0,
+            bytes: 0,
         };
-        let stopped_at = scan.run().await?;
-        if let Some(edge) = &stopped_at {
-            scan.drop_beyond(edge);
-        }
-        scan.sort();
-        let mut events: Vec<StoredEvent> = scan.found.into_iter().skip(offset as usize).collect();
-        let has_more = events.len() > limit as usize;
-        events.truncate(limit as usize);
-        let last = events.last().map(|last| Cursor { value: last.ts_us, id: last.id.clone() });
-        let next = if has_more { last } else { stopped_at.clone() };
-        Ok(SearchPage { events, next, is_partial: stopped_at.is_some() && !has_more })
+        let wanted = (offset + limit) as usize + 1;
+        // A later page is found from its cursor on, and counted from the beginning.
+        let mut page = scan(after, wanted, if after.is_some() { 0 } else { counted });
+        let mut all = scan(None, 0, counted);
+        let counting = async {
+            match after {
+                Some(_) => all.run().await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (end, end_of_count) = tokio::try_join!(page.run(), counting)?;
+        let (total, total_is_exact) = match &end_of_count {
+            Some(end) => all.total(end),
+            None => page.total(&end),
+        };
+        let (events, next, is_partial) = page.finish(end, offset as usize, limit as usize).await?;
+        Ok(SearchPage { events, next, is_partial, total, total_is_exact })
     }
 }
 
@@ -134,8 +164,8 @@ fn facets_of(filter: &EventFilter) -> Vec<(&str, &str)> {
 }
 
 impl Scan<'_> {
-    /// Collects matches until enough are certain; returns where it stopped if it read as much as it may.
-    async fn run(&mut self) -> Result<Option<Cursor>, StoreError> {
+    /// Collects matches until enough are certain, or as much was read as one request may.
+    async fn run(&mut self) -> Result<End, StoreError> {
         // The mark is read before the segments: what is indexed in between belongs to the tail for this search.
         let indexed = self.indexed().await?;
         let mut segments = self.segments().await?;
@@ -150,13 +180,16 @@ impl Scan<'_> {
         while !rest.is_empty() {
             let (group, others) = rest.split_at(together.min(rest.len()));
             let mut shards = self.shards(group).await?;
-            for (index, segment) in group.iter().enumerate() {
+            for segment in group {
                 if self.is_settled_before(segment) {
-                    return Ok(None);
-                }
-                let edge = self.edge_of(&group[index]);
-                if self.examined >= MAX_SEARCH_SCAN_EVENTS && self.is_progress(&edge) {
-                    return Ok(Some(edge));
+                    if !self.goes_on_counting() {
+                        return Ok(End::Enough);
+                    }
+                } else {
+                    let edge = self.edge_of(segment);
+                    if self.examined >= MAX_SEARCH_SCAN_EVENTS && self.is_progress(&edge) {
+                        return Ok(End::Stopped(edge));
+                    }
                 }
                 let own = shards.remove(&segment.first_position).unwrap_or_default();
                 self.read_segment(segment, &own).await?;
@@ -164,7 +197,44 @@ impl Scan<'_> {
             rest = others;
             together = (together * 4).min(MAX_SEGMENTS_TOGETHER);
         }
-        Ok(None)
+        Ok(End::Complete)
+    }
+
+    fn goes_on_counting(&self) -> bool {
+        self.found.len() < self.counted
+            && self.examined < MAX_SEARCH_SCAN_EVENTS
+            && self.bytes < MAX_COUNTING_BYTES
+    }
+
+    /// How many rows match, and whether that is exact.
+    fn total(&self, end: &End) -> (i64, bool) {
+        let found = i64::try_from(self.found.len()).unwrap_or(i64::MAX);
+        let is_exact = matches!(end, End::Complete) && found <= MAX_COUNTED_ROWS;
+        (found.min(MAX_COUNTED_ROWS), is_exact)
+    }
+
+    /// The page: its events, where the next one begins, and whether it is incomplete.
+    async fn finish(
+        mut self,
+        end: End,
+        offset: usize,
+        limit: usize,
+    ) -> Result<(Vec<StoredEvent>, Option<Cursor>, bool), StoreError> {
+        let stopped_at = match end {
+            End::Stopped(edge) => Some(edge),
+            End::Complete | End::Enough => None,
+        };
+        if let Some(edge) = &stopped_at {
+            self.drop_beyond(edge);
+        }
+        self.sort();
+        let rows = self.found.get(offset..).unwrap_or_default();
+        let count = fitting(rows.iter().map(|row| row.size_bytes), MAX_ANSWER_BYTES).min(limit);
+        let has_more = count < rows.len();
+        let places = &rows[..count];
+        let next = if has_more { places.last().map(EventPlace::cursor) } else { stopped_at.clone() };
+        let events = self.tenant.events_at(places).await?;
+        Ok((events, next, stopped_at.is_some() && !has_more))
     }
 
     async fn segments(&self) -> Result<Vec<SegmentRow>, StoreError> {
@@ -196,18 +266,29 @@ impl Scan<'_> {
 
     /// Reads what is not indexed yet.
     async fn read_tail(&mut self, indexed: i64) -> Result<(), StoreError> {
+        let tail = indexed + 1..i64::MAX;
         if !self.has_needle {
-            let tail = indexed + 1..i64::MAX;
             return self.read_rows(std::slice::from_ref(&tail), None).await;
         }
-        let last = self.tenant.last_position().await?;
-        let mut from = indexed + 1;
-        let mut window = TAIL_WINDOW_EVENTS;
-        while from <= last {
-            let part = from..from + window;
-            let bytes = self.read_matching(std::slice::from_ref(&part), None).await?;
-            from += window;
-            window = if bytes > TAIL_WINDOW_BYTES { LARGE_WINDOW_EVENTS } else { TAIL_WINDOW_EVENTS };
+        let mut statement =
+            Builder::new("select position, octet_length(payload) from events where org_id = $1");
+        add_ranges(&mut statement, std::slice::from_ref(&tail), None);
+        self.filter.add_to(&mut statement, Access::Position);
+        statement.text(" order by position");
+        let (sql, args) = statement.finish();
+        let rows: Vec<Row> = self.tenant.fetch(sql, args).await?;
+        let sizes = rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?)));
+        let sizes: Vec<(i64, i64)> = sizes.collect::<Result<_, StoreError>>()?;
+        let mut rest = sizes.as_slice();
+        while !rest.is_empty() {
+            let count = fitting(rest.iter().map(|(_, size)| *size), TAIL_WINDOW_BYTES);
+            let (window, others) = rest.split_at(count);
+            if let [(first, _), ..] = window
+                && let [.., (last, _)] = window
+            {
+                self.read_matching(&[*first..*last + 1], None).await?;
+            }
+            rest = others;
         }
         Ok(())
     }
@@ -270,35 +351,35 @@ impl Scan<'_> {
         }
         let days = Some((segment.min_expire_day, segment.max_expire_day));
         if self.has_needle {
-            self.read_matching(&ranges, days).await.map(|_| ())
+            self.read_matching(&ranges, days).await
         } else {
             self.read_rows(&ranges, days).await
         }
     }
 
-    /// Reads rows that match the filter, as many as are wanted.
+    /// Finds rows that match the filter, as many as are wanted.
     async fn read_rows(&mut self, ranges: &[Range<i64>], days: Option<(i32, i32)>) -> Result<(), StoreError> {
         let mut statement = Builder::new("select ");
-        statement.text(COLUMNS).text(" from events where org_id = $1");
+        statement.text(PLACE_COLUMNS).text(" from events where org_id = $1");
         add_ranges(&mut statement, ranges, days);
         self.filter.add_to(&mut statement, Access::Position);
         add_keyset(&mut statement, Access::Position, self.filter.order, self.after);
-        statement.with(" limit $", i64::try_from(self.wanted).unwrap_or(i64::MAX));
+        statement.with(" limit $", i64::try_from(self.wanted.max(self.counted)).unwrap_or(i64::MAX));
         let (sql, args) = statement.finish();
-        let rows: Vec<StoredEvent> = self.tenant.fetch(sql, args).await?;
+        let rows: Vec<EventPlace> = self.tenant.fetch(sql, args).await?;
         self.examined += rows.len();
         self.found.extend(rows);
         Ok(())
     }
 
-    /// Reads the payloads of rows that match the filter, and the whole rows of those that hold the needle. Returns how
-    /// many bytes of payloads that were.
+    /// Reads the payloads of rows that match the filter, and keeps the places of those that hold the needle.
     async fn read_matching(
         &mut self,
         ranges: &[Range<i64>],
         days: Option<(i32, i32)>,
-    ) -> Result<usize, StoreError> {
-        let mut statement = Builder::new("select position, payload from events where org_id = $1");
+    ) -> Result<(), StoreError> {
+        let mut statement = Builder::new("select ");
+        statement.text(PLACE_COLUMNS).text(", payload from events where org_id = $1");
         add_ranges(&mut statement, ranges, days);
         self.filter.add_to(&mut statement, Access::Position);
         add_keyset(&mut statement, Access::Position, self.filter.order, self.after);
@@ -306,23 +387,10 @@ impl Scan<'_> {
         let rows: Vec<Row> = self.tenant.fetch(sql, args).await?;
         self.examined += rows.len();
         let query = Arc::clone(&self.query);
-        let (matching, bytes) = blocking(move || matching_positions(&query, &rows)).await?;
-        if !matching.is_empty() {
-            let mut statement = Builder::new("select ");
-            statement
-                .text(COLUMNS)
-                .text(" from events where org_id = $1")
-                .with(" and position = any($)", matching);
-            if let Some((first, last)) = days {
-                statement.with(" and expire_day >= $", first).with(" and expire_day <= $", last);
-            }
-            add_keyset(&mut statement, Access::Position, self.filter.order, None);
-            statement.with(" limit $", i64::try_from(self.wanted).unwrap_or(i64::MAX));
-            let (sql, args) = statement.finish();
-            let rows: Vec<StoredEvent> = self.tenant.fetch(sql, args).await?;
-            self.found.extend(rows);
-        }
-        Ok(bytes)
+        let (matching, bytes) = blocking(move || matching_places(&query, &rows)).await?;
+        self.bytes += bytes;
+        self.found.extend(matching);
+        Ok(())
     }
 
     fn sort(&mut self) {
@@ -334,7 +402,7 @@ impl Scan<'_> {
 
     /// Whether enough rows were found that come before everything in the segment and in those after it.
     fn is_settled_before(&self, segment: &SegmentRow) -> bool {
-        let is_before = |event: &&StoredEvent| match self.filter.order {
+        let is_before = |event: &&EventPlace| match self.filter.order {
             Order::Descending => event.ts_us > segment.max_ts_us,
             Order::Ascending => event.ts_us < segment.min_ts_us,
         };
@@ -379,15 +447,18 @@ fn add_ranges(statement: &mut Builder, ranges: &[Range<i64>], days: Option<(i32,
     }
 }
 
-fn matching_positions(query: &Query, rows: &[Row]) -> Result<(Vec<i64>, usize), StoreError> {
+/// The column of the payload, behind those of the place.
+const PAYLOAD_COLUMN: usize = 5;
+
+fn matching_places(query: &Query, rows: &[Row]) -> Result<(Vec<EventPlace>, usize), StoreError> {
     let (mut matching, mut bytes, mut text) = (Vec::new(), 0, String::new());
     for row in rows {
-        let payload = row.bytes(1)?;
+        let payload = row.bytes(PAYLOAD_COLUMN)?;
         bytes += payload.len();
         text.clear();
         fold(&String::from_utf8_lossy(payload), &mut text);
         if query.matches(&text) {
-            matching.push(row.get(0)?);
+            matching.push(EventPlace::from_row(row)?);
         }
     }
     Ok((matching, bytes))

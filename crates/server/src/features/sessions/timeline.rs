@@ -1,0 +1,321 @@
+//! The timeline of a session: its events in the order of its chain, a page at a time, and what was verified of them.
+
+use axum::extract::Path;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use agentlens_domain::limits::{MAX_ANSWER_BYTES, MAX_TIMELINE_EVENTS, MAX_VERIFIED_EVENTS};
+use agentlens_store::{SessionRow, StoredEvent, Tenant};
+
+use super::find;
+use crate::api::{self, EventView, READ_TIMEOUT, size_of};
+use crate::auth::{EventsRead, Scope};
+use crate::client::Client;
+use crate::error::{ApiError, ErrorBody};
+use crate::query::{self, Params};
+use crate::spans::{Reading, current_events};
+
+/// Events that are read at a time.
+const CHUNK_EVENTS: u32 = 500;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct TimelineQuery {
+    /// Events of the page: 10,000 at most, which is also the default.
+    limit: Option<String>,
+    /// The sequence number after which to go on (`nextSeq` of the page before).
+    after: Option<String>,
+    /// `current` (the default): spans as they are now, each once. `chain`: every event of this one chain as it was stored and
+    /// hashed, for those who verify it themselves.
+    view: Option<String>,
+}
+
+/// A session's events in the order of its chain.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Timeline {
+    /// The events.
+    events: Vec<EventView>,
+    /// Whether the chain holds, recomputed from the stored bytes. `verified` says which part of the chain was checked.
+    chain_valid: bool,
+    /// What `chainValid` speaks of.
+    verified: Verified,
+    /// Always true: every session is chained.
+    chained: bool,
+    /// Events that this page could hold: what was asked for, at most 10,000.
+    limit: u32,
+    /// Whether there are more. A page of large events ends early, at 16 MiB.
+    has_more: bool,
+    /// Where to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_seq: Option<i64>,
+    /// Chains of spans that named this session only later: each is the timeline of this id with `view=chain`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    moved_chains: Vec<String>,
+}
+
+/// Which part of a session was verified.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Verified {
+    /// `session`: all events of the session's chains. `page`: only the events of this page, each with its link to the one
+    /// before it. Sessions of more than 2,000 events are verified by the page; `/api/audit/verify` verifies them whole.
+    scope: VerifiedScope,
+    /// Events that were verified.
+    event_count: i64,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum VerifiedScope {
+    Session,
+    Page,
+}
+
+/// Get a session's events in the order of its chain, and whether the chain holds.
+#[utoipa::path(get, path = "/api/sessions/{id}/timeline", tag = "sessions", params(("id" = String, Path, description = "The session's id"), TimelineQuery),
+    responses((status = 200, body = Timeline), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 504, body = ErrorBody)))]
+pub(super) async fn get_timeline(
+    scope: Scope<EventsRead>,
+    client: Client,
+    Path(id): Path<String>,
+    Params(params): Params<TimelineQuery>,
+) -> Result<Response, ApiError> {
+    let as_chained =
+        query::choice("view", params.view.as_ref(), &[("current", false), ("chain", true)])?.unwrap_or(false);
+    let limit = query::limit_of(params.limit.as_ref(), MAX_TIMELINE_EVENTS, MAX_TIMELINE_EVENTS)?;
+    let after = match query::text(params.after.as_ref()) {
+        None => 0,
+        Some(text) => text
+            .parse::<i64>()
+            .map_err(|_| ApiError::invalid_parameter("after", "must be a sequence number"))?,
+    };
+    let timeline = if as_chained {
+        chain(&scope, client, &id, after, limit).await?
+    } else {
+        current(&scope, client, &id, after, limit).await?
+    };
+    let size_bytes = size_of(&timeline.events);
+    api::json(timeline, size_bytes).await
+}
+
+/// The events of a session, spans as they are now.
+async fn current(
+    scope: &Scope<EventsRead>,
+    client: Client,
+    id: &str,
+    after: i64,
+    limit: u32,
+) -> Result<Timeline, ApiError> {
+    let session = find(scope, id).await?;
+    let (page, next_seq) = timeline(&scope.tenant, &session, after, limit).await?;
+    let (chain_valid, verified) = verified(&scope.tenant, &session, &page.parts).await?;
+    let reading = Reading { session: Some(&session.session_id), is_chosen: false };
+    Ok(Timeline {
+        events: current_events(&scope.tenant, scope.workspace(), page.events, (client, reading)).await?,
+        chain_valid,
+        verified,
+        chained: true,
+        limit,
+        has_more: next_seq.is_some(),
+        next_seq,
+        moved_chains: scope.tenant.chains_moved_to(scope.workspace(), &session.session_id).await?,
+    })
+}
+
+/// The events of one chain as they were stored, wherever their spans are shown now.
+async fn chain(
+    scope: &Scope<EventsRead>,
+    client: Client,
+    id: &str,
+    after: i64,
+    limit: u32,
+) -> Result<Timeline, ApiError> {
+    let session = scope.tenant.find_session(scope.workspace(), id).await?;
+    let session = session.ok_or_else(|| ApiError::not_found("Session"))?;
+    let mut page = Page::new(limit);
+    let last = page.read(&scope.tenant, &session, after.max(0)).await?;
+    let next_seq = (last < session.last_seq).then_some(last);
+    let (chain_valid, verified) = if session.last_seq <= MAX_VERIFIED_EVENTS {
+        in_time(async {
+            let report = scope.tenant.verify_session(&session).await?;
+            Ok((
+                report.broken.is_none(),
+                Verified { scope: VerifiedScope::Session, event_count: report.event_count },
+            ))
+        })
+        .await?
+    } else {
+        in_time(verify_parts(&scope.tenant, &page.parts)).await?
+    };
+    let org = scope.tenant.org().as_str();
+    Ok(Timeline {
+        events: page.events.into_iter().map(|event| EventView::of(event, org, client)).collect(),
+        chain_valid,
+        verified,
+        chained: true,
+        limit,
+        has_more: next_seq.is_some(),
+        next_seq,
+        moved_chains: Vec::new(),
+    })
+}
+
+/// A page of a session's timeline and where the next begins. Spans that named the session only later have their place in
+/// chains of their own, which come first; their events are counted below zero, down from it.
+async fn timeline(
+    tenant: &Tenant,
+    session: &SessionRow,
+    after: i64,
+    limit: u32,
+) -> Result<(Page, Option<i64>), ApiError> {
+    let mut page = Page::new(limit);
+    if after <= 0 {
+        let mut passed = 0;
+        for id in tenant.chains_moved_to(&session.workspace_id, &session.session_id).await? {
+            let Some(chain) = tenant.find_session(&session.workspace_id, &id).await? else { continue };
+            let from = after.saturating_neg().saturating_sub(passed).max(0);
+            if from < chain.last_seq {
+                let last = page.read(tenant, &chain, from).await?;
+                if page.is_full() {
+                    return Ok((page, Some(-passed - last)));
+                }
+            }
+            passed += chain.last_seq;
+        }
+    }
+    let last = page.read(tenant, session, after.max(0)).await?;
+    let has_more = page.is_full() && last < session.last_seq;
+    Ok((page, has_more.then_some(last)))
+}
+
+/// A session's own events after `after`: at most `limit`, and fewer where they fill an answer. The second value says whether it
+/// has more.
+pub(super) async fn events(
+    tenant: &Tenant,
+    session: &SessionRow,
+    after: i64,
+    limit: u32,
+) -> Result<(Vec<StoredEvent>, bool), ApiError> {
+    let mut page = Page::new(limit);
+    let last = page.read(tenant, session, after).await?;
+    let has_more = page.is_full() && last < session.last_seq;
+    Ok((page.events, has_more))
+}
+
+/// Consecutive events of one chain: those behind `after`, up to `last`.
+struct Part {
+    chain: SessionRow,
+    after: i64,
+    last: i64,
+}
+
+/// Events of one answer while they are read.
+struct Page {
+    events: Vec<StoredEvent>,
+    /// The chains that they are of.
+    parts: Vec<Part>,
+    /// Bytes of their payloads and metadata.
+    bytes: usize,
+    limit: u32,
+    /// Whether the next event would not fit.
+    is_full: bool,
+}
+
+impl Page {
+    fn new(limit: u32) -> Self {
+        Self { events: Vec::new(), parts: Vec::new(), bytes: 0, limit, is_full: false }
+    }
+
+    fn room(&self) -> u32 {
+        self.limit.saturating_sub(u32::try_from(self.events.len()).unwrap_or(u32::MAX))
+    }
+
+    fn is_full(&self) -> bool {
+        self.is_full || self.room() == 0
+    }
+
+    /// Takes what there is room for of a chain after `after`; returns the place of the last event taken.
+    async fn read(&mut self, tenant: &Tenant, chain: &SessionRow, after: i64) -> Result<i64, ApiError> {
+        let mut last = after;
+        while !self.is_full() {
+            let (chunk, bytes_left) =
+                (self.room().min(CHUNK_EVENTS), MAX_ANSWER_BYTES.saturating_sub(self.bytes));
+            let (rows, has_more) = tenant.events_of_session_within(chain, last, chunk, bytes_left).await?;
+            let taken: usize = rows.iter().map(|row| row.payload.len() + row.metadata.len()).sum();
+            self.bytes += taken;
+            last = rows.last().map_or(last, |row| row.seq);
+            self.is_full = has_more && rows.len() < chunk as usize || self.bytes >= MAX_ANSWER_BYTES;
+            self.events.extend(rows);
+            if !has_more {
+                break;
+            }
+        }
+        if last > after {
+            self.parts.push(Part { chain: chain.clone(), after, last });
+        }
+        Ok(last)
+    }
+}
+
+/// How many events lie in the chains of the session, its own and others; of more than `enough`, some number beyond it.
+pub(super) async fn chained_events(
+    tenant: &Tenant,
+    session: &SessionRow,
+    enough: i64,
+) -> Result<i64, ApiError> {
+    let mut chained = session.last_seq;
+    for chain in tenant.chains_moved_to(&session.workspace_id, &session.session_id).await? {
+        if chained > enough {
+            break;
+        }
+        let moved = tenant.find_session(&session.workspace_id, &chain).await?;
+        chained += moved.map_or(0, |moved| moved.last_seq);
+    }
+    Ok(chained)
+}
+
+/// Verifies a session of a moderate length whole; of a longer one only the parts that the page shows.
+async fn verified(
+    tenant: &Tenant,
+    session: &SessionRow,
+    parts: &[Part],
+) -> Result<(bool, Verified), ApiError> {
+    let event_count = chained_events(tenant, session, MAX_VERIFIED_EVENTS).await?;
+    if event_count > MAX_VERIFIED_EVENTS {
+        return in_time(verify_parts(tenant, parts)).await;
+    }
+    let holds = chain_holds(tenant, session).await?;
+    Ok((holds, Verified { scope: VerifiedScope::Session, event_count }))
+}
+
+async fn verify_parts(tenant: &Tenant, parts: &[Part]) -> Result<(bool, Verified), ApiError> {
+    let (mut holds, mut event_count) = (true, 0);
+    for part in parts {
+        let report = tenant.verify_part(&part.chain, part.after, part.last).await?;
+        holds &= report.broken.is_none();
+        event_count += report.event_count;
+    }
+    Ok((holds, Verified { scope: VerifiedScope::Page, event_count }))
+}
+
+/// Whether all chains of a session hold.
+pub(super) async fn chain_holds(tenant: &Tenant, session: &SessionRow) -> Result<bool, ApiError> {
+    in_time(verify(tenant, session)).await
+}
+
+async fn in_time<T>(verifying: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    let verified = tokio::time::timeout(READ_TIMEOUT, verifying).await;
+    verified.map_err(|_| ApiError::timed_out("verifying the session's chain took too long"))?
+}
+
+async fn verify(tenant: &Tenant, session: &SessionRow) -> Result<bool, ApiError> {
+    for chain in tenant.chains_moved_to(&session.workspace_id, &session.session_id).await? {
+        let Some(moved) = tenant.find_session(&session.workspace_id, &chain).await? else { continue };
+        if tenant.verify_session(&moved).await?.broken.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(tenant.verify_session(session).await?.broken.is_none())
+}

@@ -1,0 +1,96 @@
+//! The names of parameters. A name that the API's description does not list is refused under `/v1`, and named in the header
+//! `AgentLens-Ignored` under `/api`, whose published clients send names of their own.
+
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Query, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use rustc_hash::{FxHashMap, FxHashSet};
+use utoipa::openapi::path::{Operation, ParameterIn};
+
+use crate::error::ApiError;
+
+const IGNORED: HeaderName = HeaderName::from_static("agentlens-ignored");
+/// Names that the header repeats, and characters of one of them.
+const MAX_NAMES: usize = 20;
+const MAX_NAME_CHARS: usize = 64;
+/// Routes of OpenTelemetry clients. Data is not refused because an exporter adds a parameter to its address.
+const EXPORTS: [&str; 3] = ["/v1/traces", "/v1/logs", "/v1/metrics"];
+
+/// The query parameters of every documented operation.
+#[derive(Clone, Default)]
+pub struct KnownParameters(Arc<FxHashMap<(String, Method), FxHashSet<String>>>);
+
+impl KnownParameters {
+    /// Those of the API's description.
+    pub fn of(document: &utoipa::openapi::OpenApi) -> Self {
+        let mut known = FxHashMap::default();
+        for (path, item) in &document.paths.paths {
+            let operations = [
+                (Method::GET, &item.get),
+                (Method::POST, &item.post),
+                (Method::PUT, &item.put),
+                (Method::PATCH, &item.patch),
+                (Method::DELETE, &item.delete),
+            ];
+            for (method, operation) in operations {
+                if let Some(operation) = operation {
+                    known.insert((path.clone(), method), names_of(operation));
+                }
+            }
+        }
+        Self(Arc::new(known))
+    }
+
+    /// The names of a request's parameters that its route does not have; none where the route is not documented.
+    fn unknown(&self, request: &Request) -> Vec<String> {
+        let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        // The agents whose id holds a slash.
+        let path = path.replace("{*id}", "{id}");
+        let method = if *request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
+        let Some(known) = self.0.get(&(path, method)) else { return Vec::new() };
+        let Ok(Query(sent)) = Query::<Vec<(String, String)>>::try_from_uri(request.uri()) else {
+            return Vec::new();
+        };
+        let mut unknown: Vec<String> =
+            sent.into_iter().map(|(name, _)| name).filter(|name| !known.contains(name)).collect();
+        unknown.retain(|name| !name.is_empty());
+        unknown.sort();
+        unknown.dedup();
+        unknown
+    }
+}
+
+fn names_of(operation: &Operation) -> FxHashSet<String> {
+    let parameters = operation.parameters.iter().flatten();
+    let queries = parameters.filter(|parameter| parameter.parameter_in == ParameterIn::Query);
+    queries.map(|parameter| parameter.name.clone()).collect()
+}
+
+/// Refuses or names the parameters of a request that its route does not have.
+pub async fn check_names(State(known): State<KnownParameters>, request: Request, next: Next) -> Response {
+    let unknown = known.unknown(&request);
+    if unknown.is_empty() {
+        return next.run(request).await;
+    }
+    let names: Vec<String> = unknown.iter().take(MAX_NAMES).map(|name| printable(name)).collect();
+    let path = request.uri().path();
+    if path.starts_with("/v1/") && !EXPORTS.contains(&path) {
+        let refusal = ApiError::invalid_parameter(&names[0], "is not a parameter of this endpoint");
+        return refusal.with_hint("openapi.json lists the parameters of every endpoint").into_response();
+    }
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::from_str(&names.join(", ")) {
+        response.headers_mut().insert(IGNORED, value);
+    }
+    response
+}
+
+/// A name as a header can hold it.
+fn printable(name: &str) -> String {
+    let plain =
+        |character: char| if character.is_ascii_graphic() && character != ',' { character } else { '?' };
+    name.chars().take(MAX_NAME_CHARS).map(plain).collect()
+}

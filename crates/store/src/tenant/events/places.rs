@@ -1,0 +1,184 @@
+//! Places first, payloads after: a page knows the size of its rows before it reads anything large, and stops in time.
+
+use rustc_hash::FxHashMap;
+
+use agentlens_domain::page::Cursor;
+
+use super::{COLUMNS, StoredEvent};
+use crate::error::StoreError;
+use crate::row_type;
+use crate::statement::Builder;
+use crate::tenant::{SessionRow, Tenant};
+
+/// The columns of an [`EventPlace`]. Neither engine reads the payload to know its length.
+pub(super) const PLACE_COLUMNS: &str =
+    "position, expire_day, ts_us, id, octet_length(payload) + octet_length(metadata)";
+
+row_type! {
+    /// Where an event is, and how large it is.
+    pub(crate) struct EventPlace {
+        /// Its position.
+        pub position: i64,
+        /// The day on which it expires.
+        pub expire_day: i32,
+        /// Its instant.
+        pub ts_us: i64,
+        /// Its id.
+        pub id: String,
+        /// Bytes of its payload and metadata.
+        pub size_bytes: i64,
+    }
+}
+
+row_type! {
+    /// A stored event without its content: what a live stream chooses by.
+    pub struct StreamPlace {
+        /// Its position.
+        pub position: i64,
+        /// The workspace.
+        pub workspace_id: String,
+        /// Its session.
+        pub session_id: String,
+        /// Its agent.
+        pub agent_id: String,
+        /// Its type.
+        pub event_type: String,
+        /// Bytes of its payload and metadata.
+        pub size_bytes: i64,
+    }
+}
+
+impl EventPlace {
+    pub(super) fn cursor(&self) -> Cursor {
+        Cursor { value: self.ts_us, id: self.id.clone() }
+    }
+}
+
+/// How many rows of these sizes fit into `max_bytes`: at least one, so that a page always gets on.
+pub(super) fn fitting(sizes: impl Iterator<Item = i64>, max_bytes: usize) -> usize {
+    let (mut count, mut taken) = (0, 0_usize);
+    for size in sizes {
+        taken = taken.saturating_add(usize::try_from(size).unwrap_or(0));
+        if count > 0 && taken > max_bytes {
+            break;
+        }
+        count += 1;
+    }
+    count
+}
+
+impl Tenant {
+    /// The events at the given places, in the same order. Events that were deleted meanwhile are left out.
+    pub(super) async fn events_at(&self, places: &[EventPlace]) -> Result<Vec<StoredEvent>, StoreError> {
+        let days = || places.iter().map(|place| place.expire_day);
+        let (Some(first_day), Some(last_day)) = (days().min(), days().max()) else { return Ok(Vec::new()) };
+        let positions: Vec<i64> = places.iter().map(|place| place.position).collect();
+        let mut statement = Builder::new("select ");
+        statement
+            .text(COLUMNS)
+            .text(" from events where org_id = $1")
+            .with(" and position = any($)", positions)
+            .with(" and expire_day >= $", first_day)
+            .with(" and expire_day <= $", last_day);
+        let (sql, args) = statement.finish();
+        let rows: Vec<StoredEvent> = self.fetch(sql, args).await?;
+        let mut by_position: FxHashMap<i64, StoredEvent> =
+            rows.into_iter().map(|event| (event.position, event)).collect();
+        Ok(places.iter().filter_map(|place| by_position.remove(&place.position)).collect())
+    }
+
+    /// A session's events in the order of its chain after `after_seq`: at most `limit`, and as many as fit into `max_bytes`
+    /// (but at least one). The second value says whether the chain has more.
+    pub async fn events_of_session_within(
+        &self,
+        session: &SessionRow,
+        after_seq: i64,
+        limit: u32,
+        max_bytes: usize,
+    ) -> Result<(Vec<StoredEvent>, bool), StoreError> {
+        let mut statement = Builder::new("select ");
+        statement
+            .text(PLACE_COLUMNS)
+            .text(" from events where org_id = $1")
+            .with(" and session_number = $", session.number)
+            .with(" and seq > $", after_seq)
+            // No index may serve these two, which only make sure that the rows are the session's.
+            .with(" and workspace_id || '' = $", session.workspace_id.as_str())
+            .with(" and session_id || '' = $", session.session_id.as_str())
+            .with(" order by seq limit $", i64::from(limit) + 1);
+        let (sql, args) = statement.finish();
+        let mut places: Vec<EventPlace> = self.fetch(sql, args).await?;
+        let count = fitting(places.iter().map(|place| place.size_bytes), max_bytes).min(limit as usize);
+        let has_more = count < places.len();
+        places.truncate(count);
+        Ok((self.events_at(&places).await?, has_more))
+    }
+
+    /// What was stored after a position, in the order of storing, without its content.
+    pub async fn places_after(&self, position: i64, limit: u32) -> Result<Vec<StreamPlace>, StoreError> {
+        let mut statement = Builder::new(
+            "select position, workspace_id, session_id, agent_id, event_type, octet_length(payload) + octet_length(metadata)
+             from events where org_id = $1",
+        );
+        statement.with(" and position > $", position).text(" order by position").with(" limit $", limit);
+        let (sql, args) = statement.finish();
+        self.fetch(sql, args).await
+    }
+
+    /// The position of an event of a workspace.
+    pub async fn position_of_event(&self, workspace: &str, id: &str) -> Result<Option<i64>, StoreError> {
+        let mut statement = Builder::new("select position from events where org_id = $1");
+        statement.with(" and id = $", id).with(" and workspace_id = $", workspace);
+        let (sql, args) = statement.finish();
+        self.find(sql, args).await
+    }
+
+    /// The events at the given positions, in the order of storing.
+    pub async fn events_at_positions(&self, positions: Vec<i64>) -> Result<Vec<StoredEvent>, StoreError> {
+        let mut statement = Builder::new("select ");
+        statement
+            .text(COLUMNS)
+            .text(" from events where org_id = $1")
+            .with(" and position = any($)", positions)
+            .text(" order by position");
+        let (sql, args) = statement.finish();
+        self.fetch(sql, args).await
+    }
+
+    /// Events of a workspace by their ids, in no order, as many as fit into `max_bytes`; ids that are unknown are left out.
+    pub async fn events_by_ids_within(
+        &self,
+        workspace: &str,
+        ids: Vec<String>,
+        max_bytes: usize,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut statement = Builder::new("select ");
+        statement
+            .text(PLACE_COLUMNS)
+            .text(" from events where org_id = $1")
+            .with(" and id = any($)", ids)
+            .with(" and workspace_id = $", workspace);
+        let (sql, args) = statement.finish();
+        let mut places: Vec<EventPlace> = self.fetch(sql, args).await?;
+        // The first to arrive come first, whichever index found them.
+        places.sort_unstable_by_key(|place| place.position);
+        places.truncate(fitting(places.iter().map(|place| place.size_bytes), max_bytes));
+        self.events_at(&places).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fitting;
+
+    #[test]
+    fn a_page_holds_what_fits_and_always_one_row() {
+        assert_eq!(fitting([5, 5, 5].into_iter(), 10), 2);
+        assert_eq!(fitting([50, 5].into_iter(), 10), 1);
+        assert_eq!(fitting([0, 0, 10, 1].into_iter(), 10), 3);
+        assert_eq!(fitting([].into_iter(), 10), 0);
+    }
+}
