@@ -1,7 +1,7 @@
 //! The typed facts of one arrival, read the same way when it comes in and when it is looked at.
 
 use agentlens_domain::cost::usd_to_nanos;
-use agentlens_domain::events::is_failed_tool_result;
+use agentlens_domain::events::{UNKNOWN_AGENT, is_failed_tool_result};
 use agentlens_domain::json::Value;
 use agentlens_domain::spans::{Arrival, ArrivalSource, SessionClaim, SpanKind};
 use agentlens_domain::time;
@@ -39,6 +39,7 @@ pub(super) struct ResourceFacts {
     environment: Option<String>,
     agent_id: Option<String>,
     agent_name: Option<String>,
+    instance: Option<String>,
 }
 
 impl ResourceFacts {
@@ -56,7 +57,18 @@ impl ResourceFacts {
             environment: environment(reading),
             agent_id: text(reading, Field::AgentId),
             agent_name: text(reading, Field::AgentName),
+            instance: text(reading, Field::ServiceInstance),
         }
+    }
+
+    /// The session of log records that name neither a session nor a trace: that of their process, else of their service's day.
+    pub(super) fn home(&self, at_us: i64) -> String {
+        self.instance.clone().unwrap_or_else(|| {
+            let service = self.agent_id.as_deref().or(self.service.as_deref()).unwrap_or(UNKNOWN_AGENT);
+            let day = time::format_rfc3339(at_us);
+            let id = format!("logs-{service}-{}", day.get(..10).unwrap_or_default());
+            clean_id(&id).unwrap_or_default()
+        })
     }
 }
 
@@ -75,6 +87,8 @@ pub(super) struct Observed<'o, 'a, V> {
     pub(super) first_token_us: Option<i64>,
     /// Whether an exception is among the events.
     pub(super) has_exception: bool,
+    /// What it is, where that is known without its attributes.
+    pub(super) stated_kind: Option<SpanKind>,
     pub(super) reading: &'o Reading<'a, V>,
     pub(super) resource: &'o ResourceFacts,
 }
@@ -84,7 +98,7 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
     pub(super) fn arrival(self) -> Arrival {
         let reading = self.reading;
         let is_span = self.source == ArrivalSource::Span;
-        let kind = is_span.then(|| kinds::kind(reading));
+        let kind = self.stated_kind.or_else(|| is_span.then(|| kinds::kind(reading)));
         let answer = answer(reading, kind);
         let model = text(reading, Field::ResponseModel)
             .or(answer.model)

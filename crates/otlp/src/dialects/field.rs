@@ -81,6 +81,8 @@ fields! {
     WorkflowName,
     /// The service's name.
     Service,
+    /// The process of the service.
+    ServiceInstance,
     /// The environment.
     Environment,
     /// The tool's name.

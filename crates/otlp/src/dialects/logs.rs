@@ -1,7 +1,7 @@
-//! Log records: those of a span are arrivals of it, whatever they say; others of a trace are events of their own.
+//! Log records: those of a span are arrivals of it, whatever they say; a call that is told by a log record alone is a span of its
+//! own (`log_calls`); all others are events of their own.
 
 use agentlens_domain::events::{EventType, NewEvent, Severity};
-use agentlens_domain::ledger::Reason;
 use agentlens_domain::spans::{Arrival, ArrivalSource};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
@@ -15,9 +15,10 @@ use super::raw::RawValue;
 use super::reading::Reading;
 use super::table::table;
 use super::traces::pairs;
+use super::{log_calls, present, traces};
 
 /// Where a record's name stands if its own field is empty.
-const EVENT_NAME: &str = "event.name";
+const EVENT_NAMES: [&str; 2] = ["event.name", "event_name"];
 
 /// Reads every log record of a request; a record that can't be an event is refused alone.
 pub fn events_of_logs(request: &ExportLogsServiceRequest, context: &Context) -> Normalised {
@@ -51,11 +52,6 @@ fn event_of(
     let is_genai = table().events.is_genai_log(name);
     let trace_id = hex_id("traceId", &record.trace_id, 16).ok();
     let span_id = hex_id("spanId", &record.span_id, 8).ok();
-    if trace_id.is_none() && !is_genai {
-        let message = "traceId is missing and eventName is none of the gen_ai events: only log records of a \
-                       trace, or about a call of a model, are kept";
-        return Err((Reason::MissingField, message.to_owned()));
-    }
     let at_us = time_us(record, context.now_us)?;
     let reading = Reading::of(pairs(&record.attributes), |key| {
         // What other programs log has its own words, and they are no gap of ours.
@@ -64,6 +60,15 @@ fn event_of(
         }
     });
     let payload = payload::of_log(record, name, surroundings)?;
+    if log_calls::may_be_call(name, pairs(&record.attributes), span_id.is_some())
+        && let Some(mut arrival) = present::arrival_of_log(&payload.text)
+    {
+        let stated_us = if arrival.end_us == 0 { 0 } else { arrival.start_us };
+        if arrival.end_us == 0 {
+            (arrival.start_us, arrival.end_us) = (at_us, at_us);
+        }
+        return Ok(traces::draft(payload, arrival, stated_us).event());
+    }
     let is_evaluation = table().events.evaluation.iter().any(|known| known == name);
     let is_of_a_span = trace_id.is_some() && span_id.is_some();
     let mut arrival = Observed {
@@ -77,6 +82,7 @@ fn event_of(
         outcome: Outcome::Unset,
         first_token_us: None,
         has_exception: table().events.exception.iter().any(|known| known == name),
+        stated_kind: None,
         reading: &reading,
         resource,
     }
@@ -88,13 +94,12 @@ fn event_of(
     if !is_genai {
         forget_the_call(&mut arrival);
     }
-    if arrival.trace_id.is_empty() && arrival.session.is_none() && arrival.response_id.is_none() {
-        let message =
-            "traceId is missing, and no session or gen_ai.response.id says what the record is about";
-        return Err((Reason::MissingField, message.to_owned()));
-    }
     let event_type = if is_evaluation { EventType::EvalResult } else { EventType::Custom };
-    let session_id = arrival.response_id.clone().filter(|_| arrival.trace_id.is_empty());
+    let home = if arrival.trace_id.is_empty() {
+        arrival.response_id.clone().unwrap_or_else(|| resource.home(at_us))
+    } else {
+        String::new()
+    };
     let is_timed = record.time_unix_nano != 0 || record.observed_time_unix_nano != 0;
     let mut event = Draft {
         payload,
@@ -107,7 +112,7 @@ fn event_of(
     }
     .event();
     if event.session_id.is_empty() {
-        event.session_id = session_id.unwrap_or_default();
+        event.session_id = home;
     }
     Ok(event)
 }
@@ -129,12 +134,16 @@ fn forget_the_call(arrival: &mut Arrival) {
     };
 }
 
+/// A record's name. Some clients have a short one in an attribute, and the whole in the body.
 fn event_name(record: &LogRecord) -> &str {
-    if !record.event_name.is_empty() {
-        return &record.event_name;
-    }
-    let named = pairs(&record.attributes).find(|(key, _)| *key == EVENT_NAME);
-    named.and_then(|(_, value)| value.string()).unwrap_or("")
+    let named = || {
+        let attributes = pairs(&record.attributes).filter(|(key, _)| EVENT_NAMES.contains(key));
+        attributes.filter_map(|(_, value)| value.string()).next()
+    };
+    let name = if record.event_name.is_empty() { named().unwrap_or("") } else { &record.event_name };
+    let body = record.body.as_ref().and_then(RawValue::string).unwrap_or("");
+    let is_short_for = |body: &str| body.strip_suffix(name).is_some_and(|beginning| beginning.ends_with('.'));
+    if !name.is_empty() && is_short_for(body) { body } else { name }
 }
 
 fn time_us(record: &LogRecord, now_us: i64) -> Result<i64, Refusal> {

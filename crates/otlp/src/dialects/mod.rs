@@ -11,6 +11,7 @@ mod arriving;
 mod clients;
 mod field;
 mod kinds;
+mod log_calls;
 mod logs;
 mod names;
 mod payload;

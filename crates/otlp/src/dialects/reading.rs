@@ -14,6 +14,8 @@ pub(super) struct Reading<'a, V> {
     kind: Option<(u8, SpanKind)>,
     session: Option<((u8, u8), &'a V)>,
     hints: Hints,
+    scope: &'a str,
+    has_exclusive_input: bool,
 }
 
 /// Kinds that the presence of a key hints at.
@@ -36,8 +38,14 @@ impl<'a, V: RawValue + 'a> Reading<'a, V> {
         mut unmapped: impl FnMut(&'a str),
     ) -> Self {
         let table = table();
-        let mut reading =
-            Self { fields: [None; Field::EVERY.len()], kind: None, session: None, hints: Hints::default() };
+        let mut reading = Self {
+            fields: [None; Field::EVERY.len()],
+            kind: None,
+            session: None,
+            hints: Hints::default(),
+            scope: "",
+            has_exclusive_input: false,
+        };
         for (key, value) in attributes {
             let targets = table.targets(key);
             if targets.is_empty() && !table.is_known(key) {
@@ -50,6 +58,21 @@ impl<'a, V: RawValue + 'a> Reading<'a, V> {
             }
         }
         reading
+    }
+
+    /// The same with the name of the instrumentation scope.
+    pub(super) fn in_scope(self, scope: &'a str) -> Self {
+        Self { scope, ..self }
+    }
+
+    /// The same of a client whose input leaves cached tokens out, if `is_so`.
+    pub(super) fn with_exclusive_input(self, is_so: bool) -> Self {
+        Self { has_exclusive_input: is_so, ..self }
+    }
+
+    /// Whether the client's input leaves cached tokens out.
+    pub(super) fn has_exclusive_input(&self, provider: &str) -> bool {
+        self.has_exclusive_input || table().has_exclusive_input(self.scope, provider)
     }
 
     fn take(&mut self, table: &Table, target: Target, value: &'a V) {

@@ -37,8 +37,54 @@ struct File {
     environments: FxHashMap<String, Vec<String>>,
     finish_reasons: FxHashMap<String, Vec<String>>,
     events: Events,
+    log_calls: Vec<LogCall>,
+    log_tokens: Vec<String>,
+    exclusive_input: Vec<ExclusiveInput>,
     secrets: Secrets,
     families: Families,
+}
+
+/// A log record that is a call of its own: its client sends no spans.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogCall {
+    #[serde(rename = "dialect")]
+    _dialect: String,
+    /// Names of the records.
+    names: Vec<String>,
+    /// What the call is.
+    pub(super) kind: SpanKind,
+    /// An attribute and the value it must have.
+    #[serde(default)]
+    pub(super) only_if: Option<(String, String)>,
+    /// Only a record that says that it failed is a call; of the others another record says more.
+    #[serde(default)]
+    pub(super) only_if_failed: bool,
+    /// Every such record is about a failure.
+    #[serde(default)]
+    pub(super) is_failure: bool,
+    /// Services that send another record of the same call.
+    #[serde(default)]
+    pub(super) except_services: Vec<String>,
+    /// The keys under which the rest of this file knows its attributes.
+    #[serde(default)]
+    pub(super) rename: FxHashMap<String, String>,
+    /// Whether its input leaves cached tokens out.
+    #[serde(default)]
+    pub(super) exclusive_input: bool,
+}
+
+/// A client whose input leaves cached tokens out.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExclusiveInput {
+    /// What the instrumentation scope's name begins with.
+    scope: String,
+    /// The canonical names of the providers; all of them if empty.
+    #[serde(default)]
+    providers: Vec<String>,
+    #[serde(rename = "note", default)]
+    _note: String,
 }
 
 /// One attribute key; who writes it and why it is special is for readers of the file.
@@ -146,6 +192,9 @@ pub(super) struct Table {
     environments: FxHashMap<String, &'static str>,
     finish_reasons: FxHashMap<String, String>,
     secrets: Secrets,
+    log_calls: Vec<LogCall>,
+    log_tokens: Vec<String>,
+    exclusive_input: Vec<ExclusiveInput>,
     /// What the request's settings are shown as.
     pub(super) parameter_names: FxHashMap<String, String>,
     /// Names of events.
@@ -190,6 +239,9 @@ impl Table {
             models,
             environments: environments.collect(),
             secrets: file.secrets,
+            log_calls: file.log_calls,
+            log_tokens: file.log_tokens,
+            exclusive_input: file.exclusive_input,
             parameter_names: file.parameter_names,
             events: file.events,
             input_families: file.families.input_messages,
@@ -246,6 +298,29 @@ impl Table {
     /// The environment of ours that a name stands for.
     pub(super) fn environment(&self, name: &str) -> Option<&'static str> {
         self.environments.get(&name.trim().to_ascii_lowercase()).copied()
+    }
+
+    /// The rules for log records of a name that are calls of their own.
+    pub(super) fn log_calls(&self, name: &str) -> impl Iterator<Item = &LogCall> {
+        self.log_calls.iter().filter(move |rule| rule.names.iter().any(|known| known == name))
+    }
+
+    /// The rule for log records that name tokens, whatever the record's name is.
+    pub(super) fn any_log_call(&self) -> impl Iterator<Item = &LogCall> {
+        self.log_calls("*")
+    }
+
+    /// Whether an attribute of a log record says how many tokens a call used.
+    pub(super) fn is_log_of_tokens(&self, key: &str) -> bool {
+        self.log_tokens.iter().any(|known| known == key)
+    }
+
+    /// Whether a client's input leaves cached tokens out, by its scope's name and the model's provider.
+    pub(super) fn has_exclusive_input(&self, scope: &str, provider: &str) -> bool {
+        self.exclusive_input.iter().any(|rule| {
+            scope.starts_with(&*rule.scope)
+                && (rule.providers.is_empty() || rule.providers.iter().any(|known| known == provider))
+        })
     }
 
     /// Why an answer ended, in OpenTelemetry's words.

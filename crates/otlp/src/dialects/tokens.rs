@@ -1,7 +1,7 @@
 //! Tokens, from whichever attributes hold them, as inclusive totals.
 //!
-//! OpenTelemetry, OpenInference and their kin report inclusive inputs; objects passed through from a provider follow
-//! the provider. Where a total is given it settles which of the two it is.
+//! OpenTelemetry, OpenInference and their kin report inclusive inputs; clients that do not are listed in `attributes.toml`.
+//! Objects passed through from a provider follow the provider; where a total is given it decides which of the two it is.
 
 use agentlens_domain::spans::SpanKind;
 use agentlens_domain::usage::{ReasoningConvention, Reported, TokenConvention, Usage};
@@ -38,14 +38,98 @@ pub(super) fn usage<'a, V: RawValue + 'a>(
     let mut figures = of_attributes(reading);
     add_details(&mut figures.reported, reading);
     if figures.reported.input.is_none() && figures.reported.output.is_none() {
-        if let Some(object) = reading.get(Field::UsageObject) {
-            figures = of_object(&object_of(object), provider, model);
+        let objects =
+            || reading.get(Field::UsageObject).map(object_of).and_then(|object| usage_in(object, 0));
+        let in_answer = || if figures.total.is_none() { usage_in_answer(reading, kind) } else { None };
+        if let Some(object) = objects().or_else(in_answer) {
+            figures = of_object(&object, provider, model);
         }
+    } else if reading.has_exclusive_input(provider) {
+        figures.input = Some(TokenConvention::Exclusive);
+        // A total that such a client adds up itself leaves cached tokens out too.
+        figures.total = None;
     } else if reading.get(Field::ProviderConvention).is_some() {
         follow_provider(&mut figures, reading, provider, model);
     }
     complete(&mut figures, kind)?;
     Some(settle(figures))
+}
+
+/// Names of the member that holds the tokens in an answer of a provider's API, or in what a framework makes of it.
+const USAGE_MEMBERS: [&str; 8] = [
+    "usage",
+    "usage_metadata",
+    "usageMetadata",
+    "token_usage",
+    "tokenUsage",
+    "usage_details",
+    "token_count",
+    "tokens",
+];
+
+/// Members in which answers lie inside of other things, such as LangChain's results.
+const ANSWER_MEMBERS: [&str; 14] = [
+    "llm_output",
+    "response_metadata",
+    "generations",
+    "generation_info",
+    "message",
+    "kwargs",
+    "response",
+    "result",
+    "raw",
+    "output",
+    "data",
+    "metadata",
+    "additional_kwargs",
+    "messages",
+];
+
+/// How deep usage may lie inside of an answer.
+const MAX_USAGE_DEPTH: usize = 8;
+
+/// The usage that the whole answer holds, where no attribute names any.
+fn usage_in_answer<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, kind: Option<SpanKind>) -> Option<Json> {
+    if !kind.is_some_and(SpanKind::calls_a_model) {
+        return None;
+    }
+    [Field::ResponseObject, Field::OutputMessages, Field::Output].into_iter().find_map(|field| {
+        let answer = reading.get(field)?;
+        // Most answers say nothing of it, and need not be taken apart to know.
+        if answer.string().is_some_and(|text| !text.contains("oken")) {
+            return None;
+        }
+        usage_within(&object_of(answer), 0)
+    })
+}
+
+/// The object with the figures: what is given, or a member of it that holds them.
+fn usage_in(object: Json, depth: usize) -> Option<Json> {
+    if has_figures(&object) { Some(object) } else { usage_within(&object, depth) }
+}
+
+fn usage_within(value: &Json, depth: usize) -> Option<Json> {
+    if depth > MAX_USAGE_DEPTH {
+        return None;
+    }
+    match value {
+        Json::Array(items) => items.first().and_then(|item| usage_within(item, depth + 1)),
+        Json::Object(object) => {
+            let stated = USAGE_MEMBERS.iter().filter_map(|key| object.get(*key)).map(object_of);
+            let mut stated = stated.filter(has_figures);
+            let within = || {
+                ANSWER_MEMBERS.iter().find_map(|key| usage_within(&object_of(object.get(*key)?), depth + 1))
+            };
+            stated.next().or_else(within)
+        }
+        _ => None,
+    }
+}
+
+/// Whether an object names tokens in a shape that is known.
+fn has_figures(object: &Json) -> bool {
+    let Figures { reported, total, .. } = of_object(object, "", "");
+    reported.input.is_some() || reported.output.is_some() || total.is_some()
 }
 
 fn of_attributes<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Figures {

@@ -33,7 +33,8 @@ pub fn events_of_traces(request: &ExportTraceServiceRequest, context: &Context) 
             let client = clients.of(scope, attributes);
             for span in &scope_spans.spans {
                 client.items = client.items.saturating_add(1);
-                collected.take(|| event_of(span, &resource, &surroundings, client, context));
+                let scope = scope.map_or("", |scope| &scope.name);
+                collected.take(|| event_of(span, &resource, (scope, &surroundings), client, context));
             }
         }
     }
@@ -48,7 +49,7 @@ pub(super) fn pairs(attributes: &[KeyValue]) -> impl Iterator<Item = (&str, &Any
 fn event_of(
     span: &Span,
     resource: &ResourceFacts,
-    surroundings: &Surroundings,
+    (scope, surroundings): (&str, &Surroundings),
     client: &mut ClientReport,
     context: &Context,
 ) -> Result<NewEvent, Refusal> {
@@ -60,7 +61,7 @@ fn event_of(
     let trace_id = hex_id("traceId", &span.trace_id, 16)?;
     let span_id = hex_id("spanId", &span.span_id, 8)?;
     let (start_us, end_us) = times(span, context.now_us)?;
-    let reading = Reading::of(pairs(&span.attributes), |key| client.count_unmapped(key));
+    let reading = Reading::of(pairs(&span.attributes), |key| client.count_unmapped(key)).in_scope(scope);
     if reading.text(Field::SpanType).is_some_and(|word| word == PENDING) {
         return Err((Reason::Duplicate, "the span is pending; it is stored once it has ended".to_owned()));
     }
@@ -76,6 +77,7 @@ fn event_of(
         outcome: outcome(span),
         first_token_us: first_token_us(span),
         has_exception: span.events.iter().any(|event| table().events.exception.contains(&event.name)),
+        stated_kind: None,
         reading: &reading,
         resource,
     }
@@ -85,7 +87,7 @@ fn event_of(
     Ok(draft(payload, arrival, stated_us).event())
 }
 
-fn draft(payload: payload::Payload, arrival: Arrival, stated_us: i64) -> Draft {
+pub(super) fn draft(payload: payload::Payload, arrival: Arrival, stated_us: i64) -> Draft {
     let event_type = event_type(&arrival);
     let severity = if arrival.is_error { Severity::Error } else { Severity::Info };
     let name = arrival.tool_name.clone().filter(|_| arrival.kind == Some(SpanKind::Tool));

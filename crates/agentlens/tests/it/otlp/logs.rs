@@ -10,7 +10,8 @@ use crate::world::World;
 
 on_both_engines!(
     records_of_a_trace_are_events,
-    records_that_belong_nowhere_are_refused_alone,
+    records_without_a_trace_are_kept,
+    a_client_that_sends_only_log_records_becomes_a_session,
     a_bad_record_is_refused_alone,
     severities_are_read,
     metrics_are_taken_and_not_stored,
@@ -40,15 +41,78 @@ async fn records_of_a_trace_are_events(world: World) {
     assert_eq!(now.iter().map(arrivals).max(), Some(2), "span and record are one: {now:#?}");
 }
 
-async fn records_that_belong_nowhere_are_refused_alone(world: World) {
-    let trace = rand::random();
-    let homeless = LogRecord { event_name: "some.event".to_owned(), trace_id: Vec::new(), ..record(0, 1) };
-    let (rejected, message) = send(&world, vec![homeless, record(trace, 1)]).await;
-    assert_eq!(rejected, 1);
-    for part in ["1 of 2 log records", "number 1", "traceId"] {
-        assert!(message.contains(part), "{message}");
+/// A record outside of any span, in the words of `attributes`.
+fn told(name: &str, attributes: &[(&str, &str)]) -> LogRecord {
+    LogRecord {
+        event_name: name.to_owned(),
+        trace_id: Vec::new(),
+        span_id: Vec::new(),
+        attributes: attributes.iter().map(|(key, value)| attribute(key, value)).collect(),
+        ..record(0, 1)
     }
-    assert_eq!(events(&world, trace).await.len(), 1);
+}
+
+async fn records_without_a_trace_are_kept(world: World) {
+    let records = vec![told("some.event", &[]), told("other.event", &[("session.id", "s1")])];
+    assert_eq!(send(&world, records).await, (0, String::new()));
+    world.settled().await;
+    let list = world.read("/api/events").await;
+    let events = list["events"].as_array().unwrap();
+    let mut sessions: Vec<&str> = events.iter().map(|event| event["sessionId"].as_str().unwrap()).collect();
+    sessions.sort_unstable();
+    assert_eq!((sessions.len(), sessions[1]), (2, "s1"), "{list}");
+    assert!(sessions[0].starts_with("logs-"), "{list}");
+}
+
+async fn a_client_that_sends_only_log_records_becomes_a_session(world: World) {
+    let session = ("session.id", "code-1");
+    let call = |input: &str, cost: &str| {
+        let usage = [("input_tokens", input), ("output_tokens", "50"), ("cache_read_tokens", "100")];
+        let words = [
+            session,
+            ("prompt.id", "p1"),
+            ("model", "claude-sonnet-4-5"),
+            ("duration_ms", "1500"),
+            ("cost_usd", cost),
+        ];
+        told("claude_code.api_request", &[&words[..], &usage[..]].concat())
+    };
+    let tool = |success: &str| {
+        told(
+            "claude_code.tool_result",
+            &[session, ("tool_name", "Bash"), ("success", success), ("duration_ms", "20")],
+        )
+    };
+    let records = vec![
+        told("claude_code.user_prompt", &[session, ("prompt", "fix it"), ("user.id", "mary")]),
+        call("7", "0.25"),
+        tool("true"),
+        tool("false"),
+        call("8", "0.5"),
+        told("claude_code.api_error", &[session, ("model", "claude-sonnet-4-5"), ("error", "overloaded")]),
+    ];
+    // What is sent again counts once.
+    for _ in 0..2 {
+        assert_eq!(send(&world, records.clone()).await, (0, String::new()));
+        world.settled().await;
+    }
+    let found = world.read("/api/sessions/code-1").await;
+    let counted = [
+        "llmCallCount",
+        "toolCallCount",
+        "errorCount",
+        "totalInputTokens",
+        "totalOutputTokens",
+        "eventCount",
+    ];
+    assert_eq!(counted.map(|key| found[key].as_i64().unwrap()), [3, 2, 2, 215, 100, 6], "{found}");
+    assert_eq!((&found["totalCostUsd"], &found["userId"]), (&json!(0.75), &json!("mary")));
+    let models = world.read("/api/analytics/llm").await;
+    assert_eq!(models["summary"]["totalCalls"], 3, "{models}");
+    let timeline = world.timeline("code-1").await;
+    assert!(timeline.iter().any(|event| event["eventType"] == "tool_error"), "{timeline:#?}");
+    let trace = world.read("/api/sessions/code-1/trace").await;
+    assert!(trace.to_string().contains("chat claude-sonnet-4-5"), "{trace}");
 }
 
 async fn a_bad_record_is_refused_alone(world: World) {

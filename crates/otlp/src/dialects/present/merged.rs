@@ -5,8 +5,9 @@ use rustc_hash::FxHashSet;
 use serde_json::{Map, Value as Json, json};
 
 use super::super::arrivals::{Observed, Outcome, ResourceFacts};
+use super::super::log_calls;
 use super::super::reading::Reading;
-use super::super::table::table;
+use super::super::table::{LogCall, table};
 
 /// A span's arrivals, merged.
 pub(super) struct Merged {
@@ -18,6 +19,8 @@ pub(super) struct Merged {
     pub(super) attributes: Map<String, Json>,
     /// The events of all spans, each once, in the order of their times; those of one instant as the span has them.
     pub(super) events: Vec<Json>,
+    /// The rule for a log record that is the whole span.
+    log_call: Option<&'static LogCall>,
 }
 
 impl Merged {
@@ -25,13 +28,21 @@ impl Merged {
     pub(super) fn of(arrivals: &[&str]) -> Self {
         let mut spans = Vec::new();
         let mut logs = Vec::new();
+        let mut log_call = None;
         let mut texts: Vec<&str> = arrivals.to_vec();
         texts.sort_unstable();
         texts.dedup();
         for text in texts {
             let Ok(Json::Object(arrival)) = serde_json::from_str(text) else { continue };
             let is_log = arrival.get("source").and_then(Json::as_str) == Some("log");
-            if is_log { logs.push(arrival) } else { spans.push(arrival) }
+            if !is_log {
+                spans.push(arrival);
+            } else if let Some((span, rule)) = log_calls::span_of(&arrival, text) {
+                spans.push(span);
+                log_call = Some(rule);
+            } else {
+                logs.push(arrival);
+            }
         }
         // Stable sorts: what is equal stays in the order of the texts.
         spans.sort_by_key(|span| (duration(span), nanos(span, "endTimeUnixNano")));
@@ -44,7 +55,7 @@ impl Merged {
             attributes.extend(members(span, "attributes").clone());
         }
         let events = events(&spans);
-        Self { span: merge(spans), logs, attributes, events }
+        Self { span: merge(spans), logs, attributes, events, log_call }
     }
 
     /// A member of the span, else of the first log record that has it.
@@ -84,7 +95,10 @@ impl Merged {
         let none = Map::new();
         let resource = self.object("resource").unwrap_or(&none);
         let resource = ResourceFacts::of(&Reading::of(pairs(resource), |_| {}));
-        let reading = Reading::of(pairs(&self.attributes), |_| {});
+        let scope = self.object("scope").and_then(|scope| scope.get("name")?.as_str()).unwrap_or("");
+        let reading = Reading::of(pairs(&self.attributes), |_| {})
+            .in_scope(scope)
+            .with_exclusive_input(self.log_call.is_some_and(|rule| rule.exclusive_input));
         let id = |key: &str| self.get(key).and_then(Json::as_str).map(str::to_owned);
         let start_us = self.start_us();
         let end_us = self.span.as_ref().map_or(start_us, |span| micros(nanos(span, "endTimeUnixNano")));
@@ -99,6 +113,7 @@ impl Merged {
             outcome: self.outcome(),
             first_token_us: self.first_token_us(),
             has_exception: self.exception().is_some(),
+            stated_kind: self.log_call.map(|rule| rule.kind),
             reading: &reading,
             resource: &resource,
         }
@@ -164,7 +179,8 @@ fn duration(span: &Map<String, Json>) -> u64 {
     nanos(span, "endTimeUnixNano").saturating_sub(nanos(span, "startTimeUnixNano"))
 }
 
-fn log_time(log: &Map<String, Json>) -> u64 {
+/// When a log record was written, in nanoseconds.
+pub(in super::super) fn log_time(log: &Map<String, Json>) -> u64 {
     match nanos(log, "timeUnixNano") {
         0 => nanos(log, "observedTimeUnixNano"),
         time => time,

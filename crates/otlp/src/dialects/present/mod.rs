@@ -18,6 +18,7 @@ use agentlens_domain::usage::Usage;
 use serde_json::{Map, Value as Json, json};
 
 use self::conversation::{Conversation, read};
+pub(super) use self::merged::log_time;
 use self::merged::{Merged, members, shown_events};
 use self::values::{as_text, millis, text_of};
 use super::field::Field;
@@ -48,6 +49,12 @@ pub fn present(arrivals: &[&str]) -> Map<String, Json> {
     view.people(&arrival);
     view.raw(&merged);
     view.0
+}
+
+/// What is read of a log record that is a call of its own; `None` if it is none.
+pub(super) fn arrival_of_log(payload: &str) -> Option<Arrival> {
+    let merged = Merged::of(&[payload]);
+    merged.span.is_some().then(|| merged.arrival())
 }
 
 struct View(Map<String, Json>);

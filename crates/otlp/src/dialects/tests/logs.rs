@@ -1,8 +1,7 @@
 //! Log records: which are kept, as what, and which are refused with which sentence.
 
-use agentlens_domain::events::{EventType, Severity};
-use agentlens_domain::ledger::Reason;
-use agentlens_domain::spans::ArrivalSource;
+use agentlens_domain::events::{EventType, NewEvent, Severity};
+use agentlens_domain::spans::{ArrivalSource, SpanKind};
 use serde_json::{Value as Json, json};
 
 use super::super::{Context, events_of_logs, present};
@@ -100,24 +99,30 @@ fn an_exception_marks_its_span() {
 }
 
 #[test]
-fn records_without_a_trace_need_something_to_belong_to() {
-    let normalised = read_logs(vec![
-        without_trace(&json!({"name": "user.clicked"})),
-        without_trace(&json!({"name": "gen_ai.evaluation.result"})),
-        without_trace(
-            &json!({"name": "gen_ai.evaluation.result", "attributes": {"gen_ai.response.id": "chatcmpl-1"}}),
-        ),
-        without_trace(
-            &json!({"name": "gen_ai.evaluation.result", "attributes": {"gen_ai.conversation.id": "c1"}}),
-        ),
-    ]);
-    let refused: Vec<(usize, Reason)> =
-        normalised.refused.iter().map(|refused| (refused.index, refused.reason)).collect();
-    assert_eq!(refused, [(0, Reason::MissingField), (1, Reason::MissingField)]);
-    assert!(normalised.refused[0].message.contains("traceId is missing"));
-    let sessions: Vec<&str> = normalised.events.iter().map(|event| event.session_id.as_str()).collect();
-    assert_eq!(sessions, ["chatcmpl-1", "c1"]);
-    assert!(normalised.events.iter().all(|event| event.span.is_none()));
+fn records_without_a_trace_are_kept_in_the_session_that_fits_best() {
+    let named = |attributes: Json| {
+        without_trace(&json!({"name": "gen_ai.evaluation.result", "attributes": attributes}))
+    };
+    let records = || {
+        vec![
+            without_trace(&json!({"name": "user.clicked", "body": "a button"})),
+            named(json!({})),
+            named(json!({"gen_ai.response.id": "chatcmpl-1"})),
+            named(json!({"gen_ai.conversation.id": "c1"})),
+        ]
+    };
+    for (resource, home) in [
+        (json!({}), "logs-unknown-2026-09-21"),
+        (json!({"service.name": "shop"}), "logs-shop-2026-09-21"),
+        (json!({"service.name": "shop", "service.instance.id": "i-1"}), "i-1"),
+    ] {
+        let normalised =
+            events_of_logs(&log_request(records(), &json!({"resource": resource})), &super::CONTEXT);
+        assert_eq!(normalised.refused, []);
+        let sessions: Vec<&str> = normalised.events.iter().map(|event| event.session_id.as_str()).collect();
+        assert_eq!(sessions, [home, home, "chatcmpl-1", "c1"]);
+        assert!(normalised.events.iter().all(|event| event.span.is_none()));
+    }
 }
 
 #[test]
@@ -153,4 +158,175 @@ fn severities_follow_the_numbers_or_the_words() {
         record.severity_text = text.to_owned();
         assert_eq!(read_logs(vec![record]).events[0].severity, severity, "{number} {text}");
     }
+}
+
+/// A record of a client that sends no spans.
+fn told(name: &str, attributes: Json, service: &str) -> NewEvent {
+    let record = without_trace(&json!({"name": name, "ms": 5000, "attributes": attributes}));
+    let request = log_request(vec![record], &json!({"resource": {"service.name": service}}));
+    let mut normalised = events_of_logs(&request, &super::CONTEXT);
+    assert_eq!((&normalised.refused[..], normalised.events.len()), (&[][..], 1));
+    normalised.events.remove(0)
+}
+
+#[test]
+fn calls_that_only_log_records_tell_are_spans_of_their_own() {
+    let claude = json!({"session.id": "s1", "user.id": "u1", "prompt.id": "p1", "event.name": "api_request",
+        "model": "claude-sonnet-4-5", "input_tokens": "7", "output_tokens": 50, "cache_read_tokens": 100,
+        "cache_creation_tokens": "200", "cost_usd": "0.0125", "duration_ms": "1500"});
+    let codex = json!({"conversation.id": "s1", "event.kind": "response.completed", "model": "gpt-5",
+        "input_token_count": "42", "output_token_count": "17", "cached_token_count": "30", "reasoning_token_count": "5"});
+    let gemini = json!({"session.id": "s1", "prompt_id": "p1", "model": "gemini-2.5-pro", "input_token_count": 42,
+        "output_token_count": 12, "cached_content_token_count": 30, "thoughts_token_count": 5, "total_token_count": 59,
+        "duration_ms": 1500, "status_code": 200});
+    let other = json!({"session.id": "s1", "model": "gpt-5", "prompt_tokens": 42, "completion_tokens": 17});
+    for (name, attributes, service, usage, cost) in [
+        ("claude_code.api_request", claude, "claude-code", (307, 50, 100, 0), Some(12_500_000)),
+        ("codex.sse_event", codex, "codex_cli_rs", (42, 17, 30, 5), None),
+        ("gemini_cli.api_response", gemini, "gemini-cli", (42, 17, 30, 5), None),
+        (
+            "qwen-code.api_response",
+            json!({"session.id": "s1", "input_token_count": 42, "output_token_count": 17}),
+            "qwen",
+            (42, 17, 0, 0),
+            None,
+        ),
+        ("my.model.answered", other, "mine", (42, 17, 0, 0), None),
+    ] {
+        let event = told(name, attributes.clone(), service);
+        let arrival = event.span.as_deref().unwrap();
+        assert_eq!((event.event_type, event.session_id.as_str()), (EventType::LlmResponse, "s1"), "{name}");
+        assert_eq!(
+            (arrival.kind, arrival.source, arrival.is_error),
+            (Some(SpanKind::Llm), ArrivalSource::Span, false)
+        );
+        let found = arrival.usage.unwrap();
+        assert_eq!((found.input, found.output, found.cache_read, found.reasoning), usage, "{name}");
+        assert_eq!((arrival.reported_cost_nanos, event.agent_id.as_str()), (cost, service), "{name}");
+        assert_eq!((arrival.trace_id.len(), arrival.span_id.len()), (32, 16));
+        let again = told(name, attributes, service);
+        assert_eq!(
+            (&again.id, again.span.as_ref()),
+            (&event.id, event.span.as_ref()),
+            "sent again it is the same"
+        );
+        let view = present(&[&event.payload]);
+        assert_eq!(
+            (&view["kind"], &view["usage"]["inputTokens"]),
+            (&json!("llm"), &json!(usage.0)),
+            "{name}"
+        );
+        assert_eq!((&view["spanId"], &view["traceId"]), (&json!(arrival.span_id), &json!(arrival.trace_id)));
+    }
+    let timed = told("claude_code.api_request", json!({"duration_ms": 1500}), "claude-code");
+    assert_eq!(timed.facts.duration_us, Some(1_500_000));
+}
+
+#[test]
+fn tools_and_failures_that_only_log_records_tell_are_spans_of_their_own() {
+    for (name, attributes, kind, tool, is_error) in [
+        (
+            "claude_code.tool_result",
+            json!({"tool_name": "Bash", "success": "true", "duration_ms": 20}),
+            SpanKind::Tool,
+            Some("Bash"),
+            false,
+        ),
+        (
+            "claude_code.tool_result",
+            json!({"tool_name": "Bash", "success": "false", "error": "no"}),
+            SpanKind::Tool,
+            Some("Bash"),
+            true,
+        ),
+        (
+            "claude_code.api_error",
+            json!({"model": "claude-sonnet-4-5", "error": "429", "status_code": 429}),
+            SpanKind::Llm,
+            None,
+            true,
+        ),
+        (
+            "codex.tool_result",
+            json!({"tool_name": "shell", "call_id": "c", "success": "false", "output": "x"}),
+            SpanKind::Tool,
+            Some("shell"),
+            true,
+        ),
+        (
+            "codex.api_request",
+            json!({"model": "gpt-5", "http.response.status_code": 503}),
+            SpanKind::Llm,
+            None,
+            true,
+        ),
+        (
+            "gemini_cli.tool_call",
+            json!({"function_name": "read_file", "success": true}),
+            SpanKind::Tool,
+            Some("read_file"),
+            false,
+        ),
+        (
+            "gemini_cli.api_error",
+            json!({"model": "gemini-2.5-pro", "error": "quota"}),
+            SpanKind::Llm,
+            None,
+            true,
+        ),
+    ] {
+        let event = told(name, attributes, "cli");
+        let arrival = event.span.as_deref().unwrap();
+        assert_eq!(
+            (arrival.kind, arrival.tool_name.as_deref(), arrival.is_error),
+            (Some(kind), tool, is_error),
+            "{name}"
+        );
+        assert_eq!(event.event_type == EventType::ToolError, is_error && kind == SpanKind::Tool, "{name}");
+    }
+    let failed = told(
+        "claude_code.tool_result",
+        json!({"tool_name": "Bash", "success": "false", "error": "no such file"}),
+        "cli",
+    );
+    assert_eq!(present(&[&failed.payload])["error"]["message"], "no such file");
+    // What is no call, or is told by another record too.
+    for (name, attributes, service) in [
+        (
+            "codex.api_request",
+            json!({"model": "gpt-5", "http.response.status_code": 200, "success": true}),
+            "codex",
+        ),
+        ("codex.sse_event", json!({"event.kind": "response.created"}), "codex"),
+        ("gen_ai.client.inference.operation.details", json!({"gen_ai.usage.input_tokens": 1}), "gemini-cli"),
+        ("claude_code.user_prompt", json!({"prompt": "hi", "prompt_length": 2}), "claude-code"),
+    ] {
+        let event = told(name, attributes, service);
+        assert_eq!((event.span.is_none(), event.event_type), (true, EventType::Custom), "{name}");
+    }
+}
+
+#[test]
+fn calls_of_one_prompt_are_one_trace_and_those_of_a_span_lie_below_it() {
+    let call = |prompt: &str, ms: i64| {
+        let attributes = json!({"session.id": "s", "prompt.id": prompt, "input_tokens": 1});
+        let mut record =
+            without_trace(&json!({"name": "claude_code.api_request", "ms": ms, "attributes": attributes}));
+        record.body = Some(super::any(&json!("claude_code.api_request")));
+        record.event_name.clear();
+        record.attributes.push(super::attribute("event.name", &json!("api_request")));
+        read_logs(vec![record]).events.remove(0).span.unwrap()
+    };
+    let (first, second, other) = (call("p1", 1), call("p1", 2), call("p2", 3));
+    assert_eq!(first.trace_id, second.trace_id);
+    assert_ne!(first.span_id, second.span_id);
+    assert_ne!(first.trace_id, other.trace_id);
+    let inside =
+        read_logs(vec![log(&json!({"name": "claude_code.api_request", "attributes": {"input_tokens": 1}}))]);
+    let inside = inside.events[0].span.as_deref().unwrap();
+    assert_eq!(inside.parent_span_id.as_deref(), Some("0b0b0b0b0b0b0b0b"));
+    assert_eq!(
+        (inside.trace_id.as_str(), inside.kind),
+        ("0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a", Some(SpanKind::Llm))
+    );
 }

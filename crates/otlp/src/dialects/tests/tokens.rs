@@ -354,3 +354,52 @@ fn langfuses_parts_lie_beside_each_other_unless_the_total_says_otherwise() {
         ("the output is the rest", langfuse(&json!({"input": 4, "total": 6})), Some((4, 2, 0, 0, 0))),
     ]);
 }
+
+#[test]
+fn usage_that_arrives_only_as_text_is_read() {
+    let in_answer = |usage: &str| format!("{{\"id\":\"chatcmpl-1\",\"choices\":[],\"usage\":{usage}}}");
+    let openai = r#"{"prompt_tokens":42,"completion_tokens":17,"prompt_tokens_details":{"cached_tokens":30},"completion_tokens_details":{"reasoning_tokens":5}}"#;
+    let printed = "{'prompt_tokens': 42, 'completion_tokens': 17, 'prompt_tokens_details': {'cached_tokens': 30}, \
+        'completion_tokens_details': {'reasoning_tokens': 5, 'audio_tokens': None}}";
+    let by_class = "CompletionUsage(completion_tokens=17, prompt_tokens=42, total_tokens=59, \
+        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=5), \
+        prompt_tokens_details=PromptTokensDetails(audio_tokens=None, cached_tokens=30))";
+    let langchain =
+        format!("{{\"generations\":[[{{\"text\":\"hi\"}}]],\"llm_output\":{{\"token_usage\":{openai}}}}}");
+    let anthropic = "{'input_tokens': 7, 'output_tokens': 50, 'cache_read_input_tokens': 100, \
+        'cache_creation_input_tokens': 200}";
+    let expected = Some((42, 17, 30, 0, 5));
+    let call = |key: &str, value: &str| json!({"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", key: value});
+    check(&[
+        ("JSON", call("gen_ai.usage", openai), expected),
+        ("a Python literal", call("gen_ai.usage", printed), expected),
+        ("a Python object", call("llm.usage", by_class), expected),
+        ("Anthropic's, printed", call("usage", anthropic), Some((307, 50, 100, 200, 0))),
+        ("an answer", call("output.value", &in_answer(openai)), expected),
+        ("a printed answer", call("output.value", &format!("{{'id': 'x', 'usage': {printed}}}")), expected),
+        (
+            "an answer with printed usage",
+            call("output.value", &in_answer(&json!(printed).to_string())),
+            expected,
+        ),
+        ("LangChain's result", call("output.value", &langchain), expected),
+        ("nothing", call("output.value", "{\"tokens\": \"many\"}"), None),
+    ]);
+    let chain = json!({"openinference.span.kind": "CHAIN", "output.value": in_answer(openai)});
+    check(&[("a chain's output is no usage", chain, None)]);
+}
+
+#[test]
+fn clients_that_leave_cached_tokens_out_are_known_by_their_scope() {
+    let attributes = json!({"gen_ai.operation.name": "chat", "gen_ai.system": "aws.bedrock",
+        "gen_ai.usage.input_tokens": 300, "gen_ai.usage.output_tokens": 50, "gen_ai.usage.total_tokens": 350,
+        "gen_ai.usage.cache_read.input_tokens": 100, "gen_ai.usage.cache_creation.input_tokens": 20});
+    for (scope, input) in [("opentelemetry.instrumentation.botocore.bedrock-runtime", 420), ("mine", 300)] {
+        let spans = vec![super::span(&json!({"attributes": attributes}))];
+        let request = super::trace_request(spans, &json!({"scope": {"name": scope}}));
+        let event = super::events_of_traces(&request, &super::CONTEXT).events.remove(0);
+        assert_eq!(event.facts.usage.map(|usage| usage.input), Some(input), "{scope}");
+        let view = super::super::present(&[&event.payload]);
+        assert_eq!(view["usage"]["inputTokens"], input, "{scope}");
+    }
+}

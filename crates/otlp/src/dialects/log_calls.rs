@@ -1,0 +1,139 @@
+//! Clients that send log records and no spans, such as Claude Code, Codex and Gemini CLI: a record about a call of a model or a
+//! tool is read as the span of that call. Which records these are is data (`log_calls` in `attributes.toml`).
+
+use agentlens_domain::spans::SpanKind;
+use data_encoding::HEXLOWER;
+use serde_json::{Map, Value as Json, json};
+use sha2::{Digest, Sha256};
+
+use super::field::Field;
+use super::raw::RawValue;
+use super::reading::Reading;
+use super::table::{LogCall, table};
+
+/// Attributes that say how long the call took, in milliseconds.
+const DURATIONS: [&str; 3] = ["duration_ms", "durationMs", "latency_ms"];
+/// Attributes that say whether it went well.
+const SUCCESS: [&str; 2] = ["success", "event.success"];
+/// Attributes that hold an error, of one that failed.
+const ERRORS: [&str; 3] = ["error", "error.message", "error_message"];
+/// Attributes that hold a status of HTTP.
+const STATUSES: [&str; 3] = ["http.response.status_code", "http.status_code", "status_code"];
+/// Attributes that name what calls of one prompt have in common.
+const PROMPTS: [&str; 3] = ["prompt.id", "prompt_id", "turn.id"];
+/// Longer calls are a client's mistake: a day, in milliseconds.
+const MAX_DURATION_MS: f64 = 86_400_000.0;
+
+/// Whether a record of this name may be a call of its own, as far as can be told without taking it apart.
+pub(super) fn may_be_call<'a, V: 'a>(
+    name: &str,
+    mut attributes: impl Iterator<Item = (&'a str, &'a V)>,
+    has_span: bool,
+) -> bool {
+    if table().log_calls(name).next().is_some() {
+        // A record of OpenTelemetry's own about a call speaks of the span that it is sent in.
+        return !(has_span && table().events.is_genai_log(name));
+    }
+    !has_span && attributes.any(|(key, _)| table().is_log_of_tokens(key))
+}
+
+/// The span that a record stands in for, with the rule that says so; `None` if it is none. `text` is its payload.
+pub(super) fn span_of(log: &Map<String, Json>, text: &str) -> Option<(Map<String, Json>, &'static LogCall)> {
+    let name = log.get("eventName").and_then(Json::as_str).unwrap_or("");
+    let none = Map::new();
+    let attributes = log.get("attributes").and_then(Json::as_object).unwrap_or(&none);
+    if !may_be_call(
+        name,
+        attributes.iter().map(|(key, value)| (key.as_str(), value)),
+        log.contains_key("spanId"),
+    ) {
+        return None;
+    }
+    let has_failed = has_failed(attributes);
+    let service = log.get("resource").and_then(|resource| resource.get("service.name")?.as_str());
+    let applies = |rule: &&LogCall| {
+        let is_so = |(key, value): &(String, String)| {
+            attributes.get(key).and_then(RawValue::text).is_some_and(|text| text == *value)
+        };
+        rule.only_if.as_ref().is_none_or(is_so)
+            && (has_failed || !rule.only_if_failed)
+            && !rule.except_services.iter().any(|known| Some(known.as_str()) == service)
+    };
+    let mut named = table().log_calls(name).peekable();
+    let rule =
+        if named.peek().is_some() { named.find(applies) } else { table().any_log_call().find(applies) }?;
+    let attributes = renamed(attributes, rule);
+    let mut span = log.clone();
+    span.shift_remove("source");
+    span.insert("name".to_owned(), json!(name_of(name, &attributes, rule.kind)));
+    let end = super::present::log_time(log);
+    let start = end.saturating_sub(duration_nanos(&attributes));
+    for (key, nanos) in [("startTimeUnixNano", start), ("endTimeUnixNano", end)] {
+        span.insert(key.to_owned(), json!(nanos.to_string()));
+    }
+    if has_failed || rule.is_failure {
+        span.insert("status".to_owned(), json!({"code": "ERROR"}));
+    }
+    give_place(&mut span, &attributes, text);
+    span.insert("attributes".to_owned(), Json::Object(attributes));
+    Some((span, rule))
+}
+
+/// Its ids: the same whenever the same record is sent. What is sent inside a span lies below it, what belongs to one prompt is one
+/// trace, and anything else is a trace by itself.
+fn give_place(span: &mut Map<String, Json>, attributes: &Map<String, Json>, text: &str) {
+    let own = Sha256::digest(text.as_bytes());
+    if let Some(parent) = span.get("spanId").cloned() {
+        span.insert("parentSpanId".to_owned(), parent);
+    }
+    span.insert("spanId".to_owned(), json!(HEXLOWER.encode(&own[..8])));
+    if span.contains_key("traceId") {
+        return;
+    }
+    let reading = Reading::of(attributes.iter().map(|(key, value)| (key.as_str(), value)), |_| {});
+    let session = reading.session().map(|(_, id)| id);
+    let prompt = PROMPTS.iter().find_map(|key| attributes.get(*key)?.text());
+    let trace = match (session, prompt) {
+        (Some(session), Some(prompt)) => Sha256::digest(format!("{session}\0{prompt}").as_bytes()),
+        _ => own,
+    };
+    span.insert("traceId".to_owned(), json!(HEXLOWER.encode(&trace[8..24])));
+}
+
+fn renamed(attributes: &Map<String, Json>, rule: &LogCall) -> Map<String, Json> {
+    let mut all = attributes.clone();
+    for (key, value) in attributes {
+        if let Some(name) = rule.rename.get(key) {
+            all.entry(name).or_insert_with(|| value.clone());
+        }
+    }
+    all
+}
+
+fn has_failed(attributes: &Map<String, Json>) -> bool {
+    let get = |keys: &'static [&'static str]| keys.iter().filter_map(|key| attributes.get(*key));
+    if let Some(succeeded) = get(&SUCCESS).find_map(RawValue::flag) {
+        return !succeeded;
+    }
+    get(&ERRORS).any(|error| !error.is_blank() && error.flag() != Some(false))
+        || get(&STATUSES).filter_map(RawValue::number).any(|status| status >= 400.0)
+}
+
+fn duration_nanos(attributes: &Map<String, Json>) -> u64 {
+    let duration = DURATIONS.iter().find_map(|key| attributes.get(*key)?.number());
+    let duration = duration.filter(|duration| (0.0..MAX_DURATION_MS).contains(duration)).unwrap_or(0.0);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked above")]
+    let micros = (duration * 1000.0).round() as u64;
+    micros * 1000
+}
+
+/// What the span is called: by its tool or its model, as OpenTelemetry names spans.
+fn name_of(name: &str, attributes: &Map<String, Json>, kind: SpanKind) -> String {
+    let text = |field| table().keys(field).iter().find_map(|key| attributes.get(key)?.text());
+    let (operation, what) = match kind {
+        SpanKind::Tool => ("execute_tool", text(Field::ToolName)),
+        SpanKind::Llm => ("chat", text(Field::ResponseModel).or_else(|| text(Field::RequestModel))),
+        _ => ("", None),
+    };
+    what.map_or_else(|| name.to_owned(), |what| format!("{operation} {what}"))
+}
