@@ -39,4 +39,6 @@ pub enum Outcome {
     Duplicate,
     /// Its id was used before for another content; it is not stored.
     Conflict,
+    /// The store refused it; it is not stored.
+    Refused,
 }

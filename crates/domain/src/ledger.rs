@@ -28,6 +28,8 @@ pub enum Reason {
     Duplicate,
     /// A neighbour was refused and the request asked for all or nothing.
     StrictBatch,
+    /// The store refused the event by itself; its neighbours are stored.
+    StoreRefused,
 }
 
 impl Reason {
@@ -44,6 +46,7 @@ impl Reason {
             Self::IdConflict => "id_conflict",
             Self::Duplicate => "duplicate",
             Self::StrictBatch => "strict_batch",
+            Self::StoreRefused => "store_refused",
         }
     }
 }

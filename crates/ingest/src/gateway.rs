@@ -269,6 +269,11 @@ impl Parsed {
                 }
                 Some(Outcome::Duplicate) => EventResult::Accepted { id, hash: None, is_duplicate: true },
                 Some(Outcome::Conflict) => EventResult::Refused(clash(&id)),
+                Some(Outcome::Refused) => EventResult::Refused(Refusal {
+                    field: "event".to_owned(),
+                    reason: Reason::StoreRefused,
+                    message: "the store refused this event; its neighbours are stored".to_owned(),
+                }),
                 None => EventResult::Accepted { id, hash: None, is_duplicate: false },
             });
         }

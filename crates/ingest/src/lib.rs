@@ -4,9 +4,11 @@
 //! the stream, and workers apply. Either way delivery is at least once and applying is idempotent, so the effect is
 //! exactly once.
 
+mod apply;
 pub mod body;
 pub mod gateway;
 mod indexer;
+pub mod lease;
 pub mod live;
 pub mod message;
 pub mod queue;

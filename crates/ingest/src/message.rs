@@ -32,6 +32,11 @@ pub enum MessageError {
     TooLarge,
 }
 
+/// Whether a message of this version was written by a newer program, which can read it.
+pub(crate) fn is_newer(version: u8) -> bool {
+    version > VERSION
+}
+
 /// The bytes of a batch.
 pub fn encode(batch: &Batch) -> Result<Vec<u8>, MessageError> {
     let plain = postcard::to_stdvec(batch).map_err(|_| MessageError::Broken)?;

@@ -241,11 +241,14 @@ impl From<StoreError> for ApiError {
                 Self::new(StatusCode::CONFLICT, "exists", format!("this {what} exists already"))
             }
             StoreError::LimitReached(message) => Self::new(StatusCode::FORBIDDEN, "limit_reached", message),
-            StoreError::Unavailable(_) => {
+            StoreError::Unavailable(_) | StoreError::Stopped(_) => {
                 tracing::warn!(request.id = request_id(), error = %error, "the store is unavailable");
                 Self::unavailable("The store is unavailable, try again")
             }
-            StoreError::Refused(_) | StoreError::Corrupt(_) | StoreError::Misconfigured(_) => {
+            StoreError::Refused(_)
+            | StoreError::Failed(_)
+            | StoreError::Corrupt(_)
+            | StoreError::Misconfigured(_) => {
                 tracing::error!(request.id = request_id(), error = %error, "a request failed in the store");
                 Self::internal()
             }

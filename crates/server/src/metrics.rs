@@ -51,6 +51,9 @@ pub struct Metrics {
     latency: Family<RouteLabel, Histogram, fn() -> Histogram>,
     queue_batches: Gauge<i64>,
     queue_bytes: Gauge<i64>,
+    queue_parked_orgs: Gauge<i64>,
+    queue_blocked_orgs: Gauge<i64>,
+    dead_letters: Gauge<i64>,
     default_partition_rows: Gauge<i64>,
     last_retention_s: Gauge<f64, AtomicU64>,
 }
@@ -76,6 +79,9 @@ impl Default for Metrics {
             latency: Family::new_with_constructor(latency_histogram),
             queue_batches: Gauge::default(),
             queue_bytes: Gauge::default(),
+            queue_parked_orgs: Gauge::default(),
+            queue_blocked_orgs: Gauge::default(),
+            dead_letters: Gauge::default(),
             default_partition_rows: Gauge::default(),
             last_retention_s: Gauge::default(),
             registry: Registry::default(),
@@ -103,6 +109,21 @@ impl Default for Metrics {
         );
         registry.register("queue_batches", "Batches that wait to be applied", metrics.queue_batches.clone());
         registry.register("queue_bytes", "Bytes that wait to be applied", metrics.queue_bytes.clone());
+        registry.register(
+            "queue_parked_orgs",
+            "Orgs whose batches failed and are tried again after a pause",
+            metrics.queue_parked_orgs.clone(),
+        );
+        registry.register(
+            "queue_blocked_orgs",
+            "Orgs with a message that only a newer version can read",
+            metrics.queue_blocked_orgs.clone(),
+        );
+        registry.register(
+            "dead_letters",
+            "Batches that this process moved to the dead letters since it started",
+            metrics.dead_letters.clone(),
+        );
         registry.register(
             "default_partition_rows",
             "Events in the default partition; should be 0",
@@ -157,6 +178,9 @@ impl Metrics {
     pub fn render(&self, queue: QueueStatus) -> String {
         self.queue_batches.set(i64::try_from(queue.batches).unwrap_or(i64::MAX));
         self.queue_bytes.set(i64::try_from(queue.bytes).unwrap_or(i64::MAX));
+        self.queue_parked_orgs.set(i64::try_from(queue.parked_orgs).unwrap_or(i64::MAX));
+        self.queue_blocked_orgs.set(i64::try_from(queue.blocked_orgs).unwrap_or(i64::MAX));
+        self.dead_letters.set(i64::try_from(queue.buried_batches).unwrap_or(i64::MAX));
         let mut text = String::new();
         let _ = encode(&mut text, &self.registry);
         text

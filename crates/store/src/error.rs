@@ -15,6 +15,13 @@ pub enum StoreError {
     /// The database can't be reached or is too busy; trying again later can help.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// The database gave up a statement that took too long or too much memory. That may be because of what it was
+    /// given, or because the database is busy.
+    #[error("the store gave up a statement: {0}")]
+    Stopped(String),
+    /// A statement failed for another reason than what it was given, as with a missing privilege.
+    #[error("a statement failed: {0}")]
+    Failed(String),
     /// The database refused what it was given; trying again does not help.
     #[error("the store refused a statement: {0}")]
     Refused(String),
@@ -29,20 +36,31 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later without any change.
     pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Stopped(_))
+    }
+
+    /// Whether the database is away for everyone, so that nothing can be said about what it was given.
+    pub fn is_away(&self) -> bool {
         matches!(self, Self::Unavailable(_))
+    }
+
+    /// Whether the database refused what it was given, and will again.
+    pub fn is_of_input(&self) -> bool {
+        matches!(self, Self::Refused(_))
     }
 }
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{
-            CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase,
-            SystemIoFailure,
+            CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase, OutOfMemory,
+            ReadOnly, SystemIoFailure,
         };
         match error.sqlite_error_code() {
-            Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen) => {
+            Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen | ReadOnly) => {
                 Self::Unavailable(error.to_string())
             }
+            Some(OutOfMemory) => Self::Stopped(error.to_string()),
             Some(DatabaseCorrupt | NotADatabase) => Self::Corrupt(error.to_string()),
             _ => Self::Refused(error.to_string()),
         }
@@ -55,10 +73,19 @@ impl From<tokio_postgres::Error> for StoreError {
         let text = error
             .as_db_error()
             .map_or_else(|| error.to_string(), |detail| format!("{}: {}", state.code(), detail.message()));
-        // Connection trouble, resources, operator intervention, system errors, and lost races (40) heal by themselves.
+        match state.code() {
+            // A statement's own time or memory.
+            "57014" | "53200" => return Self::Stopped(text),
+            // A lock that was not free in time, and a server that takes no writes during a failover.
+            "55P03" | "25006" => return Self::Unavailable(text),
+            _ => {}
+        }
         match state.code().get(..2) {
-            Some("08" | "40" | "53" | "57" | "58") => Self::Unavailable(text),
-            _ => Self::Refused(text),
+            // Connection trouble, lost races, resources, operator intervention and system errors heal by themselves.
+            Some("08" | "28" | "3D" | "40" | "53" | "57" | "58") => Self::Unavailable(text),
+            // Bad data, a broken constraint, a limit of the program.
+            Some("22" | "23" | "54") => Self::Refused(text),
+            _ => Self::Failed(text),
         }
     }
 }

@@ -224,8 +224,7 @@ async fn open_queue(
     if matches!(options.role, Role::All | Role::Worker) {
         let name =
             format!("{}-{}", std::process::id(), agentlens_domain::ids::ulid_at(store.clock().now_us()));
-        let worker = Worker::new(url, prefix, &name, store.clone(), live.clone(), tasks, index_text)
-            .map_err(|error| error.to_string())?;
+        let worker = Worker::new(&queue, &name, store.clone(), live.clone(), tasks, index_text);
         worker.start(tasks, shutdown);
     }
     Ok(Arc::new(queue))

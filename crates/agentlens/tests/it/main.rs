@@ -52,6 +52,7 @@ mod ingest;
 mod isolation;
 mod keys;
 mod ledger;
+mod neighbours;
 mod operations;
 mod orgs;
 mod otel_corpus;

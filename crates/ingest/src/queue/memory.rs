@@ -4,139 +4,160 @@
 //! group, the next is applied and a third gathers: under load groups grow by themselves and the cost of a sync is shared.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use agentlens_domain::batches::Batch;
+use agentlens_domain::batches::{Batch, Outcome};
 use agentlens_domain::ids::OrgId;
-use agentlens_store::{Applied, StoreError, Tenant};
+use agentlens_domain::ledger::Reason;
+use agentlens_fairness::{FairShare, Rule, Share};
+use agentlens_store::{Applied, ApplyReport, StoreError, Tenant};
 
-use super::{Queue, QueueError, QueueStatus, Receipt};
+use super::{Queue, QueueError, QueueStatus, Receipt, size_of_batch};
+use crate::apply;
 use crate::indexer::Indexer;
 use crate::live::Live;
 
 /// Batches of one org that may wait.
 const MAX_WAITING_BATCHES: usize = 512;
-/// Bytes of all orgs that may wait, in units of 1 KiB.
-const MAX_WAITING_KIB: usize = 128 * 1024;
+/// Bytes of all orgs that may wait. An org may use as much as it leaves free for others: alone it gets half, and however
+/// much it sends, there is room for a newcomer.
+const MAX_WAITING_BYTES: u64 = 128 << 20;
 /// Events of one group commit: enough to share the cost of a sync, few enough that the next group gathers meanwhile.
 const MAX_GROUP_EVENTS: usize = 2_000;
 /// When to come back after a refusal.
 const RETRY_AFTER_S: u32 = 1;
 /// A writer without work goes away after this long.
 const IDLE: Duration = Duration::from_secs(60);
+/// A writer that is going away takes no more jobs; how often another one is looked for.
+const MAX_WRITERS_TRIED: usize = 3;
 
 struct Job {
     tenant: Tenant,
     batch: Batch,
     reply: oneshot::Sender<Result<Applied, QueueError>>,
-    claims: Claims,
+    room: Room,
 }
 
-/// What a job holds until it is done, whether or not its client still waits.
-type Claims = (OwnedSemaphorePermit, Waiting);
-
-/// Events that are counted as waiting until this is dropped.
+/// What waits: batches, and events by org and key.
+#[derive(Default)]
 struct Waiting {
-    count: Arc<AtomicI64>,
+    batches: u64,
+    orgs: FxHashMap<OrgId, FxHashMap<String, i64>>,
+}
+
+/// A batch that waits. It holds its room until this is dropped, whether or not its client still waits.
+struct Room {
+    waiting: Arc<Mutex<Waiting>>,
+    org: OrgId,
+    key: String,
     events: i64,
+    _bytes: Share<OrgId>,
 }
 
-impl Waiting {
-    fn begin(count: Arc<AtomicI64>, events: i64) -> Self {
-        count.fetch_add(events, Ordering::Relaxed);
-        Self { count, events }
+impl Room {
+    fn take(waiting: &Arc<Mutex<Waiting>>, bytes: Share<OrgId>, org: &OrgId, batch: &Batch) -> Self {
+        let (key, events) = (batch.key_id.as_str().to_owned(), i64::from(batch.received_count));
+        {
+            let mut all = waiting.lock();
+            all.batches += 1;
+            *all.orgs.entry(org.clone()).or_default().entry(key.clone()).or_default() += events;
+        }
+        Self { waiting: Arc::clone(waiting), org: org.clone(), key, events, _bytes: bytes }
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Room {
     fn drop(&mut self) {
-        self.count.fetch_sub(self.events, Ordering::Relaxed);
+        let mut all = self.waiting.lock();
+        all.batches -= 1;
+        let Some(keys) = all.orgs.get_mut(&self.org) else { return };
+        if let Some(events) = keys.get_mut(&self.key) {
+            *events -= self.events;
+            if *events <= 0 {
+                keys.remove(&self.key);
+            }
+        }
+        if keys.is_empty() {
+            all.orgs.remove(&self.org);
+        }
     }
 }
+
+/// The channels to the writers of orgs.
+type Writers = Arc<Mutex<FxHashMap<OrgId, mpsc::Sender<Job>>>>;
 
 /// The queue of a process that applies by itself.
 pub struct MemoryQueue {
-    orgs: Arc<Mutex<FxHashMap<OrgId, mpsc::Sender<Job>>>>,
-    bytes: Arc<Semaphore>,
-    waiting_batches: Arc<AtomicU64>,
-    waiting_events: Arc<Mutex<FxHashMap<OrgId, Arc<WaitingEvents>>>>,
+    writers: Writers,
+    waiting: Arc<Mutex<Waiting>>,
+    bytes: FairShare<OrgId>,
     tasks: TaskTracker,
     live: Live,
     indexer: Indexer,
 }
 
-#[derive(Default)]
-struct WaitingEvents(Mutex<FxHashMap<String, Arc<AtomicI64>>>);
-
 impl MemoryQueue {
     /// A queue whose writers run on `tasks`; `index_text` says whether payload texts are indexed for search.
     pub fn new(tasks: TaskTracker, live: Live, index_text: bool) -> Self {
         let indexer = Indexer::new(tasks.clone(), index_text);
-        Self {
-            orgs: Arc::default(),
-            bytes: Arc::new(Semaphore::new(MAX_WAITING_KIB)),
-            waiting_batches: Arc::default(),
-            waiting_events: Arc::default(),
-            tasks,
-            live,
-            indexer,
-        }
+        let bytes = FairShare::new(Rule::new(MAX_WAITING_BYTES));
+        Self { writers: Arc::default(), waiting: Arc::default(), bytes, tasks, live, indexer }
     }
 
     /// The channel of the org's writer, started when there is none.
     fn writer(&self, org: &OrgId) -> mpsc::Sender<Job> {
-        let mut orgs = self.orgs.lock();
-        if let Some(sender) = orgs.get(org).filter(|sender| !sender.is_closed()) {
+        let mut writers = self.writers.lock();
+        if let Some(sender) = writers.get(org).filter(|sender| !sender.is_closed()) {
             return sender.clone();
         }
         let (sender, receiver) = mpsc::channel(MAX_WAITING_BATCHES);
-        orgs.insert(org.clone(), sender.clone());
+        writers.insert(org.clone(), sender.clone());
         let writer = Writer {
+            org: org.clone(),
             receiver,
+            writers: Arc::clone(&self.writers),
             live: self.live.clone(),
             indexer: self.indexer.clone(),
             tasks: self.tasks.clone(),
-            waiting_batches: Arc::clone(&self.waiting_batches),
             answering: None,
         };
         self.tasks.spawn(writer.run());
         sender
     }
 
-    fn waiting_of(&self, org: &OrgId, key: &str) -> Arc<AtomicI64> {
-        let org = Arc::clone(self.waiting_events.lock().entry(org.clone()).or_default());
-        let mut keys = org.0.lock();
-        Arc::clone(keys.entry(key.to_owned()).or_default())
+    fn send(&self, mut job: Job) -> Result<(), QueueError> {
+        let org = job.tenant.org().clone();
+        for _ in 0..MAX_WRITERS_TRIED {
+            match self.writer(&org).try_send(job) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(_)) => return Err(full()),
+                // The writer had no work and is going away: there will be another one.
+                Err(TrySendError::Closed(returned)) => job = returned,
+            }
+        }
+        Err(QueueError::Unavailable("the writer stopped".to_owned()))
     }
+}
+
+fn full() -> QueueError {
+    QueueError::Full { retry_after_s: RETRY_AFTER_S }
 }
 
 #[async_trait]
 impl Queue for MemoryQueue {
     async fn publish(&self, tenant: &Tenant, batch: Batch) -> Result<Receipt, QueueError> {
-        let full = || QueueError::Full { retry_after_s: RETRY_AFTER_S };
-        let kib = u32::try_from(size_of_batch(&batch) / 1024 + 1)
-            .unwrap_or(u32::MAX)
-            .min(u32::try_from(MAX_WAITING_KIB).unwrap_or(u32::MAX));
-        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(kib).map_err(|_| full())?;
-        let waiting = self.waiting_of(tenant.org(), batch.key_id.as_str());
-        let events = i64::from(batch.received_count);
+        let bytes = self.bytes.try_take(tenant.org(), size_of_batch(&batch) as u64).map_err(|_| full())?;
+        let room = Room::take(&self.waiting, bytes, tenant.org(), &batch);
         let (reply, answer) = oneshot::channel();
-        let waiting = Waiting::begin(waiting, events);
-        let job = Job { tenant: tenant.clone(), batch, reply, claims: (bytes, waiting) };
-        self.waiting_batches.fetch_add(1, Ordering::Relaxed);
-        let sent = self.writer(tenant.org()).try_send(job);
-        if sent.is_err() {
-            self.waiting_batches.fetch_sub(1, Ordering::Relaxed);
-            return Err(full());
-        }
+        self.send(Job { tenant: tenant.clone(), batch, reply, room })?;
         match answer.await {
             Ok(result) => result.map(Receipt::Applied),
             Err(_) => Err(QueueError::Unavailable("the writer stopped".to_owned())),
@@ -144,32 +165,41 @@ impl Queue for MemoryQueue {
     }
 
     async fn waiting(&self, tenant: &Tenant) -> Result<FxHashMap<String, i64>, QueueError> {
-        let org = self.waiting_events.lock().get(tenant.org()).cloned();
-        let Some(org) = org else { return Ok(FxHashMap::default()) };
-        let keys = org.0.lock();
-        Ok(keys.iter().map(|(key, count)| (key.clone(), count.load(Ordering::Relaxed))).collect())
+        let all = self.waiting.lock();
+        Ok(all.orgs.get(tenant.org()).cloned().unwrap_or_default())
+    }
+
+    async fn ping(&self) -> Result<(), QueueError> {
+        Ok(())
     }
 
     fn status(&self) -> QueueStatus {
-        let used = MAX_WAITING_KIB - self.bytes.available_permits();
-        QueueStatus { batches: self.waiting_batches.load(Ordering::Relaxed), bytes: used as u64 * 1024 }
+        let batches = self.waiting.lock().batches;
+        QueueStatus { batches, bytes: self.bytes.used(), ..QueueStatus::default() }
     }
-}
-
-/// Bytes that a batch keeps in memory, about.
-fn size_of_batch(batch: &Batch) -> usize {
-    batch.events.iter().map(|event| 600 + event.payload.len() + event.metadata.len()).sum()
 }
 
 /// The one writer of an org.
 struct Writer {
+    org: OrgId,
     receiver: mpsc::Receiver<Job>,
+    writers: Writers,
     live: Live,
     indexer: Indexer,
     tasks: TaskTracker,
-    waiting_batches: Arc<AtomicU64>,
     /// The group before, which is applied, and answered when the disk has it.
     answering: Option<JoinHandle<()>>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.receiver.close();
+        let mut writers = self.writers.lock();
+        // Another one may have begun meanwhile.
+        if writers.get(&self.org).is_some_and(mpsc::Sender::is_closed) {
+            writers.remove(&self.org);
+        }
+    }
 }
 
 impl Writer {
@@ -195,7 +225,6 @@ impl Writer {
                 events += job.batch.events.len();
                 group.push(job);
             }
-            self.waiting_batches.fetch_sub(group.len() as u64, Ordering::Relaxed);
             self.commit(group).await;
         }
     }
@@ -206,10 +235,10 @@ impl Writer {
         let mut batches = Vec::with_capacity(group.len());
         for job in group {
             batches.push(job.batch);
-            waiting.push((job.reply, job.claims));
+            waiting.push((job.reply, job.room));
         }
         let batches = Arc::new(batches);
-        match tenant.apply_ahead(Arc::clone(&batches), tenant.clock().now_us()).await {
+        match apply::apply_ahead(&tenant, &batches).await {
             Ok((report, commit)) => {
                 let lag = report.last_position - report.indexed_position;
                 if let Some(before) = self.answering.take() {
@@ -222,8 +251,8 @@ impl Writer {
                     if durable.is_ok() {
                         live.advance(&org, report.last_position);
                     }
-                    for ((reply, claims), applied) in waiting.into_iter().zip(report.batches) {
-                        drop(claims);
+                    for ((reply, room), applied) in waiting.into_iter().zip(report.batches) {
+                        drop(room);
                         // A client that went away does not need its answer.
                         let _ = reply.send(durable.as_ref().map(|()| applied).map_err(refusal));
                     }
@@ -232,45 +261,74 @@ impl Writer {
                 self.indexer.follow(&tenant, lag).await;
             }
             // Where the store is away, none of them would fare better alone.
-            Err(error) if waiting.len() == 1 || error.is_transient() => {
-                for (reply, claims) in waiting {
-                    drop(claims);
+            Err(error) if error.is_away() => {
+                for (reply, room) in waiting {
+                    drop(room);
                     let _ = reply.send(Err(refusal(&error)));
                 }
             }
             // One bad batch must not take its neighbours with it: each is tried alone.
-            Err(_) => {
-                let mut reached = None;
-                for ((reply, claims), batch) in waiting.into_iter().zip(batches.iter()) {
-                    let result = apply_alone(&tenant, batch.clone()).await;
-                    reached = result.as_ref().map_or(reached, |(_, positions)| Some(*positions));
-                    drop(claims);
-                    let _ = reply.send(result.map(|(applied, _)| applied));
-                }
-                if let Some((last, indexed)) = reached {
-                    self.live.advance(tenant.org(), last);
-                    self.indexer.follow(&tenant, last - indexed).await;
+            Err(error) => {
+                let is_alone = waiting.len() == 1;
+                let batches = Arc::try_unwrap(batches).unwrap_or_else(|shared| shared.to_vec());
+                for ((reply, room), batch) in waiting.into_iter().zip(batches) {
+                    let result = if is_alone && !error.is_of_input() {
+                        Err(refusal(&error))
+                    } else {
+                        self.apply_alone(&tenant, batch).await
+                    };
+                    drop(room);
+                    let _ = reply.send(result);
                 }
             }
         }
     }
-}
 
-async fn apply_alone(tenant: &Tenant, batch: Batch) -> Result<(Applied, (i64, i64)), QueueError> {
-    let report = tenant
-        .apply(Arc::new(vec![batch]), tenant.clock().now_us())
-        .await
-        .map_err(|error| refusal(&error))?;
-    let applied =
-        report.batches.into_iter().next().ok_or_else(|| QueueError::Unavailable("no outcome".to_owned()))?;
-    Ok((applied, (report.last_position, report.indexed_position)))
+    /// Applies a batch by itself; of one that the store refuses, the events that it takes.
+    async fn apply_alone(&self, tenant: &Tenant, batch: Batch) -> Result<Applied, QueueError> {
+        let batches = Arc::new(vec![batch]);
+        let error = match apply::apply(tenant, &batches).await {
+            Ok(report) => return self.applied(tenant, report).await,
+            Err(error) => error,
+        };
+        let Some(batch) = Arc::try_unwrap(batches).unwrap_or_else(|shared| shared.to_vec()).pop() else {
+            return Err(refusal(&error));
+        };
+        if !error.is_of_input() {
+            return Err(refusal(&error));
+        }
+        let found = apply::refused_events(tenant, &batch, error.to_string()).await;
+        let (refused, reason) = found.map_err(|error| refusal(&error))?;
+        let (count, mut rest) = (batch.events.len(), batch);
+        apply::take_events(&mut rest, &refused);
+        rest.refused.add_many(Reason::StoreRefused, u32::try_from(refused.len()).unwrap_or(u32::MAX));
+        tracing::error!(org.id = %tenant.org(), batch.id = %rest.batch_id, events = refused.len(), reason, "the store refused events");
+        // Also without any event: the ledger counts what was refused.
+        let report = apply::apply(tenant, &Arc::new(vec![rest])).await.map_err(|error| refusal(&error))?;
+        let applied = self.applied(tenant, report).await?;
+        if refused.len() == count {
+            return Err(QueueError::Refused(reason));
+        }
+        let Applied::Now(stored) = applied else { return Ok(applied) };
+        let mut stored = stored.into_iter();
+        let outcome = |index| {
+            if refused.binary_search(&index).is_ok() { Some(Outcome::Refused) } else { stored.next() }
+        };
+        Ok(Applied::Now((0..count).filter_map(outcome).collect()))
+    }
+
+    async fn applied(&self, tenant: &Tenant, report: ApplyReport) -> Result<Applied, QueueError> {
+        self.live.advance(tenant.org(), report.last_position);
+        self.indexer.follow(tenant, report.last_position - report.indexed_position).await;
+        report.batches.into_iter().next().ok_or_else(|| QueueError::Unavailable("no outcome".to_owned()))
+    }
 }
 
 fn refusal(error: &StoreError) -> QueueError {
     tracing::error!(error = %error, "a batch could not be applied");
-    if error.is_transient() {
-        QueueError::Unavailable(error.to_string())
-    } else {
+    if error.is_of_input() {
         QueueError::Refused(error.to_string())
+    } else {
+        QueueError::Unavailable(error.to_string())
     }
 }

@@ -18,7 +18,7 @@ use agentlens_domain::batches::Batch;
 use agentlens_domain::ids::OrgId;
 use agentlens_store::Tenant;
 
-use super::{Queue, QueueError, QueueStatus, Receipt};
+use super::{Counters, Queue, QueueError, QueueStatus, Receipt};
 use crate::message;
 
 /// Streams; fixed, because an org must keep its shard.
@@ -31,6 +31,8 @@ const MAX_WAITING_BATCHES: u64 = 20_000;
 const MAX_WAITING_BYTES: u64 = 512 * 1024 * 1024;
 /// How often the fill is read.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
+/// How long Redis has to answer before it counts as away.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// When to come back after a refusal.
 const RETRY_AFTER_S: u32 = 2;
 
@@ -72,8 +74,10 @@ pub(crate) fn shard_of(org: &OrgId) -> u64 {
 
 /// The queue of a gateway.
 pub struct RedisQueue {
+    pub(crate) client: Client,
+    pub(crate) keys: Keys,
+    pub(crate) counters: Arc<Counters>,
     connection: ConnectionManager,
-    keys: Keys,
     fill: Arc<Fill>,
 }
 
@@ -104,7 +108,7 @@ impl RedisQueue {
         let mut connection = connect(&client).await.map_err(|error| unavailable(&error))?;
         let keys = Keys::new(prefix);
         ensure_groups(&mut connection, &keys).await.map_err(|error| unavailable(&error))?;
-        let queue = Self { connection, keys, fill: Arc::default() };
+        let queue = Self { client, keys, counters: Arc::default(), connection, fill: Arc::default() };
         queue.refresh().await?;
         tasks.spawn(watch_fill(
             queue.connection.clone(),
@@ -220,10 +224,18 @@ impl Queue for RedisQueue {
         Ok(all.into_iter().collect())
     }
 
-    fn status(&self) -> QueueStatus {
-        QueueStatus {
-            batches: self.fill.batches.load(Ordering::Relaxed),
-            bytes: self.fill.bytes.load(Ordering::Relaxed),
+    async fn ping(&self) -> Result<(), QueueError> {
+        let mut connection = self.connection.clone();
+        let ping = async move { redis::cmd("PING").query_async::<()>(&mut connection).await };
+        match tokio::time::timeout(PING_TIMEOUT, ping).await {
+            Ok(answered) => answered.map_err(|error| unavailable(&error)),
+            Err(_) => Err(QueueError::Unavailable("Redis does not answer".to_owned())),
         }
+    }
+
+    fn status(&self) -> QueueStatus {
+        let (batches, bytes) =
+            (self.fill.batches.load(Ordering::Relaxed), self.fill.bytes.load(Ordering::Relaxed));
+        self.counters.status(batches, bytes)
     }
 }

@@ -31,7 +31,7 @@ pub use agents::AgentRow;
 pub use analytics::{CellQuery, CellRow, OrgStats};
 pub use apply::{Applied, ApplyReport, Commit};
 pub(crate) use apply::{
-    EventRow, NumberedSession, OrgState, Plan, PlanInput, SessionKey, Verdict, plan, session_keys,
+    Ending, EventRow, NumberedSession, OrgState, Plan, PlanInput, SessionKey, Verdict, plan, session_keys,
 };
 pub use chains::{BrokenChain, ChainReport, SessionChain};
 pub use dead_letters::DeadLetter;
@@ -155,6 +155,8 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T, StoreError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
+        // A fault of ours that what was given has met, and will meet again.
+        Err(error) if error.is_panic() => Err(StoreError::Refused(format!("a store task panicked: {error}"))),
         Err(error) => Err(StoreError::Unavailable(format!("a store task ended early: {error}"))),
     }
 }

@@ -6,7 +6,7 @@ mod database;
 mod queue;
 
 pub(crate) use api::{Answer, Api};
-pub(crate) use database::Database;
+pub(crate) use database::{Database, connect};
 
 use std::fs::File;
 use std::future::Future;
@@ -165,6 +165,13 @@ impl World {
         })
         .await;
         assert!(ended.success(), "the server ended with {ended}:\n{}", self.log());
+    }
+
+    /// Ends the server at once, as a crash does.
+    pub(crate) fn kill(&mut self) {
+        let mut server = self.server.take().unwrap();
+        server.kill().unwrap();
+        server.wait().unwrap();
     }
 
     /// Runs a command of the program on this world's data.

@@ -73,11 +73,12 @@ async fn get_version() -> Json<Version> {
     Json(Version { version: VERSION, api_version: "v1" })
 }
 
-/// Ready means: the store answers and the server is not stopping.
+/// Ready means: the store and the queue answer and the server is not stopping.
 async fn ready(State(state): State<AppState>) -> Result<(StatusCode, &'static str), ApiError> {
     if state.shutdown.is_cancelled() {
         return Err(ApiError::unavailable("the server is stopping"));
     }
     state.store.control().ping().await?;
+    state.gateway.queue().ping().await?;
     Ok((StatusCode::OK, "ready"))
 }

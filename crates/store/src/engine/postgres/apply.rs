@@ -20,8 +20,8 @@ use super::PostgresEngine;
 use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::{
-    ApplyReport, Cell, EventRow, NEVER_EXPIRES_DAY, NumberedSession, OrgState, Plan, PlanInput, SessionKey,
-    StoredEvent, TenantContext, Verdict, encode_changes, merged, plan, session_keys,
+    ApplyReport, Cell, Ending, EventRow, NEVER_EXPIRES_DAY, NumberedSession, OrgState, Plan, PlanInput,
+    SessionKey, StoredEvent, TenantContext, Verdict, encode_changes, merged, plan, session_keys,
 };
 
 /// Applies batches in one transaction.
@@ -30,6 +30,7 @@ pub(crate) async fn apply(
     context: &TenantContext,
     batches: &[Batch],
     now_us: i64,
+    ending: Ending,
 ) -> Result<ApplyReport, StoreError> {
     let mut client = engine.connection().await?;
     let transaction = client.transaction().await?;
@@ -68,8 +69,13 @@ pub(crate) async fn apply(
         .await?;
     let (position, session, trace) = (plan.last_position, plan.last_session, plan.last_trace);
     transaction.execute(&advance, &[&org, &position, &session, &trace, &waiting_changes]).await?;
-    transaction.commit().await?;
-    engine.partitions.lock().extend(made);
+    match ending {
+        Ending::Commit => {
+            transaction.commit().await?;
+            engine.partitions.lock().extend(made);
+        }
+        Ending::RollBack => transaction.rollback().await?,
+    }
     Ok(ApplyReport {
         batches: plan.applied,
         last_position: plan.last_position,

@@ -13,7 +13,7 @@ use agentlens_domain::sessions::SessionState;
 use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::{
-    ApplyReport, Cell, EventRow, NumberedSession, OrgState, Plan, PlanInput, SessionKey, StoredEvent,
+    ApplyReport, Cell, Ending, EventRow, NumberedSession, OrgState, Plan, PlanInput, SessionKey, StoredEvent,
     TenantContext, Verdict, encode_changes, merged, plan, session_keys,
 };
 
@@ -27,6 +27,7 @@ pub(crate) fn apply(
     context: &TenantContext,
     batches: &[Batch],
     now_us: i64,
+    ending: Ending,
 ) -> Result<ApplyReport, StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let org = context.org.as_str();
@@ -56,7 +57,10 @@ pub(crate) fn apply(
             "update org_state set last_position = ?2, last_session = ?3, last_trace = ?4, waiting_changes = ?5 where org_id = ?1",
         )?
         .execute(params![org, plan.last_position, plan.last_session, plan.last_trace, waiting_changes])?;
-    transaction.commit()?;
+    match ending {
+        Ending::Commit => transaction.commit()?,
+        Ending::RollBack => transaction.rollback()?,
+    }
     Ok(ApplyReport {
         batches: plan.applied,
         last_position: plan.last_position,
@@ -223,7 +227,7 @@ fn plan_and_insert_events<'a>(
             plan
         });
         insert_events(transaction, org, receiver.into_iter())?;
-        planner.join().map_err(|_| StoreError::Corrupt("the plan of a group panicked".to_owned()))
+        planner.join().map_err(|_| StoreError::Refused("the plan of a group panicked".to_owned()))
     })
 }
 

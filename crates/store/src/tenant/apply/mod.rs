@@ -50,7 +50,35 @@ impl Commit {
     }
 }
 
+/// What becomes of the transaction when everything is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Commit,
+    /// It was only tried out.
+    RollBack,
+}
+
 impl Tenant {
+    /// Tries out whether batches can be applied, and changes nothing.
+    pub async fn try_apply(&self, batches: Arc<Vec<Batch>>, now_us: i64) -> Result<(), StoreError> {
+        let context = self.context();
+        match &self.place {
+            Place::Sqlite(file) => {
+                let file = file.clone();
+                super::blocking(move || {
+                    file.write(|connection| {
+                        engine::sqlite::apply::apply(connection, &context, &batches, now_us, Ending::RollBack)
+                    })
+                })
+                .await?;
+            }
+            Place::Postgres(engine) => {
+                engine::postgres::apply::apply(engine, &context, &batches, now_us, Ending::RollBack).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Applies batches in one transaction: events, chain, sessions, agents, rollups, usage, ledger. All or nothing.
     pub async fn apply(&self, batches: Arc<Vec<Batch>>, now_us: i64) -> Result<ApplyReport, StoreError> {
         let (report, commit) = self.apply_ahead(batches, now_us).await?;
@@ -69,15 +97,17 @@ impl Tenant {
                 let (file, context) = (file.clone(), self.context());
                 super::blocking(move || {
                     let (report, commit) = file.write_ahead(|connection| {
-                        engine::sqlite::apply::apply(connection, &context, &batches, now_us)
+                        engine::sqlite::apply::apply(connection, &context, &batches, now_us, Ending::Commit)
                     })?;
                     Ok((report, Commit(Some((file, commit)))))
                 })
                 .await
             }
             Place::Postgres(engine) => {
+                let context = self.context();
                 let report =
-                    engine::postgres::apply::apply(engine, &self.context(), &batches, now_us).await?;
+                    engine::postgres::apply::apply(engine, &context, &batches, now_us, Ending::Commit)
+                        .await?;
                 Ok((report, Commit(None)))
             }
         }

@@ -1,0 +1,115 @@
+//! Applying batches so that one of them costs no other: a panic becomes a refusal, and of a batch that the store
+//! refuses the events that it refuses are found.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use agentlens_domain::batches::Batch;
+use agentlens_domain::events::NewEvent;
+use agentlens_domain::ledger::Refusals;
+use agentlens_store::{ApplyReport, Commit, StoreError, Tenant};
+
+/// Trials in which the refused events of a batch are looked for. A part that is still refused after them is refused whole.
+const MAX_TRIALS: usize = 64;
+
+/// Applies batches in one transaction, all or nothing.
+pub(crate) async fn apply(tenant: &Tenant, batches: &Arc<Vec<Batch>>) -> Result<ApplyReport, StoreError> {
+    let (tenant, batches) = (tenant.clone(), Arc::clone(batches));
+    caught(tokio::spawn(async move { tenant.apply(batches, tenant.clock().now_us()).await })).await
+}
+
+/// The same without waiting for the disk.
+pub(crate) async fn apply_ahead(
+    tenant: &Tenant,
+    batches: &Arc<Vec<Batch>>,
+) -> Result<(ApplyReport, Commit), StoreError> {
+    let (tenant, batches) = (tenant.clone(), Arc::clone(batches));
+    caught(tokio::spawn(async move { tenant.apply_ahead(batches, tenant.clock().now_us()).await })).await
+}
+
+/// A batch whose application panics is refused like any other.
+async fn caught<T>(applying: tokio::task::JoinHandle<Result<T, StoreError>>) -> Result<T, StoreError> {
+    match applying.await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => Err(StoreError::Refused(format!("applying panicked: {error}"))),
+        Err(error) => Err(StoreError::Unavailable(error.to_string())),
+    }
+}
+
+/// The events of a batch that the store refuses, by their index, and why. Nothing is stored. The batch is tried by halves,
+/// so a few bad events among thousands are found with a few trials.
+pub(crate) async fn refused_events(
+    tenant: &Tenant,
+    batch: &Batch,
+    reason: String,
+) -> Result<(Vec<usize>, String), StoreError> {
+    let (mut refused, mut reason, mut trials) = (Vec::new(), reason, 0);
+    let whole = 0..batch.events.len();
+    let mut parts = if whole.len() < 2 {
+        refused.extend(whole);
+        Vec::new()
+    } else {
+        halves(whole)
+    };
+    while let Some(part) = parts.pop() {
+        trials += 1;
+        if trials > MAX_TRIALS {
+            refused.extend(part);
+            continue;
+        }
+        let trial = part_of(batch, batch.events.get(part.clone()).unwrap_or_default().to_vec());
+        match try_out(tenant, trial).await {
+            Ok(()) => {}
+            Err(error) if !error.is_of_input() => return Err(error),
+            Err(_) if part.len() > 1 => parts.extend(halves(part)),
+            Err(error) => {
+                reason = error.to_string();
+                refused.extend(part);
+            }
+        }
+    }
+    refused.sort_unstable();
+    Ok((refused, reason))
+}
+
+/// A batch like another one that holds only some of its events.
+pub(crate) fn part_of(batch: &Batch, events: Vec<NewEvent>) -> Batch {
+    Batch {
+        batch_id: batch.batch_id.clone(),
+        workspace_id: batch.workspace_id.clone(),
+        environment: batch.environment.clone(),
+        key_id: batch.key_id.clone(),
+        received_us: batch.received_us,
+        received_count: u32::try_from(events.len()).unwrap_or(u32::MAX),
+        refused: Refusals::default(),
+        events,
+    }
+}
+
+/// The second half first: the last of a stack is taken next.
+fn halves(range: Range<usize>) -> Vec<Range<usize>> {
+    let middle = range.start + range.len() / 2;
+    vec![middle..range.end, range.start..middle]
+}
+
+async fn try_out(tenant: &Tenant, batch: Batch) -> Result<(), StoreError> {
+    let tenant = tenant.clone();
+    caught(tokio::spawn(
+        async move { tenant.try_apply(Arc::new(vec![batch]), tenant.clock().now_us()).await },
+    ))
+    .await
+}
+
+/// Takes events out of a batch, by their sorted indexes.
+pub(crate) fn take_events(batch: &mut Batch, indexes: &[usize]) -> Vec<NewEvent> {
+    let all = std::mem::take(&mut batch.events);
+    let mut taken = Vec::with_capacity(indexes.len());
+    for (index, event) in all.into_iter().enumerate() {
+        if indexes.binary_search(&index).is_ok() {
+            taken.push(event);
+        } else {
+            batch.events.push(event);
+        }
+    }
+    taken
+}
