@@ -239,7 +239,7 @@ impl Lanes {
     }
 
     /// What was fetched. What was asked for and did not come is not in the stream any more.
-    pub(super) fn end_fetch(&mut self, org: &OrgId, asked: &[MessageId], messages: Vec<Box<Message>>) {
+    pub(super) fn end_fetch(&mut self, org: &OrgId, asked: &[MessageId], messages: Vec<Message>) {
         let Some(lane) = self.orgs.get_mut(org) else { return };
         lane.is_fetching = false;
         for message in messages {
@@ -249,7 +249,7 @@ impl Lanes {
             {
                 lane.held_bytes += waiting.size_bytes;
                 self.held_bytes += waiting.size_bytes;
-                waiting.message = Some(message);
+                waiting.message = Some(Box::new(message));
             }
         }
         lane.waiting.retain(|waiting| waiting.message.is_some() || !asked.contains(&waiting.id));
@@ -356,7 +356,7 @@ mod tests {
             seen.extend(ids(&group.messages));
             let (org, wanted) = lanes.next_fetch().unwrap_or((group.org.clone(), Vec::new()));
             let asked: Vec<MessageId> = wanted.iter().map(|pending| pending.id).collect();
-            let fetched = asked.iter().map(|id| message("p", id.millis(), size)).collect();
+            let fetched = asked.iter().map(|id| *message("p", id.millis(), size)).collect();
             lanes.end_fetch(&org, &asked, fetched);
             assert!(lanes.held_bytes <= MAX_LANE_BYTES);
             lanes.end_group(&group.org, Vec::new(), false, now);

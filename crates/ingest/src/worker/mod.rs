@@ -386,10 +386,10 @@ impl Shard {
             }
             Finished::Fetched { org, asked, entries } => {
                 self.fetching -= 1;
-                let mut messages: Vec<Box<Message>> = Vec::with_capacity(entries.len());
+                let mut messages: Vec<Message> = Vec::with_capacity(entries.len());
                 for entry in entries {
                     match entry {
-                        Entry::Ours(message) => messages.push(message),
+                        Entry::Ours(message) => messages.push(*message),
                         Entry::Foreign(id) => self.stream.remove_foreign(&id).await?,
                     }
                 }
