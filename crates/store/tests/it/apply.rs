@@ -65,6 +65,7 @@ async fn ids_are_taken_once(world: World) {
                 Outcome::Stored { .. } => "stored",
                 Outcome::Duplicate => "duplicate",
                 Outcome::Conflict => "conflict",
+                Outcome::Refused => "refused",
             })
             .collect::<Vec<_>>(),
     };
