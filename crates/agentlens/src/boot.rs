@@ -10,16 +10,14 @@ use agentlens_store::{DataDirectory, NewKey, NewLogin, Store, StoreError, Tenant
 use crate::clock;
 use crate::config::StoreSettings;
 
-/// The setting that remembers which secret a store was made with.
-const SECRET_CHECK: &str = "secret_check";
-
 /// Opens the store, making the embedded one where there is none. Only a server may: a command that did would answer for a
 /// store that it has just invented.
 pub(crate) async fn make_store(settings: &StoreSettings) -> Result<Store, String> {
     let clock = clock::open()?;
+    let secret = read_secret(settings)?;
     let store = match &settings.database_url {
-        None => Store::open_sqlite(&settings.data_dir).await,
-        Some(url) => Store::open_postgres(url, settings.database_connections).await,
+        None => Store::open_sqlite(&settings.data_dir, &secret).await,
+        Some(url) => Store::open_postgres(url, settings.database_connections, &secret).await,
     };
     store.map(|store| store.with_clock(clock)).map_err(|error| error.to_string())
 }
@@ -60,26 +58,20 @@ pub(crate) async fn find_org(store: &Store, text: &str) -> Result<OrgId, String>
     })
 }
 
-/// The server's secret: given, or kept in a file of the data directory that only its owner can read.
-pub(crate) async fn open_secret(settings: &StoreSettings, store: &Store) -> Result<ServerSecret, String> {
-    let fault = |error: StoreError| error.to_string();
-    let secret = match &settings.secret {
-        Some(secret) => secret.clone(),
+/// The server's secret: given, or kept in a file of the data directory that only its owner can read. The store itself refuses a
+/// secret other than the one that it was made with.
+pub(crate) fn read_secret(settings: &StoreSettings) -> Result<ServerSecret, String> {
+    match &settings.secret {
+        Some(secret) => Ok(secret.clone()),
         // A secret in a file of this machine would bind the whole database to it.
         None if settings.database_url.is_some() => {
-            return Err("with PostgreSQL the server's secret must be given: set AGENTLENS_SECRET_KEY (or AGENTLENS_SECRET_KEY_FILE) to 64 hexadecimal digits, the same on all nodes; `openssl rand -hex 32` makes a new one for a new database".to_owned());
+            Err("with PostgreSQL the server's secret must be given: set AGENTLENS_SECRET_KEY (or AGENTLENS_SECRET_KEY_FILE) to 64 hexadecimal digits, the same on all nodes; `openssl rand -hex 32` makes a new one for a new database".to_owned())
         }
         None => {
-            let is_new = store.control().find_setting(SECRET_CHECK).await.map_err(fault)?.is_none();
-            secret_file(&settings.data_dir, is_new)?
+            let is_new = !DataDirectory::new(&settings.data_dir).holds_store();
+            secret_file(&settings.data_dir, is_new)
         }
-    };
-    // Keys are digested under the secret: with another one, no key would be known. Better to say so than to answer 401.
-    let check = data_encoding::HEXLOWER.encode(&secret.digest("agentlens secret check"));
-    if store.control().ensure_setting(SECRET_CHECK, &check).await.map_err(fault)? != check {
-        return Err("the server's secret is not the one that this store was made with; give the same AGENTLENS_SECRET_KEY, or the same secret.key in the data directory".to_owned());
     }
-    Ok(secret)
 }
 
 fn secret_file(directory: &Path, is_new: bool) -> Result<ServerSecret, String> {

@@ -1,8 +1,10 @@
 //! The published hash chain of a session, and the verification of what is stored of it.
 //!
 //! An event's hash is the SHA-256 of ten fields printed as ECMAScript's `JSON.stringify` prints them,
-//! the last being the hash of the event before. It does not cover the columns we add, so every event
-//! also carries a [`seal`] over those, bound to its hash.
+//! the last being the hash of the event before. It does not cover the columns that the server adds, so every
+//! event also carries a [`Seal`] over those, which continues the seal of the event before it.
+
+mod seals;
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,6 +13,8 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::json::{escape, plain_length};
+
+pub use seals::{NO_SEAL, RowFields, SEAL_BYTES, Seal, SealKey};
 
 /// The hash of an event. Printed and parsed as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -134,18 +138,6 @@ fn update_escaped(sha: &mut Sha256, text: &str) {
     }
 }
 
-/// How long a [`seal`] is.
-pub const SEAL_BYTES: usize = 16;
-
-/// Binds the stored columns that the hash does not cover to the event: the beginning of
-/// SHA-256(hash || covered).
-pub fn seal(hash: &Hash, covered: &[u8]) -> [u8; SEAL_BYTES] {
-    let digest = Sha256::new().chain_update(hash.0).chain_update(covered).finalize();
-    let mut seal = [0; SEAL_BYTES];
-    seal.copy_from_slice(&digest[..SEAL_BYTES]);
-    seal
-}
-
 /// One stored event as a link of its session's chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
@@ -206,6 +198,8 @@ pub struct Verifier {
     seq: i64,
     /// Its hash.
     head: Option<Hash>,
+    /// Its seal.
+    seal: Seal,
 }
 
 impl Default for Verifier {
@@ -217,12 +211,12 @@ impl Default for Verifier {
 impl Verifier {
     /// Starts at the first event of a session.
     pub fn new() -> Self {
-        Self { seq: 0, head: None }
+        Self { seq: 0, head: None, seal: NO_SEAL }
     }
 
-    /// Starts after an event that is known to hold, such as a checkpoint.
-    pub fn starting_after(seq: i64, hash: Hash) -> Self {
-        Self { seq, head: Some(hash) }
+    /// Starts after an event that is known to hold: the last one of a recorded removal, or a checkpoint.
+    pub fn starting_after(seq: i64, hash: Hash, seal: Seal) -> Self {
+        Self { seq, head: Some(hash), seal }
     }
 
     /// The place and hash of the last event that held: where a later walk may start.
@@ -230,26 +224,34 @@ impl Verifier {
         self.head.map(|hash| (self.seq, hash))
     }
 
-    /// Checks the next link. After a break the verifier still expects the link that broke.
-    ///
-    /// # Errors
-    /// When the link does not continue the chain.
-    pub fn push(&mut self, link: &Link) -> Result<(), Break> {
-        self.check(link)?;
-        self.advance(link);
-        Ok(())
+    /// The place of the last event that held; 0 before the first.
+    pub fn seq(&self) -> i64 {
+        self.seq
     }
 
-    /// Checks the next link and the seal over its columns that the hash does not cover.
+    /// The seal of the last event that held.
+    pub fn seal(&self) -> Seal {
+        self.seal
+    }
+
+    /// Checks the next link and the seal over its columns that the hash does not cover. After a break the verifier still
+    /// expects the link that broke.
     ///
     /// # Errors
     /// When the link does not continue the chain or its seal is not the stored one.
-    pub fn push_sealed(&mut self, link: &Link, stored_seal: &[u8], covered: &[u8]) -> Result<(), Break> {
+    pub fn push(
+        &mut self,
+        link: &Link,
+        key: &SealKey,
+        stored_seal: &[u8],
+        covered: &[u8],
+    ) -> Result<(), Break> {
         self.check(link)?;
-        if seal(&link.hash, covered) != stored_seal {
+        let seal = key.seal_event(&self.seal, &link.hash, covered);
+        if seal.as_slice() != stored_seal {
             return Err(Break::SealMismatch { index: self.seq });
         }
-        self.advance(link);
+        (self.seq, self.head, self.seal) = (link.seq, Some(link.hash), seal);
         Ok(())
     }
 
@@ -269,11 +271,6 @@ impl Verifier {
             return Err(Break::PreviousMismatch { index });
         }
         Ok(())
-    }
-
-    fn advance(&mut self, link: &Link) {
-        self.seq = link.seq;
-        self.head = Some(link.hash);
     }
 }
 

@@ -130,13 +130,30 @@ impl ServerSecret {
         data_encoding::HEXLOWER.encode(&self.0)
     }
 
-    /// HMAC-SHA-256 of a key (or any other text) under this secret.
+    /// HMAC-SHA-256 of an API key under this secret.
     pub fn digest(&self, text: &str) -> [u8; 32] {
-        #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        let mut mac = keyed(&self.0);
         mac.update(text.as_bytes());
         mac.finalize().into_bytes().into()
     }
+
+    /// Signs a text for one purpose, such as an audit report. Only a holder of this secret can check the signature.
+    pub fn sign(&self, purpose: &str, text: &str) -> [u8; 32] {
+        let mut mac = self.mac_for(purpose);
+        mac.update(text.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+
+    /// An HMAC-SHA-256 for one purpose. Its key is derived from this secret, so that a digest made for one purpose means
+    /// nothing for another, nor for API keys.
+    pub fn mac_for(&self, purpose: &str) -> Hmac<Sha256> {
+        keyed(&self.digest(&format!("agentlens derived key: {purpose}")))
+    }
+}
+
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+    Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
 }
 
 impl std::fmt::Debug for ServerSecret {

@@ -33,6 +33,9 @@ pub enum Dimension {
 }
 
 impl Dimension {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Total, Self::Agent, Self::Model, Self::Tool, Self::User];
+
     /// The name in the database.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -29,13 +29,8 @@ pub async fn retention(store: Store, metrics: std::sync::Arc<Metrics>, shutdown:
 
 async fn retention_once(store: &Store, metrics: &Metrics) -> Result<(), StoreError> {
     let now_us = store.clock().now_us();
-    let (dropped, in_default) = store.maintain_partitions(now_us).await?;
-    if in_default > 0 {
-        tracing::error!(
-            rows = in_default,
-            "events lie in the default partition; they expire only when someone moves them"
-        );
-    }
+    store.make_partitions(now_us).await?;
+    let mut is_recorded = true;
     for row in store.control().list_orgs().await? {
         let Ok(org) = OrgId::parse(&row.org_id) else { continue };
         // An org that can't even be opened must not keep the others from theirs.
@@ -46,13 +41,18 @@ async fn retention_once(store: &Store, metrics: &Metrics) -> Result<(), StoreErr
         match deleted {
             Ok(0) => {}
             Ok(rows) => tracing::info!(org.id = %org, rows, "expired rows deleted"),
-            Err(error) => tracing::error!(org.id = %org, error = %error, "retention of an org failed"),
+            Err(error) => {
+                is_recorded = false;
+                tracing::error!(org.id = %org, error = %error, "retention of an org failed");
+            }
         }
     }
+    // A partition holds events of all orgs: it goes when each of them has recorded what it loses.
+    let dropped = if is_recorded { store.drop_partitions(now_us).await? } else { 0 };
     if dropped > 0 {
         tracing::info!(partitions = dropped, "expired days dropped");
     }
-    metrics.note_retention(now_us, in_default);
+    metrics.note_retention(now_us);
     Ok(())
 }
 

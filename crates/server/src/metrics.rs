@@ -54,7 +54,6 @@ pub struct Metrics {
     queue_parked_orgs: Gauge<i64>,
     queue_blocked_orgs: Gauge<i64>,
     dead_letters: Gauge<i64>,
-    default_partition_rows: Gauge<i64>,
     last_retention_s: Gauge<f64, AtomicU64>,
 }
 
@@ -82,7 +81,6 @@ impl Default for Metrics {
             queue_parked_orgs: Gauge::default(),
             queue_blocked_orgs: Gauge::default(),
             dead_letters: Gauge::default(),
-            default_partition_rows: Gauge::default(),
             last_retention_s: Gauge::default(),
             registry: Registry::default(),
         };
@@ -125,11 +123,6 @@ impl Default for Metrics {
             metrics.dead_letters.clone(),
         );
         registry.register(
-            "default_partition_rows",
-            "Events in the default partition; should be 0",
-            metrics.default_partition_rows.clone(),
-        );
-        registry.register(
             "last_retention_timestamp_seconds",
             "When retention last ran",
             metrics.last_retention_s.clone(),
@@ -169,9 +162,8 @@ impl Metrics {
     }
 
     /// Notes that retention ran.
-    pub fn note_retention(&self, now_us: i64, default_partition_rows: i64) {
+    pub fn note_retention(&self, now_us: i64) {
         self.last_retention_s.set(crate::api::ms(now_us) / 1000.0);
-        self.default_partition_rows.set(default_partition_rows);
     }
 
     /// All metrics in the text format of OpenMetrics.

@@ -5,8 +5,10 @@ mod control;
 mod directory;
 mod engine;
 mod error;
+mod schema;
 pub mod statement;
 mod tenant;
+mod transaction;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,8 +17,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use agentlens_domain::chain::SealKey;
 use agentlens_domain::clock::Clock;
 use agentlens_domain::ids::OrgId;
+use agentlens_domain::keys::ServerSecret;
 
 pub use control::{Control, FirstStart, KeyRow, NewKey, NewLogin, NewOrg, OrgRow};
 pub use directory::{DataDirectory, DirectoryLock};
@@ -40,20 +44,27 @@ pub struct Store {
     control: Control,
     contexts: Arc<Mutex<Contexts>>,
     clock: Clock,
+    seals: SealKey,
 }
 
 impl Store {
-    /// Opens the embedded store in a directory, creating what is missing.
-    pub async fn open_sqlite(directory: &Path) -> Result<Self, StoreError> {
+    /// Opens the embedded store in a directory, creating what is missing. A secret other than the one that the store was
+    /// made with is refused.
+    pub async fn open_sqlite(directory: &Path, secret: &ServerSecret) -> Result<Self, StoreError> {
         let directory = directory.to_owned();
         let engine = tenant::blocking(move || SqliteEngine::open(&directory)).await?;
-        Ok(Self::over(ControlPlace::Sqlite(Arc::new(engine))))
+        Self::over(ControlPlace::Sqlite(Arc::new(engine)), secret).await
     }
 
-    /// Connects to PostgreSQL under the application's role; refused if that role could read across orgs.
-    pub async fn open_postgres(url: &str, max_connections: usize) -> Result<Self, StoreError> {
+    /// Connects to PostgreSQL under the application's role; refused if that role could read across orgs, and with a secret
+    /// other than the one that the store was made with.
+    pub async fn open_postgres(
+        url: &str,
+        max_connections: usize,
+        secret: &ServerSecret,
+    ) -> Result<Self, StoreError> {
         let engine = PostgresEngine::open(url, max_connections).await?;
-        Ok(Self::over(ControlPlace::Postgres(Arc::new(engine))))
+        Self::over(ControlPlace::Postgres(Arc::new(engine)), secret).await
     }
 
     /// Brings a PostgreSQL database to the newest schema under the owner's role, and grants the application's role what
@@ -62,10 +73,16 @@ impl Store {
         engine::postgres::migrate::migrate(owner_url, app_url).await
     }
 
-    fn over(place: ControlPlace) -> Self {
-        Self { control: Control { place }, contexts: Arc::default(), clock: Clock::default() }
+    async fn over(place: ControlPlace, secret: &ServerSecret) -> Result<Self, StoreError> {
+        let control = Control { place };
+        // Keys are digested and chains are sealed under the secret: with another one no key would be known and every seal broken.
+        let check = data_encoding::HEXLOWER.encode(&secret.digest("agentlens secret check"));
+        if control.ensure_setting("secret_check", &check).await? != check {
+            return Err(StoreError::Misconfigured("the server's secret is not the one that this store was made with; give the same AGENTLENS_SECRET_KEY, or the same secret.key in the data directory".to_owned()));
+        }
+        let (contexts, clock) = (Arc::default(), Clock::default());
+        Ok(Self { control, contexts, clock, seals: SealKey::of(secret) })
     }
-
     /// The same store under another clock than the system's.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
@@ -111,6 +128,7 @@ impl Store {
             org: org.clone(),
             retention_days: row.retention_days,
             prices: tenant::embedded_prices(),
+            seals: self.seals.clone(),
         };
         let tenant = self.open(Arc::new(context.clone())).await?;
         let prices = tenant.prices().await?;
@@ -119,12 +137,18 @@ impl Store {
         self.open(context).await
     }
 
-    /// Makes the partitions of the coming days and drops expired ones (PostgreSQL only). Returns how many were dropped and
-    /// about how many rows lie in the default partition, which should be none.
-    pub async fn maintain_partitions(&self, now_us: i64) -> Result<(i64, i64), StoreError> {
-        let ControlPlace::Postgres(engine) = &self.control.place else { return Ok((0, 0)) };
+    /// Makes the partitions of the coming days (PostgreSQL only).
+    pub async fn make_partitions(&self, now_us: i64) -> Result<(), StoreError> {
+        let ControlPlace::Postgres(engine) = &self.control.place else { return Ok(()) };
         let longest = self.control.list_orgs().await?.iter().filter_map(|org| org.retention_days).max();
-        tenant::maintain_partitions(engine, longest, now_us).await
+        tenant::make_partitions(engine, longest, now_us).await
+    }
+
+    /// Drops the partitions whose last day is over (PostgreSQL only); returns how many. Every org must have recorded before,
+    /// by [`Tenant::delete_expired`], what it loses.
+    pub async fn drop_partitions(&self, now_us: i64) -> Result<i64, StoreError> {
+        let ControlPlace::Postgres(engine) = &self.control.place else { return Ok(0) };
+        tenant::drop_partitions(engine, now_us).await
     }
 
     async fn open(&self, context: Arc<TenantContext>) -> Result<Tenant, StoreError> {

@@ -1,7 +1,7 @@
 //! One statement, two engines: values, rows and the few rewrites that let the same SQL text run on both.
 //!
 //! Statements are written in PostgreSQL's words: `$1` for arguments and `= any($2)` for lists. For SQLite they
-//! become `?1` and `in (select value from json_each(?2))`. Nothing else is rewritten.
+//! become `?1` and `in (select value from json_each(?2))`, and `for update` at the end is dropped. Nothing else is rewritten.
 
 use bytes::BytesMut;
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -42,7 +42,9 @@ value_from! {
     &String => |x| Self::Text(x.clone());
     &[u8] => |x| Self::Blob(x.to_vec());
     Vec<u8> => |x| Self::Blob(x);
+    [u8; 32] => |x| Self::Blob(x.to_vec());
     &[u8; 32] => |x| Self::Blob(x.to_vec());
+    [u8; 17] => |x| Self::Blob(x.to_vec());
     Vec<String> => |x| Self::Texts(x);
     Vec<i64> => |x| Self::Ints(x);
 }
@@ -78,7 +80,8 @@ pub(crate) fn for_sqlite(sql: &str) -> String {
         }
         rest = &after[1 + digits..];
     }
-    text.push_str(rest);
+    // A writing transaction of SQLite has the file to itself.
+    text.push_str(rest.strip_suffix(" for update").unwrap_or(rest));
     text
 }
 
@@ -227,6 +230,7 @@ from_value! {
     Vec<u8>: Value::Blob(x) => Some(x.clone());
     [u8; 32]: Value::Blob(x) => x.as_slice().try_into().ok();
     [u8; 16]: Value::Blob(x) => x.as_slice().try_into().ok();
+    [u8; 17]: Value::Blob(x) => x.as_slice().try_into().ok();
 }
 impl<T: FromValue> FromValue for Option<T> {
     fn from_value(value: &Value) -> Option<Self> {

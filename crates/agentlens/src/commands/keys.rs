@@ -8,7 +8,7 @@ use agentlens_domain::time::{DAY_US, HOUR_US, format_rfc3339};
 use agentlens_store::{KeyRow, NewKey, StoreError};
 
 use super::orgs::read_name;
-use crate::boot::{find_org, open_secret, open_store};
+use crate::boot::{find_org, open_store, read_secret};
 use crate::clock;
 use crate::config::{Common, KeyCommand};
 use crate::output;
@@ -51,7 +51,7 @@ pub(crate) async fn run(command: KeyCommand, common: &Common) -> Result<(), Stri
 async fn create(org: &str, options: &KeyOptions, common: &Common) -> Result<(), String> {
     let store = open_store(&common.store).await?;
     let org = find_org(&store, org).await?;
-    let secret = open_secret(&common.store, &store).await?;
+    let secret = read_secret(&common.store)?;
     let kind = if options.environment == "production" { KeyKind::Live } else { KeyKind::Test };
     let key = ApiKey::generate(kind);
     let new_key = NewKey::of(&secret, &key, options);

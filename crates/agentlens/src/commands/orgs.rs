@@ -7,7 +7,7 @@ use agentlens_domain::keys::{ApiKey, KeyKind, KeyOptions};
 use agentlens_domain::time::format_rfc3339;
 use agentlens_store::{NewKey, NewOrg};
 
-use crate::boot::{open_secret, open_store};
+use crate::boot::{open_store, read_secret};
 use crate::config::{Common, OrgCommand};
 use crate::output;
 
@@ -38,7 +38,7 @@ async fn create(name: &str, retention_days: Option<i32>, common: &Common) -> Res
     }
     let text = |error: agentlens_store::StoreError| error.to_string();
     let store = open_store(&common.store).await?;
-    let secret = open_secret(&common.store, &store).await?;
+    let secret = read_secret(&common.store)?;
     let namesakes: Vec<String> = store
         .control()
         .find_orgs_named(name)

@@ -21,7 +21,7 @@ use agentlens_server::{AppState, jobs, serve_api, serve_probes};
 use agentlens_store::{DataDirectory, DirectoryLock, Store};
 
 use super::greeting;
-use crate::boot::{FirstSteps, first_steps, make_store, open_secret, read_bootstrap_key};
+use crate::boot::{FirstSteps, first_steps, make_store, read_bootstrap_key, read_secret};
 use crate::config::{Common, ListenAddress, Role, ServeOptions, StoreSettings, Switch};
 use crate::{clock, logging, open_files};
 
@@ -41,7 +41,7 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     }
     clock::warn_if_moved();
     let store = make_store(settings).await?;
-    let secret = open_secret(settings, &store).await?;
+    let secret = read_secret(settings)?;
 
     // Two stages: first no new work comes in, then what is under way ends.
     let (closing, draining, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());

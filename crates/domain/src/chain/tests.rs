@@ -1,5 +1,6 @@
 use super::*;
 use crate::json::canonicalize;
+use crate::keys::ServerSecret;
 
 const SESSION: Record<'_> = Record {
     id: "01HZX3V9K2ABCDEFGHJKMNPQRS",
@@ -90,31 +91,58 @@ fn hashes_are_printed_and_parsed_as_lower_case_hex() {
     }
 }
 
-#[test]
-fn unbroken_chain_holds() {
-    let (first, second) = (parse(FIRST), parse(SECOND));
-    let mut verifier = Verifier::new();
-    assert_eq!(verifier.head(), None);
-    assert_eq!(verifier.push(&link(1, None, first)), Ok(()));
-    assert_eq!(verifier.push(&link(2, Some(first), second)), Ok(()));
-    assert_eq!(verifier.head(), Some((2, second)));
-    assert_eq!(Verifier::starting_after(1, first).push(&link(2, Some(first), second)), Ok(()));
+/// A chain of links, each with its seal over the columns.
+fn sealed(key: &SealKey, links: &[Link]) -> Vec<(Link, Seal)> {
+    let mut previous = NO_SEAL;
+    let seals = links.iter().map(|link| {
+        previous = key.seal_event(&previous, &link.hash, b"columns");
+        (*link, previous)
+    });
+    seals.collect()
+}
+
+fn key() -> SealKey {
+    SealKey::of(&ServerSecret::generate())
 }
 
 #[test]
-fn breaks_are_told_in_the_published_words() {
-    let (first, second) = (parse(FIRST), parse(SECOND));
-    let told = |mut verifier: Verifier, link: Link| verifier.push(&link).unwrap_err().to_string();
-    let after_first = || Verifier::starting_after(1, first);
+fn unbroken_chain_holds() {
+    let (key, first, second) = (key(), parse(FIRST), parse(SECOND));
+    let chain = sealed(&key, &[link(1, None, first), link(2, Some(first), second)]);
+    let mut verifier = Verifier::new();
+    assert_eq!(verifier.head(), None);
+    for (link, seal) in &chain {
+        assert_eq!(verifier.push(link, &key, seal, b"columns"), Ok(()));
+    }
+    assert_eq!(verifier.head(), Some((2, second)));
+    let (last, seal) = &chain[1];
+    let mut later = Verifier::starting_after(1, first, chain[0].1);
+    assert_eq!(later.push(last, &key, seal, b"columns"), Ok(()));
+}
 
-    assert_eq!(told(Verifier::new(), link(1, Some(first), second)), "First event must have prevHash = null");
+#[test]
+fn breaks_are_reported_in_the_published_words() {
+    let (key, first, second) = (key(), parse(FIRST), parse(SECOND));
+    let reported = |mut verifier: Verifier, link: Link| {
+        verifier.push(&link, &key, &NO_SEAL, b"columns").unwrap_err().to_string()
+    };
+    let after_first = || Verifier::starting_after(1, first, NO_SEAL);
+
     assert_eq!(
-        told(after_first(), Link { recomputed: first, ..link(2, Some(first), second) }),
+        reported(Verifier::new(), link(1, None, first)),
+        "Event 0 seal does not match its stored columns"
+    );
+    assert_eq!(
+        reported(Verifier::new(), link(1, Some(first), second)),
+        "First event must have prevHash = null"
+    );
+    assert_eq!(
+        reported(after_first(), Link { recomputed: first, ..link(2, Some(first), second) }),
         format!("Event 1 hash mismatch: expected {FIRST}, got {SECOND}")
     );
     for wrong in [None, Some(second)] {
         assert_eq!(
-            told(after_first(), link(2, wrong, second)),
+            reported(after_first(), link(2, wrong, second)),
             "Event 1 prevHash does not match previous event's hash"
         );
     }
@@ -122,20 +150,25 @@ fn breaks_are_told_in_the_published_words() {
 
 #[test]
 fn gaps_repetitions_and_a_missing_start_are_breaks() {
-    let first = parse(FIRST);
+    let (key, first) = (key(), parse(FIRST));
     for (seq, got) in [(0, 2), (5, 5), (5, 7), (5, -1)] {
-        let mut verifier = if seq == 0 { Verifier::new() } else { Verifier::starting_after(seq, first) };
+        let mut verifier =
+            if seq == 0 { Verifier::new() } else { Verifier::starting_after(seq, first, NO_SEAL) };
         let expected = Break::SequenceGap { index: seq, expected: seq + 1, got };
-        assert_eq!(verifier.push(&link(got, None, first)), Err(expected));
+        assert_eq!(verifier.push(&link(got, None, first), &key, &NO_SEAL, b""), Err(expected));
     }
 }
 
 #[test]
-fn changed_columns_break_the_seal() {
-    let first = parse(FIRST);
-    let stored = seal(&first, b"columns");
-    let pushed = |covered: &[u8]| Verifier::new().push_sealed(&link(1, None, first), &stored, covered);
-    assert_eq!(pushed(b"columns"), Ok(()));
-    assert_eq!(pushed(b"Columns"), Err(Break::SealMismatch { index: 0 }));
-    assert_ne!(seal(&parse(SECOND), b"columns"), stored);
+fn changed_columns_and_a_foreign_key_break_the_seal() {
+    let (key, first, second) = (key(), parse(FIRST), parse(SECOND));
+    let chain = sealed(&key, &[link(1, None, first), link(2, Some(first), second)]);
+    let pushed = |key: &SealKey, covered: &[u8]| Verifier::new().push(&chain[0].0, key, &chain[0].1, covered);
+    assert_eq!(pushed(&key, b"columns"), Ok(()));
+    assert_eq!(pushed(&key, b"Columns"), Err(Break::SealMismatch { index: 0 }));
+    assert_eq!(pushed(&self::key(), b"columns"), Err(Break::SealMismatch { index: 0 }));
+    // A seal that was right in another place is wrong here: it continues the one before it.
+    let alone = key.seal_event(&NO_SEAL, &second, b"columns");
+    let mut verifier = Verifier::starting_after(1, first, chain[0].1);
+    assert_eq!(verifier.push(&chain[1].0, &key, &alone, b"columns"), Err(Break::SealMismatch { index: 1 }));
 }

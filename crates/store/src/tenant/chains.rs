@@ -1,19 +1,24 @@
-//! Verifying what is stored: every hash recomputed from the stored bytes, every link, every seal.
+//! Verifies what is stored: every hash recomputed from the stored bytes, every link, every seal, the heads of sessions, and the
+//! counters of the org.
 
-use agentlens_domain::chain::{self, Hash, Link, Record, Verifier};
+use agentlens_domain::chain::{self, Hash, Link, Record, Seal, Verifier};
 use agentlens_domain::json;
 
 use super::events::{COLUMNS, StoredEvent};
-use super::seal::Sealed;
-use super::{SessionRow, Tenant};
+use super::removals::Removal;
+use super::seal::{Sealed, SealedHead, SealedState};
+use super::{SessionRow, Tenant, TenantContext};
 use crate::args;
 use crate::error::StoreError;
+use crate::row_type;
 
 /// Events that are read at a time, and bytes of them.
 const CHUNK_EVENTS: u32 = 200;
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 /// Sessions that are listed at a time.
 const CHUNK_SESSIONS: u32 = 500;
+/// Sessions that are missing although they have events: so many of them are named.
+const MAX_ORPHANS_REPORTED: u32 = 20;
 
 /// The first event that breaks a session's chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,14 +61,40 @@ pub struct ChainReport {
     pub broken: Vec<BrokenChain>,
 }
 
+/// How often a session is verified again because retention, or an event that came in, changed it meanwhile.
+const MAX_TRIES: usize = 3;
+
 impl Tenant {
-    /// Verifies one session from its stored bytes.
+    /// Verifies one session from its stored bytes: every hash, link and seal, the head, and that events are missing only where
+    /// a record says that they were removed.
     pub async fn verify_session(&self, session: &SessionRow) -> Result<SessionChain, StoreError> {
-        let mut walk = Walk::new(&session.session_id, self.retention_days().is_some());
+        let mut chain = self.verify_session_once(session).await?;
+        for _ in 1..MAX_TRIES {
+            if chain.broken.is_none() {
+                break;
+            }
+            match self.find_session(&session.workspace_id, &session.session_id).await? {
+                Some(now) if now.number == session.number => chain = self.verify_session_once(&now).await?,
+                // Retention deleted it meanwhile: verification of the org finds out if someone else did.
+                _ => break,
+            }
+        }
+        Ok(chain)
+    }
+
+    async fn verify_session_once(&self, session: &SessionRow) -> Result<SessionChain, StoreError> {
+        let removals = self.removals_of_session(session.number).await?;
+        let context = self.context();
+        let mut walk = Walk::new(&session.session_id, &context, &removals);
+        if !walk.check_head(session) {
+            return Ok(walk.finish());
+        }
+        let mut read_to = 0;
         loop {
             let (events, has_more) =
-                self.events_of_session_within(session, walk.last_seq, CHUNK_EVENTS, CHUNK_BYTES).await?;
+                self.events_of_session_within(session, read_to, CHUNK_EVENTS, CHUNK_BYTES).await?;
             for event in &events {
+                read_to = event.seq;
                 if !walk.add(event) {
                     return Ok(walk.finish());
                 }
@@ -72,36 +103,40 @@ impl Tenant {
                 break;
             }
         }
-        // Whatever was appended while this ran is newer than `session`; what is missing is older.
-        if walk.last_seq < session.last_seq
-            || (session.last_seq > 0
-                && walk.last_seq == session.last_seq
-                && walk.last_hash != Some(session.last_hash))
-        {
-            walk.fail(
-                "",
-                format!("Session ends at event {} but {} were stored", walk.last_seq, session.last_seq),
-            );
+        walk.check_end(session);
+        if walk.broken.is_none() && read_to > session.last_seq {
+            // What was appended while this ran is in the session now; what is still beyond its end was put there by hand.
+            let now = self.find_session(&session.workspace_id, &session.session_id).await?;
+            if now.is_none_or(|now| now.last_seq < read_to) {
+                walk.fail("", format!("Session ends at event {} but {read_to} are stored", session.last_seq));
+            }
         }
         Ok(walk.finish())
     }
 
-    /// Verifies the events of a session after `after_seq` up to `last_seq`, and their link to the event in front of them.
+    /// Verifies the events of a session after `after_seq` up to `last_seq`, taking the event in front of them as it is stored.
     pub async fn verify_part(
         &self,
         session: &SessionRow,
         after_seq: i64,
         last_seq: i64,
     ) -> Result<SessionChain, StoreError> {
-        let mut walk = Walk::new(&session.session_id, true);
-        let mut read_seq = (after_seq - 1).max(0);
-        while read_seq < last_seq {
-            let chunk = u32::try_from(last_seq - read_seq).unwrap_or(u32::MAX).min(CHUNK_EVENTS);
-            let (events, _) = self.events_of_session_within(session, read_seq, chunk, CHUNK_BYTES).await?;
+        let removals = self.removals_of_session(session.number).await?;
+        let context = self.context();
+        let mut walk = Walk::new(&session.session_id, &context, &removals);
+        if !walk.check_head(session) {
+            return Ok(walk.finish());
+        }
+        let mut read_to = (after_seq - 1).max(0);
+        while read_to < last_seq {
+            let chunk = u32::try_from(last_seq - read_to).unwrap_or(u32::MAX).min(CHUNK_EVENTS);
+            let (events, _) = self.events_of_session_within(session, read_to, chunk, CHUNK_BYTES).await?;
             let Some(last) = events.last() else { break };
-            read_seq = last.seq;
+            read_to = last.seq;
             for event in events.iter().take_while(|event| event.seq <= last_seq) {
-                if !walk.add(event) {
+                if event.seq == after_seq {
+                    walk.start_after(event);
+                } else if !walk.add(event) {
                     return Ok(walk.finish());
                 }
             }
@@ -109,13 +144,17 @@ impl Tenant {
         Ok(walk.finish())
     }
 
-    /// Verifies all sessions of a workspace (of all when `None`) that have an event in the range (all when `None`).
+    /// Verifies all sessions of a workspace (of all when `None`) that have an event in the range (all when `None`). Without
+    /// either it also verifies the org's own counters: that no session is missing and no event is without one.
     pub async fn verify_all(
         &self,
         workspace: Option<&str>,
         range: Option<(i64, i64)>,
     ) -> Result<ChainReport, StoreError> {
         let mut report = ChainReport::default();
+        if workspace.is_none() && range.is_none() {
+            report.broken.extend(self.verify_state().await?);
+        }
         let mut after = (String::new(), String::new());
         loop {
             let ids = self.session_ids(workspace, range, (&after.0, &after.1), CHUNK_SESSIONS).await?;
@@ -135,6 +174,33 @@ impl Tenant {
         }
     }
 
+    /// What is wrong with the org's counters.
+    async fn verify_state(&self) -> Result<Vec<BrokenChain>, StoreError> {
+        // One statement, so that all of it is of one moment.
+        let sql = "select last_position, last_session, last_trace, session_count, seal,
+               (select count(*) from sessions where org_id = $1), (select coalesce(max(number), 0) from sessions where org_id = $1),
+               (select coalesce(max(position), 0) from events where org_id = $1)
+             from org_state where org_id = $1";
+        let mut faults = Vec::new();
+        let state: Option<OrgCounters> = self.find(sql, args![]).await?;
+        match state {
+            None => {
+                let sql = "select count(*) from sessions where org_id = $1";
+                if self.find::<i64>(sql, args![]).await? != Some(0) {
+                    faults.push("The row of the org is missing".to_owned());
+                }
+            }
+            Some(state) => faults.extend(state.faults(&self.context())),
+        }
+        let sql = "select session_number from (select distinct session_number from events where org_id = $1) e
+             where session_number not in (select number from sessions where org_id = $1) order by session_number limit $2";
+        let orphans: Vec<i64> = self.fetch(sql, args![MAX_ORPHANS_REPORTED]).await?;
+        faults.extend(
+            orphans.iter().map(|number| format!("Events of session number {number} have no session")),
+        );
+        Ok(faults.into_iter().map(BrokenChain::of_org).collect())
+    }
+
     /// A session's events in the order of its chain, after `after_seq`.
     pub async fn events_of_session(
         &self,
@@ -152,13 +218,56 @@ impl Tenant {
     }
 }
 
+row_type! {
+    /// The counters of an org, and what they should be.
+    struct OrgCounters {
+        pub last_position: i64,
+        pub last_session: i64,
+        pub last_trace: i64,
+        pub session_count: i64,
+        pub seal: Vec<u8>,
+        pub sessions_stored: i64,
+        pub highest_session: i64,
+        pub highest_position: i64,
+    }
+}
+
+impl OrgCounters {
+    fn faults(&self, context: &TenantContext) -> Vec<String> {
+        let state = SealedState {
+            last_position: self.last_position,
+            last_session: self.last_session,
+            last_trace: self.last_trace,
+            session_count: self.session_count,
+        };
+        let mut faults = Vec::new();
+        if state.seal(context).as_slice() != self.seal {
+            faults.push("The counters of the org were changed: their seal does not match".to_owned());
+        }
+        if self.sessions_stored != self.session_count {
+            let (stored, counted) = (self.sessions_stored, self.session_count);
+            faults.push(format!("The org has {stored} sessions but {counted} were counted"));
+        }
+        if self.highest_session > self.last_session || self.highest_position > self.last_position {
+            faults.push("The counters of the org are behind its sessions or events".to_owned());
+        }
+        faults
+    }
+}
+
+impl BrokenChain {
+    fn of_org(reason: String) -> Self {
+        Self { session_id: String::new(), failed_at_index: 0, failed_event_id: String::new(), reason }
+    }
+}
+
 /// A walk along one session.
 struct Walk<'a> {
     session_id: &'a str,
-    /// Whether retention may have removed the beginning.
-    may_start_late: bool,
+    context: &'a TenantContext,
+    /// What was removed on purpose, by the first event.
+    removals: &'a [Removal],
     verifier: Verifier,
-    last_seq: i64,
     event_count: i64,
     first_hash: Option<[u8; 32]>,
     last_hash: Option<[u8; 32]>,
@@ -166,12 +275,12 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(session_id: &'a str, may_start_late: bool) -> Self {
+    fn new(session_id: &'a str, context: &'a TenantContext, removals: &'a [Removal]) -> Self {
         Self {
             session_id,
-            may_start_late,
+            context,
+            removals,
             verifier: Verifier::new(),
-            last_seq: 0,
             event_count: 0,
             first_hash: None,
             last_hash: None,
@@ -179,8 +288,46 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Returns whether the head of the chain and the records of removals are as they were written.
+    fn check_head(&mut self, session: &SessionRow) -> bool {
+        let number = session.number;
+        let authentic =
+            |removal: &Removal| removal.session_number == number && removal.is_authentic(self.context);
+        if !self.removals.iter().all(authentic) {
+            self.fail("", "A record of removed events was changed: its seal does not match".to_owned());
+        } else if Some(session.head_seal.as_slice())
+            != head_seal(session, self.context).as_ref().map(<Seal>::as_slice)
+        {
+            self.fail("", "The head of the session was changed: its seal does not match".to_owned());
+        }
+        self.broken.is_none()
+    }
+
+    /// Starts behind an event, which is taken as it is stored.
+    fn start_after(&mut self, event: &StoredEvent) {
+        if let Ok(seal) = Seal::try_from(event.seal.as_slice()) {
+            self.verifier = Verifier::starting_after(event.seq, Hash::from(event.hash), seal);
+        }
+    }
+
+    /// Goes past what was removed on purpose. Events in that range may still be there; they are no longer proved.
+    fn skip_removed(&mut self) {
+        let next =
+            |seq: i64| move |removal: &&Removal| removal.first_seq <= seq + 1 && removal.last_seq > seq;
+        while let Some(removal) = self.removals.iter().find(next(self.verifier.seq())) {
+            let hash = Hash::from(removal.last_hash);
+            self.verifier = Verifier::starting_after(removal.last_seq, hash, removal.last_seal);
+        }
+    }
+
     /// Returns whether the chain holds so far.
     fn add(&mut self, event: &StoredEvent) -> bool {
+        self.skip_removed();
+        if event.seq <= self.verifier.seq()
+            && self.removals.iter().any(|removal| removal.last_seq >= event.seq)
+        {
+            return true;
+        }
         self.event_count += 1;
         let link = Link {
             seq: event.seq,
@@ -189,28 +336,34 @@ impl<'a> Walk<'a> {
             recomputed: recompute(event),
         };
         let covered = Sealed::of_stored(event).bytes();
-        if self.may_start_late && self.last_seq == 0 && event.seq > 1 {
-            // Retention removed the beginning: the chain is checked from the first event that is left.
-            self.verifier = event
-                .prev_hash
-                .map_or_else(Verifier::new, |hash| Verifier::starting_after(event.seq - 1, Hash::from(hash)));
-        }
-        if let Err(fault) = self.verifier.push_sealed(&link, &event.seal, &covered) {
+        if let Err(fault) = self.verifier.push(&link, &self.context.seals, &event.seal, &covered) {
             self.fail(&event.id, fault.to_string());
             return false;
         }
         if let Some(fault) = derived_fault(event) {
-            self.fail(&event.id, format!("Event {} {fault}", self.event_count - 1));
+            self.fail(&event.id, format!("Event {} {fault}", event.seq - 1));
             return false;
         }
         self.first_hash = self.first_hash.or(Some(event.hash));
         self.last_hash = Some(event.hash);
-        self.last_seq = event.seq;
         true
     }
 
+    /// Checks that the chain goes to the session's end. What was appended while this ran is newer than `session`; what is
+    /// missing is older.
+    fn check_end(&mut self, session: &SessionRow) {
+        self.skip_removed();
+        let (seq, hash) = self.verifier.head().map_or((0, None), |(seq, hash)| (seq, Some(hash)));
+        let is_at_end = seq == session.last_seq;
+        if seq < session.last_seq || (is_at_end && seq > 0 && hash != Some(Hash::from(session.last_hash))) {
+            self.fail("", format!("Session ends at event {seq} but {} were stored", session.last_seq));
+        } else if is_at_end && seq > 0 && self.verifier.seal().as_slice() != session.last_seal {
+            self.fail("", "Session ends with another seal than its last event has".to_owned());
+        }
+    }
+
     fn fail(&mut self, event_id: &str, reason: String) {
-        let failed_at_index = if event_id.is_empty() { self.event_count } else { self.event_count - 1 };
+        let failed_at_index = if event_id.is_empty() { self.verifier.seq() } else { self.event_count - 1 };
         self.broken = Some(BrokenChain {
             session_id: self.session_id.to_owned(),
             failed_at_index,
@@ -227,6 +380,20 @@ impl<'a> Walk<'a> {
             broken: self.broken,
         }
     }
+}
+
+/// The seal that the head of a session should have; `None` if the stored one can't be of any head.
+fn head_seal(session: &SessionRow, context: &TenantContext) -> Option<Seal> {
+    let last_seal: Seal = session.last_seal.as_slice().try_into().ok()?;
+    let head = SealedHead {
+        workspace_id: &session.workspace_id,
+        session_id: &session.session_id,
+        number: session.number,
+        last_seq: session.last_seq,
+        last_hash: &session.last_hash,
+        last_seal: &last_seal,
+    };
+    Some(head.seal(context))
 }
 
 /// The hash of the stored bytes; of nothing if they are no longer JSON in the stored form.

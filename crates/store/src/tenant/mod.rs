@@ -14,6 +14,7 @@ mod ingest_requests;
 mod ledger;
 mod numbers;
 mod prices;
+mod removals;
 mod retention;
 mod rollups;
 mod seal;
@@ -22,6 +23,7 @@ pub(crate) mod spans;
 
 use std::sync::Arc;
 
+use agentlens_domain::chain::SealKey;
 use agentlens_domain::clock::Clock;
 use agentlens_domain::cost::PriceTable;
 use agentlens_domain::ids::OrgId;
@@ -31,7 +33,8 @@ pub use agents::AgentRow;
 pub use analytics::{CellQuery, CellRow, OrgStats};
 pub use apply::{Applied, ApplyReport, Commit};
 pub(crate) use apply::{
-    Ending, EventRow, NumberedSession, OrgState, Plan, PlanInput, SessionKey, Verdict, plan, session_keys,
+    Ending, EventRow, LateKey, NumberedSession, OrgState, Plan, PlanInput, SessionKey, Verdict, plan,
+    session_keys,
 };
 pub use chains::{BrokenChain, ChainReport, SessionChain};
 pub use dead_letters::DeadLetter;
@@ -39,7 +42,8 @@ pub use events::{EventFilter, EventPage, Order, SearchPage, StoredEvent, StreamP
 pub use ingest_requests::{IngestRequestRow, MAX_REQUESTS_PER_KEY};
 pub use ledger::LedgerRow;
 pub(crate) use prices::embedded as embedded_prices;
-pub(crate) use retention::maintain_partitions;
+pub use removals::{Removal, RemovalReason};
+pub(crate) use retention::{drop_partitions, make_partitions};
 pub(crate) use rollups::{Cell, encode_changes, merged};
 pub use sessions::{SessionFilter, SessionPage, SessionRow};
 pub use spans::SpanRow;
@@ -49,7 +53,7 @@ use crate::engine::sqlite::{self, SqliteFile};
 use crate::error::StoreError;
 use crate::statement::{FromRow, Value};
 
-/// The day of expiry of events that are kept for ever: 9999-12-31.
+/// `expire_day` of events that are kept for ever: 9999-12-31.
 pub(crate) const NEVER_EXPIRES_DAY: i32 = 2_932_896;
 
 #[derive(Clone)]
@@ -64,6 +68,7 @@ pub(crate) struct TenantContext {
     pub(crate) org: OrgId,
     pub(crate) retention_days: Option<i32>,
     pub(crate) prices: Arc<PriceTable>,
+    pub(crate) seals: SealKey,
 }
 
 impl TenantContext {

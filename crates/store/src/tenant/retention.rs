@@ -1,133 +1,340 @@
-//! Retention: what is past its day is deleted. On PostgreSQL expired days of events go as whole partitions.
+//! Retention: deletes what is past its day, in bounded steps, and records what chains lose by it.
+//!
+//! Days of expiry never fall along a chain, so retention only ever removes the beginning of one. Each step first writes or extends
+//! the record of the removal (see `removals`), in the transaction that deletes the events on SQLite. On PostgreSQL the events go
+//! later, with their partition, once every org has written its records.
 
+use std::sync::Arc;
+
+use agentlens_domain::chain::Seal;
 use agentlens_domain::ids::ulid_of;
+use agentlens_domain::rollups::Dimension;
 use agentlens_domain::time::{DAY_US, day_of};
 
 use super::events::places_of_segment;
-use super::{Place, Tenant};
+use super::removals::{LastRemoved, record_expired};
+use super::seal::SealedState;
+use super::{Place, Tenant, TenantContext};
 use crate::args;
 use crate::engine::postgres::PostgresEngine;
 use crate::error::StoreError;
+use crate::row_type;
 use crate::statement::Value;
+use crate::transaction::Tx;
 
 /// Hours of detail that are kept as hourly rollups; beyond, daily ones answer.
 const HOURLY_DAYS: i64 = 35;
 /// Applied batches are remembered this long: longer than any queue holds a message.
 const APPLIED_DAYS: i64 = 14;
-/// What is kept for ever (on [`super::NEVER_EXPIRES_DAY`]) is in no index of days; a statement that says so finds the rest by it.
+/// Rows that are kept for ever (see [`super::NEVER_EXPIRES_DAY`]) are in no index of days; a statement that says so uses the index.
 const EXPIRES: &str = "expire_day < 2932896";
-/// Events that one transaction deletes on SQLite.
-const EVENTS_AT_A_TIME: i64 = 5_000;
+/// Events that one transaction removes on SQLite.
+const EVENTS_AT_A_TIME: i64 = 1_000;
+/// Sessions that one transaction deletes, or records removals of on PostgreSQL.
+const SESSIONS_AT_A_TIME: i64 = 200;
+/// Rows of other tables that one statement deletes.
+const ROWS_AT_A_TIME: i64 = 5_000;
+
+row_type! {
+    /// Expired events at the beginning of a session's chain.
+    struct Expired {
+        pub session_number: i64,
+        pub last_seq: i64,
+        pub event_count: i64,
+    }
+}
+
+row_type! {
+    struct Head {
+        pub workspace_id: String,
+        pub session_id: String,
+        pub hash: [u8; 32],
+        pub seal: [u8; 17],
+    }
+}
+
+/// What one step did.
+struct Step {
+    rows: u64,
+    is_last: bool,
+    /// The last session of the step.
+    session_number: i64,
+}
 
 impl Tenant {
-    /// Deletes what expired before `now_us`; returns how many rows went.
+    /// Deletes what expired before `now_us`; returns how many rows went. On PostgreSQL events are only recorded as removed:
+    /// [`crate::Store::drop_partitions`] deletes them.
     pub async fn delete_expired(&self, now_us: i64) -> Result<u64, StoreError> {
-        let (today, before_us) = (day_of(now_us), now_us - APPLIED_DAYS * DAY_US);
-        let deleted = match &self.place {
-            Place::Sqlite(_) => self.delete_expired_events(today).await?,
-            // As partitions, by `maintain_partitions`.
-            Place::Postgres(_) => 0,
-        };
-        let mut statements: Vec<(String, Vec<Value>)> = vec![
-            (
-                format!("delete from event_keys where org_id = $1 and {EXPIRES} and expire_day < $2"),
-                args![today],
-            ),
-            // A trace goes as a whole: what is left of it would be counted without what went.
-            (
-                format!(
-                    "delete from spans where org_id = $1 and {EXPIRES} and expire_day < $2 and not exists
-                       (select 1 from traces t where t.org_id = $1 and t.workspace_id = spans.workspace_id
-                          and t.trace_id = spans.trace_id and t.expire_day >= $2)"
-                ),
-                args![today],
-            ),
-            (format!("delete from traces where org_id = $1 and {EXPIRES} and expire_day < $2"), args![today]),
-            (
-                "delete from rollup_hour where org_id = $1 and bucket_us < $2".to_owned(),
-                args![now_us - HOURLY_DAYS * DAY_US],
-            ),
-            (
-                // Their ids sort by the time they came in.
-                "delete from applied_batches where org_id = $1 and batch_id < $2 and applied_us < $3"
-                    .to_owned(),
-                args![ulid_of(before_us, 0), before_us],
-            ),
-        ];
-        statements.extend(self.expired_segments(today).await?);
-        if let Some(days) = self.retention_days() {
-            // Whole days, as events expire. While one event is left its session stays, whatever the org's retention was
-            // when it came: without the session, the next event would begin a second chain.
-            let before_us = (i64::from(today) - i64::from(days) - 1) * DAY_US;
-            statements.push((
-                "delete from sessions where org_id = $1 and last_event_us < $2 and not exists
-                   (select 1 from events e where e.org_id = $1 and e.session_number = sessions.number)"
-                    .to_owned(),
-                args![before_us],
-            ));
-            statements.push((
-                "delete from rollup_day where org_id = $1 and bucket_us < $2".to_owned(),
-                args![before_us - DAY_US],
-            ));
+        let today = day_of(now_us);
+        let mut deleted = 0;
+        let mut after_session = 0;
+        loop {
+            let step = self.remove_events(today, now_us, after_session).await?;
+            deleted += step.rows;
+            after_session = step.session_number;
+            if step.is_last {
+                break;
+            }
         }
-        Ok(deleted + self.execute_all(statements).await?.iter().sum::<u64>())
+        loop {
+            let step = self.delete_sessions(today).await?;
+            deleted += step.rows;
+            if step.is_last {
+                break;
+            }
+        }
+        for (sql, args) in rest(now_us) {
+            deleted += self.delete_in_steps(&sql, args).await?;
+        }
+        deleted += self.delete_segments(today).await?;
+        Ok(deleted + self.delete_cells(now_us).await?)
     }
 
-    /// A handful at a time, so that what arrives meanwhile is stored between them.
-    async fn delete_expired_events(&self, today: i32) -> Result<u64, StoreError> {
-        let statement = format!(
-            "delete from events where org_id = $1 and position in (select position from events
-               where {EXPIRES} and expire_day < $2 order by expire_day limit $3)"
-        );
+    /// Removes a handful of expired events, so that what arrives meanwhile is stored between the handfuls.
+    async fn remove_events(&self, today: i32, now_us: i64, after_session: i64) -> Result<Step, StoreError> {
+        let context = self.context();
+        match &self.place {
+            Place::Sqlite(_) => {
+                self.transact(move |tx| Box::pin(remove_events(tx, context, today, now_us))).await
+            }
+            Place::Postgres(_) => {
+                self.transact(move |tx| Box::pin(record_events(tx, context, today, now_us, after_session)))
+                    .await
+            }
+        }
+    }
+
+    /// Deletes a handful of sessions that have no events left. While one is left its session stays: without the session, the
+    /// next event would begin a second chain.
+    async fn delete_sessions(&self, today: i32) -> Result<Step, StoreError> {
+        let context = self.context();
+        self.transact(move |tx| Box::pin(delete_sessions(tx, context, today))).await
+    }
+
+    /// Runs a deletion that is bounded by `$3` until nothing is left for it.
+    async fn delete_in_steps(&self, sql: &str, args: Vec<Value>) -> Result<u64, StoreError> {
         let mut deleted = 0;
         loop {
-            let some = vec![(statement.clone(), args![today, EVENTS_AT_A_TIME])];
-            let rows: u64 = self.execute_all(some).await?.iter().sum();
+            let rows: u64 = self.execute_all(vec![(sql.to_owned(), args.clone())]).await?.iter().sum();
             deleted += rows;
-            if rows < EVENTS_AT_A_TIME.unsigned_abs() {
+            if rows < ROWS_AT_A_TIME.unsigned_abs() {
                 return Ok(deleted);
             }
         }
     }
 
-    /// What deletes the search segments of which all events expired.
-    async fn expired_segments(&self, today: i32) -> Result<Vec<(String, Vec<Value>)>, StoreError> {
+    /// Deletes the search segments of which all events expired.
+    async fn delete_segments(&self, today: i32) -> Result<u64, StoreError> {
         let expired: Vec<i64> = self
             .fetch(
                 "select first_position from search_segments where org_id = $1 and max_expire_day < $2",
                 args![today],
             )
             .await?;
-        if expired.is_empty() {
-            return Ok(Vec::new());
+        let mut deleted = 0;
+        for first_position in expired {
+            let places = places_of_segment(first_position);
+            let statements = vec![
+                (
+                    "delete from search_shards where org_id = $1 and place >= $2 and place < $3".to_owned(),
+                    args![places.start, places.end],
+                ),
+                (
+                    "delete from search_segments where org_id = $1 and first_position = $2".to_owned(),
+                    args![first_position],
+                ),
+            ];
+            deleted += self.execute_all(statements).await?.iter().sum::<u64>();
         }
-        let shards = expired.iter().map(|first_position| {
-            let sql = "delete from search_shards where org_id = $1 and place >= $2 and place < $3";
-            let places = places_of_segment(*first_position);
-            (sql.to_owned(), args![places.start, places.end])
-        });
-        let mut statements: Vec<_> = shards.collect();
-        let sql = "delete from search_segments where org_id = $1 and first_position = any($2)";
-        statements.push((sql.to_owned(), args![expired]));
-        Ok(statements)
+        Ok(deleted)
+    }
+
+    /// Deletes hourly cells that daily ones answer for, and daily ones of days that the org no longer keeps.
+    async fn delete_cells(&self, now_us: i64) -> Result<u64, StoreError> {
+        let mut tables = vec![("rollup_hour", now_us - HOURLY_DAYS * DAY_US)];
+        if let Some(days) = self.retention_days() {
+            let before_us = (i64::from(day_of(now_us)) - i64::from(days) - 2) * DAY_US;
+            tables.push(("rollup_day", before_us));
+        }
+        let sql = "select distinct workspace_id from agents where org_id = $1";
+        let workspaces: Vec<String> = self.fetch(sql, args![]).await?;
+        let mut deleted = 0;
+        for (table, before_us) in tables {
+            for workspace in &workspaces {
+                for dimension in Dimension::ALL {
+                    let statement = format!(
+                        "delete from {table} where org_id = $1 and workspace_id = $2 and dimension = $3 and bucket_us < $4"
+                    );
+                    let args = args![workspace, dimension.as_str(), before_us];
+                    deleted += self.execute_all(vec![(statement, args)]).await?.iter().sum::<u64>();
+                }
+            }
+        }
+        Ok(deleted)
     }
 }
 
-/// Makes the partitions of the coming days and drops those whose last day is over; returns how many were dropped and
-/// how many rows lie in the default partition, which should be none.
-pub(crate) async fn maintain_partitions(
+/// Records and deletes, on SQLite. Positions rise along a chain as days do, so what this takes is the beginning of each chain.
+async fn remove_events(
+    tx: &Tx<'_>,
+    context: Arc<TenantContext>,
+    today: i32,
+    now_us: i64,
+) -> Result<Step, StoreError> {
+    let sql = format!(
+        "select session_number, max(seq), count(*) from (select session_number, seq from events
+           where org_id = $1 and {EXPIRES} and expire_day < $2 order by expire_day, position limit $3) e
+         group by session_number"
+    );
+    let expired: Vec<Expired> = tx.fetch(sql, args![today, EVENTS_AT_A_TIME]).await?;
+    let mut rows = 0;
+    for part in &expired {
+        record(tx, &context, part, now_us).await?;
+        let sql = "delete from events where org_id = $1 and session_number = $2 and seq <= $3";
+        rows += tx.execute(sql, args![part.session_number, part.last_seq]).await?;
+    }
+    let taken: i64 = expired.iter().map(|part| part.event_count).sum();
+    Ok(Step { rows, is_last: taken < EVENTS_AT_A_TIME, session_number: 0 })
+}
+
+/// Records only, on PostgreSQL: session by session, since the events stay until their partition goes. Days before the one that
+/// `org_state` remembers were recorded by an earlier run.
+async fn record_events(
+    tx: &Tx<'_>,
+    context: Arc<TenantContext>,
+    today: i32,
+    now_us: i64,
+    after_session: i64,
+) -> Result<Step, StoreError> {
+    let recorded: i64 = tx
+        .find("select recorded_day from org_state where org_id = $1 for update", args![])
+        .await?
+        .unwrap_or_default();
+    let sql = "select session_number, max(seq), count(*) from events
+         where org_id = $1 and expire_day >= $2 and expire_day < $3 and session_number > $4
+         group by session_number order by session_number limit $5";
+    let args = args![recorded, today, after_session, SESSIONS_AT_A_TIME];
+    let expired: Vec<Expired> = tx.fetch(sql, args).await?;
+    for part in &expired {
+        record(tx, &context, part, now_us).await?;
+    }
+    let is_last = i64::try_from(expired.len()).unwrap_or(i64::MAX) < SESSIONS_AT_A_TIME;
+    if is_last {
+        tx.execute("update org_state set recorded_day = $2 where org_id = $1", args![today]).await?;
+    }
+    let session_number = expired.last().map_or(after_session, |part| part.session_number);
+    Ok(Step { rows: 0, is_last, session_number })
+}
+
+async fn record(tx: &Tx<'_>, context: &TenantContext, part: &Expired, now_us: i64) -> Result<(), StoreError> {
+    let sql = "select s.workspace_id, s.session_id, e.hash, e.seal from events e
+         join sessions s on s.org_id = $1 and s.workspace_id = e.workspace_id and s.session_id = e.session_id
+           and s.number = e.session_number
+         where e.org_id = $1 and e.session_number = $2 and e.seq = $3";
+    // Events without a session are a fault that verification reports by the count of sessions; they expire all the same.
+    let head: Option<Head> = tx.find(sql, args![part.session_number, part.last_seq]).await?;
+    let Some(Head { workspace_id, session_id, hash, seal }) = head else { return Ok(()) };
+    let last = LastRemoved { seq: part.last_seq, hash, seal };
+    record_expired(tx, context, (&workspace_id, &session_id, part.session_number), &last, now_us).await
+}
+
+async fn delete_sessions(tx: &Tx<'_>, context: Arc<TenantContext>, today: i32) -> Result<Step, StoreError> {
+    // The org is locked first, as by applying batches: the count of its sessions is sealed.
+    let sql = "select last_position, last_session, last_trace, session_count from org_state where org_id = $1 for update";
+    let Some(state) = tx.find::<StateRow>(sql, args![]).await? else {
+        return Ok(Step { rows: 0, is_last: true, session_number: 0 });
+    };
+    let sql = format!(
+        "select number from sessions where org_id = $1 and {EXPIRES} and expire_day < $2 and not exists
+           (select 1 from events e where e.org_id = $1 and e.session_number = sessions.number) limit $3"
+    );
+    let numbers: Vec<i64> = tx.fetch(sql, args![today, SESSIONS_AT_A_TIME]).await?;
+    if numbers.is_empty() {
+        return Ok(Step { rows: 0, is_last: true, session_number: 0 });
+    }
+    let found = i64::try_from(numbers.len()).unwrap_or(i64::MAX);
+    let sql = format!(
+        "delete from sessions where org_id = $1 and {EXPIRES} and expire_day < $2 and number = any($3)"
+    );
+    let rows = tx.execute(sql, args![today, numbers.clone()]).await?;
+    tx.execute("delete from removals where org_id = $1 and session_number = any($2)", args![numbers]).await?;
+    let session_count = state.session_count - i64::try_from(rows).unwrap_or(0);
+    let state = SealedState {
+        last_position: state.last_position,
+        last_session: state.last_session,
+        last_trace: state.last_trace,
+        session_count,
+    };
+    let seal: Seal = state.seal(&context);
+    tx.execute(
+        "update org_state set session_count = $2, seal = $3 where org_id = $1",
+        args![session_count, seal],
+    )
+    .await?;
+    Ok(Step { rows, is_last: found < SESSIONS_AT_A_TIME, session_number: 0 })
+}
+
+row_type! {
+    struct StateRow {
+        pub last_position: i64,
+        pub last_session: i64,
+        pub last_trace: i64,
+        pub session_count: i64,
+    }
+}
+
+/// Other tables: statements that delete up to `$3` rows, and their arguments.
+fn rest(now_us: i64) -> Vec<(String, Vec<Value>)> {
+    let (today, before_us) = (day_of(now_us), now_us - APPLIED_DAYS * DAY_US);
+    let by_day = args![today, ROWS_AT_A_TIME];
+    vec![
+        (
+            format!(
+                "delete from event_keys where org_id = $1 and (workspace_id, id) in
+                   (select workspace_id, id from event_keys where org_id = $1 and {EXPIRES} and expire_day < $2 limit $3)"
+            ),
+            by_day.clone(),
+        ),
+        // A trace goes as a whole: what is left of it would be counted without what went.
+        (
+            format!(
+                "delete from spans where org_id = $1 and (trace_number, span_id) in
+                   (select trace_number, span_id from spans s where s.org_id = $1 and s.{EXPIRES} and s.expire_day < $2 and not exists
+                     (select 1 from traces t where t.org_id = $1 and t.workspace_id = s.workspace_id
+                        and t.trace_id = s.trace_id and t.expire_day >= $2) limit $3)"
+            ),
+            by_day.clone(),
+        ),
+        (
+            format!(
+                "delete from traces where org_id = $1 and (workspace_id, trace_id) in
+                   (select workspace_id, trace_id from traces where org_id = $1 and {EXPIRES} and expire_day < $2 limit $3)"
+            ),
+            by_day,
+        ),
+        (
+            // Their ids sort by the time they came in.
+            "delete from applied_batches where org_id = $1 and batch_id in
+               (select batch_id from applied_batches where org_id = $1 and batch_id < $2 order by batch_id limit $3)"
+                .to_owned(),
+            args![ulid_of(before_us, 0), ROWS_AT_A_TIME],
+        ),
+    ]
+}
+
+/// Makes the partitions of the coming days: those of the longest retention in use.
+pub(crate) async fn make_partitions(
     engine: &PostgresEngine,
     longest_retention_days: Option<i32>,
     now_us: i64,
-) -> Result<(i64, i64), StoreError> {
+) -> Result<(), StoreError> {
     let today = day_of(now_us);
-    let last = longest_retention_days.map_or(today, |days| today + days + 3);
-    for day in today + 1..=last {
-        engine.query(None, "select ensure_event_partition($1)::text", &[Value::from(day)]).await?;
-    }
-    let rows = engine.query(None, "select drop_expired_event_partitions()", &[]).await?;
-    engine.partitions.lock().clear();
-    let dropped = rows.first().map_or(Ok(0), |row| row.get::<i64>(0))?;
-    let estimate = engine.query(None, "select case when pg_relation_size(oid) = 0 then 0 else greatest(reltuples, 1)::bigint end from pg_class where oid = 'tenant.events_default'::regclass", &[]).await?;
-    Ok((dropped, estimate.first().map_or(Ok(0), |row| row.get::<i64>(0))?))
+    let last = longest_retention_days.map_or(today, |days| today.saturating_add(days).saturating_add(3));
+    let days = engine.without_partition(today + 1..=last);
+    engine.ensure_partitions(&engine.connection().await?, &days, today).await
+}
+
+/// Drops the partitions whose last day is over; returns how many.
+pub(crate) async fn drop_partitions(engine: &PostgresEngine, now_us: i64) -> Result<i64, StoreError> {
+    engine.drop_expired_partitions(&engine.connection().await?, day_of(now_us)).await
 }

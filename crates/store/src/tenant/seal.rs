@@ -1,10 +1,58 @@
-//! What an event's seal covers: the stored columns that its hash does not.
+//! What seals cover: the columns of an event that its hash does not, the head of a session, the state of an org.
 //!
-//! The published hash covers ten fields of an event. What the server read out of them and added (instants, names,
-//! tokens, cost) would otherwise be changeable without a trace. `expire_day` is left out: a change of plan may move it.
+//! The published hash covers ten fields of an event. Without a seal, what the server derived from them (instants, names,
+//! tokens, cost) could be changed unnoticed. `expire_day` is left out: a change of plan may move it.
 
+use agentlens_domain::chain::{RowFields, Seal};
+
+use super::TenantContext;
 use super::apply::EventRow;
 use super::events::StoredEvent;
+
+/// The head of a session's chain. Its seal shows that the end of the chain was cut off, or a session exchanged.
+pub(crate) struct SealedHead<'a> {
+    pub(crate) workspace_id: &'a str,
+    pub(crate) session_id: &'a str,
+    pub(crate) number: i64,
+    pub(crate) last_seq: i64,
+    pub(crate) last_hash: &'a [u8; 32],
+    pub(crate) last_seal: &'a Seal,
+}
+
+impl SealedHead<'_> {
+    pub(crate) fn seal(&self, context: &TenantContext) -> Seal {
+        let fields = RowFields::of("session")
+            .text(context.org.as_str())
+            .text(self.workspace_id)
+            .text(self.session_id)
+            .number(self.number)
+            .number(self.last_seq)
+            .bytes(self.last_hash)
+            .bytes(self.last_seal);
+        context.seals.seal_row(&fields)
+    }
+}
+
+/// The counters of an org. Their seal shows that whole sessions were deleted, or numbers taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SealedState {
+    pub(crate) last_position: i64,
+    pub(crate) last_session: i64,
+    pub(crate) last_trace: i64,
+    pub(crate) session_count: i64,
+}
+
+impl SealedState {
+    pub(crate) fn seal(&self, context: &TenantContext) -> Seal {
+        let fields = RowFields::of("org")
+            .text(context.org.as_str())
+            .number(self.last_position)
+            .number(self.last_session)
+            .number(self.last_trace)
+            .number(self.session_count);
+        context.seals.seal_row(&fields)
+    }
+}
 
 /// The covered columns, borrowed from a row that is about to be written or was read.
 pub(crate) struct Sealed<'a> {

@@ -57,6 +57,10 @@ row_type! {
         pub number: i64,
         /// Those of its events that are no arrivals of spans.
         pub own_events: i64,
+        /// The seal of its last event.
+        pub last_seal: Vec<u8>,
+        /// The seal of the head of its chain.
+        pub head_seal: Vec<u8>,
     }
 }
 
@@ -99,7 +103,7 @@ pub struct SessionPage {
 }
 
 const COLUMNS_FROM: &str = "select session_id, workspace_id, environment, agent_id, agent_name, user_id, tags, status, started_us, last_event_us,
-   ended_us, event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash, moved_to, number, own_events
+   ended_us, event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash, moved_to, number, own_events, last_seal, head_seal
  from sessions where org_id = $1";
 
 /// True of every session; PostgreSQL's indexes for lists ask for it.

@@ -129,7 +129,11 @@ async fn own_prices_stand_before_the_table(world: World) {
     let answer = json!({ "id": "x", "sessionId": "s", "agentId": "a", "eventType": "llm_response",
         "payload": { "callId": "c", "model": "own-model", "completion": "x", "usage": { "inputTokens": 1_000_000, "outputTokens": 0, "totalTokens": 0 } } });
     let store = match &world.database {
-        Some(database) => agentlens_store::Store::open_postgres(&database.app_url, 2).await.unwrap(),
+        Some(database) => {
+            agentlens_store::Store::open_postgres(&database.app_url, 2, &crate::world::secret())
+                .await
+                .unwrap()
+        }
         None => return,
     };
     let tenant = store.tenant(tenant.org()).await.unwrap();

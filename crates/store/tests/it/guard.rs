@@ -126,7 +126,7 @@ fn roles_that_bypass_row_security_are_refused() {
         ] {
             let url = cluster.url(role, "lens");
             let opened = match Store::migrate_postgres(&owner_url, Some(&url)).await {
-                Ok(_) => Store::open_postgres(&url, 1).await,
+                Ok(_) => Store::open_postgres(&url, 1, &crate::world::secret()).await,
                 Err(error) => Err(error),
             };
             match opened {
@@ -137,6 +137,6 @@ fn roles_that_bypass_row_security_are_refused() {
         }
         let app_url = cluster.url("app", "lens");
         Store::migrate_postgres(&owner_url, Some(&app_url)).await.unwrap();
-        assert!(Store::open_postgres(&app_url, 1).await.is_ok());
+        assert!(Store::open_postgres(&app_url, 1, &crate::world::secret()).await.is_ok());
     });
 }

@@ -113,7 +113,8 @@ fn every_table_of_the_catalogue_is_guarded() {
     crate::world::run_postgres(|world| async move {
         let tenant = world.org("acme").await;
         world.store.control().set_retention(tenant.org(), Some(3)).await.unwrap();
-        world.store.maintain_partitions(real_now_us()).await.unwrap();
+        world.store.make_partitions(real_now_us()).await.unwrap();
+        world.store.drop_partitions(real_now_us()).await.unwrap();
         let owner = connect(&world.database.as_ref().unwrap().owner_url).await;
         let tables = tables(&owner).await;
         assert!(
@@ -208,7 +209,8 @@ fn raw_statements_of_the_application_see_one_org_only() {
             for insert in [
                 "insert into tenant.applied_batches (org_id, batch_id, applied_us) values ('ours', 'x', 1)",
                 "insert into tenant.event_keys (org_id, id, content_digest, expire_day) values ('ours', 'x', '', 1)",
-                "insert into tenant.org_state (org_id, last_position, indexed_position, prices_version) values ('ours', 1, 1, 1)",
+                "insert into tenant.org_state (org_id, last_position, indexed_position, last_session, last_trace, waiting_changes, session_count, seal)
+                 values ('ours', 1, 1, 1, 1, 0, 1, '')",
             ] {
                 assert!(app.execute(insert, &[]).await.is_err(), "{insert} as {org:?}");
             }
@@ -262,7 +264,7 @@ fn partitions_and_the_catalogue_are_out_of_reach() {
 fn a_role_that_could_see_everything_is_refused() {
     crate::world::run_postgres(|world| async move {
         let database = world.database.as_ref().unwrap();
-        let refusal = match Store::open_postgres(&database.owner_url, 2).await {
+        let refusal = match Store::open_postgres(&database.owner_url, 2, &crate::world::secret()).await {
             Err(StoreError::Misconfigured(text)) => text,
             Err(other) => panic!("{other}"),
             Ok(_) => panic!("the owner's role was let in"),
@@ -279,11 +281,14 @@ fn a_role_that_could_see_everything_is_refused() {
         ] {
             owner.batch_execute(spoil).await.unwrap();
             assert!(
-                matches!(Store::open_postgres(&database.app_url, 2).await, Err(StoreError::Misconfigured(_))),
+                matches!(
+                    Store::open_postgres(&database.app_url, 2, &crate::world::secret()).await,
+                    Err(StoreError::Misconfigured(_))
+                ),
                 "{spoil}"
             );
             owner.batch_execute(mend).await.unwrap();
-            assert!(Store::open_postgres(&database.app_url, 2).await.is_ok());
+            assert!(Store::open_postgres(&database.app_url, 2, &crate::world::secret()).await.is_ok());
         }
     });
 }
@@ -292,8 +297,11 @@ fn a_role_that_could_see_everything_is_refused() {
 fn an_empty_database_is_refused_and_migrating_is_idempotent() {
     crate::world::run_postgres(|_| async move {
         let database = Database::make().await.unwrap();
-        let refusal =
-            Store::open_postgres(&database.app_url, 2).await.err().map(|error| error.to_string()).unwrap();
+        let refusal = Store::open_postgres(&database.app_url, 2, &crate::world::secret())
+            .await
+            .err()
+            .map(|error| error.to_string())
+            .unwrap();
         assert!(refusal.contains("agentlens migrate"), "{refusal}");
         let (first, second) = tokio::join!(
             Store::migrate_postgres(&database.owner_url, Some(&database.app_url)),
@@ -302,9 +310,14 @@ fn an_empty_database_is_refused_and_migrating_is_idempotent() {
         let (first, second) = (first.unwrap(), second.unwrap());
         assert!(first.min(second) == 0 && first.max(second) > 0, "{first} {second}");
         assert_eq!(Store::migrate_postgres(&database.owner_url, None).await.unwrap(), 0);
-        assert!(Store::open_postgres(&database.app_url, 2).await.is_ok());
+        assert!(Store::open_postgres(&database.app_url, 2, &crate::world::secret()).await.is_ok());
         let owner = connect(&database.owner_url).await;
-        owner.batch_execute("insert into control.migrations (step) values (1000)").await.unwrap();
+        owner
+            .batch_execute(
+                "insert into control.migrations (schema, name) values ('tenant', '2999_01_01_future')",
+            )
+            .await
+            .unwrap();
         assert!(matches!(
             Store::migrate_postgres(&database.owner_url, None).await,
             Err(StoreError::Misconfigured(text)) if text.contains("newer")

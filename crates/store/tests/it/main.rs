@@ -31,5 +31,5 @@ mod reads;
 mod retention;
 mod same;
 mod spans;
-mod upgrade;
+mod tampering;
 mod world;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use agentlens_domain::batches::Batch;
 use agentlens_domain::ids::OrgId;
+use agentlens_domain::keys::ServerSecret;
 use agentlens_domain::rollups::{Dimension, Tier};
 use agentlens_store::{ApplyReport, CellQuery, Store, Tenant};
 use tempfile::TempDir;
@@ -36,7 +37,7 @@ impl World {
     /// On SQLite.
     pub(crate) async fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open_sqlite(directory.path()).await.unwrap();
+        let store = Store::open_sqlite(directory.path(), &crate::world::secret()).await.unwrap();
         Self { store, database: None, _directory: Some(directory) }
     }
 
@@ -45,8 +46,43 @@ impl World {
         let database = Database::make().await?;
         let steps = Store::migrate_postgres(&database.owner_url, Some(&database.app_url)).await.unwrap();
         assert!(steps > 0);
-        let store = Store::open_postgres(&database.app_url, 4).await.unwrap();
+        // Tests move time: days that have not come may expire.
+        let clock = "insert into control.settings (name, value) values ('test_clock', 'on')";
+        connect(&database.owner_url).await.batch_execute(clock).await.unwrap();
+        let store = Store::open_postgres(&database.app_url, 4, &crate::world::secret()).await.unwrap();
         Some(Self { store, database: Some(database), _directory: None })
+    }
+
+    /// The store opened once more: nothing that it knew is remembered.
+    pub(crate) async fn reopened(&self) -> Store {
+        match (&self.database, &self._directory) {
+            (Some(database), _) => Store::open_postgres(&database.app_url, 4, &secret()).await.unwrap(),
+            (None, Some(directory)) => Store::open_sqlite(directory.path(), &secret()).await.unwrap(),
+            (None, None) => panic!("a store is somewhere"),
+        }
+    }
+
+    /// Changes an org's rows as someone with access to the database could, without the server.
+    pub(crate) async fn by_hand(&self, tenant: &Tenant, sql: &str) -> u64 {
+        match (&self.database, &self._directory) {
+            (Some(database), _) => {
+                let app = connect(&database.app_url).await;
+                app.batch_execute(&format!(
+                    "set search_path = tenant; set app.current_org = '{}'",
+                    tenant.org()
+                ))
+                .await
+                .unwrap();
+                app.execute(sql, &[]).await.unwrap()
+            }
+            (None, Some(directory)) => {
+                let path = directory.path().join("orgs").join(format!("{}.db", tenant.org()));
+                let file = rusqlite::Connection::open(path).unwrap();
+                file.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+                u64::try_from(file.execute(sql, []).unwrap()).unwrap()
+            }
+            (None, None) => panic!("a store is somewhere"),
+        }
     }
 
     /// The handle of an org, which is made when it is not there.
@@ -55,6 +91,11 @@ impl World {
         self.store.control().ensure_org(&org, name, NOW_US).await.unwrap();
         self.store.tenant(&org).await.unwrap()
     }
+}
+
+/// The server's secret, the same for every store of a test.
+pub(crate) fn secret() -> ServerSecret {
+    ServerSecret::parse(&"5e".repeat(32)).unwrap()
 }
 
 /// Queries that together ask for every cell of a workspace.
@@ -77,7 +118,12 @@ pub(crate) fn cell_queries(workspace: &str) -> Vec<CellQuery> {
 
 /// Applies batches that must be good.
 pub(crate) async fn apply(tenant: &Tenant, batches: Vec<Batch>) -> ApplyReport {
-    tenant.apply(Arc::new(batches), NOW_US).await.unwrap()
+    apply_at(tenant, NOW_US, batches).await
+}
+
+/// The same at an instant.
+pub(crate) async fn apply_at(tenant: &Tenant, now_us: i64, batches: Vec<Batch>) -> ApplyReport {
+    tenant.apply(Arc::new(batches), now_us).await.unwrap()
 }
 
 impl Database {

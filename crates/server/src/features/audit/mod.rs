@@ -155,6 +155,8 @@ async fn verify(
         signature: None,
     };
     let text = serde_json::to_string(&view).map_err(|_| ApiError::internal())?;
-    view.signature = Some(format!("hmac-sha256:{}", hex(&state.keys.secret().digest(&text))));
+    // The org and the workspace are signed with it, so that a report of one can't pass for one of another.
+    let signed = format!("{}\n{}\n{text}", scope.tenant.org(), scope.workspace());
+    view.signature = Some(format!("hmac-sha256:{}", hex(&state.keys.secret().sign("audit report", &signed))));
     Ok(Json(view))
 }

@@ -7,22 +7,31 @@
 //! the planner, whose statistics lag behind a growing table: it then compares every key with every row of the org. For the
 //! same reason no whole index but the primary key may begin with the key's first columns (see `sessions_started`).
 
-use deadpool_postgres::Transaction;
+use deadpool_postgres::{Object, Transaction};
 use rustc_hash::FxHashMap;
 use tokio_postgres::types::ToSql;
 
 use agentlens_domain::batches::Batch;
+use agentlens_domain::chain::Seal;
 use agentlens_domain::latency::Latency;
 use agentlens_domain::rollups::{CellKey, Tier};
 use agentlens_domain::sessions::SessionState;
+use agentlens_domain::time::day_of;
 
 use super::PostgresEngine;
 use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::{
-    ApplyReport, Cell, Ending, EventRow, NEVER_EXPIRES_DAY, NumberedSession, OrgState, Plan, PlanInput,
-    SessionKey, StoredEvent, TenantContext, Verdict, encode_changes, merged, plan, session_keys,
+    ApplyReport, Cell, Ending, EventRow, LateKey, NumberedSession, OrgState, Plan, PlanInput, SessionKey,
+    StoredEvent, TenantContext, Verdict, encode_changes, merged, plan, session_keys,
 };
+
+/// What one try to apply batches came to.
+enum Try {
+    Done(ApplyReport),
+    /// Nothing was written: these days of expiry have no partition that is known of.
+    NeedsPartitions(Vec<i32>),
+}
 
 /// Applies batches in one transaction.
 pub(crate) async fn apply(
@@ -33,6 +42,27 @@ pub(crate) async fn apply(
     ending: Ending,
 ) -> Result<ApplyReport, StoreError> {
     let mut client = engine.connection().await?;
+    for _ in 0..MAX_TRIES {
+        match try_apply(engine, &mut client, context, batches, now_us, ending).await? {
+            Try::Done(report) => return Ok(report),
+            // In a transaction of its own, so that no lock on the table of all orgs is held while batches are applied.
+            Try::NeedsPartitions(days) => engine.ensure_partitions(&client, &days, day_of(now_us)).await?,
+        }
+    }
+    Err(StoreError::Unavailable("the partitions of new events could not be made".to_owned()))
+}
+
+/// A try makes the partitions that the next one needs. A third is for another writer whose plan came in between.
+const MAX_TRIES: usize = 3;
+
+async fn try_apply(
+    engine: &PostgresEngine,
+    client: &mut Object,
+    context: &TenantContext,
+    batches: &[Batch],
+    now_us: i64,
+    ending: Ending,
+) -> Result<Try, StoreError> {
     let transaction = client.transaction().await?;
     let org = context.org.as_str();
     transaction.batch_execute(&format!("set local app.current_org = '{org}'")).await?;
@@ -52,40 +82,47 @@ pub(crate) async fn apply(
         projection: &projection,
         staying: &staying,
         org: state,
+        now_us,
     };
     let plan = plan(context, &input, |row| events.push(row));
 
-    let made = ensure_partitions(engine, &transaction, &events).await?;
+    let days = engine.without_partition(events.iter().map(|row| row.expire_day));
+    if !days.is_empty() {
+        return Ok(Try::NeedsPartitions(days));
+    }
     insert_events(&transaction, org, &events).await?;
     upsert_spans(&transaction, context, &projection.spans, &plan).await?;
-    upsert_sessions(&transaction, org, &plan.sessions).await?;
+    keep_late_keys(&transaction, org, &plan.late_keys).await?;
+    upsert_sessions(&transaction, context, &plan.sessions).await?;
     upsert_agents(&transaction, org, &plan).await?;
     let waiting_changes = write_changes(&transaction, org, &state, &plan.changes).await?;
     count_usage(&transaction, org, &plan).await?;
     let advance = transaction
         .prepare_cached(
-            "update org_state set last_position = $2, last_session = $3, last_trace = $4, waiting_changes = $5 where org_id = $1",
+            "update org_state set last_position = $2, last_session = $3, last_trace = $4, session_count = $5, seal = $6,
+               waiting_changes = $7 where org_id = $1",
         )
         .await?;
     let (position, session, trace) = (plan.last_position, plan.last_session, plan.last_trace);
-    transaction.execute(&advance, &[&org, &position, &session, &trace, &waiting_changes]).await?;
+    let (sessions, seal) = (plan.session_count, plan.state().seal(context));
+    let seal = seal.as_slice();
+    transaction
+        .execute(&advance, &[&org, &position, &session, &trace, &sessions, &seal, &waiting_changes])
+        .await?;
     match ending {
-        Ending::Commit => {
-            transaction.commit().await?;
-            engine.partitions.lock().extend(made);
-        }
+        Ending::Commit => transaction.commit().await?,
         Ending::RollBack => transaction.rollback().await?,
     }
-    Ok(ApplyReport {
+    Ok(Try::Done(ApplyReport {
         batches: plan.applied,
         last_position: plan.last_position,
         indexed_position: state.indexed_position,
-    })
+    }))
 }
 
 /// The row of the org is locked for the transaction: a second writer, who should not exist, waits here.
 async fn lock_state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreError> {
-    let sql = "select last_position, indexed_position, last_session, last_trace, waiting_changes from org_state where org_id = $1 for update";
+    let sql = "select last_position, indexed_position, last_session, last_trace, waiting_changes, session_count from org_state where org_id = $1 for update";
     let read = |row: tokio_postgres::Row| -> Result<OrgState, StoreError> {
         Ok(OrgState {
             last_position: row.try_get(0)?,
@@ -93,13 +130,16 @@ async fn lock_state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState
             last_session: row.try_get(2)?,
             last_trace: row.try_get(3)?,
             waiting_changes: row.try_get(4)?,
+            session_count: row.try_get(5)?,
         })
     };
     let statement = transaction.prepare_cached(sql).await?;
     if let Some(row) = transaction.query_opt(&statement, &[&org]).await? {
         return read(row);
     }
-    let insert = "insert into org_state (org_id, last_position, indexed_position, prices_version) values ($1, 0, 0, 0) on conflict do nothing";
+    // The seal is written with the counters, at the end of the transaction.
+    let insert = "insert into org_state (org_id, last_position, indexed_position, last_session, last_trace, waiting_changes, session_count, seal)
+         values ($1, 0, 0, 0, 0, 0, 0, '') on conflict do nothing";
     transaction.execute(insert, &[&org]).await?;
     read(transaction.query_one(&statement, &[&org]).await?)
 }
@@ -193,7 +233,7 @@ async fn load_sessions<'a>(
     let session_ids: Vec<&str> = keys.iter().map(|key| key.1).collect();
     let sql = "select k.place, s.agent_id, s.agent_name, s.user_id, s.environment, s.tags, s.started_us, s.last_event_us, s.opened_us, s.ended_us,
            s.ended_in_error, s.event_count, s.tool_call_count, s.error_count, s.llm_call_count, s.input_tokens, s.output_tokens,
-           s.cost_nanos, s.last_seq, s.last_hash, s.moved_to, s.own_events, s.number
+           s.cost_nanos, s.last_seq, s.last_hash, s.moved_to, s.own_events, s.number, s.last_seal, s.expire_day
          from unnest($2::text[], $3::text[]) with ordinality as k (workspace_id, session_id, place)
          cross join lateral (select * from sessions s
            where s.org_id = $1 and s.workspace_id = k.workspace_id and s.session_id = k.session_id limit 1) s";
@@ -205,7 +245,16 @@ async fn load_sessions<'a>(
         let key = *keys
             .get(place)
             .ok_or_else(|| StoreError::Corrupt("an unknown session was joined".to_owned()))?;
-        sessions.insert(key, NumberedSession { number: row.try_get(22)?, state: session_state(row)? });
+        let seal: Vec<u8> = row.try_get(23)?;
+        let session = NumberedSession {
+            number: row.try_get(22)?,
+            state: session_state(row)?,
+            last_seal: seal
+                .try_into()
+                .map_err(|_| StoreError::Corrupt("a session's last seal has another length".to_owned()))?,
+            expire_day: row.try_get(24)?,
+        };
+        sessions.insert(key, session);
     }
     Ok(sessions)
 }
@@ -239,21 +288,24 @@ fn session_state(row: &tokio_postgres::Row) -> Result<SessionState, StoreError> 
     })
 }
 
-/// Makes the partitions of the days that the rows expire on; days that are known to have one are skipped.
-async fn ensure_partitions(
-    engine: &PostgresEngine,
+/// Lets the ids of late events live as long as the events.
+async fn keep_late_keys(
     transaction: &Transaction<'_>,
-    rows: &[EventRow<'_>],
-) -> Result<Vec<i32>, StoreError> {
-    let mut days: Vec<i32> =
-        rows.iter().map(|row| row.expire_day).filter(|day| *day != NEVER_EXPIRES_DAY).collect();
-    days.sort_unstable();
-    days.dedup();
-    days.retain(|day| !engine.partitions.lock().contains(day));
-    for day in &days {
-        transaction.execute("select ensure_event_partition($1)", &[day]).await?;
+    org: &str,
+    keys: &[LateKey<'_>],
+) -> Result<(), StoreError> {
+    if keys.is_empty() {
+        return Ok(());
     }
-    Ok(days)
+    let workspaces: Vec<&str> = keys.iter().map(|key| key.0.0).collect();
+    let ids: Vec<&str> = keys.iter().map(|key| key.0.1).collect();
+    let days: Vec<i32> = keys.iter().map(|key| key.1).collect();
+    let sql = "update event_keys e set expire_day = k.day
+         from unnest($2::text[], $3::text[], $4::integer[]) as k (workspace_id, id, day)
+         where e.org_id = $1 and e.workspace_id = k.workspace_id and e.id = k.id";
+    let statement = transaction.prepare_cached(sql).await?;
+    transaction.execute(&statement, &[&org, &workspaces, &ids, &days]).await?;
+    Ok(())
 }
 
 /// An insert over arrays: a name, a type and a value of each row for every column but `org_id`.
@@ -373,9 +425,10 @@ type SessionRow<'a> = (SessionKey<'a>, NumberedSession);
 
 async fn upsert_sessions(
     transaction: &Transaction<'_>,
-    org: &str,
+    context: &TenantContext,
     rows: &[SessionRow<'_>],
 ) -> Result<(), StoreError> {
+    let heads: Vec<Seal> = rows.iter().map(|(key, session)| session.head_seal(context, *key)).collect();
     Insert::into("sessions")
         .column("number", "bigint", rows, |row| row.1.number)
         .column("workspace_id", "text", rows, |row| row.0.0)
@@ -402,16 +455,20 @@ async fn upsert_sessions(
         .column("last_hash", "bytea", rows, |row| row.1.state.last_hash.as_slice())
         .column("moved_to", "text", rows, |row| row.1.state.moved_to.as_deref())
         .column("own_events", "bigint", rows, |row| row.1.state.own_events)
+        .column("last_seal", "bytea", rows, |row| row.1.last_seal.as_slice())
+        .column("expire_day", "integer", rows, |row| row.1.expire_day)
+        .column("head_seal", "bytea", &heads, |seal| seal.as_slice())
         .run(
             transaction,
-            org,
+            context.org.as_str(),
             "(org_id, workspace_id, session_id) do update set environment = excluded.environment, agent_id = excluded.agent_id, agent_name = excluded.agent_name,
                user_id = excluded.user_id, tags = excluded.tags, status = excluded.status, started_us = excluded.started_us,
                last_event_us = excluded.last_event_us, opened_us = excluded.opened_us, ended_us = excluded.ended_us,
                ended_in_error = excluded.ended_in_error, event_count = excluded.event_count, tool_call_count = excluded.tool_call_count,
                error_count = excluded.error_count, llm_call_count = excluded.llm_call_count, input_tokens = excluded.input_tokens,
                output_tokens = excluded.output_tokens, cost_nanos = excluded.cost_nanos, last_seq = excluded.last_seq,
-               last_hash = excluded.last_hash, moved_to = excluded.moved_to, own_events = excluded.own_events",
+               last_hash = excluded.last_hash, moved_to = excluded.moved_to, own_events = excluded.own_events,
+               last_seal = excluded.last_seal, expire_day = excluded.expire_day, head_seal = excluded.head_seal",
         )
         .await?;
     Ok(())

@@ -4,14 +4,8 @@ use tokio_postgres::Config;
 
 use super::pool;
 use crate::error::StoreError;
+use crate::schema::{self, Dialect};
 
-/// One step: its number and its text. A step is never edited after it has shipped.
-const STEPS: &[(i64, &str, &str)] = &[
-    (1, "control", include_str!("../../migrations/control/0001_postgres.sql")),
-    (2, "tenant", include_str!("../../migrations/tenant/0001_postgres.sql")),
-    (3, "tenant", include_str!("../../migrations/tenant/0002_postgres.sql")),
-    (4, "tenant", include_str!("../../migrations/tenant/0003_postgres.sql")),
-];
 /// Any constant will do, as long as every migrating process takes the same.
 const LOCK: i64 = 7_166_342_908;
 
@@ -29,8 +23,8 @@ begin
     execute format('grant select, insert, update, delete on tenant.%I to %I', t.relname, {literal});
   end loop;
 end $$;
-revoke all on function tenant.ensure_event_partition(integer), tenant.has_event_partition(integer, integer), tenant.drop_expired_event_partitions() from public;
-grant execute on function tenant.ensure_event_partition(integer), tenant.has_event_partition(integer, integer), tenant.drop_expired_event_partitions() to {role};";
+revoke all on function tenant.ensure_event_partition(integer, integer), tenant.has_event_partition(integer, integer), tenant.drop_expired_event_partition(integer) from public;
+grant execute on function tenant.ensure_event_partition(integer, integer), tenant.has_event_partition(integer, integer), tenant.drop_expired_event_partition(integer) to {role};";
 
 /// Brings the database of `owner_url` to the newest schema and grants what it needs to the role of `app_url`.
 /// Returns how many steps were run.
@@ -49,25 +43,13 @@ pub(crate) async fn migrate(owner_url: &str, app_url: Option<&str>) -> Result<us
     client
         .batch_execute(
             "create schema if not exists control; create schema if not exists tenant;
-             create table if not exists control.migrations (step bigint primary key, applied timestamptz not null default now());",
+             create table if not exists control.migrations (schema text, name text, applied timestamptz not null default now(),
+               primary key (schema, name));",
         )
         .await?;
-    let newest: i64 =
-        client.query_one("select coalesce(max(step), 0) from control.migrations", &[]).await?.try_get(0)?;
-    let known = STEPS.last().map_or(0, |(step, _, _)| *step);
-    if newest > known {
-        return Err(StoreError::Misconfigured(format!(
-            "the database has schema step {newest}, which is newer than this program's {known}; run a newer agentlens"
-        )));
-    }
     let mut run = 0;
-    for (step, schema, sql) in STEPS.iter().filter(|(step, _, _)| *step > newest) {
-        let transaction = client.transaction().await?;
-        transaction.batch_execute(&format!("set local search_path = {schema}")).await?;
-        transaction.batch_execute(sql).await?;
-        transaction.execute("insert into control.migrations (step) values ($1)", &[step]).await?;
-        transaction.commit().await?;
-        run += 1;
+    for (name, steps) in [("control", schema::CONTROL), ("tenant", schema::TENANT)] {
+        run += run_steps(&mut client, name, steps).await?;
     }
     if let Some(role) = role {
         let identifier = format!("\"{}\"", role.replace('"', "\"\""));
@@ -76,6 +58,29 @@ pub(crate) async fn migrate(owner_url: &str, app_url: Option<&str>) -> Result<us
     }
     client.batch_execute(&format!("select pg_advisory_unlock({LOCK})")).await?;
     Ok(run)
+}
+
+/// Runs the steps of one schema that have not been run; returns how many those were.
+async fn run_steps(
+    client: &mut deadpool_postgres::Client,
+    schema_name: &str,
+    steps: &[schema::Step],
+) -> Result<usize, StoreError> {
+    let rows = client.query("select name from control.migrations where schema = $1", &[&schema_name]).await?;
+    let done: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    schema::refuse_unknown(steps, &done)?;
+    let missing: Vec<&schema::Step> =
+        steps.iter().filter(|(name, _)| !done.iter().any(|done| done == name)).collect();
+    for (name, source) in &missing {
+        let transaction = client.transaction().await?;
+        transaction.batch_execute(&format!("set local search_path = {schema_name}")).await?;
+        transaction.batch_execute(&schema::text_for(Dialect::Postgres, source)).await?;
+        transaction
+            .execute("insert into control.migrations (schema, name) values ($1, $2)", &[&schema_name, name])
+            .await?;
+        transaction.commit().await?;
+    }
+    Ok(missing.len())
 }
 
 fn role_of(url: &str) -> Result<String, StoreError> {

@@ -9,6 +9,7 @@ mod guard;
 pub(crate) mod migrate;
 mod spans;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
@@ -20,6 +21,7 @@ use agentlens_domain::ids::OrgId;
 
 use crate::error::StoreError;
 use crate::statement::{Row, Value};
+use crate::tenant::NEVER_EXPIRES_DAY;
 
 /// How long a request waits for a connection before it is told to come back.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,7 +30,7 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct PostgresEngine {
     pool: Pool,
     /// Days of expiry that are known to have a partition.
-    pub(crate) partitions: parking_lot::Mutex<std::collections::BTreeSet<i32>>,
+    partitions: parking_lot::Mutex<BTreeSet<i32>>,
 }
 
 impl PostgresEngine {
@@ -42,6 +44,44 @@ impl PostgresEngine {
 
     pub(crate) async fn connection(&self) -> Result<Object, StoreError> {
         Ok(self.pool.get().await?)
+    }
+
+    /// Of days of expiry, those that are not known to have a partition.
+    pub(crate) fn without_partition(&self, days: impl Iterator<Item = i32>) -> Vec<i32> {
+        let days: BTreeSet<i32> = days.filter(|day| *day != NEVER_EXPIRES_DAY).collect();
+        days.difference(&self.partitions.lock()).copied().collect()
+    }
+
+    /// Makes the partitions of days of expiry where they are missing.
+    pub(crate) async fn ensure_partitions(
+        &self,
+        client: &Object,
+        days: &[i32],
+        today: i32,
+    ) -> Result<(), StoreError> {
+        for day in days {
+            client.execute("select ensure_event_partition($1, $2)", &[day, &today]).await?;
+            self.partitions.lock().insert(*day);
+        }
+        Ok(())
+    }
+
+    /// Drops the partitions whose last day is over, as far as nobody is reading them; returns how many were dropped.
+    pub(crate) async fn drop_expired_partitions(
+        &self,
+        client: &Object,
+        today: i32,
+    ) -> Result<i64, StoreError> {
+        let mut dropped = 0;
+        loop {
+            let row = client.query_one("select drop_expired_event_partition($1)", &[&today]).await?;
+            if row.try_get::<_, Option<i32>>(0)?.is_none() {
+                break;
+            }
+            dropped += 1;
+        }
+        self.partitions.lock().retain(|day| *day >= today);
+        Ok(dropped)
     }
 
     /// Runs one reading statement, for one org or (control tables) for none.

@@ -13,8 +13,8 @@ use agentlens_domain::sessions::SessionState;
 use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::{
-    ApplyReport, Cell, Ending, EventRow, NumberedSession, OrgState, Plan, PlanInput, SessionKey, StoredEvent,
-    TenantContext, Verdict, encode_changes, merged, plan, session_keys,
+    ApplyReport, Cell, Ending, EventRow, LateKey, NumberedSession, OrgState, Plan, PlanInput, SessionKey,
+    StoredEvent, TenantContext, Verdict, encode_changes, merged, plan, session_keys,
 };
 
 /// Events' rows that the planner hands to the writer at a time, and how many such handfuls may lie between them.
@@ -45,18 +45,29 @@ pub(crate) fn apply(
         projection: &projection,
         staying: &staying,
         org: state,
+        now_us,
     };
     let plan = plan_and_insert_events(&transaction, context, input)?;
     upsert_spans(&transaction, context, &projection.spans, &plan)?;
-    upsert_sessions(&transaction, org, &plan.sessions)?;
+    keep_late_keys(&transaction, org, &plan.late_keys)?;
+    upsert_sessions(&transaction, context, &plan.sessions)?;
     upsert_agents(&transaction, org, &plan)?;
     let waiting_changes = write_changes(&transaction, org, &state, &plan.changes)?;
     count_usage(&transaction, org, &plan)?;
     transaction
         .prepare_cached(
-            "update org_state set last_position = ?2, last_session = ?3, last_trace = ?4, waiting_changes = ?5 where org_id = ?1",
+            "update org_state set last_position = ?2, last_session = ?3, last_trace = ?4, session_count = ?5, seal = ?6,
+               waiting_changes = ?7 where org_id = ?1",
         )?
-        .execute(params![org, plan.last_position, plan.last_session, plan.last_trace, waiting_changes])?;
+        .execute(params![
+            org,
+            plan.last_position,
+            plan.last_session,
+            plan.last_trace,
+            plan.session_count,
+            plan.state().seal(context),
+            waiting_changes
+        ])?;
     match ending {
         Ending::Commit => transaction.commit()?,
         Ending::RollBack => transaction.rollback()?,
@@ -70,7 +81,7 @@ pub(crate) fn apply(
 
 fn state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreError> {
     let mut statement = transaction.prepare_cached(
-        "select last_position, indexed_position, last_session, last_trace, waiting_changes from org_state where org_id = ?1",
+        "select last_position, indexed_position, last_session, last_trace, waiting_changes, session_count from org_state where org_id = ?1",
     )?;
     let stored = statement
         .query_row([org], |row| {
@@ -80,13 +91,19 @@ fn state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreErro
                 last_session: row.get(2)?,
                 last_trace: row.get(3)?,
                 waiting_changes: row.get(4)?,
+                session_count: row.get(5)?,
             })
         })
         .optional()?;
     if let Some(state) = stored {
         return Ok(state);
     }
-    transaction.execute("insert into org_state (org_id, last_position, indexed_position, prices_version) values (?1, 0, 0, 0)", [org])?;
+    // The seal is written with the counters, at the end of the transaction.
+    transaction.execute(
+        "insert into org_state (org_id, last_position, indexed_position, last_session, last_trace, waiting_changes, session_count, seal)
+         values (?1, 0, 0, 0, 0, 0, 0, x'')",
+        [org],
+    )?;
     Ok(OrgState::default())
 }
 
@@ -142,6 +159,20 @@ fn claim_ids(
     Ok(verdicts)
 }
 
+/// Lets the ids of late events live as long as the events.
+fn keep_late_keys(transaction: &Transaction<'_>, org: &str, keys: &[LateKey<'_>]) -> Result<(), StoreError> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut statement = transaction.prepare_cached(
+        "update event_keys set expire_day = ?4 where org_id = ?1 and workspace_id = ?2 and id = ?3",
+    )?;
+    for ((workspace, id), day) in keys {
+        statement.execute(params![org, workspace, id, day])?;
+    }
+    Ok(())
+}
+
 fn load_sessions<'a>(
     transaction: &Transaction<'_>,
     org: &str,
@@ -150,7 +181,7 @@ fn load_sessions<'a>(
     let mut statement = transaction.prepare_cached(
         "select agent_id, agent_name, user_id, environment, tags, started_us, last_event_us, opened_us, ended_us, ended_in_error,
            event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash,
-           moved_to, own_events, number
+           moved_to, own_events, number, last_seal, expire_day
          from sessions where org_id = ?1 and workspace_id = ?2 and session_id = ?3",
     )?;
     let mut sessions = FxHashMap::default();
@@ -192,7 +223,12 @@ fn load_session(
                 moved_to: row.get(19)?,
                 own_events: row.get(20)?,
             };
-            Ok(NumberedSession { number: row.get(21)?, state })
+            Ok(NumberedSession {
+                number: row.get(21)?,
+                state,
+                last_seal: row.get(22)?,
+                expire_day: row.get(23)?,
+            })
         })
         .optional()?;
     Ok(session)
@@ -303,14 +339,17 @@ fn bind_event(statement: &mut CachedStatement<'_>, row: &EventRow<'_>) -> Result
 
 fn upsert_sessions(
     transaction: &Transaction<'_>,
-    org: &str,
+    context: &TenantContext,
     sessions: &[(SessionKey<'_>, NumberedSession)],
 ) -> Result<(), StoreError> {
+    let org = context.org.as_str();
     let mut statement = transaction.prepare_cached(
         "insert into sessions (org_id, workspace_id, session_id, environment, agent_id, agent_name, user_id, tags, status, started_us,
            last_event_us, opened_us, ended_us, ended_in_error, event_count, tool_call_count, error_count, llm_call_count, input_tokens,
-           output_tokens, cost_nanos, last_seq, last_hash, moved_to, own_events, number)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)
+           output_tokens, cost_nanos, last_seq, last_hash, moved_to, own_events, number,
+           last_seal, expire_day, head_seal)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26,
+           ?27, ?28, ?29)
          on conflict (number) do update set
            environment = excluded.environment, agent_id = excluded.agent_id, agent_name = excluded.agent_name, user_id = excluded.user_id, tags = excluded.tags,
            status = excluded.status, started_us = excluded.started_us, last_event_us = excluded.last_event_us,
@@ -318,9 +357,11 @@ fn upsert_sessions(
            event_count = excluded.event_count, tool_call_count = excluded.tool_call_count, error_count = excluded.error_count,
            llm_call_count = excluded.llm_call_count, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
            cost_nanos = excluded.cost_nanos, last_seq = excluded.last_seq, last_hash = excluded.last_hash,
-           moved_to = excluded.moved_to, own_events = excluded.own_events",
+           moved_to = excluded.moved_to, own_events = excluded.own_events, last_seal = excluded.last_seal,
+           expire_day = excluded.expire_day, head_seal = excluded.head_seal",
     )?;
-    for ((workspace, session_id), NumberedSession { number, state }) in sessions {
+    for (key, session) in sessions {
+        let ((workspace, session_id), state) = (key, &session.state);
         statement.execute(params![
             org,
             workspace,
@@ -347,7 +388,10 @@ fn upsert_sessions(
             state.last_hash,
             state.moved_to,
             state.own_events,
-            number,
+            session.number,
+            session.last_seal,
+            session.expire_day,
+            session.head_seal(context, *key),
         ])?;
     }
     Ok(())

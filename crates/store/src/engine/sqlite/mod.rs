@@ -24,6 +24,7 @@ use self::checkpoint::Checkpointer;
 use self::log::Log;
 use crate::directory::DataDirectory;
 use crate::error::StoreError;
+use crate::schema::{self, Dialect};
 use crate::statement::{Row, Value, for_sqlite};
 
 /// Org files that stay open.
@@ -32,13 +33,6 @@ const MAX_OPEN_ORGS: usize = 128;
 const MAX_IDLE_READERS: usize = 4;
 /// Prepared statements that a connection keeps.
 const STATEMENT_CACHE: usize = 96;
-
-const CONTROL_MIGRATIONS: &[&str] = &[include_str!("../../migrations/control/0001_sqlite.sql")];
-const TENANT_MIGRATIONS: &[&str] = &[
-    include_str!("../../migrations/tenant/0001_sqlite.sql"),
-    include_str!("../../migrations/tenant/0002_sqlite.sql"),
-    include_str!("../../migrations/tenant/0003_sqlite.sql"),
-];
 
 /// All files of one data directory.
 pub(crate) struct SqliteEngine {
@@ -51,7 +45,7 @@ impl SqliteEngine {
     /// Opens the control file, creating directory and file where they are missing.
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let orgs = DataDirectory::new(directory).make()?;
-        let control = Arc::new(SqliteFile::open(&directory.join("control.db"), CONTROL_MIGRATIONS)?);
+        let control = Arc::new(SqliteFile::open(&directory.join("control.db"), schema::CONTROL)?);
         let capacity = NonZeroUsize::new(MAX_OPEN_ORGS).unwrap_or(NonZeroUsize::MIN);
         Ok(Self { directory: orgs, control, orgs: Mutex::new(LruCache::new(capacity)) })
     }
@@ -67,7 +61,7 @@ impl SqliteEngine {
 
     /// Makes the file of a new org.
     pub(crate) fn create_org(&self, org: &OrgId) -> Result<(), StoreError> {
-        SqliteFile::open(&self.path(org), TENANT_MIGRATIONS).map(|_| ())
+        SqliteFile::open(&self.path(org), schema::TENANT).map(|_| ())
     }
 
     /// Whether the org's file is there. An empty one is not: whatever was in it is gone.
@@ -92,7 +86,7 @@ impl SqliteEngine {
             )));
         }
         // The other orgs don't wait while this file is opened and migrated, nor while the one that makes room for it is closed.
-        let file = Arc::new(SqliteFile::open(&self.path(org), TENANT_MIGRATIONS)?);
+        let file = Arc::new(SqliteFile::open(&self.path(org), schema::TENANT)?);
         let mut orgs = self.orgs.lock();
         if let Some(first) = orgs.get(org) {
             return Ok(Arc::clone(first));
@@ -119,14 +113,14 @@ pub(crate) struct SqliteFile {
 }
 
 impl SqliteFile {
-    fn open(path: &Path, migrations: &[&str]) -> Result<Self, StoreError> {
+    fn open(path: &Path, steps: &[schema::Step]) -> Result<Self, StoreError> {
         let mut writer = Connection::open(path)?;
         writer.execute_batch(
             "pragma page_size = 16384; pragma journal_mode = wal; pragma synchronous = normal;
              pragma journal_size_limit = 134217728; pragma cache_size = -65536; pragma foreign_keys = on; pragma temp_store = memory;",
         )?;
         prepare_connection(&writer)?;
-        migrate(&mut writer, migrations)?;
+        migrate(&mut writer, steps)?;
         Checkpointer::watch(&writer);
         let writer = Writer { connection: writer, checkpointer: Checkpointer::default() };
         let log = Log::open(path).map_err(|error| {
@@ -214,6 +208,12 @@ pub(crate) fn query(connection: &Connection, sql: &str, args: &[Value]) -> Resul
     Ok(all)
 }
 
+/// Runs a statement; returns how many rows it changed.
+pub(crate) fn execute(connection: &Connection, sql: &str, args: &[Value]) -> Result<u64, StoreError> {
+    let count = connection.prepare_cached(&for_sqlite(sql))?.execute(params_from_iter(args))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
 /// Runs statements in one transaction; returns how many rows each changed.
 pub(crate) fn execute_all(
     connection: &mut Connection,
@@ -248,21 +248,22 @@ fn prepare_connection(connection: &Connection) -> Result<(), StoreError> {
 }
 
 /// Brings a file to the newest schema; each step is one transaction.
-fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), StoreError> {
-    let current: usize = connection.query_row("pragma user_version", [], |row| row.get(0))?;
-    if current > migrations.len() {
-        return Err(StoreError::Misconfigured(format!(
-            "the data has schema version {current}, which is newer than this program's {}; run a newer agentlens",
-            migrations.len()
-        )));
-    }
-    for (index, migration) in migrations.iter().enumerate().skip(current) {
+fn migrate(connection: &mut Connection, steps: &[schema::Step]) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    transaction
+        .execute_batch("create table if not exists migrations (name text primary key) without rowid")?;
+    transaction.commit()?;
+    for (name, source) in steps {
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         // Another process may have migrated while this one waited for the lock.
-        let now: usize = transaction.query_row("pragma user_version", [], |row| row.get(0))?;
-        if now <= index {
-            transaction.execute_batch(migration)?;
-            transaction.pragma_update(None, "user_version", index + 1)?;
+        let done: Vec<String> = transaction
+            .prepare("select name from migrations")?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        schema::refuse_unknown(steps, &done)?;
+        if !done.iter().any(|done| done == name) {
+            transaction.execute_batch(&schema::text_for(Dialect::Sqlite, source))?;
+            transaction.execute("insert into migrations (name) values (?1)", [name])?;
         }
         transaction.commit()?;
     }

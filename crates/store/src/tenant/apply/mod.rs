@@ -6,7 +6,7 @@
 mod plan;
 
 pub(crate) use plan::{
-    EventRow, NumberedSession, OrgState, Plan, PlanInput, SessionKey, Verdict, plan, session_keys,
+    EventRow, LateKey, NumberedSession, OrgState, Plan, PlanInput, SessionKey, Verdict, plan, session_keys,
 };
 
 use std::sync::Arc;

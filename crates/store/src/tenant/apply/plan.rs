@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use agentlens_domain::batches::{Batch, Outcome};
-use agentlens_domain::chain::{self, Hash, Record};
+use agentlens_domain::chain::{self, Hash, NO_SEAL, Record, Seal};
 use agentlens_domain::cost::{self, Cost, CostSource};
 use agentlens_domain::events::{EventType, NewEvent, SessionFact};
 use agentlens_domain::json;
@@ -20,7 +20,7 @@ use agentlens_domain::usage::Usage;
 use super::Applied;
 use crate::tenant::TenantContext;
 use crate::tenant::rollups::{Cell, MAX_WAITING_CHANGES};
-use crate::tenant::seal::Sealed;
+use crate::tenant::seal::{Sealed, SealedHead, SealedState};
 use crate::tenant::spans::{ChangedTrace, Projection, SpanNumbers, SpanPlace, Staying, TraceRow, TraceState};
 
 /// Payloads above this many bytes get a stored preview.
@@ -54,6 +54,7 @@ pub(crate) struct PlanInput<'a> {
     /// What is left of the sessions that traces leave.
     pub(crate) staying: &'a Staying<'a>,
     pub(crate) org: OrgState,
+    pub(crate) now_us: i64,
 }
 
 /// What the row of an org says.
@@ -69,6 +70,8 @@ pub(crate) struct OrgState {
     pub(crate) last_trace: i64,
     /// How many transactions' changes of rollups wait to be merged.
     pub(crate) waiting_changes: i64,
+    /// How many sessions there are.
+    pub(crate) session_count: i64,
 }
 
 impl OrgState {
@@ -78,10 +81,15 @@ impl OrgState {
     }
 }
 
-/// A session as it is stored: how it stands, and its number in the org, by which its events are found.
+/// A session as it is stored.
 pub(crate) struct NumberedSession {
+    /// Its number in the org, by which its events are found.
     pub(crate) number: i64,
     pub(crate) state: SessionState,
+    /// The seal of its last event.
+    pub(crate) last_seal: Seal,
+    /// The latest day of expiry of its events. It never falls, so that events expire in the order of the chain.
+    pub(crate) expire_day: i32,
 }
 
 /// The sessions that a group touches: those of its events, and those in which its spans are or were shown.
@@ -113,7 +121,7 @@ pub(crate) struct EventRow<'a> {
     pub(crate) seq: i64,
     pub(crate) prev_hash: Option<[u8; 32]>,
     pub(crate) hash: [u8; 32],
-    pub(crate) seal: [u8; 16],
+    pub(crate) seal: Seal,
     pub(crate) expire_day: i32,
     pub(crate) cost: Option<Cost>,
     pub(crate) usage_parts: Option<String>,
@@ -145,12 +153,43 @@ pub(crate) struct Plan<'a> {
     pub(crate) ledger: Vec<((&'a str, &'static str), i64)>,
     pub(crate) usage: Vec<UsageDelta<'a>>,
     pub(crate) traces: Vec<TraceRow<'a>>,
-    /// Of each of the spans of the projection.
+    /// Parallel to the spans of the projection.
     pub(crate) span_numbers: Vec<SpanNumbers>,
+    /// Ids that clients chose, of events that expire later than their own time says: an id must outlive its event.
+    pub(crate) late_keys: Vec<LateKey<'a>>,
     pub(crate) last_position: i64,
     pub(crate) last_session: i64,
     pub(crate) last_trace: i64,
+    pub(crate) session_count: i64,
 }
+
+impl Plan<'_> {
+    /// The counters of the org after the transaction.
+    pub(crate) fn state(&self) -> SealedState {
+        SealedState {
+            last_position: self.last_position,
+            last_session: self.last_session,
+            last_trace: self.last_trace,
+            session_count: self.session_count,
+        }
+    }
+}
+
+impl NumberedSession {
+    /// The seal of the head of its chain.
+    pub(crate) fn head_seal(
+        &self,
+        context: &TenantContext,
+        (workspace_id, session_id): SessionKey<'_>,
+    ) -> Seal {
+        let (state, last_seal) = (&self.state, &self.last_seal);
+        let (number, last_seq, last_hash) = (self.number, state.last_seq, &state.last_hash);
+        SealedHead { workspace_id, session_id, number, last_seq, last_hash, last_seal }.seal(context)
+    }
+}
+
+/// (workspace, event id) and the day on which the event expires.
+pub(crate) type LateKey<'a> = ((&'a str, &'a str), i32);
 
 /// A session that the group touches.
 struct Session<'a> {
@@ -161,6 +200,8 @@ struct Session<'a> {
     agent_id: &'a str,
     /// Where its beginning was counted before the group; absent if it was not.
     stood: Option<Beginning<'a>>,
+    last_seal: Seal,
+    expire_day: i32,
 }
 
 /// Where the beginning of a session is counted.
@@ -173,24 +214,27 @@ struct Beginning<'a> {
 
 impl<'a> Session<'a> {
     fn of(stored: &'a NumberedSession) -> Self {
-        let NumberedSession { number, state } = stored;
+        let NumberedSession { number, state, last_seal, expire_day } = stored;
         let (environment, agent_id) = (state.environment.as_str(), state.agent_id.as_str());
         let start_us = state.started_us;
         let stood = state.is_counted().then_some(Beginning { environment, agent_id, start_us });
-        let mut session = Self { number: *number, state: state.clone(), environment, agent_id, stood };
+        let (number, last_seal, expire_day) = (*number, *last_seal, *expire_day);
+        let state = state.clone();
+        let mut session = Self { number, state, environment, agent_id, stood, last_seal, expire_day };
         session.forget_what_left();
         session
     }
 
     fn opening(number: i64, event: &'a NewEvent, environment: &'a str) -> Self {
         let state = SessionState::opening(event, environment);
-        Self { number, state, environment, agent_id: &event.agent_id, stood: None }
+        let agent_id = event.agent_id.as_str();
+        Self { number, state, environment, agent_id, stood: None, last_seal: NO_SEAL, expire_day: 0 }
     }
 
     /// One that is begun by spans alone.
     fn of_spans(number: i64, at_us: i64) -> Self {
         let state = SessionState::of_spans(at_us);
-        Self { number, state, environment: "", agent_id: "", stood: None }
+        Self { number, state, environment: "", agent_id: "", stood: None, last_seal: NO_SEAL, expire_day: 0 }
     }
 
     /// What is left after all its spans moved away is a chain; what comes to it later begins it anew.
@@ -240,6 +284,8 @@ struct Planner<'a, 'c, E> {
     rollup: Rollup<'a>,
     ledger: FxHashMap<(&'a str, &'static str), i64>,
     usage: FxHashMap<(&'a str, i32), (i64, i64)>,
+    late_keys: Vec<LateKey<'a>>,
+    today: i32,
     last_position: i64,
     last_session: i64,
     last_trace: i64,
@@ -262,6 +308,8 @@ pub(crate) fn plan<'a>(
         rollup: Rollup::default(),
         ledger: FxHashMap::default(),
         usage: FxHashMap::default(),
+        late_keys: Vec::new(),
+        today: day_of(input.now_us),
         last_position: input.org.last_position,
         last_session: input.org.last_session,
         last_trace: input.org.last_trace,
@@ -275,7 +323,7 @@ pub(crate) fn plan<'a>(
         });
     }
     let traces = planner.add_spans();
-    planner.finish(applied, traces)
+    planner.finish(applied, traces, input.org)
 }
 
 impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
@@ -326,11 +374,8 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         let hash = hash_of(event, (&event.session_id, &event.agent_id), prev_hash);
         state.add(event, &batch.environment, cost_nanos, hash);
         session.follow(&batch.environment, &event.agent_id);
-        // A late event expires with those before it in the chain, so that retention only ever cuts off a chain's beginning.
-        let (number, seq, last_event_us) =
-            (session.number, session.state.last_seq, session.state.last_event_us);
-        let row = self.row(batch, event, number, (seq, prev_hash, hash), last_event_us);
-        self.emit_sealed(EventRow { cost, ..row });
+        let row = self.row(key, batch, event, (prev_hash, hash));
+        self.emit_sealed(key, EventRow { cost, ..row });
         let is_unknown = cost.is_some_and(|cost| cost.source == CostSource::Unknown);
         self.count(batch, event, cost_nanos, is_unknown);
         hash
@@ -341,8 +386,8 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         let workspace = batch.workspace_id.as_str();
         let counted = &self.projection.spans[span].span.shown.counted;
         let (session_id, agent_id) = (counted.session_id.as_str(), counted.agent_id.as_str());
-        let session = self.open((workspace, session_id), event, &counted.environment);
-        let (number, state) = (session.number, &mut session.state);
+        let key = (workspace, session_id);
+        let state = &mut self.open(key, event, &counted.environment).state;
         if state.last_seq == 0 {
             // Its traces say whose it is.
             state.agent_id.clear();
@@ -351,24 +396,36 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         let hash = hash_of(event, (session_id, agent_id), prev_hash);
         state.chain(hash);
         state.last_event_us = state.last_event_us.max(event.ts_us);
-        let (seq, last_event_us) = (state.last_seq, state.last_event_us);
-        let row = self.row(batch, event, number, (seq, prev_hash, hash), last_event_us);
-        self.emit_sealed(EventRow { session_id, agent_id, ..row });
+        let row = self.row(key, batch, event, (prev_hash, hash));
+        self.emit_sealed(key, EventRow { session_id, agent_id, ..row });
         let usage = self.usage.entry((workspace, day_of(batch.received_us))).or_default();
         usage.0 += 1;
         usage.1 += i64::try_from(event.payload.len()).unwrap_or(0);
         hash
     }
 
+    /// The row of the event that was just chained in a session.
     fn row(
         &mut self,
+        key: SessionKey<'a>,
         batch: &'a Batch,
         event: &'a NewEvent,
-        session_number: i64,
-        (seq, prev_hash, hash): (i64, Option<[u8; 32]>, [u8; 32]),
-        last_event_us: i64,
+        (prev_hash, hash): (Option<[u8; 32]>, [u8; 32]),
     ) -> EventRow<'a> {
         self.last_position += 1;
+        let own_day = self.context.expire_day(event.ts_us);
+        let (session_number, seq, expire_day) = match self.sessions.get_mut(&key) {
+            // Days never fall along a chain, so that retention only ever removes its beginning; and no event is stored among
+            // those that are removed right now.
+            Some(session) => {
+                session.expire_day = session.expire_day.max(own_day).max(self.today + 1);
+                (session.number, session.state.last_seq, session.expire_day)
+            }
+            None => (0, 0, own_day),
+        };
+        if event.content_digest.is_some() && expire_day != own_day {
+            self.late_keys.push(((batch.workspace_id.as_str(), event.id.as_str()), expire_day));
+        }
         EventRow {
             position: self.last_position,
             batch,
@@ -379,16 +436,20 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
             seq,
             prev_hash,
             hash,
-            seal: [0; 16],
-            expire_day: self.context.expire_day(last_event_us),
+            seal: NO_SEAL,
+            expire_day,
             cost: None,
             usage_parts: event.facts.usage.as_ref().and_then(usage_parts),
             preview: preview(&event.payload),
         }
     }
 
-    fn emit_sealed(&mut self, mut row: EventRow<'a>) {
-        row.seal = chain::seal(&Hash::from(row.hash), &Sealed::of_row(&row).bytes());
+    fn emit_sealed(&mut self, key: SessionKey<'a>, mut row: EventRow<'a>) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            let (hash, covered) = (Hash::from(row.hash), Sealed::of_row(&row).bytes());
+            session.last_seal = self.context.seals.seal_event(&session.last_seal, &hash, &covered);
+            row.seal = session.last_seal;
+        }
         (self.emit)(row);
     }
 
@@ -575,11 +636,15 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         usage.1 += i64::try_from(event.payload.len()).unwrap_or(0);
     }
 
-    fn finish(mut self, applied: Vec<Applied>, traces: Vec<TraceRow<'a>>) -> Plan<'a> {
+    fn finish(mut self, applied: Vec<Applied>, traces: Vec<TraceRow<'a>>, org: OrgState) -> Plan<'a> {
         let span_numbers = self.span_numbers(&traces);
         self.count_beginnings();
         let sessions = self.sessions.into_iter().map(|(key, session)| {
-            (key, NumberedSession { number: session.number, state: session.state.settled() })
+            let Session { number, last_seal, expire_day, .. } = session;
+            let state = session.state.settled();
+            // A session without events of its own, whose spans lie in the chains of others, expires by its time.
+            let expire_day = expire_day.max(self.context.expire_day(state.last_event_us));
+            (key, NumberedSession { number, state, last_seal, expire_day })
         });
         Plan {
             applied,
@@ -590,6 +655,8 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
             usage: sorted(self.usage),
             traces,
             span_numbers,
+            late_keys: self.late_keys,
+            session_count: org.session_count + (self.last_session - org.last_session),
             last_position: self.last_position,
             last_session: self.last_session,
             last_trace: self.last_trace,

@@ -51,7 +51,7 @@ pub struct StoredEvent {
     pub computed_cost_nanos: Option<i64>,
     pub prev_hash: Option<[u8; 32]>,
     pub hash: [u8; 32],
-    pub seal: [u8; 16],
+    pub seal: Vec<u8>,
     pub preview: Option<String>,
     pub metadata: String,
     pub encoding: i32,

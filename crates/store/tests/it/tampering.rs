@@ -1,0 +1,126 @@
+//! What someone with access to the database, but without the server's secret, changes by hand is found by verification.
+
+use agentlens_domain::time::day_of;
+use agentlens_store::Tenant;
+
+use crate::batches::{DAY_US, NOW_US, batch, batch_at, mixture, note};
+use crate::retention::retain;
+use crate::world::{World, apply, apply_at};
+
+on_both_engines!(
+    an_untouched_org_holds,
+    cut_tails_are_found,
+    missing_and_exchanged_sessions_are_found,
+    forged_events_are_found,
+    counters_that_were_set_back_are_found,
+    removals_cannot_be_forged_or_moved,
+    events_of_one_session_cannot_be_moved_to_another,
+);
+
+/// What is wrong, as verification reports it.
+async fn faults(tenant: &Tenant) -> Vec<String> {
+    let report = tenant.verify_all(None, None).await.unwrap();
+    report.broken.into_iter().map(|fault| format!("{}: {}", fault.session_id, fault.reason)).collect()
+}
+
+/// Makes an org of its own with events of seven sessions, changes it by hand, and returns what verification reports.
+async fn after(world: &World, name: &str, statements: &[&str]) -> Vec<String> {
+    let tenant = world.org(name).await;
+    apply(&tenant, vec![batch("b1", &mixture(60))]).await;
+    assert_eq!(faults(&tenant).await, [""; 0], "before: {statements:?}");
+    for sql in statements {
+        assert!(world.by_hand(&tenant, sql).await > 0, "{sql}");
+    }
+    faults(&tenant).await
+}
+
+fn assert_found(faults: &[String], part: &str) {
+    assert!(faults.iter().any(|fault| fault.contains(part)), "{part}: {faults:?}");
+}
+
+async fn an_untouched_org_holds(world: World) {
+    let tenant = world.org("empty").await;
+    assert_eq!(faults(&tenant).await, [""; 0]);
+    assert_eq!(after(&world, "full", &[]).await, [""; 0]);
+}
+
+async fn cut_tails_are_found(world: World) {
+    let deleted = "delete from events where session_id = 's1' and seq > 3";
+    assert_found(&after(&world, "a", &[deleted]).await, "s1: Session ends at event 3 but 9 were stored");
+    let head = "update sessions set last_seq = 3, last_hash = (select hash from events where session_id = 's1' and seq = 3),
+         last_seal = (select seal from events where session_id = 's1' and seq = 3) where session_id = 's1'";
+    assert_found(&after(&world, "b", &[deleted, head]).await, "s1: The head of the session was changed");
+}
+
+async fn missing_and_exchanged_sessions_are_found(world: World) {
+    let row = "delete from sessions where session_id = 's1'";
+    let faults = after(&world, "a", &[row]).await;
+    assert_found(&faults, ": The org has 6 sessions but 7 were counted");
+    assert_found(&faults, "have no session");
+    let whole = after(&world, "b", &["delete from events where session_id = 's1'", row]).await;
+    assert_found(&whole, ": The org has 6 sessions but 7 were counted");
+    let counted = "update org_state set session_count = 6";
+    let counted = after(&world, "c", &["delete from events where session_id = 's1'", row, counted]).await;
+    assert_found(&counted, ": The counters of the org were changed");
+    // An empty session instead of the real one.
+    let emptied = "update sessions set number = 99999, last_seq = 0 where session_id = 's1'";
+    assert_found(&after(&world, "d", &[emptied]).await, "s1: The head of the session was changed");
+    let state = after(&world, "e", &["delete from org_state"]).await;
+    assert_found(&state, ": The row of the org is missing");
+}
+
+async fn forged_events_are_found(world: World) {
+    // A copy of the last event, put behind it.
+    let columns = "org_id, workspace_id, environment, session_id, session_number, agent_id, event_type, severity, timestamp, ts_us,
+         received_us, expire_day, prev_hash, hash, seal, metadata, encoding, payload";
+    let forged = format!(
+        "insert into events (position, id, seq, {columns}) select 1000000, 'forged', 10, {columns} from events
+           where session_id = 's1' and seq = 9"
+    );
+    let found = after(&world, "a", &[&forged]).await;
+    assert_found(&found, "s1: ");
+    assert_found(&found, ": The counters of the org are behind its sessions or events");
+}
+
+async fn counters_that_were_set_back_are_found(world: World) {
+    for (name, counter) in [("a", "last_position"), ("b", "last_session")] {
+        let sql = format!("update org_state set {counter} = {counter} - 1");
+        let found = after(&world, name, &[&sql]).await;
+        assert_found(&found, ": The counters of the org were changed");
+        assert_found(&found, ": The counters of the org are behind its sessions or events");
+    }
+}
+
+async fn removals_cannot_be_forged_or_moved(world: World) {
+    let tenant = world.org("a").await;
+    world.store.control().set_retention(tenant.org(), Some(7)).await.unwrap();
+    let tenant = world.reopened().await.tenant(tenant.org()).await.unwrap();
+    for day in 0..10 {
+        let us = NOW_US + day * DAY_US;
+        let events = [note(&format!("s{day}"), "s", us), note(&format!("t{day}"), "t", us)];
+        apply_at(&tenant, us, vec![batch_at(us, &format!("b{day}"), &events)]).await;
+    }
+    retain(&world, &[&tenant], NOW_US + 11 * DAY_US).await;
+    assert_eq!(faults(&tenant).await, [""; 0]);
+    let removed: i64 = tenant.removals_of_session(1).await.unwrap()[0].last_seq;
+    assert_eq!(removed, 3, "of day {}", day_of(NOW_US));
+
+    // A longer range, to cover one more event that was deleted by hand.
+    world.by_hand(&tenant, "delete from events where session_id = 's' and seq = 4").await;
+    assert_found(&faults(&tenant).await, "s: Event 3 is missing: expected sequence 4, got 5");
+    world.by_hand(&tenant, "update removals set last_seq = 4 where session_id = 's'").await;
+    assert_found(&faults(&tenant).await, "s: A record of removed events was changed");
+    // No record at all.
+    world.by_hand(&tenant, "delete from removals").await;
+    let found = faults(&tenant).await;
+    assert_found(&found, "s: Event 0 is missing: expected sequence 1, got 5");
+    assert_found(&found, "t: Event 0 is missing: expected sequence 1, got 4");
+}
+
+async fn events_of_one_session_cannot_be_moved_to_another(world: World) {
+    let moved =
+        "update events set session_number = (select number from sessions where session_id = 's2'), seq = 100
+         where session_id = 's1' and seq = 9";
+    let found = after(&world, "a", &[moved]).await;
+    assert_found(&found, "s1: Session ends at event 8 but 9 were stored");
+}
