@@ -19,7 +19,22 @@ pub(crate) async fn make_store(settings: &StoreSettings) -> Result<Store, String
         None => Store::open_sqlite(&settings.data_dir, &secret).await,
         Some(url) => Store::open_postgres(url, settings.database_connections, &secret).await,
     };
-    store.map(|store| store.with_clock(clock)).map_err(|error| error.to_string())
+    store.map(|store| store.with_clock(clock)).map_err(|error| match &settings.database_url {
+        Some(url) => at("PostgreSQL", url, error),
+        None => error.to_string(),
+    })
+}
+
+/// An error of a service with the place that its URL names; of the URL nothing else is shown, for it may hold a password.
+pub(crate) fn at(service: &str, url: &str, error: impl std::fmt::Display) -> String {
+    match reqwest::Url::parse(url) {
+        Ok(parsed) => {
+            let host = parsed.host_str().filter(|host| !host.is_empty()).unwrap_or("the default host");
+            let port = parsed.port().map_or_else(String::new, |port| format!(":{port}"));
+            format!("{service} at {host}{port}: {error}")
+        }
+        Err(_) => format!("{service}: {error}"),
+    }
 }
 
 /// Opens a store that is there.
@@ -161,4 +176,16 @@ pub(crate) async fn first_steps(
         api_key: key.filter(|_| made.has_key),
         login: made.has_login.then_some((email, password)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_place_and_no_password() {
+        assert_eq!(at("Redis", "redis://:secret@cache:6380/0", "refused"), "Redis at cache:6380: refused");
+        assert_eq!(at("PostgreSQL", "postgres://u:secret@db/x", "refused"), "PostgreSQL at db: refused");
+        assert_eq!(at("PostgreSQL", "postgres://", "refused"), "PostgreSQL at the default host: refused");
+    }
 }

@@ -76,6 +76,8 @@ pub struct IngestReport {
 pub enum IngestError {
     /// The body is not JSON of the expected form.
     InvalidBody(String),
+    /// The body is an object that holds no events; the text says what it may be.
+    NoEvents(String),
     /// The batch is empty.
     EmptyBatch,
     /// More events than the limit; they are not counted further.

@@ -64,10 +64,12 @@ impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let key = bearer(parts)
-            .ok_or_else(|| ApiError::unauthorized("missing_credential", "Authentication required"))?;
+        let key = credential(parts)?;
         let principal = state.keys.authenticate(&key, state.now_us()).await.map_err(|error| match error {
-            KeyError::Invalid => ApiError::unauthorized("invalid_key", "Invalid or revoked API key"),
+            KeyError::Malformed => ApiError::unauthorized("invalid_key", MALFORMED_KEY),
+            KeyError::Invalid => {
+                ApiError::unauthorized("invalid_key", "Invalid or revoked API key").with_hint(UNKNOWN_KEY)
+            }
             KeyError::Expired => ApiError::unauthorized("expired_key", "API key expired"),
             KeyError::Store(error) => error.into(),
         })?;
@@ -80,28 +82,47 @@ impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
     }
 }
 
+const MALFORMED_KEY: &str = "Not a well-formed AgentLens API key (al_live_... or al_test_...): it was mistyped or cut, or it belongs to another product";
+const UNKNOWN_KEY: &str = "the key is well-formed, but this server does not know it or it was revoked; `agentlens key list` shows the keys of an org";
+
 /// The key of a request: `Authorization: Bearer`, `Authorization: Basic` with the key as the password (as Langfuse's
 /// clients send it), `X-API-Key`, or (for streams, which browsers open without headers) the parameter `token`.
-fn bearer(parts: &Parts) -> Option<String> {
+fn credential(parts: &Parts) -> Result<String, ApiError> {
+    let missing = |hint: &'static str| {
+        ApiError::unauthorized("missing_credential", "Authentication required").with_hint(hint)
+    };
     if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
-        let (scheme, credential) = value.to_str().ok()?.split_once(' ')?;
-        let credential = credential.trim();
-        return if scheme.eq_ignore_ascii_case("bearer") {
-            Some(credential.to_owned())
-        } else if scheme.eq_ignore_ascii_case("basic") {
-            password(credential)
-        } else {
-            None
+        let value = value.to_str().unwrap_or_default().trim();
+        let Some((scheme, credential)) = value.split_once(' ') else {
+            return Err(missing("write `Bearer` before the key: `Authorization: Bearer al_live_...`"));
         };
+        let credential = credential.trim();
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Ok(credential.to_owned());
+        }
+        if scheme.eq_ignore_ascii_case("basic") {
+            return password(credential)
+                .ok_or_else(|| missing("with Basic authentication the API key must be the password"));
+        }
+        return Err(missing(
+            "the scheme of `Authorization` must be Bearer (or Basic, with the key as the password)",
+        ));
     }
     if let Some(value) = parts.headers.get("x-api-key") {
-        return value.to_str().ok().map(str::to_owned);
+        return value
+            .to_str()
+            .map(str::to_owned)
+            .map_err(|_| ApiError::unauthorized("invalid_key", MALFORMED_KEY));
     }
-    if parts.uri.path() != "/api/stream" {
-        return None;
+    let query = parts.uri.query().unwrap_or_default();
+    let token = query.split('&').find_map(|pair| pair.strip_prefix("token="));
+    match token {
+        Some(token) if parts.uri.path() == "/api/stream" => Ok(token.to_owned()),
+        Some(_) => Err(missing(
+            "the parameter `token` is read by /api/stream only; send the header `Authorization: Bearer al_live_...`",
+        )),
+        None => Err(missing("send the API key in the header `Authorization: Bearer al_live_...`")),
     }
-    let query = parts.uri.query()?;
-    query.split('&').find_map(|pair| pair.strip_prefix("token=")).map(str::to_owned)
 }
 
 /// What stands behind the first colon of a Basic credential.

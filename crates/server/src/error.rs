@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use agentlens_domain::ids::{KeyId, OrgId};
 use agentlens_ingest::{IngestError, QueueError};
-use agentlens_store::StoreError;
+use agentlens_store::{StoreError, names_a_full_disk};
 
 /// A refusal of a request.
 #[derive(Debug, Clone)]
@@ -152,6 +152,15 @@ impl ApiError {
         error
     }
 
+    /// 503 again. A full disk is the one reason that a client may know: waiting doesn't help, its operator does.
+    fn away(reason: &str, message: &str) -> Self {
+        if names_a_full_disk(reason) {
+            return Self::unavailable("The server's disk is full; nothing was stored")
+                .with_hint("free space on the server's disk; nothing that was acknowledged is lost");
+        }
+        Self::unavailable(message)
+    }
+
     /// 504: it took too long.
     pub fn timed_out(message: impl Into<String>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timed_out", message)
@@ -241,9 +250,9 @@ impl From<StoreError> for ApiError {
                 Self::new(StatusCode::CONFLICT, "exists", format!("this {what} exists already"))
             }
             StoreError::LimitReached(message) => Self::new(StatusCode::FORBIDDEN, "limit_reached", message),
-            StoreError::Unavailable(_) | StoreError::Stopped(_) => {
+            StoreError::Unavailable(ref reason) | StoreError::Stopped(ref reason) => {
                 tracing::warn!(request.id = request_id(), error = %error, "the store is unavailable");
-                Self::unavailable("The store is unavailable, try again")
+                Self::away(reason, "The store is unavailable, try again")
             }
             StoreError::Refused(_)
             | StoreError::Failed(_)
@@ -264,9 +273,9 @@ impl From<QueueError> for ApiError {
                 Self::too_many_requests("queue_full", message, retry_after_s)
                     .with_hint("retry after the seconds in Retry-After, and send at a lower rate")
             }
-            QueueError::Unavailable(_) => {
+            QueueError::Unavailable(ref reason) => {
                 tracing::warn!(request.id = request_id(), error = %error, "the ingest queue is unavailable");
-                Self::unavailable("The ingest queue is unavailable, try again")
+                Self::away(reason, "The ingest queue is unavailable, try again")
             }
             QueueError::Refused(_) => {
                 tracing::error!(request.id = request_id(), error = %error, "a batch was refused");
@@ -284,6 +293,10 @@ impl From<IngestError> for ApiError {
                 Self::bad_request("invalid_json", format!("Invalid JSON body: {message}"))
                     .with_hint("send {\"events\": [...]}, an array of events, or one event")
             }
+            IngestError::NoEvents(message) => {
+                Self::bad_request("validation_failed", format!("Validation failed: {message}"))
+                    .with_hint("send {\"events\": [...]}, an array of events, or one event")
+            }
             IngestError::EmptyBatch => {
                 Self::bad_request("empty_batch", "The batch holds no event; it must hold 1 or more")
             }
@@ -299,5 +312,24 @@ impl From<IngestError> for ApiError {
             IngestError::Queue(error) => error.into(),
             IngestError::Store(error) => error.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_learns_of_a_full_disk_and_of_no_other_internal() {
+        let full =
+            ApiError::from(StoreError::Unavailable("the disk is full: database or disk is full".to_owned()));
+        assert!(full.text().contains("The server's disk is full"), "{}", full.text());
+        let log = ApiError::from(QueueError::Unavailable(
+            "/data/x.db: No space left on device (os error 28)".to_owned(),
+        ));
+        assert!(log.text().contains("disk is full") && !log.text().contains("/data"), "{}", log.text());
+        let away = ApiError::from(StoreError::Unavailable("connection to db.internal refused".to_owned()));
+        assert!(!away.text().contains("db.internal") && !away.text().contains("disk"), "{}", away.text());
+        assert_eq!((full.status().as_u16(), full.retry_after_s()), (503, Some(2)));
     }
 }

@@ -58,7 +58,9 @@ impl Principal {
 /// Why a key is not taken.
 #[derive(Debug)]
 pub enum KeyError {
-    /// Malformed, unknown or revoked.
+    /// It has not the form of a key: mistyped, cut, or another product's.
+    Malformed,
+    /// Unknown or revoked.
     Invalid,
     /// Past its day.
     Expired,
@@ -105,7 +107,7 @@ impl KeyCache {
 
     /// Whom a presented key stands for.
     pub async fn authenticate(&self, presented: &str, now_us: i64) -> Result<Principal, KeyError> {
-        let key = ApiKey::parse(presented).ok_or(KeyError::Invalid)?;
+        let key = ApiKey::parse(presented).ok_or(KeyError::Malformed)?;
         let digest = self.secret.digest(key.reveal());
         let is_trusted = self.checked.lock().elapsed() < TRUST_FOR;
         let cached = if is_trusted { self.entries.lock().get(&digest).cloned() } else { None };

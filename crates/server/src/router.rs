@@ -161,7 +161,7 @@ async fn observe(State(state): State<AppState>, request: Request, next: Next) ->
         method = cut(method.as_str()),
         route,
         status,
-        duration_ms = seconds * 1000.0,
+        duration_ms = (seconds * 1e6).round() / 1e3,
         org.id = org,
         key.id = key,
         "request"

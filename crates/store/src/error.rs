@@ -1,5 +1,13 @@
 //! What can happen to data. Nothing here is ever shown to a client: the server turns it into its own words.
 
+/// How an error begins that a full disk caused.
+const DISK_FULL: &str = "the disk is full";
+
+/// Whether the text of an error says that the server's disk is full.
+pub fn names_a_full_disk(text: &str) -> bool {
+    text.contains(DISK_FULL) || text.contains("No space left on device")
+}
+
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -57,7 +65,8 @@ impl From<rusqlite::Error> for StoreError {
             ReadOnly, SystemIoFailure,
         };
         match error.sqlite_error_code() {
-            Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen | ReadOnly) => {
+            Some(DiskFull) => Self::Unavailable(format!("{DISK_FULL}: {error}")),
+            Some(DatabaseBusy | DatabaseLocked | SystemIoFailure | CannotOpen | ReadOnly) => {
                 Self::Unavailable(error.to_string())
             }
             Some(OutOfMemory) => Self::Stopped(error.to_string()),
@@ -69,7 +78,12 @@ impl From<rusqlite::Error> for StoreError {
 
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
-        let Some(state) = error.code() else { return Self::Unavailable(error.to_string()) };
+        // Without a code it is the connection; why it failed is in the source: "error connecting to server: Connection refused".
+        let Some(state) = error.code() else {
+            let cause =
+                std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+            return Self::Unavailable(format!("{error}{cause}"));
+        };
         let text = error
             .as_db_error()
             .map_or_else(|| error.to_string(), |detail| format!("{}: {}", state.code(), detail.message()));
@@ -81,6 +95,9 @@ impl From<tokio_postgres::Error> for StoreError {
             _ => {}
         }
         match state.code().get(..2) {
+            Some("53") if *state == tokio_postgres::error::SqlState::DISK_FULL => {
+                Self::Unavailable(format!("{DISK_FULL}: {text}"))
+            }
             // Connection trouble, lost races, resources, operator intervention and system errors heal by themselves.
             Some("08" | "28" | "3D" | "40" | "53" | "57" | "58") => Self::Unavailable(text),
             // Bad data, a broken constraint, a limit of the program.
@@ -96,5 +113,20 @@ impl From<deadpool_postgres::PoolError> for StoreError {
             deadpool_postgres::PoolError::Backend(error) => error.into(),
             other => Self::Unavailable(other.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_named() {
+        let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+        let error = StoreError::from(rusqlite::Error::SqliteFailure(full, None));
+        assert!(error.is_transient() && names_a_full_disk(&error.to_string()), "{error}");
+        let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        let error = StoreError::from(rusqlite::Error::SqliteFailure(busy, None));
+        assert!(error.is_transient() && !names_a_full_disk(&error.to_string()), "{error}");
     }
 }

@@ -24,7 +24,7 @@ use agentlens_domain::keys::ServerSecret;
 
 pub use control::{Control, FirstStart, KeyRow, NewKey, NewLogin, NewOrg, OrgRow};
 pub use directory::{DataDirectory, DirectoryLock};
-pub use error::StoreError;
+pub use error::{StoreError, names_a_full_disk};
 pub use tenant::*;
 
 use control::ControlPlace;

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use agentlens_store::Store;
 
+use crate::boot::at;
 use crate::config::Common;
 use crate::output;
 
@@ -15,7 +16,8 @@ pub(crate) async fn run(common: &Common) -> Result<(), String> {
         .as_deref()
         .ok_or("migrate needs --database-owner-url (the embedded store migrates by itself)")?;
     let app_url = common.store.database_url.as_deref();
-    let steps = Store::migrate_postgres(owner_url, app_url).await.map_err(|error| error.to_string())?;
+    let steps = Store::migrate_postgres(owner_url, app_url).await;
+    let steps = steps.map_err(|error| at("PostgreSQL", owner_url, error))?;
     if common.json {
         output::json(&json!({ "steps_run": steps, "granted": app_url.is_some() }));
     } else {

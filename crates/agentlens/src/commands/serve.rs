@@ -21,7 +21,7 @@ use agentlens_server::{AppState, jobs, serve_api, serve_probes};
 use agentlens_store::{DataDirectory, DirectoryLock, Store};
 
 use super::greeting;
-use crate::boot::{FirstSteps, first_steps, make_store, read_bootstrap_key, read_secret};
+use crate::boot::{FirstSteps, at, first_steps, make_store, read_bootstrap_key, read_secret};
 use crate::config::{Common, ListenAddress, Role, ServeOptions, StoreSettings, Switch};
 use crate::{clock, logging, open_files};
 
@@ -37,7 +37,7 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     if let Some(owner_url) = &settings.database_owner_url {
         Store::migrate_postgres(owner_url, settings.database_url.as_deref())
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| at("PostgreSQL", owner_url, error))?;
     }
     clock::warn_if_moved();
     let store = make_store(settings).await?;
@@ -219,8 +219,9 @@ async fn open_queue(
         return Ok(Arc::new(MemoryQueue::new(tasks.clone(), live.clone(), index_text)));
     };
     let prefix = &settings.redis_prefix;
-    let queue =
-        RedisQueue::open(url, prefix, tasks, shutdown.clone()).await.map_err(|error| error.to_string())?;
+    let queue = RedisQueue::open(url, prefix, tasks, shutdown.clone())
+        .await
+        .map_err(|error| at("Redis", url, error))?;
     if matches!(options.role, Role::All | Role::Worker) {
         let name =
             format!("{}-{}", std::process::id(), agentlens_domain::ids::ulid_at(store.clock().now_us()));

@@ -13,6 +13,7 @@ on_both_engines!(
     what_published_clients_send_is_accepted,
     strict_stores_nothing,
     one_refused_batch_is_a_400_that_says_why,
+    a_body_without_events_is_explained,
     offsets_are_accepted_and_order_is_by_instant,
     server_time_is_the_default,
     reserved_metadata_is_dropped,
@@ -251,8 +252,31 @@ async fn strict_stores_nothing(world: World) {
 async fn one_refused_batch_is_a_400_that_says_why(world: World) {
     let bad = event("s", "tool_call", json!({ "callId": "c", "arguments": {} }));
     let refusal = world.try_send(&[bad]).await.refusal(400);
-    assert_eq!(refusal["error"], "Validation failed");
+    assert_eq!(
+        refusal["error"],
+        "Validation failed: event 0: payload.toolName is required in events of type tool_call"
+    );
     assert_eq!(refusal["details"][0]["path"], "events.0.payload.toolName");
+    let refusal = world.try_send(&[json!(5), json!(6)]).await.refusal(400);
+    assert!(refusal["error"].as_str().unwrap().ends_with("(the first of 2 faults)"), "{refusal}");
+    assert_eq!(refusal["details"][1]["path"], "events.1");
+}
+
+async fn a_body_without_events_is_explained(world: World) {
+    for (body, code, said) in [
+        (r#"{"session_id":"s","agent_id":"a","event_type":"custom"}"#, "validation_failed", "found `event_type`; write `eventType`"),
+        (r#"{"session_id":"s","agent_id":"a"}"#, "validation_failed", "this looks like one event, but `eventType` is missing"),
+        (r#"{"Events":[]}"#, "validation_failed", "found `Events`; write `events`"),
+        (r#"{"a":1,"b":2}"#, "validation_failed", "there is no `events` in the body (found `a`, `b`)"),
+        ("{}", "validation_failed", "there is no `events` in the body"),
+        (r#""hello""#, "invalid_json", "expected an object with `events`, an array of events, or one event"),
+        ("", "invalid_json", "EOF"),
+    ] {
+        let refusal = world.post("/api/events", body).await.refusal(400);
+        assert_eq!(refusal["code"], code, "{body}: {refusal}");
+        let error = refusal["error"].as_str().unwrap();
+        assert!(error.contains(said) && !error.contains("struct"), "{body}: {error}");
+    }
 }
 
 async fn offsets_are_accepted_and_order_is_by_instant(world: World) {

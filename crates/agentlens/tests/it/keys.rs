@@ -47,7 +47,10 @@ async fn wrong_keys_are_refused(world: World) {
     ] {
         let refusal = world.with_key(wrong).get("/api/events").await.refusal(401);
         assert_eq!(refusal["code"], "invalid_key", "{wrong}");
-        assert_eq!(refusal["error"], "Invalid or revoked API key");
+        let is_form = wrong == unknown;
+        let said = if is_form { "Invalid or revoked API key" } else { "Not a well-formed AgentLens API key" };
+        assert!(refusal["error"].as_str().unwrap().starts_with(said), "{wrong}: {refusal}");
+        assert_eq!(refusal["hint"].is_string(), is_form, "{refusal}");
     }
     for authorization in ["", "Bearer", "Bearer ", "Basic dTpw", &key] {
         let request = world.bare("GET", "/api/events").header("authorization", authorization);
@@ -57,6 +60,13 @@ async fn wrong_keys_are_refused(world: World) {
     }
     let answer = world.answer(world.bare("GET", "/api/events")).await.refusal(401);
     assert_eq!(answer["error"], "Authentication required");
+    assert!(answer["hint"].as_str().unwrap().contains("Authorization: Bearer"), "{answer}");
+    let bare = world.bare("GET", "/api/events").header("authorization", &key);
+    let answer = world.answer(bare).await.refusal(401);
+    assert!(answer["hint"].as_str().unwrap().contains("`Bearer` before the key"), "{answer}");
+    let path = format!("/api/sessions?token={key}");
+    let answer = world.answer(world.bare("GET", &path)).await.refusal(401);
+    assert!(answer["hint"].as_str().unwrap().contains("/api/stream only"), "{answer}");
     assert!(!world.log().contains(&key), "a key is in the log");
 }
 

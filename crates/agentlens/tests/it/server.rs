@@ -30,7 +30,7 @@ async fn health_version_and_features_need_no_key(world: World) {
     assert_eq!(get("/api/version").await, json!({ "version": version, "apiVersion": "v1" }));
     let info = get("/api/server-info").await;
     assert_eq!(info["version"], version);
-    for feature in ["sessions", "agents", "analytics", "stats"] {
+    for feature in ["sessions", "agents", "analytics", "stats", "events", "stream", "audit", "otlp"] {
         assert!(info["features"].as_array().unwrap().contains(&json!(feature)), "{info}");
     }
     get("/healthz").await;

@@ -15,9 +15,10 @@ on_the_embedded_form!(
     a_lost_org_file_is_found_and_not_replaced,
     a_deleted_secret_is_not_replaced,
     secrets_come_from_files_too,
+    an_unreadable_price_stops_nothing,
     doctor_says_what_works_and_what_does_not,
 );
-on_the_cloud_form!(the_secret_must_be_given);
+on_the_cloud_form!(the_secret_must_be_given, a_database_that_is_away_is_named);
 
 /// A command of the program in a directory of its own, with none of the caller's settings.
 fn program(directory: &Path, arguments: &[&str]) -> Command {
@@ -265,4 +266,28 @@ async fn the_secret_must_be_given(world: World) {
         assert!(error.contains("AGENTLENS_SECRET_KEY"), "{arguments:?}: {error}");
     }
     assert!(!world.directory().join("secret.key").exists());
+}
+
+async fn an_unreadable_price_stops_nothing(world: World) {
+    let (org, api) = world.org("Prices");
+    let insert = "insert into price_overrides (org_id, model, effective_us, price, created_us) values (?1, ?2, 0, ?3, 0)";
+    for (model, price) in [("a", "not JSON"), ("b", r#"{"model":"b","rates":{"input":"much","output":"1"}}"#)]
+    {
+        world.database.file(&org).execute(insert, [&org, model, price]).unwrap();
+    }
+    assert!(world.run(&["price", "set", "c", "--input", "1", "--output", "2", "--org", &org]).is_success);
+    api.send(&[note("s", "x")]).await;
+    assert_eq!(api.timeline("s").await.len(), 1);
+    assert!(world.log().contains("a price of the org can't be read"), "{}", world.log());
+    assert!(world.run(&["price", "list", "--org", &org]).text.contains("always"));
+}
+
+async fn a_database_that_is_away_is_named(world: World) {
+    let url = "postgres://user:a-secret@127.0.0.1:1/agentlens";
+    for arguments in [&["key", "list", "--database-url", url][..], &["migrate", "--database-owner-url", url]]
+    {
+        let error = failed(&world.command(arguments).output().unwrap());
+        assert!(error.contains("PostgreSQL at 127.0.0.1:1: ") && error.contains("refused"), "{error}");
+        assert!(!error.contains("a-secret"), "{error}");
+    }
 }

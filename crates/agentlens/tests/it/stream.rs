@@ -11,6 +11,7 @@ on_both_engines!(
     a_client_that_comes_back_misses_nothing,
     streams_of_others_are_silent,
     a_stream_ends_when_the_server_stops,
+    a_quiet_stream_says_at_once_that_it_is_open,
 );
 
 async fn events_come_as_they_are_stored(world: World) {
@@ -90,4 +91,10 @@ async fn a_stream_ends_when_the_server_stops(mut world: World) {
     let mut stream = world.stream(&[], None).await;
     world.stop_gracefully().await;
     assert!(stream.next().await.is_none());
+}
+
+async fn a_quiet_stream_says_at_once_that_it_is_open(world: World) {
+    let mut response = world.request("GET", "/api/stream").send().await.unwrap();
+    let first = response.chunk().await.unwrap().unwrap();
+    assert_eq!(String::from_utf8_lossy(&first), ": connected\n\n");
 }

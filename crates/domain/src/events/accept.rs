@@ -34,6 +34,16 @@ impl Refusal {
     fn unstorable(field: &str, error: &JsonError) -> Self {
         Self::new(field, Reason::UnstorableJson, format!("{field}: {error}"))
     }
+
+    /// A member is missing. One whose name differs in its spelling only is what the client meant.
+    pub(super) fn missing(field: String, name: &str, members: &[Member<'_>], message: String) -> Self {
+        let meant = members.iter().find(|member| member.key != name && is_spelled_alike(&member.key, name));
+        let message = match meant {
+            Some(Member { key, .. }) => format!("{message} (found `{key}`; write `{name}`)"),
+            None => message,
+        };
+        Self::new(field, Reason::MissingField, message)
+    }
 }
 
 /// What reading the events of one request needs besides their text.
@@ -122,18 +132,25 @@ pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Resul
     let members = event.members().map_err(|error| Refusal::unstorable("event", &error))?;
     let envelope = Envelope::read(&members);
 
-    let session_id = required_id(envelope.session_id, "sessionId")?;
+    let missing =
+        |name: &str, message: &str| Refusal::missing(name.to_owned(), name, &members, message.to_owned());
+    let session_id = optional_id(envelope.session_id, "sessionId")?
+        .ok_or_else(|| missing("sessionId", "sessionId is required and must not be empty"))?;
     let agent_id = match optional_id(envelope.agent_id, "agentId")? {
         Some(id) => id,
         // The published MCP server sends an empty `agentId` for sessions that it does not know.
         None if envelope.agent_id.is_some() => UNKNOWN_AGENT.to_owned(),
-        None => return Err(Refusal::new("agentId", Reason::MissingField, "agentId is required")),
+        None => return Err(missing("agentId", "agentId is required")),
     };
-    let event_type = event_type(envelope.event_type)?;
+    let event_type = event_type(
+        optional_text(envelope.event_type, "eventType")?
+            .ok_or_else(|| missing("eventType", "eventType is required"))?
+            .as_ref(),
+    )?;
     let severity = severity(envelope.severity)?;
     let sent_timestamp = optional_text(envelope.timestamp, "timestamp")?;
     let (timestamp, ts_us) = timestamp(sent_timestamp.as_deref(), context.now_us)?;
-    let payload = payload(envelope.payload)?;
+    let payload = payload(envelope.payload.ok_or_else(|| missing("payload", "payload is required"))?)?;
     let members = payload.value().members().map_err(|error| Refusal::unstorable("payload", &error))?;
     payloads::check(event_type, &members)?;
     let severity =
@@ -235,12 +252,6 @@ fn optional_id(value: Option<Value<'_>>, field: &str) -> Result<Option<String>, 
     Ok(Some(text.into_owned()))
 }
 
-fn required_id(value: Option<Value<'_>>, field: &str) -> Result<String, Refusal> {
-    optional_id(value, field)?.ok_or_else(|| {
-        Refusal::new(field, Reason::MissingField, format!("{field} is required and must not be empty"))
-    })
-}
-
 /// The id that the client chose. What the server makes of spans is named by their content, and nobody else may take such a name.
 fn own_id(value: Option<Value<'_>>) -> Result<Option<String>, Refusal> {
     let id = optional_id(value, "id")?;
@@ -251,22 +262,43 @@ fn own_id(value: Option<Value<'_>>) -> Result<Option<String>, Refusal> {
     Ok(id)
 }
 
-fn event_type(value: Option<Value<'_>>) -> Result<EventType, Refusal> {
-    let text = optional_text(value, "eventType")?
-        .ok_or_else(|| Refusal::new("eventType", Reason::MissingField, "eventType is required"))?;
-    let Some(event_type) = EventType::parse(&text) else {
-        let shown: String = text.chars().take(40).collect();
-        return Err(Refusal::new(
-            "eventType",
-            Reason::UnknownEventType,
-            format!("`{shown}` is not an event type; use `custom` for your own"),
-        ));
+fn event_type(text: &str) -> Result<EventType, Refusal> {
+    let Some(event_type) = EventType::parse(text) else {
+        return Err(Refusal::new("eventType", Reason::UnknownEventType, unknown_type(text)));
     };
     if event_type.is_server_only() {
         let message = format!("`{}` events are written by the server only", event_type.as_str());
         return Err(Refusal::new("eventType", Reason::ServerOnlyEventType, message));
     }
     Ok(event_type)
+}
+
+/// Characters of an unknown type that its refusal repeats.
+const SHOWN_TYPE_CHARS: usize = 40;
+
+fn unknown_type(text: &str) -> String {
+    let types =
+        || EventType::EVERY.iter().filter(|known| !known.is_server_only()).map(|known| known.as_str());
+    let shown: String = text.chars().take(SHOWN_TYPE_CHARS).collect();
+    match types().find(|known| is_spelled_alike(known, text)) {
+        Some(meant) => format!("`{shown}` is not an event type; write `{meant}`"),
+        None => format!(
+            "`{shown}` is not an event type; it must be one of {} (`custom` is for your own)",
+            types().collect::<Vec<_>>().join(", ")
+        ),
+    }
+}
+
+/// Whether two names differ in case, `_` and `-` only: `session_id` and `sessionId`.
+pub fn is_spelled_alike(one: &str, other: &str) -> bool {
+    let plain = |name: &str| -> Vec<char> {
+        name.chars()
+            .filter(|letter| !matches!(letter, '_' | '-'))
+            .flat_map(char::to_lowercase)
+            .take(SHOWN_TYPE_CHARS)
+            .collect()
+    };
+    plain(one) == plain(other)
 }
 
 fn severity(value: Option<Value<'_>>) -> Result<Severity, Refusal> {
@@ -297,10 +329,7 @@ fn timestamp(sent: Option<&str>, now_us: i64) -> Result<(String, i64), Refusal> 
     Ok((text.to_owned(), ts_us))
 }
 
-fn payload(value: Option<Value<'_>>) -> Result<Canonical, Refusal> {
-    let Some(value) = value else {
-        return Err(Refusal::new("payload", Reason::MissingField, "payload is required"));
-    };
+fn payload(value: Value<'_>) -> Result<Canonical, Refusal> {
     if value.kind() != Kind::Object {
         return Err(Refusal::new("payload", Reason::InvalidField, "payload must be an object"));
     }

@@ -8,7 +8,7 @@ mod facts;
 mod payloads;
 mod results;
 
-pub use accept::{AcceptContext, Idempotency, Refusal, accept};
+pub use accept::{AcceptContext, Idempotency, Refusal, accept, is_spelled_alike};
 pub use facts::{Facts, SessionFact, facts_of};
 pub use results::is_failed_tool_result;
 

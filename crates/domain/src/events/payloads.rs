@@ -194,11 +194,8 @@ pub(super) fn check(event_type: EventType, members: &[Member<'_>]) -> Result<(),
         let value = members.iter().find(|member| member.key == *name).map(|member| member.value);
         match value {
             None if *required == Yes => {
-                return Err(Refusal::new(
-                    format!("payload.{name}"),
-                    Reason::MissingField,
-                    format!("a {} event needs payload.{name}", event_type.as_str()),
-                ));
+                let message = format!("payload.{name} is required in events of type {}", event_type.as_str());
+                return Err(Refusal::missing(format!("payload.{name}"), name, members, message));
             }
             None => {}
             Some(value) if value.is_null() && *required == No => {}

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use agentlens_domain::events::is_spelled_alike;
 use agentlens_domain::limits::MAX_BATCH_EVENTS;
 
 use super::IngestError;
@@ -29,7 +30,58 @@ pub(super) fn split(body: &[u8]) -> Result<Vec<&RawValue>, IngestError> {
     match envelope {
         Envelope { events: Some(events), .. } => Ok(events),
         Envelope { is_event: true, .. } => Ok(vec![serde_json::from_slice(body).map_err(invalid)?]),
-        Envelope { .. } => Err(IngestError::InvalidBody("there is no `events` in it".to_owned())),
+        Envelope { .. } => Err(IngestError::NoEvents(what_is_there(body))),
+    }
+}
+
+/// Names of members that are looked at to say what an object without `events` is.
+const MAX_LOOKED_AT_NAMES: usize = 16;
+/// Names of them that the message repeats, and characters of each.
+const MAX_SHOWN: (usize, usize) = (4, 40);
+
+/// What the sender of an object without `events` and `eventType` may have meant. Only such a body is read twice.
+fn what_is_there(body: &[u8]) -> String {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let names = json.deserialize_map(FirstNames).unwrap_or_default();
+    let is_there = |name: &str| names.iter().find(|found| is_spelled_alike(found, name));
+    let shown = |name: &String| format!("`{}`", name.chars().take(MAX_SHOWN.1).collect::<String>());
+    match is_there("eventType") {
+        Some(found) => {
+            return format!("this looks like one event, but `eventType` is missing (found {}; write `eventType`)", shown(found));
+        }
+        None if ["sessionId", "agentId", "payload"].iter().any(|name| is_there(name).is_some()) => {
+            return "this looks like one event, but `eventType` is missing".to_owned();
+        }
+        None => {}
+    }
+    match is_there("events") {
+        Some(found) => format!("there is no `events` in the body (found {}; write `events`)", shown(found)),
+        None if names.is_empty() => "there is no `events` in the body".to_owned(),
+        None => {
+            let found: Vec<String> = names.iter().take(MAX_SHOWN.0).map(shown).collect();
+            format!("there is no `events` in the body (found {})", found.join(", "))
+        }
+    }
+}
+
+/// Reads the names of an object's first members.
+struct FirstNames;
+
+impl<'de> Visitor<'de> for FirstNames {
+    type Value = Vec<String>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        let mut names = Vec::new();
+        while let Some((name, IgnoredAny)) = object.next_entry::<String, IgnoredAny>()? {
+            if names.len() < MAX_LOOKED_AT_NAMES {
+                names.push(name);
+            }
+        }
+        Ok(names)
     }
 }
 

@@ -9,16 +9,18 @@ use crate::args;
 use crate::error::StoreError;
 
 impl Tenant {
-    /// The price table of the org: the program's, with the org's own prices before it.
+    /// The price table of the org: the program's, with the org's own prices before it. A price that can't be read is left
+    /// out and logged: every request of the org needs this table.
     pub(crate) async fn prices(&self) -> Result<Arc<PriceTable>, StoreError> {
         let own = self.list_prices().await?;
         if own.is_empty() {
             return Ok(embedded());
         }
         let read = |spec: &PriceSpec| {
-            Price::from_spec(spec).map_err(|error| StoreError::Corrupt(format!("a price override: {error}")))
+            let price = Price::from_spec(spec);
+            price.map_err(|error| self.report_unreadable_price(&error)).ok()
         };
-        Ok(Arc::new(PriceTable::embedded().with_overrides(own.iter().map(read).collect::<Result<_, _>>()?)))
+        Ok(Arc::new(PriceTable::embedded().with_overrides(own.iter().filter_map(read).collect())))
     }
 
     /// The org's own prices, by model and start.
@@ -30,10 +32,14 @@ impl Tenant {
             )
             .await?;
         let read = |text: &String| {
-            serde_json::from_str(text)
-                .map_err(|error| StoreError::Corrupt(format!("a price override: {error}")))
+            let spec = serde_json::from_str(text);
+            spec.map_err(|error| self.report_unreadable_price(&error)).ok()
         };
-        texts.iter().map(read).collect()
+        Ok(texts.iter().filter_map(read).collect())
+    }
+
+    fn report_unreadable_price(&self, error: &dyn std::fmt::Display) {
+        tracing::error!(org.id = %self.org(), %error, "a price of the org can't be read and is not used; set it again");
     }
 
     /// Sets the org's own price of a model from an instant on (microseconds UTC). Costs that were computed before stay.

@@ -51,12 +51,12 @@ async fn a_request_is_listed_with_what_was_read_of_it(world: World) {
     let answer = request.send(&world).await;
     let listed = requests(&world, &[], 1).await.remove(0);
     let key_id = world.read("/v1/ingest/ledger").await["keys"][0]["key_id"].clone();
-    assert_eq!(listed["requestId"], answer.headers["x-request-id"].to_str().unwrap());
-    assert!(listed["receivedAt"].as_str().unwrap().ends_with('Z'), "{listed}");
+    assert_eq!(listed["request_id"], answer.headers["x-request-id"].to_str().unwrap());
+    assert!(listed["received_at"].as_str().unwrap().ends_with('Z'), "{listed}");
     for (field, expected) in [
-        ("keyId", key_id),
+        ("key_id", key_id),
         ("signal", json!("traces")),
-        ("userAgent", json!("OTel-OTLP-Exporter/1")),
+        ("user_agent", json!("OTel-OTLP-Exporter/1")),
         ("clients", json!([{ "name": "lib", "version": "1.2", "items": 3 }])),
         ("accepted", json!(2)),
         ("refused", json!(1)),
@@ -89,7 +89,7 @@ async fn requests_are_listed_page_by_page_and_by_key(world: World) {
     }
     sent.reverse();
     let ids = |requests: &[Value]| -> Vec<String> {
-        requests.iter().map(|request| request["requestId"].as_str().unwrap().to_owned()).collect()
+        requests.iter().map(|request| request["request_id"].as_str().unwrap().to_owned()).collect()
     };
     let all = requests(&world, &[], 8).await;
     assert_eq!(ids(&all), sent);
@@ -99,21 +99,21 @@ async fn requests_are_listed_page_by_page_and_by_key(world: World) {
         parameters.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
         let page = world.query("/v1/ingest/requests", &parameters).await.expect(200);
         walked.extend(ids(page["requests"].as_array().unwrap()));
-        assert_eq!(page["hasMore"], page["nextCursor"].is_string());
-        match page["nextCursor"].as_str() {
+        assert_eq!(page["has_more"], page["next_cursor"].is_string());
+        match page["next_cursor"].as_str() {
             Some(next) => cursor = Some(next.to_owned()),
             None => break,
         }
     }
     assert_eq!(walked, sent);
-    let key_id = all[0]["keyId"].as_str().unwrap();
+    let key_id = all[0]["key_id"].as_str().unwrap();
     let of_key: Vec<String> = sent.iter().step_by(2).cloned().collect();
-    assert_eq!(ids(&requests(&world, &[("keyId", key_id)], 4).await), of_key);
+    assert_eq!(ids(&requests(&world, &[("key_id", key_id)], 4).await), of_key);
     assert_eq!(
-        world.query("/v1/ingest/requests", &[("keyId", "none")]).await.expect(200)["requests"],
+        world.query("/v1/ingest/requests", &[("key_id", "none")]).await.expect(200)["requests"],
         json!([])
     );
-    for parameters in [("limit", "0"), ("limit", "x"), ("cursor", "x"), ("keyId", "a\0b")] {
+    for parameters in [("limit", "0"), ("limit", "x"), ("cursor", "x"), ("key_id", "a\0b")] {
         world.query("/v1/ingest/requests", &[parameters]).await.refusal(400);
     }
 }

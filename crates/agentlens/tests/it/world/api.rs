@@ -205,6 +205,9 @@ impl SentStream {
             if let Some((block, rest)) = self.buffer.split_once("\n\n") {
                 let (block, rest) = (block.to_owned(), rest.to_owned());
                 self.buffer = rest;
+                if block.starts_with(':') {
+                    continue;
+                }
                 return Some(message_of(&block));
             }
             let left = PATIENCE.checked_sub(started.elapsed()).expect("no message came in time");

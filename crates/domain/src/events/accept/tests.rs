@@ -202,3 +202,29 @@ fn a_tool_response_that_reports_a_failure_is_an_error() {
         assert_eq!(response(result, "").severity, Severity::Info, "{result}");
     }
 }
+
+#[test]
+fn a_name_that_is_spelled_otherwise_is_named() {
+    let refused = |text: &str| {
+        let mut ids = UlidSequence::at(0);
+        let mut context = AcceptContext { now_us: 1_767_323_045_678_000, ids: &mut ids, idempotency: None };
+        accept(text, 0, &mut context).unwrap_err()
+    };
+    for (text, field, said) in [
+        (r#"{"session_id":"s","agent_id":"a"}"#, "sessionId", "found `session_id`; write `sessionId`"),
+        (r#"{"sessionId":"s","AgentID":"a"}"#, "agentId", "found `AgentID`"),
+        (r#"{"sessionId":"s","agentId":"a","event_type":"custom"}"#, "eventType", "found `event_type`"),
+        (r#"{"sessionId":"s","agentId":"a","eventType":"toolCall"}"#, "eventType", "write `tool_call`"),
+        (r#"{"sessionId":"s","agentId":"a","eventType":"llm"}"#, "eventType", "one of session_started, "),
+        (
+            r#"{"sessionId":"s","agentId":"a","eventType":"tool_call","payload":{"tool_name":"t"}}"#,
+            "payload.toolName",
+            "payload.toolName is required in events of type tool_call (found `tool_name`; write `toolName`)",
+        ),
+    ] {
+        let refusal = refused(text);
+        assert_eq!(refusal.field, field);
+        assert!(refusal.message.contains(said), "{}", refusal.message);
+        assert!(!refusal.message.contains("eval_result"), "{}", refusal.message);
+    }
+}

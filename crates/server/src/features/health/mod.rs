@@ -13,7 +13,7 @@ use crate::error::ApiError;
 use crate::state::AppState;
 
 /// What the published clients may find here; the list grows with the product.
-const FEATURES: [&str; 4] = ["sessions", "agents", "analytics", "stats"];
+const FEATURES: [&str; 8] = ["sessions", "agents", "analytics", "stats", "events", "stream", "audit", "otlp"];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The routes of this feature.
@@ -49,7 +49,7 @@ async fn get_health() -> Json<Health> {
 struct ServerInfo {
     version: &'static str,
     /// Features that are built; the MCP server offers its tools by this list.
-    features: [&'static str; 4],
+    features: [&'static str; 8],
 }
 
 /// What the server can do.

@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use agentlens_domain::ledger::Reason;
 use agentlens_ingest::{EventResult, IngestError, IngestReport, IngestRequest};
 
 use crate::api::hex;
@@ -152,17 +153,29 @@ async fn send_events(
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 
-/// Nothing was stored: the published 400, with every fault.
+/// Nothing was stored: the published 400, with every fault. The first one is in the sentence too, since published clients
+/// show nothing else.
 fn validation_failed(answer: IngestAnswer) -> ApiError {
+    let sentence = match answer.errors.iter().find(|refused| refused.reason != Reason::StrictBatch.as_str()) {
+        None => "Validation failed".to_owned(),
+        Some(first) => {
+            let others = match answer.rejected {
+                0 | 1 => String::new(),
+                count => format!(" (the first of {count} faults)"),
+            };
+            format!("Validation failed: event {}: {}{others}", first.index, first.error)
+        }
+    };
+    let path = |index: usize, field: &str| {
+        // The event as a whole has no path of its own below its place.
+        if field == "event" { format!("events.{index}") } else { format!("events.{index}.{field}") }
+    };
     let details = answer
         .errors
         .into_iter()
-        .map(|refused| ErrorDetail {
-            path: format!("events.{}.{}", refused.index, refused.field),
-            message: refused.error,
-        })
+        .map(|refused| ErrorDetail { path: path(refused.index, &refused.field), message: refused.error })
         .collect();
-    ApiError::bad_request("validation_failed", "Validation failed").with_details(details)
+    ApiError::bad_request("validation_failed", sentence).with_details(details)
 }
 
 fn answer(report: IngestReport) -> IngestAnswer {

@@ -31,12 +31,11 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
-#[serde(rename_all = "camelCase")]
-#[into_params(rename_all = "camelCase", parameter_in = Query)]
+#[into_params(parameter_in = Query)]
 struct RequestsQuery {
     /// Requests of a page, at most 1000.
     limit: Option<String>,
-    /// The `nextCursor` of the page before.
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
     /// Only requests of this key.
     key_id: Option<String>,
@@ -44,7 +43,6 @@ struct RequestsQuery {
 
 /// A page of requests, the newest first.
 #[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
 struct IngestRequests {
     requests: Vec<IngestRequestView>,
     has_more: bool,
@@ -54,7 +52,6 @@ struct IngestRequests {
 
 /// One request of an OpenTelemetry client.
 #[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
 struct IngestRequestView {
     /// Its id in the server's log; also in the `X-Request-Id` header of its answer.
     request_id: String,
@@ -105,7 +102,7 @@ async fn list_requests(
     let cursor = query::cursor(params.cursor.as_ref())?;
     let key_id = query::text(params.key_id.as_ref());
     if key_id.as_ref().is_some_and(|key_id| key_id.contains('\0')) {
-        return Err(ApiError::invalid_parameter("keyId", "must not hold a NUL character"));
+        return Err(ApiError::invalid_parameter("key_id", "must not hold a NUL character"));
     }
     let mut rows = scope
         .tenant

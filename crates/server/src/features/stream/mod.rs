@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -115,7 +115,9 @@ async fn stream_events(
         shutdown: state.shutdown.clone(),
         _place: place,
     };
-    Ok(Sse::new(follower.into_stream()).into_response())
+    // At once, so that a person sees that the stream is open although nothing happens.
+    let greeting = stream::iter([Ok(Event::default().comment("connected"))]);
+    Ok(Sse::new(greeting.chain(follower.into_stream())).into_response())
 }
 
 /// Streams of this server, by org.
