@@ -82,7 +82,10 @@ async fn broken_bodies_are_refused(world: World) {
         "\u{feff}[]",
     ] {
         let refusal = world.post("/api/events", body).await.refusal(400);
-        assert_eq!(refusal["code"], "invalid_json", "{body}: {refusal}");
+        // JSON, and an object, but not one that holds events.
+        let is_object = ["{}", "{\"events\":null}", "{\"other\":[]}"].contains(&body);
+        let expected = if is_object { "validation_failed" } else { "invalid_json" };
+        assert_eq!(refusal["code"], expected, "{body}: {refusal}");
     }
     for body in ["[]", "{\"events\":[]}"] {
         assert_eq!(world.post("/api/events", body).await.refusal(400)["code"], "empty_batch");

@@ -264,8 +264,16 @@ async fn one_refused_batch_is_a_400_that_says_why(world: World) {
 
 async fn a_body_without_events_is_explained(world: World) {
     for (body, code, said) in [
-        (r#"{"session_id":"s","agent_id":"a","event_type":"custom"}"#, "validation_failed", "found `event_type`; write `eventType`"),
-        (r#"{"session_id":"s","agent_id":"a"}"#, "validation_failed", "this looks like one event, but `eventType` is missing"),
+        (
+            r#"{"session_id":"s","agent_id":"a","event_type":"custom"}"#,
+            "validation_failed",
+            "found `event_type`; write `eventType`",
+        ),
+        (
+            r#"{"session_id":"s","agent_id":"a"}"#,
+            "validation_failed",
+            "this looks like one event, but `eventType` is missing",
+        ),
         (r#"{"Events":[]}"#, "validation_failed", "found `Events`; write `events`"),
         (r#"{"a":1,"b":2}"#, "validation_failed", "there is no `events` in the body (found `a`, `b`)"),
         ("{}", "validation_failed", "there is no `events` in the body"),

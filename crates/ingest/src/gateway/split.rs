@@ -47,7 +47,10 @@ fn what_is_there(body: &[u8]) -> String {
     let shown = |name: &String| format!("`{}`", name.chars().take(MAX_SHOWN.1).collect::<String>());
     match is_there("eventType") {
         Some(found) => {
-            return format!("this looks like one event, but `eventType` is missing (found {}; write `eventType`)", shown(found));
+            return format!(
+                "this looks like one event, but `eventType` is missing (found {}; write `eventType`)",
+                shown(found)
+            );
         }
         None if ["sessionId", "agentId", "payload"].iter().any(|name| is_there(name).is_some()) => {
             return "this looks like one event, but `eventType` is missing".to_owned();
