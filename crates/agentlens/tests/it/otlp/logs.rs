@@ -5,7 +5,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use serde_json::json;
 
-use super::client::{PROTOBUF, Post, events, logs, metrics, record, span, traces};
+use super::client::{PROTOBUF, Post, attribute, events, logs, metrics, record, span, traces};
 use crate::world::World;
 
 on_both_engines!(
