@@ -9,7 +9,9 @@ use axum::http::request::Parts;
 
 use data_encoding::{BASE64, BASE64_NOPAD};
 
+use agentlens_domain::ids::OrgId;
 use agentlens_domain::permissions;
+use agentlens_fairness::Share;
 use agentlens_store::Tenant;
 
 use crate::error::{ApiError, note_caller};
@@ -46,6 +48,8 @@ pub struct Scope<P> {
     /// Who asks.
     pub principal: Principal,
     permission: PhantomData<P>,
+    /// The org's turn to read; held until the answer is made.
+    _turn: Option<Share<OrgId>>,
 }
 
 impl<P> Scope<P> {
@@ -77,8 +81,14 @@ impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
         if !principal.caller.may(P::PERMISSION) {
             return Err(ApiError::forbidden(P::PERMISSION.as_str()));
         }
+        let turn = match P::PERMISSION {
+            permissions::Permission::EventsRead | permissions::Permission::AuditRead => {
+                Some(state.shares.turn_to_read(&principal.org).await?)
+            }
+            _ => None,
+        };
         let tenant = state.store.tenant(&principal.org).await?;
-        Ok(Self { tenant, principal, permission: PhantomData })
+        Ok(Self { tenant, principal, permission: PhantomData, _turn: turn })
     }
 }
 

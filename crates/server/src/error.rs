@@ -250,6 +250,19 @@ impl From<StoreError> for ApiError {
                 Self::new(StatusCode::CONFLICT, "exists", format!("this {what} exists already"))
             }
             StoreError::LimitReached(message) => Self::new(StatusCode::FORBIDDEN, "limit_reached", message),
+            StoreError::Replaced(_) => {
+                tracing::error!(request.id = request_id(), error = %error, "the data directory is gone");
+                Self::unavailable(
+                    "The data directory was deleted or replaced while the server runs; \
+                     its operator must restore it and restart the server",
+                )
+            }
+            StoreError::Busy => {
+                Self::too_many_requests("reads_full", "Too many reads of this org are under way", 2)
+                    .with_hint("retry after the seconds in Retry-After, and send fewer reads at a time")
+            }
+            StoreError::TimedOut => Self::timed_out("The read took too long")
+                .with_hint("ask for a shorter range, or name a session or an agent"),
             StoreError::Unavailable(ref reason) | StoreError::Stopped(ref reason) => {
                 tracing::warn!(request.id = request_id(), error = %error, "the store is unavailable");
                 Self::away(reason, "The store is unavailable, try again")

@@ -1,15 +1,23 @@
 //! What all requests of a server share, and how much of it one org or one client network may hold.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::limits::MAX_BODIES_IN_MEMORY_BYTES;
-use agentlens_fairness::{FairShare, Rule};
+use agentlens_fairness::{FairShare, Rule, Share};
+use agentlens_store::StoreError;
+
+use crate::error::ApiError;
 
 /// An org alone may hold two thirds of the memory for bodies: the largest body and what is made of it fit.
 const BODY_GREED: u64 = 2;
 /// Bytes that large requests may take while they are decoded, all together. They wait for it instead of being refused.
 pub(crate) const MAX_PARSING_BYTES: u64 = 128 * 1024 * 1024;
+/// Requests that read at the same time; one org has half of them at most, and all others wait for their turn.
+const MAX_READING_REQUESTS: u64 = 24;
+/// How long a request that reads waits for its turn.
+const READ_PATIENCE: Duration = Duration::from_secs(30);
 /// A network alone may hold three quarters of the connections: a proxy in front of the server is one network.
 const CONNECTION_GREED: u64 = 3;
 
@@ -21,6 +29,8 @@ pub struct Shares {
     pub parsing: FairShare<OrgId>,
     /// Open connections, by client network.
     pub connections: FairShare<ClientNetwork>,
+    /// Requests that read, by org. What each of them holds in memory is bounded, so this bounds all of them.
+    pub reads: FairShare<OrgId>,
 }
 
 impl Shares {
@@ -31,7 +41,13 @@ impl Shares {
             bodies: FairShare::new(bodies),
             parsing: FairShare::new(Rule::new(MAX_PARSING_BYTES)),
             connections: FairShare::new(Rule::new(max_connections).with_greed(CONNECTION_GREED)),
+            reads: FairShare::new(Rule::new(MAX_READING_REQUESTS).with_floor(1)),
         }
+    }
+
+    /// Waits until the org may begin another request that reads.
+    pub(crate) async fn turn_to_read(&self, org: &OrgId) -> Result<Share<OrgId>, ApiError> {
+        self.reads.take(org, 1, READ_PATIENCE).await.map_err(|_| StoreError::Busy.into())
     }
 }
 

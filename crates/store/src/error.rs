@@ -30,6 +30,17 @@ pub enum StoreError {
     /// A statement failed for another reason than what it was given, as with a missing privilege.
     #[error("a statement failed: {0}")]
     Failed(String),
+    /// A file of the data directory is no longer the one that was opened.
+    #[error(
+        "{0} was deleted or replaced while the server runs; restore the data directory and restart the server"
+    )]
+    Replaced(String),
+    /// The org has so many reads under way that another one waited in vain for its turn.
+    #[error("too many reads of this org are under way")]
+    Busy,
+    /// A read took longer than it may.
+    #[error("the read took too long")]
+    TimedOut,
     /// The database refused what it was given; trying again does not help.
     #[error("the store refused a statement: {0}")]
     Refused(String),
@@ -44,12 +55,12 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later without any change.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Stopped(_))
+        matches!(self, Self::Unavailable(_) | Self::Stopped(_) | Self::Busy | Self::Replaced(_))
     }
 
     /// Whether the database is away for everyone, so that nothing can be said about what it was given.
     pub fn is_away(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Replaced(_))
     }
 
     /// Whether the database refused what it was given, and will again.
@@ -61,8 +72,8 @@ impl StoreError {
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{
-            CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase, OutOfMemory,
-            ReadOnly, SystemIoFailure,
+            CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase,
+            OperationInterrupted, OutOfMemory, ReadOnly, SystemIoFailure,
         };
         match error.sqlite_error_code() {
             Some(DiskFull) => Self::Unavailable(format!("{DISK_FULL}: {error}")),
@@ -70,6 +81,7 @@ impl From<rusqlite::Error> for StoreError {
                 Self::Unavailable(error.to_string())
             }
             Some(OutOfMemory) => Self::Stopped(error.to_string()),
+            Some(OperationInterrupted) => Self::TimedOut,
             Some(DatabaseCorrupt | NotADatabase) => Self::Corrupt(error.to_string()),
             _ => Self::Refused(error.to_string()),
         }

@@ -107,6 +107,17 @@ impl Store {
         Ok(orgs.filter(|org| !engine.has_file(org)).collect())
     }
 
+    /// To be called when nothing is written any more: leaves the files of the embedded store whole without their logs.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let ControlPlace::Sqlite(engine) = &self.control.place else { return Ok(()) };
+        let engine = Arc::clone(engine);
+        tenant::blocking(move || {
+            engine.checkpoint();
+            Ok(())
+        })
+        .await
+    }
+
     /// Whether this is the embedded store.
     pub fn is_embedded(&self) -> bool {
         matches!(self.control.place, ControlPlace::Sqlite(_))

@@ -73,7 +73,7 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
         tasks.spawn(jobs::retention(store.clone(), metrics, closing.clone()));
     }
     if settings.database_url.is_some() && options.role.takes_requests() {
-        tasks.spawn(jobs::follow_positions(store, live, closing.clone()));
+        tasks.spawn(jobs::follow_positions(store.clone(), live, closing.clone()));
     }
 
     // Before anything can see an address: whoever sees one may ask this process to stop.
@@ -87,6 +87,7 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
         tracing::warn!("some tasks did not finish in time; what they held stays in the queue");
     }
+    store.close().await.map_err(|error| error.to_string())?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -46,6 +46,7 @@ mod clock;
 mod dead_letters;
 mod events;
 mod fairness;
+mod files;
 mod hostile;
 mod ids;
 mod ingest;

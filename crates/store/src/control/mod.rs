@@ -57,8 +57,12 @@ impl Control {
         }
     }
 
-    /// Whether the control tables answer.
+    /// Whether the control tables answer, and the files of the embedded store are where they were.
     pub async fn ping(&self) -> Result<(), StoreError> {
+        if let ControlPlace::Sqlite(engine) = &self.place {
+            let engine = Arc::clone(engine);
+            blocking(move || engine.check_places()).await?;
+        }
         self.fetch::<i64>("select count(*) from settings", vec![]).await.map(|_| ())
     }
 }

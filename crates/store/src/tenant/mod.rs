@@ -116,10 +116,29 @@ impl Tenant {
         let args = self.bind(args);
         let rows = match &self.place {
             Place::Sqlite(file) => {
-                let file = Arc::clone(file);
-                blocking(move || file.read(|connection| sqlite::query(connection, &sql, &args))).await?
+                let read = Arc::clone(file);
+                file.readers()
+                    .read(self.org(), read, move |connection| sqlite::query(connection, &sql, &args))
+                    .await?
             }
             Place::Postgres(engine) => engine.query(Some(self.org()), &sql, &args).await?,
+        };
+        rows.iter().map(T::from_row).collect()
+    }
+
+    /// Like [`Tenant::fetch`] for what a write has to know before it can begin: it does not wait behind the org's reads.
+    pub(crate) async fn fetch_for_write<T: FromRow>(
+        &self,
+        sql: &'static str,
+        args: Vec<Value>,
+    ) -> Result<Vec<T>, StoreError> {
+        let args = self.bind(args);
+        let rows = match &self.place {
+            Place::Sqlite(file) => {
+                let file = Arc::clone(file);
+                blocking(move || file.read(|connection| sqlite::query(connection, sql, &args))).await?
+            }
+            Place::Postgres(engine) => engine.query_for_write(Some(self.org()), sql, &args).await?,
         };
         rows.iter().map(T::from_row).collect()
     }

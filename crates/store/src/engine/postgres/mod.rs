@@ -1,4 +1,4 @@
-//! PostgreSQL: one pool of connections under the application's role, which owns nothing and can't bypass row security.
+//! PostgreSQL: pools of connections under the application's role, which owns nothing and can't bypass row security.
 //!
 //! Every tenant statement runs in a transaction that begins by naming its org in `app.current_org`; the policies of all
 //! tenant tables compare with it. `SET LOCAL` with a literal (org ids are plain characters by type) rather than
@@ -18,17 +18,25 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use agentlens_domain::ids::OrgId;
+use agentlens_fairness::{FairShare, Rule};
 
 use crate::error::StoreError;
 use crate::statement::{Row, Value};
 use crate::tenant::NEVER_EXPIRES_DAY;
 
+/// Prepared statements that a connection keeps.
+const MAX_STATEMENTS: usize = 256;
+/// How long a read waits for its org's turn.
+const READ_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a request waits for a connection before it is told to come back.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A pool under the application's role.
+/// Two pools under the application's role: reads never take the connections that writing needs.
 pub(crate) struct PostgresEngine {
-    pool: Pool,
+    writes: Pool,
+    reads: Pool,
+    /// Who may use how many of the connections for reading.
+    turns: FairShare<OrgId>,
     /// Days of expiry that are known to have a partition.
     partitions: parking_lot::Mutex<BTreeSet<i32>>,
 }
@@ -36,14 +44,18 @@ pub(crate) struct PostgresEngine {
 impl PostgresEngine {
     /// Connects, and refuses to go on if the role could read across orgs.
     pub(crate) async fn open(url: &str, max_connections: usize) -> Result<Self, StoreError> {
-        let pool = pool(url, max_connections)?;
-        let engine = Self { pool, partitions: parking_lot::Mutex::default() };
+        let reading = (max_connections / 2).max(1);
+        let (writes, reads) =
+            (pool(url, max_connections.saturating_sub(reading).max(1))?, pool(url, reading)?);
+        let turns = FairShare::new(Rule::new(reading as u64).with_floor(1));
+        let engine = Self { writes, reads, turns, partitions: parking_lot::Mutex::default() };
         guard::check_role(&engine).await?;
         Ok(engine)
     }
 
+    /// A connection to write with.
     pub(crate) async fn connection(&self) -> Result<Object, StoreError> {
-        Ok(self.pool.get().await?)
+        connection(&self.writes).await
     }
 
     /// Of days of expiry, those that are not known to have a partition.
@@ -84,33 +96,26 @@ impl PostgresEngine {
         Ok(dropped)
     }
 
-    /// Runs one reading statement, for one org or (control tables) for none.
+    /// Runs one reading statement, for one org when it is its turn, or (control tables) for none.
     pub(crate) async fn query(
         &self,
         org: Option<&OrgId>,
         sql: &str,
         args: &[Value],
     ) -> Result<Vec<Row>, StoreError> {
-        let client = self.connection().await?;
-        let statement = client.prepare_cached(sql).await?;
-        let params = params(args);
-        let rows = match org {
-            None => client.query(&statement, &params).await?,
-            Some(org) => {
-                // The three are sent together and answered in order: one round trip.
-                let begin = begin_sql("begin read only", org) + CUSTOM_PLANS;
-                let (begun, rows, ended) = tokio::join!(
-                    client.batch_execute(&begin),
-                    client.query(&statement, &params),
-                    client.batch_execute("commit")
-                );
-                begun?;
-                let rows = rows?;
-                ended?;
-                rows
-            }
-        };
-        rows.iter().map(Row::from_postgres).collect()
+        let Some(id) = org else { return self.query_for_write(org, sql, args).await };
+        let _turn = self.turns.take(id, 1, READ_PATIENCE).await.map_err(|_| StoreError::Busy)?;
+        query(&connection(&self.reads).await?, org, sql, args).await
+    }
+
+    /// Runs one reading statement that somebody needs who is about to write.
+    pub(crate) async fn query_for_write(
+        &self,
+        org: Option<&OrgId>,
+        sql: &str,
+        args: &[Value],
+    ) -> Result<Vec<Row>, StoreError> {
+        query(&self.connection().await?, org, sql, args).await
     }
 
     /// Runs statements in one transaction; returns how many rows each changed.
@@ -137,6 +142,42 @@ impl PostgresEngine {
         transaction.commit().await?;
         Ok(changed)
     }
+}
+
+/// A connection whose statements are bounded: filters and lists of ids make thousands of texts, and each is kept otherwise.
+async fn connection(pool: &Pool) -> Result<Object, StoreError> {
+    let connection = pool.get().await?;
+    if connection.statement_cache.size() > MAX_STATEMENTS {
+        connection.statement_cache.clear();
+    }
+    Ok(connection)
+}
+
+async fn query(
+    client: &Object,
+    org: Option<&OrgId>,
+    sql: &str,
+    args: &[Value],
+) -> Result<Vec<Row>, StoreError> {
+    let statement = client.prepare_cached(sql).await?;
+    let params = params(args);
+    let rows = match org {
+        None => client.query(&statement, &params).await?,
+        Some(org) => {
+            // The three are sent together and answered in order: one round trip.
+            let begin = begin_sql("begin read only", org) + CUSTOM_PLANS;
+            let (begun, rows, ended) = tokio::join!(
+                client.batch_execute(&begin),
+                client.query(&statement, &params),
+                client.batch_execute("commit")
+            );
+            begun?;
+            let rows = rows?;
+            ended?;
+            rows
+        }
+    };
+    rows.iter().map(Row::from_postgres).collect()
 }
 
 /// Reads are planned with their values and the tables as they are now: orgs differ in size, and a plan that is kept was made for

@@ -1,14 +1,17 @@
 //! SQLite: a control file and a file per org, each in WAL mode; what is written is synced before anyone is told.
 //!
-//! One connection writes, a few read. Work on a connection is blocking and runs on tokio's blocking pool; a hot path
-//! is one closure there. Open org files are kept in an LRU, so that thousands of orgs cost only their directory entries.
+//! One connection writes, a few read. Work on a connection is blocking: writes run on tokio's blocking pool, where a hot
+//! path is one closure, reads on threads of their own ([`readers`]). Open org files are kept in an LRU, so that thousands of orgs cost only their directory entries.
 
 pub(crate) mod apply;
 mod checkpoint;
 mod log;
+pub(crate) mod readers;
 mod spans;
 
+use std::fs::OpenOptions;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +25,7 @@ use agentlens_domain::latency::{Latency, decode_change, is_no_change};
 
 use self::checkpoint::Checkpointer;
 use self::log::Log;
+use self::readers::Readers;
 use crate::directory::DataDirectory;
 use crate::error::StoreError;
 use crate::schema::{self, Dialect};
@@ -31,6 +35,8 @@ use crate::statement::{Row, Value, for_sqlite};
 const MAX_OPEN_ORGS: usize = 128;
 /// Reading connections that a file keeps for the next reader.
 const MAX_IDLE_READERS: usize = 4;
+/// Bytes that SQLite keeps in memory, mostly pages of files: all connections of all orgs together.
+const MAX_SQLITE_BYTES: i64 = 160 * 1024 * 1024;
 /// Prepared statements that a connection keeps.
 const STATEMENT_CACHE: usize = 96;
 
@@ -39,19 +45,43 @@ pub(crate) struct SqliteEngine {
     directory: PathBuf,
     control: Arc<SqliteFile>,
     orgs: Mutex<LruCache<OrgId, Arc<SqliteFile>>>,
+    readers: Arc<Readers>,
 }
 
 impl SqliteEngine {
     /// Opens the control file, creating directory and file where they are missing.
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let orgs = DataDirectory::new(directory).make()?;
-        let control = Arc::new(SqliteFile::open(&directory.join("control.db"), schema::CONTROL)?);
+        let readers = Arc::new(Readers::default());
+        let control = directory.join("control.db");
+        let control = Arc::new(SqliteFile::open(&control, schema::CONTROL, &readers)?);
+        control.write(bound_memory)?;
         let capacity = NonZeroUsize::new(MAX_OPEN_ORGS).unwrap_or(NonZeroUsize::MIN);
-        Ok(Self { directory: orgs, control, orgs: Mutex::new(LruCache::new(capacity)) })
+        Ok(Self { directory: orgs, control, orgs: Mutex::new(LruCache::new(capacity)), readers })
     }
 
     pub(crate) fn control(&self) -> &Arc<SqliteFile> {
         &self.control
+    }
+
+    /// Refuses if a file that is open was deleted or replaced.
+    pub(crate) fn check_places(&self) -> Result<(), StoreError> {
+        self.control.log.check_places()?;
+        let open: Vec<_> = self.orgs.lock().iter().map(|(_, file)| Arc::clone(file)).collect();
+        open.iter().try_for_each(|file| file.log.check_places())
+    }
+
+    /// Copies all logs into their files, so that a stopped server leaves files that are whole by themselves. Blocking.
+    pub(crate) fn checkpoint(&self) {
+        let mut open: Vec<_> = self.orgs.lock().iter().map(|(_, file)| Arc::clone(file)).collect();
+        open.push(Arc::clone(&self.control));
+        for file in open {
+            let writer = file.writer.lock();
+            let done = writer.connection.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()));
+            if let Err(error) = done {
+                tracing::warn!(error = %error, path = %file.path.display(), "a log can't be copied into its file at the stop");
+            }
+        }
     }
 
     /// The org's file if it is open.
@@ -61,7 +91,7 @@ impl SqliteEngine {
 
     /// Makes the file of a new org.
     pub(crate) fn create_org(&self, org: &OrgId) -> Result<(), StoreError> {
-        SqliteFile::open(&self.path(org), schema::TENANT).map(|_| ())
+        SqliteFile::open(&self.path(org), schema::TENANT, &self.readers).map(|_| ())
     }
 
     /// Whether the org's file is there. An empty one is not: whatever was in it is gone.
@@ -86,7 +116,7 @@ impl SqliteEngine {
             )));
         }
         // The other orgs don't wait while this file is opened and migrated, nor while the one that makes room for it is closed.
-        let file = Arc::new(SqliteFile::open(&self.path(org), schema::TENANT)?);
+        let file = Arc::new(SqliteFile::open(&self.path(org), schema::TENANT, &self.readers)?);
         let mut orgs = self.orgs.lock();
         if let Some(first) = orgs.get(org) {
             return Ok(Arc::clone(first));
@@ -109,11 +139,13 @@ pub(crate) struct SqliteFile {
     path: PathBuf,
     writer: Mutex<Writer>,
     log: Log,
-    readers: Mutex<Vec<Connection>>,
+    idle_readers: Mutex<Vec<Connection>>,
+    readers: Arc<Readers>,
 }
 
 impl SqliteFile {
-    fn open(path: &Path, steps: &[schema::Step]) -> Result<Self, StoreError> {
+    fn open(path: &Path, steps: &[schema::Step], readers: &Arc<Readers>) -> Result<Self, StoreError> {
+        make_private(path)?;
         let mut writer = Connection::open(path)?;
         writer.execute_batch(
             "pragma page_size = 16384; pragma journal_mode = wal; pragma synchronous = normal;
@@ -126,8 +158,13 @@ impl SqliteFile {
         let log = Log::open(path).map_err(|error| {
             StoreError::Unavailable(format!("the write-ahead log of {}: {error}", path.display()))
         })?;
-        let (path, writer, readers) = (path.to_owned(), Mutex::new(writer), Mutex::new(Vec::new()));
-        Ok(Self { path, writer, log, readers })
+        let (path, writer, readers) = (path.to_owned(), Mutex::new(writer), Arc::clone(readers));
+        Ok(Self { path, writer, log, idle_readers: Mutex::default(), readers })
+    }
+
+    /// The threads that read.
+    pub(crate) fn readers(&self) -> &Readers {
+        &self.readers
     }
 
     /// Runs a closure with the writing connection; what it committed is durable then. Blocking.
@@ -165,13 +202,13 @@ impl SqliteFile {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let idle = self.readers.lock().pop();
+        let idle = self.idle_readers.lock().pop();
         let connection = match idle {
             Some(connection) => connection,
             None => self.open_reader()?,
         };
         let result = work(&connection);
-        let mut readers = self.readers.lock();
+        let mut readers = self.idle_readers.lock();
         if readers.len() < MAX_IDLE_READERS {
             readers.push(connection);
         }
@@ -194,6 +231,24 @@ impl SqliteFile {
     pub(crate) fn size_bytes(&self) -> i64 {
         std::fs::metadata(&self.path).map_or(0, |data| i64::try_from(data.len()).unwrap_or(i64::MAX))
     }
+}
+
+/// Makes the file, if it is missing, for its owner alone; SQLite gives its log the same mode. One that exists keeps the mode
+/// that it was given.
+fn make_private(path: &Path) -> Result<(), StoreError> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(StoreError::Unavailable(format!("{} can't be made: {error}", path.display()))),
+    }
+}
+
+/// Bounds what all connections of the process keep in memory together; beyond it pages are taken from whoever used them
+/// longest ago.
+fn bound_memory(connection: &mut Connection) -> Result<(), StoreError> {
+    connection.pragma_update(None, "soft_heap_limit", MAX_SQLITE_BYTES)?;
+    Ok(())
 }
 
 /// Runs a statement that returns rows.

@@ -219,7 +219,8 @@ impl Tenant {
         ids: Vec<String>,
     ) -> Result<Vec<(String, [u8; 16])>, StoreError> {
         let sql = "select id, content_digest from event_keys where org_id = $1 and workspace_id = $2 and id = any($3)";
-        let rows: Vec<crate::statement::Row> = self.fetch(sql, crate::args![workspace, ids]).await?;
+        let rows: Vec<crate::statement::Row> =
+            self.fetch_for_write(sql, crate::args![workspace, ids]).await?;
         rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
     }
 
