@@ -10,6 +10,7 @@ mod http;
 mod keys;
 mod latency;
 mod load;
+mod long_trace;
 mod normalise;
 mod otlp;
 mod otlp_summary;
@@ -73,6 +74,8 @@ enum Command {
     Normalise(normalise::NormaliseArgs),
     /// How soon a page of a trace of 100,000 spans comes.
     TracePage(trace_page::TracePageArgs),
+    /// What a request costs that adds to a long trace.
+    LongTrace(long_trace::LongTraceArgs),
     /// Writes the page of the records of `otlp`, `normalise` and `trace-page`.
     OtlpSummary(otlp_summary::OtlpSummaryArgs),
     /// Joins records into one file per form and writes the results page.
@@ -92,6 +95,7 @@ fn main() -> Result<()> {
         Command::Otlp(args) => otlp::run(&args),
         Command::Normalise(args) => normalise::run(&args),
         Command::TracePage(args) => trace_page::run(&args),
+        Command::LongTrace(args) => long_trace::run(&args),
         Command::OtlpSummary(args) => otlp_summary::run(&args),
         Command::Summary(args) => summary::run(&args),
     }

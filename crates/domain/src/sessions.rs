@@ -192,6 +192,20 @@ impl SessionState {
         self.started_us = self.started_us.min(trace.start_us);
         self.last_event_us = self.last_event_us.max(trace.end_us);
         self.opened_us = self.opened_us.max(Some(trace.end_us));
+        self.add_end(trace);
+    }
+
+    /// Takes an end back that a trace no longer has; of the other traces, those that have ended say whether there is
+    /// one. What an event of its own said stays.
+    pub fn reopen(&mut self, others: &[TraceShown]) {
+        if self.own_events > 0 {
+            return;
+        }
+        (self.ended_us, self.ended_in_error) = (None, false);
+        others.iter().for_each(|trace| self.add_end(trace));
+    }
+
+    fn add_end(&mut self, trace: &TraceShown) {
         if trace.ended_us.is_some() && self.ended_us.is_none_or(|known| known <= trace.end_us) {
             self.ended_us = Some(trace.end_us);
             self.ended_in_error = trace.ended_in_error;

@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 
 use agentlens_domain::cost::PriceTable;
-use agentlens_domain::spans::{Forest, Span, StoredArrival, Trace, TraceShown, resolve};
+use agentlens_domain::spans::{Forest, Span, StoredArrival, Trace, resolve};
 
 use common::{expected, families, requests};
 
@@ -30,8 +30,7 @@ fn forest(arrivals: &[StoredArrival]) -> Forest {
     for stored in arrivals {
         let trace_id = &stored.arrival.trace_id;
         let at = forest.traces.iter().position(|trace| trace.trace_id == *trace_id).unwrap_or_else(|| {
-            let shown = TraceShown::default();
-            forest.traces.push(Trace { trace_id: trace_id.clone(), spans: Vec::new(), shown });
+            forest.traces.push(Trace::of(trace_id.clone()));
             forest.traces.len() - 1
         });
         let spans = &mut forest.traces[at].spans;

@@ -2,6 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
+use super::links::Follow;
 use super::structure::{Node, Structure};
 use super::{Arrival, SpanKind};
 
@@ -24,18 +25,16 @@ pub(super) enum Figures {
 
 impl<'a> Structure<'a> {
     pub(super) fn find_wrappers(&mut self) {
-        let mut open: Vec<Option<usize>> = vec![None; self.nodes.len()];
         for index in self.order.clone() {
-            let Some(parent) = self.nodes[index].parent else { continue };
-            let above = &self.nodes[parent];
-            open[index] = match above.kind {
-                kind if kind.calls_a_model() => Some(parent),
+            let around = self.nodes[index].parent.and_then(|parent| self.nodes[parent].call);
+            let node = &self.nodes[index];
+            let wrapper = around.filter(|wrapper| is_one_call(&self.nodes[*wrapper], node));
+            let call = match node.kind {
+                kind if kind.calls_a_model() => Some(index),
                 SpanKind::Tool | SpanKind::Agent => None,
-                _ => open[parent],
+                _ => around,
             };
-            let wrapper =
-                open[index].filter(|wrapper| is_one_call(&self.nodes[*wrapper], &self.nodes[index]));
-            self.nodes[index].wrapper = wrapper;
+            (self.nodes[index].wrapper, self.nodes[index].call) = (wrapper, call);
         }
     }
 
@@ -104,10 +103,12 @@ impl<'a> Structure<'a> {
     pub(super) fn settle_sums(&mut self) {
         let owns: Vec<bool> = self.nodes.iter().map(|node| self.is_counted_call(node)).collect();
         for index in self.order.iter().rev().copied() {
-            let node = &self.nodes[index];
-            if let Some(parent) = node.parent {
-                let owns = owns[index] || node.names_figures() || node.has_owner_below;
-                self.nodes[parent].has_owner_below |= owns;
+            let is_owner = self.is_owner(&self.nodes[index]);
+            let node = &mut self.nodes[index];
+            node.owners_below += node.hidden.owners_below;
+            let (parent, owners) = (node.parent, node.owners_below + i64::from(is_owner));
+            if let Some(parent) = parent {
+                self.nodes[parent].owners_below += owners;
             }
         }
         for index in self.order.iter().copied() {
@@ -118,6 +119,11 @@ impl<'a> Structure<'a> {
                 _ => owns[parent] || above.is_inside_owner,
             };
         }
+    }
+
+    /// Whether it owns figures or names some, so that a sum above it does not count.
+    pub(super) fn is_owner(&self, node: &Node<'_>) -> bool {
+        self.is_counted_call(node) || node.names_figures()
     }
 
     /// Whether it is a call for which figures are counted, there or where its answer is.
@@ -145,7 +151,7 @@ impl<'a> Structure<'a> {
         };
         for together in self.same_answers(answer) {
             let anchor = together.iter().copied().min_by_key(|index| {
-                let (facts, claim) = (&self.nodes[*index].facts, self.claims[self.nodes[*index].trace]);
+                let (facts, claim) = (&self.nodes[*index].facts, &self.claims[self.nodes[*index].trace]);
                 let knows_no_parent = facts.parent_span_id.is_none();
                 (claim.is_none(), facts.session.is_none(), knows_no_parent, self.age(*index))
             });
@@ -162,10 +168,18 @@ impl<'a> Structure<'a> {
             }
             let (own, other) = (self.nodes[index].trace, self.nodes[anchor].trace);
             if own != other {
-                let rank = |trace: usize| (self.claims[trace].is_none(), self.trace_ids[trace]);
-                let known = self.follows[own].filter(|known| rank(*known) <= rank(other));
-                self.follows[own] = known.or(Some(other));
+                self.follow(own, other, index);
             }
+        }
+    }
+
+    /// Takes another trace as the one whose calls a trace repeats, if it is the best one.
+    fn follow(&mut self, own: usize, other: usize, index: usize) {
+        let (is_claimless, trace_id) = (self.claims[other].is_none(), self.trace_ids[other]);
+        let is_as_good = |known: &Follow| known.key() <= (is_claimless, trace_id);
+        if !self.follows[own].as_ref().is_some_and(is_as_good) {
+            let span_id = self.nodes[index].facts.span_id.clone();
+            self.follows[own] = Some(Follow { is_claimless, trace_id: trace_id.to_owned(), span_id });
         }
     }
 

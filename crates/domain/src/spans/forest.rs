@@ -1,6 +1,9 @@
 //! From arrivals to what is shown and counted: the tree of a trace, who owns its tokens, whose session and agent it is.
 //!
-//! The whole of every trace concerned is resolved anew from its arrivals, so the outcome can't depend on their order.
+//! The outcome depends on the arrivals alone, not on their order. A forest need not hold all spans of its traces: what the
+//! others contribute is known from what was kept ([`super::links`]), and [`super::Region`] finds out which ones it must
+//! hold.
+//!
 //! Every token is counted once:
 //! - A span that calls a model owns the tokens it names. Where such a span lies inside another of the same kind and
 //!   provider, with no tool and no agent between, both speak of one call: the inner one owns it unless the outer one says
@@ -17,6 +20,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
 use super::counting::count;
+use super::links::{CutOff, Gathered, Kept, Links};
 use super::structure::Structure;
 use super::{Contribution, Span};
 use crate::cost::{CostSource, PriceTable};
@@ -31,6 +35,24 @@ pub struct Trace {
     pub spans: Vec<Span>,
     /// What is shown of it; the default until it is resolved.
     pub shown: TraceShown,
+    /// What is kept of it beside its spans.
+    pub kept: Kept,
+    /// Whether some of its spans are not here; then `shown` and `kept` speak for them until it is resolved.
+    pub(super) is_partial: bool,
+    /// Spans of which the one above is not here, though it has arrived.
+    pub(super) cut_off: CutOff,
+}
+
+impl Trace {
+    /// A trace without spans.
+    pub fn of(trace_id: String) -> Self {
+        Self { trace_id, ..Self::default() }
+    }
+
+    /// Whether it no longer changes as a whole, and some of its spans are not here.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.is_partial && self.kept.is_frozen()
+    }
 }
 
 /// What is shown of a trace as a whole.
@@ -123,12 +145,31 @@ pub struct Subtree {
 }
 
 impl Subtree {
+    /// What one span adds by itself.
+    pub(super) fn of(counted: &Contribution, is_part: bool) -> Self {
+        Self {
+            spans: i64::from(!is_part),
+            errors: counted.errors,
+            input_tokens: counted.usage.input,
+            output_tokens: counted.usage.output,
+            cost_nanos: counted.cost_nanos,
+        }
+    }
+
     pub(super) fn add(&mut self, other: Self) {
         self.spans += other.spans;
         self.errors += other.errors;
         self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
         self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
         self.cost_nanos = self.cost_nanos.saturating_add(other.cost_nanos);
+    }
+
+    pub(super) fn subtract(&mut self, other: Self) {
+        self.spans -= other.spans;
+        self.errors -= other.errors;
+        self.input_tokens = self.input_tokens.saturating_sub(other.input_tokens);
+        self.output_tokens = self.output_tokens.saturating_sub(other.output_tokens);
+        self.cost_nanos = self.cost_nanos.saturating_sub(other.cost_nanos);
     }
 }
 
@@ -144,24 +185,43 @@ pub struct Forest {
 /// Resolves every trace of the forest; it must hold every trace that has an answer in common with one of them, but for
 /// those that have only common ones.
 pub fn resolve(forest: &mut Forest, prices: &PriceTable) {
-    let structure = Structure::of(forest);
-    let traces = structure.traces(&forest.traces);
-    let shown = shown(&structure, &traces, prices);
-    let mut spans = forest.traces.iter_mut().flat_map(|trace| trace.spans.iter_mut());
-    for shown in shown {
-        if let Some(span) = spans.next() {
-            span.shown = shown;
-        }
+    let mut structure = Structure::of(forest);
+    let gathered = structure.gather();
+    let resolved = Resolved::of(&structure, gathered, prices);
+    resolved.write(forest);
+}
+
+/// What comes out for every trace and every span of a forest, in its order.
+pub(super) struct Resolved {
+    traces: Vec<Gathered>,
+    spans: Vec<(Shown, Links)>,
+}
+
+impl Resolved {
+    pub(super) fn of(structure: &Structure<'_>, traces: Vec<Gathered>, prices: &PriceTable) -> Self {
+        let shown = shown(structure, &traces, prices);
+        Self { traces, spans: shown.into_iter().zip(structure.links()).collect() }
     }
-    for (trace, shown) in forest.traces.iter_mut().zip(traces) {
-        trace.shown = shown;
+
+    /// Replaces what was shown and kept; returns that, for each span.
+    pub(super) fn write(self, forest: &mut Forest) -> Vec<(Shown, Option<Links>)> {
+        let mut before = Vec::with_capacity(self.spans.len());
+        let spans = forest.traces.iter_mut().flat_map(|trace| trace.spans.iter_mut());
+        for (span, (shown, links)) in spans.zip(self.spans) {
+            let links = span.links.replace(links);
+            before.push((std::mem::replace(&mut span.shown, shown), links));
+        }
+        for (trace, gathered) in forest.traces.iter_mut().zip(self.traces) {
+            (trace.shown, trace.kept) = (gathered.shown, gathered.kept);
+        }
+        before
     }
 }
 
-fn shown(structure: &Structure<'_>, traces: &[TraceShown], prices: &PriceTable) -> Vec<Shown> {
+fn shown(structure: &Structure<'_>, traces: &[Gathered], prices: &PriceTable) -> Vec<Shown> {
     let mut all: Vec<Shown> = Vec::with_capacity(structure.nodes.len());
     for (index, node) in structure.nodes.iter().enumerate() {
-        let trace = &traces[node.trace];
+        let trace = &traces[node.trace].shown;
         let costs = count(structure, index, prices);
         let own = Contribution {
             session_id: trace.session_id.clone(),
@@ -170,7 +230,11 @@ fn shown(structure: &Structure<'_>, traces: &[TraceShown], prices: &PriceTable) 
         };
         let part_of = node.part_of.map(|target| structure.address(target));
         all.push(Shown {
-            parent_span_id: node.shown_parent.map(|parent| structure.nodes[parent].facts.span_id.clone()),
+            parent_span_id: match node.shown_parent {
+                Some(parent) => Some(structure.nodes[parent].facts.span_id.clone()),
+                None if node.is_cut_off => node.before.parent_span_id.clone(),
+                None => None,
+            },
             part_of,
             parts: Vec::new(),
             own: Own {
@@ -208,14 +272,10 @@ fn add_up(structure: &Structure<'_>, all: &mut [Shown]) {
     let mut waiting = vec![0_usize; all.len()];
     let above: Vec<Option<usize>> = structure.nodes.iter().map(|node| node.sums_into()).collect();
     for (index, node) in structure.nodes.iter().enumerate() {
-        let counted = &all[index].counted;
-        all[index].subtree = Subtree {
-            spans: i64::from(node.part_of.is_none()),
-            errors: counted.errors,
-            input_tokens: counted.usage.input,
-            output_tokens: counted.usage.output,
-            cost_nanos: counted.cost_nanos,
-        };
+        let mut subtree = Subtree::of(&all[index].counted, node.part_of.is_some());
+        subtree.add(node.hidden.subtree);
+        (all[index].subtree, all[index].children) =
+            (subtree, all[index].children + node.hidden.shown_children);
         if let Some(above) = above[index] {
             waiting[above] += 1;
             all[above].children += i64::from(node.part_of.is_none());

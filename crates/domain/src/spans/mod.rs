@@ -8,12 +8,19 @@ mod calls;
 mod contribution;
 mod counting;
 mod forest;
+mod links;
+mod region;
 mod span;
 mod structure;
 
 pub use calls::MAX_SAME_ANSWER;
 pub use contribution::{Contribution, Sign};
 pub use forest::{Forest, Own, Shown, Subtree, Trace, TraceShown, resolve};
+pub use links::{Kept, Links, MAX_WIDE_CHANGES, WIDE_CHANGE_SPANS};
+pub use region::{
+    ChangedSpan, ChangedTrace, Changes, MAX_CALL_SPANS, MAX_FOLLOWED_TRACES, MAX_HOPS, MAX_LEVELS, Needs,
+    Region, SpanPlace,
+};
 pub use span::{MAX_ARRIVALS, MAX_VERSIONS, Span, StoredArrival};
 
 use serde::{Deserialize, Serialize};

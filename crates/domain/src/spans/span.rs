@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Arrival, ArrivalSource, Shown};
+use super::{Arrival, ArrivalSource, Links, Shown};
 
 /// Arrivals that a span remembers; of more, the weakest are stored as events and no longer looked at.
 pub const MAX_ARRIVALS: usize = 64;
@@ -34,6 +34,8 @@ pub struct Span {
     passed: Vec<[u8; 8]>,
     /// What is shown and counted; the default until it is resolved.
     pub shown: Shown,
+    /// How it was connected to its trace then; absent until it is resolved.
+    pub(super) links: Option<Links>,
 }
 
 impl Span {
@@ -44,6 +46,7 @@ impl Span {
             arrivals: vec![arrival],
             passed: Vec::new(),
             shown: Shown::default(),
+            links: None,
         }
     }
 
@@ -51,6 +54,11 @@ impl Span {
     /// record is, not under what the span is.
     pub fn first_event_id(&self) -> &str {
         &self.first_event_id
+    }
+
+    /// Its id; absent only while nothing has arrived.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.arrivals.first().map(|stored| stored.arrival.span_id.as_str())
     }
 
     /// Everything that arrived, strongest first: spans before log records, then the longer, the later, and at last the digest.

@@ -2,29 +2,41 @@
 
 use std::borrow::Cow;
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::calls::Figures;
-use super::forest::{Forest, Trace, TraceShown, places};
+use super::forest::{Forest, Shown, Trace, places};
+use super::links::{First, Follow, Hidden, Links};
 use super::{Arrival, SpanKind};
 use crate::events::UNKNOWN_AGENT;
 
 /// One span among the others.
 pub(super) struct Node<'a> {
     pub(super) trace: usize,
+    /// Its place among the spans of its trace.
+    pub(super) place: usize,
+    /// How it was connected, and what was shown of it, when it was last resolved; absent for a new span.
+    pub(super) links: Option<&'a Links>,
+    pub(super) before: &'a Shown,
+    /// What lies below it and is not loaded.
+    pub(super) hidden: Hidden,
     pub(super) facts: Cow<'a, Arrival>,
     pub(super) environment: &'a str,
     pub(super) arrivals: i64,
     pub(super) kind: SpanKind,
     pub(super) parent: Option<usize>,
+    /// Whether the span above it is not loaded, since it lies too far up.
+    pub(super) is_cut_off: bool,
+    /// The call of a model inside which its children lie.
+    pub(super) call: Option<usize>,
     /// The call of a model inside which this one lies, if both speak of one call.
     pub(super) wrapper: Option<usize>,
     /// Whether something it wraps stands for it.
     pub(super) yields: bool,
     /// Whether what wraps it stands for it.
     pub(super) is_absorbed: bool,
-    /// Whether something below it owns tokens.
-    pub(super) has_owner_below: bool,
+    /// How many spans below it own figures or name some.
+    pub(super) owners_below: i64,
     /// Whether it lies inside a call that owns what it names.
     pub(super) is_inside_owner: bool,
     /// A cost that other spans state of the call for which this one stands.
@@ -32,8 +44,8 @@ pub(super) struct Node<'a> {
     /// Whether something that is shown as part of it failed.
     pub(super) has_failed_part: bool,
     /// The earliest instant that anything of it names, and the latest; they only ever move apart.
-    first_us: i64,
-    last_us: i64,
+    pub(super) first_us: i64,
+    pub(super) last_us: i64,
     /// The span that stands for its answer; itself if it does.
     pub(super) anchor: usize,
     /// Where the figures of its answer come from.
@@ -42,6 +54,8 @@ pub(super) struct Node<'a> {
     pub(super) part_of: Option<usize>,
     pub(super) shown_parent: Option<usize>,
     pub(super) agent_id: String,
+    /// Whether it or a span above it names its agent.
+    pub(super) agent_is_named: bool,
 }
 
 impl Node<'_> {
@@ -68,7 +82,7 @@ impl Node<'_> {
 
     /// Whether it names a sum over spans that never arrived or don't say what they used.
     pub(super) fn owns_its_sum(&self) -> bool {
-        !self.kind.calls_a_model() && !self.has_owner_below && !self.is_inside_owner && self.names_figures()
+        !self.kind.calls_a_model() && self.owners_below == 0 && !self.is_inside_owner && self.names_figures()
     }
 
     /// The node whose sums take this one's.
@@ -81,37 +95,61 @@ pub(super) struct Structure<'a> {
     pub(super) nodes: Vec<Node<'a>>,
     /// See [`Forest::common_answers`].
     pub(super) common_answers: &'a FxHashSet<String>,
+    pub(super) traces: &'a [Trace],
     pub(super) trace_ids: Vec<&'a str>,
+    pub(super) trace_places: FxHashMap<&'a str, usize>,
+    /// The nodes by trace and span id, and those of each trace.
+    pub(super) places: FxHashMap<(usize, &'a str), usize>,
+    pub(super) members: Vec<Vec<usize>>,
+    /// Traces of which only the spans that are not loaded can say what they are now.
+    pub(super) incomplete: Vec<bool>,
     /// Parents before their children.
     pub(super) order: Vec<usize>,
     /// How many calls each wrapper wraps.
     pub(super) inner_counts: Vec<usize>,
-    /// The session that each trace names by itself, and its place in `nodes`.
-    pub(super) claims: Vec<Option<usize>>,
+    /// The session that each trace names by itself.
+    pub(super) claims: Vec<Option<First<String>>>,
+    /// The agent that each trace names first.
+    pub(super) first_agents: Vec<Option<First<String>>>,
     /// The trace whose calls a trace repeats.
-    pub(super) follows: Vec<Option<usize>>,
+    pub(super) follows: Vec<Option<Follow>>,
 }
 
 impl<'a> Structure<'a> {
     pub(super) fn of(forest: &'a Forest) -> Self {
         let traces = forest.traces.as_slice();
+        let nodes = nodes(traces);
+        let mut members: Vec<Vec<usize>> = vec![Vec::new(); traces.len()];
+        for (index, node) in nodes.iter().enumerate() {
+            members[node.trace].push(index);
+        }
+        let ids = traces.iter().map(|trace| trace.trace_id.as_str());
         let mut structure = Self {
             common_answers: &forest.common_answers,
-            nodes: nodes(traces),
-            trace_ids: traces.iter().map(|trace| trace.trace_id.as_str()).collect(),
+            nodes,
+            traces,
+            trace_ids: ids.clone().collect(),
+            trace_places: ids.enumerate().map(|(at, id)| (id, at)).collect(),
+            places: places(traces),
+            members,
+            incomplete: vec![false; traces.len()],
             order: Vec::new(),
             inner_counts: Vec::new(),
             claims: vec![None; traces.len()],
+            first_agents: vec![None; traces.len()],
             follows: vec![None; traces.len()],
         };
-        structure.link_parents(traces);
+        structure.find_hidden();
+        structure.link_parents();
         structure.find_claims();
         structure.find_wrappers();
         structure.settle_yields();
         structure.settle_absorption();
         structure.join_same_answers();
+        structure.keep_follows();
         structure.settle_sums();
         structure.place();
+        structure.find_first_agents();
         structure.name_agents();
         structure
     }
@@ -122,12 +160,14 @@ impl<'a> Structure<'a> {
         (self.trace_ids[node.trace].to_owned(), node.facts.span_id.clone())
     }
 
-    fn link_parents(&mut self, traces: &[Trace]) {
-        let places = places(traces);
+    fn link_parents(&mut self) {
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
-            let parent =
-                node.facts.parent_span_id.as_deref().and_then(|id| places.get(&(node.trace, id)).copied());
+            let id = node.facts.parent_span_id.as_deref();
+            let parent = id.and_then(|id| self.places.get(&(node.trace, id)).copied());
+            let cut_off = &self.traces[node.trace].cut_off;
+            let is_cut_off = parent.is_none() && id.is_some() && cut_off.contains(&node.facts.span_id);
+            self.nodes[index].is_cut_off = is_cut_off;
             self.nodes[index].parent = parent.filter(|parent| *parent != index);
         }
         self.cut_cycles();
@@ -213,56 +253,25 @@ impl<'a> Structure<'a> {
 
     /// A span's agent is its own, that of the nearest above it, the first of its trace, or its service.
     fn name_agents(&mut self) {
-        let mut first: Vec<Option<usize>> = vec![None; self.trace_ids.len()];
-        for (index, node) in self.nodes.iter().enumerate() {
-            if node.facts.agent_id.is_some()
-                && first[node.trace].is_none_or(|known| self.age(index) < self.age(known))
-            {
-                first[node.trace] = Some(index);
-            }
-        }
-        let mut named = vec![false; self.nodes.len()];
         for index in self.order.clone() {
             let node = &self.nodes[index];
-            let above = node.parent.filter(|parent| named[*parent]);
-            named[index] = node.facts.agent_id.is_some() || above.is_some();
+            let above = node.parent.map(|parent| &self.nodes[parent]).filter(|above| above.agent_is_named);
             let own = node.facts.agent_id.as_deref();
-            let inherited = above.map(|parent| self.nodes[parent].agent_id.as_str());
-            let of_trace = first[node.trace].and_then(|index| self.nodes[index].facts.agent_id.as_deref());
-            let agent =
-                own.or(inherited).or(of_trace).or(node.facts.service.as_deref()).unwrap_or(UNKNOWN_AGENT);
-            self.nodes[index].agent_id = agent.to_owned();
+            let inherited = above.map(|above| above.agent_id.as_str());
+            let is_inherited = |links: &&Links| node.is_cut_off && links.agent_is_named;
+            let far_above = node.links.filter(is_inherited).map(|_| node.before.counted.agent_id.as_str());
+            let named = own.or(inherited).or(far_above);
+            let of_trace = self.first_agents[node.trace].as_ref().map(|first| first.value.as_str());
+            let agent_id = named.or(of_trace).or(node.facts.service.as_deref()).unwrap_or(UNKNOWN_AGENT);
+            let (agent_id, agent_is_named) = (agent_id.to_owned(), named.is_some());
+            let node = &mut self.nodes[index];
+            (node.agent_id, node.agent_is_named) = (agent_id, agent_is_named);
         }
     }
 
-    /// What is shown of each trace as a whole.
-    pub(super) fn traces(&self, traces: &[Trace]) -> Vec<TraceShown> {
-        let mut members: Vec<Vec<usize>> = vec![Vec::new(); traces.len()];
-        for (index, node) in self.nodes.iter().enumerate() {
-            members[node.trace].push(index);
-        }
-        let leaders = self.leaders();
-        (0..traces.len()).map(|at| self.trace(&members[at], leaders[at])).collect()
-    }
-
-    /// The best name of a session in each trace: the worthiest, then the earliest.
-    fn find_claims(&mut self) {
-        for (index, node) in self.nodes.iter().enumerate() {
-            let Some(claim) = &node.facts.session else { continue };
-            let known = self.claims[node.trace];
-            let is_better = known.is_none_or(|known| {
-                let rank = self.nodes[known].facts.session.as_ref().map(|claim| claim.rank);
-                (Some(claim.rank), self.age(index)) < (rank, self.age(known))
-            });
-            if is_better {
-                self.claims[node.trace] = Some(index);
-            }
-        }
-    }
-
-    /// The trace whose session each trace shares: itself if it names one, else that of the trace which its calls repeat.
-    /// Traces that repeat each other in a ring share that of the first of them by id.
-    fn leaders(&self) -> Vec<usize> {
+    /// For each trace the trace that decides its session: itself if it names one, else the trace whose calls it repeats.
+    /// In a ring of traces that repeat each other the smallest trace id decides.
+    pub(super) fn leaders(&self) -> Vec<usize> {
         let mut leaders: Vec<Option<usize>> = vec![None; self.trace_ids.len()];
         let mut steps: Vec<Option<usize>> = vec![None; self.trace_ids.len()];
         for start in 0..self.trace_ids.len() {
@@ -277,8 +286,8 @@ impl<'a> Structure<'a> {
                 }
                 steps[at] = Some(path.len());
                 path.push(at);
-                match self.follows[at].filter(|_| self.claims[at].is_none()) {
-                    Some(next) => at = next,
+                match self.followed(at).and_then(|follow| self.trace_places.get(follow.trace_id.as_str())) {
+                    Some(next) => at = *next,
                     None => break at,
                 }
             };
@@ -287,43 +296,20 @@ impl<'a> Structure<'a> {
         leaders.into_iter().enumerate().map(|(at, leader)| leader.unwrap_or(at)).collect()
     }
 
-    fn trace(&self, members: &[usize], leader: usize) -> TraceShown {
-        let by_age = |index: &&usize| self.age(**index);
-        let is_root = |index: &&usize| self.nodes[**index].parent.is_none();
-        let root = members.iter().filter(is_root).min_by_key(by_age).map(|index| &self.nodes[*index]);
-        let top = members
-            .iter()
-            .filter(|index| {
-                self.nodes[**index].facts.parent_span_id.is_none() && self.nodes[**index].kind_is_known()
-            })
-            .min_by_key(by_age)
-            .map(|index| &self.nodes[*index]);
-        let agent_id = root.map_or(UNKNOWN_AGENT, |node| node.agent_id.as_str());
-        let named = members.iter().filter(|index| {
-            let facts = &self.nodes[**index].facts;
-            facts.agent_name.is_some() && self.nodes[**index].agent_id == agent_id
-        });
-        let user =
-            members.iter().filter(|index| self.nodes[**index].facts.user_id.is_some()).min_by_key(by_age);
-        TraceShown {
-            session_id: self.session(leader).to_owned(),
-            agent_id: agent_id.to_owned(),
-            agent_name: named
-                .min_by_key(by_age)
-                .and_then(|index| self.nodes[*index].facts.agent_name.clone()),
-            user_id: user.and_then(|index| self.nodes[*index].facts.user_id.clone()),
-            environment: root.map_or("", |node| node.environment).to_owned(),
-            start_us: members.iter().map(|index| self.nodes[*index].first_us).min().unwrap_or(0),
-            end_us: members.iter().map(|index| self.nodes[*index].last_us).max().unwrap_or(0),
-            ended_us: top.map(|node| node.facts.end_us),
-            ended_in_error: top.is_some_and(|node| node.facts.is_error),
-        }
+    /// The trace whose session a trace shares since it names none itself.
+    pub(super) fn followed(&self, trace: usize) -> Option<&Follow> {
+        self.follows[trace].as_ref().filter(|_| self.claims[trace].is_none())
     }
 
-    /// The session of a trace that follows no other.
-    fn session(&self, trace: usize) -> &str {
-        let claim = self.claims[trace].and_then(|index| self.nodes[index].facts.session.as_ref());
-        claim.map_or(self.trace_ids[trace], |claim| claim.id.as_str())
+    /// The session of a trace that decides its own, or whose leader is not loaded: then the session is the one it had.
+    pub(super) fn session(&self, trace: usize) -> &str {
+        let stored = &self.traces[trace];
+        let is_loaded = |follow: &&Follow| self.trace_places.contains_key(follow.trace_id.as_str());
+        match (&self.claims[trace], self.followed(trace)) {
+            (Some(claim), _) => &claim.value,
+            (None, Some(follow)) if !is_loaded(&follow) && stored.is_partial => &stored.shown.session_id,
+            _ => self.trace_ids[trace],
+        }
     }
 }
 
@@ -358,11 +344,6 @@ impl Depths {
 }
 
 impl Node<'_> {
-    /// Whether the span itself has arrived, not only a log record of it.
-    fn kind_is_known(&self) -> bool {
-        self.facts.source == super::ArrivalSource::Span
-    }
-
     pub(super) fn lend_cost(&mut self, cost_nanos: i64) {
         self.lent_cost_nanos = Some(self.lent_cost_nanos.unwrap_or(0).saturating_add(cost_nanos));
     }
@@ -371,20 +352,26 @@ impl Node<'_> {
 fn nodes(traces: &[Trace]) -> Vec<Node<'_>> {
     let mut nodes: Vec<Node<'_>> = Vec::new();
     for (trace, spans) in traces.iter().enumerate().map(|(at, trace)| (at, &trace.spans)) {
-        for span in spans {
+        for (place, span) in spans.iter().enumerate() {
             let facts = span.facts();
             let arrivals = span.arrivals().iter().map(|stored| &stored.arrival);
             nodes.push(Node {
                 trace,
+                place,
+                links: span.links.as_ref(),
+                before: &span.shown,
+                hidden: Hidden::default(),
                 environment: span.environment(),
                 arrivals: span.event_count(),
                 kind: facts.kind.unwrap_or(SpanKind::Other),
                 facts,
                 parent: None,
+                is_cut_off: false,
+                call: None,
                 wrapper: None,
                 yields: false,
                 is_absorbed: false,
-                has_owner_below: false,
+                owners_below: 0,
                 is_inside_owner: false,
                 lent_cost_nanos: None,
                 has_failed_part: false,
@@ -395,6 +382,7 @@ fn nodes(traces: &[Trace]) -> Vec<Node<'_>> {
                 part_of: None,
                 shown_parent: None,
                 agent_id: String::new(),
+                agent_is_named: false,
             });
         }
     }

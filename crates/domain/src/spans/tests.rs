@@ -1,6 +1,7 @@
 //! The rules of ownership one by one; what holds for every forest is in [`properties`], how long large traces take in
 //! [`large`].
 
+mod incremental;
 mod large;
 mod properties;
 
@@ -375,6 +376,21 @@ fn the_span_that_knows_most_stands_for_an_answer() {
     let by_root =
         resolved([with_parent, call(3, 3), span(4, None, SpanKind::Agent).in_trace(3).claims(1, "chat")]);
     assert_eq!((anchor(&by_root), by_root.session(2)), (trace_id(3), "chat"));
+}
+
+#[test]
+fn a_root_whose_parent_never_came_ends_the_trace_while_nothing_goes_on_beyond_it() {
+    let end = |arrivals: Vec<Arrival>| {
+        let shown = resolved(arrivals).traces.remove(0).shown;
+        (shown.ended_us, shown.ended_in_error)
+    };
+    let orphan = || span(2, Some(1), SpanKind::Agent).at(10, 500).fails();
+    assert_eq!(end(vec![orphan()]), (Some(500), true));
+    assert_eq!(end(vec![orphan(), llm(3, Some(2)).at(20, 400)]), (Some(500), true));
+    assert_eq!(end(vec![orphan(), llm(3, Some(1)).at(600, 700)]), (None, false));
+    let log = Arrival { source: ArrivalSource::Log, ..orphan() };
+    assert_eq!(end(vec![log]), (None, false));
+    assert_eq!(end(vec![orphan(), span(1, None, SpanKind::Http).at(0, 900)]), (Some(900), false));
 }
 
 #[test]

@@ -28,6 +28,8 @@ on_both_engines!(
     an_id_that_many_spans_name_loads_none_of_them,
     what_came_first_decides_nothing_about_a_session,
     chains_of_moves_are_followed,
+    a_root_whose_parent_never_came_ends_its_session,
+    every_session_that_a_trace_names_is_found,
     spans_of_one_org_are_no_others,
 );
 
@@ -583,6 +585,50 @@ async fn what_came_first_decides_nothing_about_a_session(world: World) {
         }
     }
     assert_eq!(told.len(), 1, "{told:#?}");
+}
+
+async fn a_root_whose_parent_never_came_ends_its_session(world: World) {
+    let mut sent = Sent::to(&world, "acme").await;
+    let failed = Arrival { is_error: true, ..below(99, root(1, 1, Some("chat"))) };
+    sent.send(vec![vec![failed]]).await;
+    let status = |rows: &[SessionRow]| (rows.len(), rows[0].status.clone(), rows[0].ended_us.is_some());
+    assert_eq!(status(&sent.sessions().await), (1, "error".to_owned(), true));
+    // Something goes on beyond it: it was not the end.
+    sent.send(vec![vec![below(99, call(1, 60))]]).await;
+    assert_eq!(status(&sent.sessions().await), (1, "active".to_owned(), false));
+    // Another trace of the session ended before, and that is what is left of it when this one goes on.
+    let earlier =
+        Arrival { start_us: NOW_US - HOUR_US, end_us: NOW_US - HOUR_US, ..root(2, 2, Some("chat")) };
+    sent.send(vec![vec![earlier], vec![below(98, root(3, 90, Some("chat")))]]).await;
+    assert_eq!(sent.sessions().await[0].ended_us, Some(NOW_US + 100_000_000));
+    sent.send(vec![vec![below(98, call(3, 91))]]).await;
+    assert_eq!(sent.sessions().await[0].ended_us, Some(NOW_US - HOUR_US));
+    // The parents come after all, and say how it ended.
+    let end_us = NOW_US + HOUR_US;
+    sent.send(vec![vec![Arrival { end_us, ..root(1, 99, None) }, Arrival { end_us, ..root(3, 98, None) }]])
+        .await;
+    assert_eq!(status(&sent.sessions().await), (1, "completed".to_owned(), true));
+}
+
+async fn every_session_that_a_trace_names_is_found(world: World) {
+    let mut sent = Sent::to(&world, "acme").await;
+    let named = |number: u64, session: &str| Arrival {
+        session: Some(SessionClaim { rank: 0, id: session.to_owned() }),
+        ..below(1, call(1, number))
+    };
+    sent.send(vec![vec![root(1, 1, None), named(2, "first")], vec![named(3, "second")]]).await;
+    sent.send(vec![vec![named(4, "third")]]).await;
+    let sessions = sent.sessions().await;
+    assert_eq!(sessions.iter().map(|row| row.session_id.as_str()).collect::<Vec<_>>(), ["first"]);
+    for id in ["second", "third"] {
+        let found = sent.tenant.find_session("default", id).await.unwrap().unwrap();
+        assert_eq!((found.event_count, found.moved_to.as_deref()), (0, Some("first")));
+    }
+    // A trace of its own makes it a session like any other.
+    sent.send(vec![vec![root(2, 9, Some("second"))]]).await;
+    assert_eq!(sent.sessions().await.len(), 2);
+    let found = sent.tenant.find_session("default", "second").await.unwrap().unwrap();
+    assert_eq!((found.event_count, found.agent_id.as_str()), (1, "agent-2"));
 }
 
 async fn chains_of_moves_are_followed(world: World) {

@@ -22,8 +22,7 @@ fn forest(make: impl Fn(u32) -> Arrival) -> Forest {
         };
         Span::of(StoredArrival { event_id: String::new(), environment: String::new(), arrival })
     };
-    let trace =
-        Trace { trace_id: trace_id(1), spans: (0..SPANS).map(span).collect(), shown: TraceShown::default() };
+    let trace = Trace { trace_id: trace_id(1), spans: (0..SPANS).map(span).collect(), ..Trace::default() };
     let mut forest = Forest { traces: vec![trace], ..Forest::default() };
     let begin = Instant::now();
     resolve(&mut forest, PriceTable::embedded());

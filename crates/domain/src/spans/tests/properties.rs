@@ -9,25 +9,27 @@ use super::*;
 /// A random span: its trace, its id, and whatever else it says. Every span has a token figure of its own, a power of two,
 /// so that a sum says what it is made of.
 #[derive(Debug, Clone)]
-struct Random {
-    trace: u8,
-    parent: Option<u8>,
-    kind: usize,
-    provider: Option<u8>,
-    has_tokens: bool,
-    response: Option<u8>,
-    claim: Option<(u8, u8)>,
-    agent: Option<u8>,
-    start: i64,
-    is_error: bool,
+pub(super) struct Random {
+    pub(super) trace: u8,
+    pub(super) parent: Option<u8>,
+    pub(super) kind: usize,
+    pub(super) provider: Option<u8>,
+    pub(super) has_tokens: bool,
+    pub(super) response: Option<u8>,
+    pub(super) claim: Option<(u8, u8)>,
+    pub(super) agent: Option<u8>,
+    pub(super) user: Option<u8>,
+    pub(super) start: i64,
+    pub(super) is_error: bool,
     /// Whether it arrives in two parts, and as a log record before or after.
-    parts: u8,
+    pub(super) parts: u8,
 }
 
-fn random() -> impl Strategy<Value = Random> {
+pub(super) fn random() -> impl Strategy<Value = Random> {
     let place = (0_u8..4, prop::option::weighted(0.8, 0_u8..40));
     let what = (0_usize..20, prop::option::of(0_u8..2), prop::bool::weighted(0.7), prop::option::of(0_u8..5));
-    let whose = (prop::option::weighted(0.1, (0_u8..3, 0_u8..3)), prop::option::weighted(0.1, 0_u8..3));
+    let id = || prop::option::weighted(0.1, 0_u8..3);
+    let whose = (prop::option::weighted(0.1, (0_u8..3, 0_u8..3)), id(), id());
     let rest = (0_i64..30, prop::bool::weighted(0.1), 0_u8..4);
     (place, what, whose, rest).prop_map(|(place, what, whose, rest)| Random {
         trace: place.0,
@@ -38,6 +40,7 @@ fn random() -> impl Strategy<Value = Random> {
         response: what.3,
         claim: whose.0,
         agent: whose.1,
+        user: whose.2,
         start: rest.0,
         is_error: rest.1,
         parts: rest.2,
@@ -55,6 +58,8 @@ impl Random {
         whole.response_id = self.response.map(|response| format!("r{response}"));
         whole.session = self.claim.map(|(rank, id)| SessionClaim { rank, id: format!("s{id}") });
         whole.agent_id = self.agent.map(|agent| format!("a{agent}"));
+        whole.agent_name = self.agent.map(|agent| format!("Agent {agent} of {id}"));
+        whole.user_id = self.user.map(|user| format!("u{user}"));
         whole.is_error = self.is_error;
         whole.digest[2] = 1;
         let begun = Arrival {
@@ -90,7 +95,7 @@ fn outcome(forest: &Forest) -> (ById<Shown>, BTreeMap<String, TraceShown>) {
     (spans.collect(), traces.collect())
 }
 
-fn arrivals(spans: &[Random]) -> Vec<Arrival> {
+pub(super) fn arrivals(spans: &[Random]) -> Vec<Arrival> {
     spans.iter().enumerate().flat_map(|(id, random)| random.arrivals(u8::try_from(id).unwrap())).collect()
 }
 

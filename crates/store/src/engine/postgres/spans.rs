@@ -1,16 +1,15 @@
-//! Spans on PostgreSQL: loading what a group touches, writing what changed, each over arrays.
+//! Spans on PostgreSQL: loading what a group changes, writing it, each over arrays.
 
 use deadpool_postgres::Transaction;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use agentlens_domain::batches::Batch;
-use agentlens_domain::spans::{MAX_SAME_ANSWER, Span};
+use agentlens_domain::spans::{MAX_SAME_ANSWER, Needs, Span};
 
 use super::apply::Insert;
 use crate::error::StoreError;
 use crate::tenant::spans::{
-    ChangedSpan, Loaded, Projection, SpanColumns, Staying, StoredTrace, Touched, decode, encode, project,
-    touched,
+    ChangedSpan, Projecting, Projection, SpanColumns, Staying, StoredTrace, decode, encode,
 };
 use crate::tenant::{Plan, TenantContext};
 
@@ -21,113 +20,135 @@ pub(super) async fn project_spans<'a>(
     batches: &'a [Batch],
     fresh: &[bool],
 ) -> Result<Projection<'a>, StoreError> {
-    let mut loaded: FxHashMap<&str, Loaded> = FxHashMap::default();
-    for (workspace, touched) in touched(batches, fresh) {
-        loaded.insert(workspace, load(transaction, context.org.as_str(), workspace, &touched).await?);
+    let mut projection = Projection::default();
+    for mut projecting in Projecting::of(batches, fresh) {
+        loop {
+            let needs = projecting.needs(batches, fresh, &context.prices, &mut projection);
+            if needs.is_empty() {
+                break;
+            }
+            load(transaction, context.org.as_str(), &mut projecting, needs).await?;
+        }
+        projecting.finish(&mut projection);
     }
-    if loaded.is_empty() {
-        return Ok(Projection::default());
-    }
-    Ok(project(batches, fresh, loaded, &context.prices))
+    Ok(projection)
 }
 
-/// Every trace that is touched, and every trace that has an answer in common with one of them.
 async fn load(
     transaction: &Transaction<'_>,
     org: &str,
-    workspace: &str,
-    touched: &Touched<'_>,
-) -> Result<Loaded, StoreError> {
-    let mut loaded = Loaded::default();
-    let mut traces: Vec<String> = touched.trace_ids.iter().map(|id| (*id).to_owned()).collect();
-    let mut responses: Vec<String> = touched.response_ids.iter().map(|id| (*id).to_owned()).collect();
-    let mut seen: FxHashSet<String> = FxHashSet::default();
-    while !traces.is_empty() || !responses.is_empty() {
-        traces.sort_unstable();
-        traces.dedup();
-        traces.retain(|trace| !loaded.traces.contains_key(trace));
-        load_traces(transaction, (org, workspace), &traces, &mut loaded).await?;
-        for trace in traces.drain(..) {
-            responses.extend(loaded.response_ids(&trace));
+    projecting: &mut Projecting<'_>,
+    needs: Needs,
+) -> Result<(), StoreError> {
+    let workspace = projecting.workspace_id();
+    let mut traces = load_traces(transaction, (org, workspace), &needs.traces).await?;
+    for trace_id in &needs.traces {
+        projecting.take_trace(trace_id, traces.remove(trace_id));
+    }
+    // Each key is looked up by itself: joined to the table as a whole, many of them would make the planner read all of it.
+    let sql =
+        "select s.trace_number, s.state from unnest($2::bigint[], $3::text[]) as k (trace_number, span_id)
+         cross join lateral (select trace_number, state from spans s
+           where s.org_id = $1 and s.trace_number = k.trace_number and s.span_id = k.span_id limit 1) s";
+    projecting.take_spans(load_spans(transaction, org, sql, needs.spans).await?);
+    let sql = "select s.trace_number, s.state from unnest($2::bigint[], $3::text[]) as k (trace_number, span_id)
+         cross join lateral (select trace_number, state from spans s
+           where s.org_id = $1 and s.trace_number = k.trace_number and s.parent_span_id = k.span_id offset 0) s
+         union all
+         select s.trace_number, s.state from unnest($2::bigint[], $3::text[]) as k (trace_number, span_id)
+         cross join lateral (select trace_number, state from spans s
+           where s.org_id = $1 and s.trace_number = k.trace_number and s.named_parent_span_id = k.span_id offset 0) s";
+    projecting.take_spans(load_spans(transaction, org, sql, needs.children).await?);
+    if !needs.wholes.is_empty() {
+        let sql = "select trace_number, state from spans where org_id = $1 and trace_number = any($2)";
+        let statement = transaction.prepare_cached(sql).await?;
+        let mut spans = Vec::new();
+        for row in transaction.query(&statement, &[&org, &needs.wholes]).await? {
+            spans.push((row.try_get(0)?, decode(row.try_get(1)?)?));
         }
-        responses.retain(|response| seen.insert(response.clone()));
-        if !responses.is_empty() {
-            for (response, with) in traces_with(transaction, org, workspace, &responses).await? {
-                traces.extend(loaded.follow(&response, with));
-            }
-            responses.clear();
+        projecting.take_spans(spans);
+    }
+    if !needs.answers.is_empty() {
+        let mut spans = spans_with(transaction, org, workspace, &needs.answers).await?;
+        for answer in &needs.answers {
+            projecting.take_answer(answer, spans.remove(answer).unwrap_or_default());
         }
     }
-    Ok(loaded)
+    Ok(())
 }
 
 async fn load_traces(
     transaction: &Transaction<'_>,
     (org, workspace): (&str, &str),
     traces: &[String],
-    loaded: &mut Loaded,
-) -> Result<(), StoreError> {
+) -> Result<FxHashMap<String, StoredTrace>, StoreError> {
+    let mut stored: FxHashMap<String, StoredTrace> = FxHashMap::default();
     if traces.is_empty() {
-        return Ok(());
+        return Ok(stored);
     }
     let sql = "select trace_id, number, state from traces where org_id = $1 and workspace_id = $2 and trace_id = any($3)";
     let statement = transaction.prepare_cached(sql).await?;
-    let mut stored: FxHashMap<String, StoredTrace> = FxHashMap::default();
     for row in transaction.query(&statement, &[&org, &workspace, &traces]).await? {
         let trace = StoredTrace { number: row.try_get(1)?, state: decode(row.try_get(2)?)? };
         stored.insert(row.try_get(0)?, trace);
     }
-    let mut spans: FxHashMap<i64, Vec<Span>> = FxHashMap::default();
-    if !stored.is_empty() {
-        let known: Vec<i64> = stored.values().map(|trace| trace.number).collect();
-        let sql = "select trace_number, state from spans where org_id = $1 and trace_number = any($2)";
-        let statement = transaction.prepare_cached(sql).await?;
-        for row in transaction.query(&statement, &[&org, &known]).await? {
-            spans.entry(row.try_get(0)?).or_default().push(decode(row.try_get(1)?)?);
-        }
-    }
-    for trace in traces {
-        let stored = stored.remove(trace);
-        let spans = stored.as_ref().and_then(|stored| spans.remove(&stored.number));
-        loaded.insert(trace, spans.unwrap_or_default(), stored);
-    }
-    Ok(())
+    Ok(stored)
 }
 
-async fn traces_with(
+/// Spans by number of trace and by span id.
+async fn load_spans(
+    transaction: &Transaction<'_>,
+    org: &str,
+    sql: &str,
+    ids: Vec<(i64, String)>,
+) -> Result<Vec<(i64, Span)>, StoreError> {
+    let mut spans = Vec::new();
+    if ids.is_empty() {
+        return Ok(spans);
+    }
+    let (numbers, span_ids): (Vec<i64>, Vec<String>) = ids.into_iter().unzip();
+    let statement = transaction.prepare_cached(sql).await?;
+    for row in transaction.query(&statement, &[&org, &numbers, &span_ids]).await? {
+        spans.push((row.try_get(0)?, decode(row.try_get(1)?)?));
+    }
+    Ok(spans)
+}
+
+async fn spans_with(
     transaction: &Transaction<'_>,
     org: &str,
     workspace: &str,
     responses: &[String],
-) -> Result<FxHashMap<String, Vec<String>>, StoreError> {
-    let sql = "select k.response_id, s.trace_id from unnest($3::text[]) as k (response_id)
-         cross join lateral (select trace_id from spans s
+) -> Result<FxHashMap<String, Vec<(String, String)>>, StoreError> {
+    let sql = "select k.response_id, s.trace_id, s.span_id from unnest($3::text[]) as k (response_id)
+         cross join lateral (select trace_id, span_id from spans s
            where s.org_id = $1 and s.workspace_id = $2 and s.response_id = k.response_id limit $4) s";
     let statement = transaction.prepare_cached(sql).await?;
     let limit = MAX_SAME_ANSWER as i64 + 1;
-    let mut traces: FxHashMap<String, Vec<String>> = FxHashMap::default();
+    let mut spans: FxHashMap<String, Vec<(String, String)>> = FxHashMap::default();
     for row in transaction.query(&statement, &[&org, &workspace, &responses, &limit]).await? {
-        traces.entry(row.try_get(0)?).or_default().push(row.try_get(1)?);
+        spans.entry(row.try_get(0)?).or_default().push((row.try_get(1)?, row.try_get(2)?));
     }
-    Ok(traces)
+    Ok(spans)
 }
 
-/// What the traces say that stay in the sessions which others leave.
+/// What the traces say that stay in sessions which others leave or reopen.
 pub(super) async fn load_staying<'a>(
     transaction: &Transaction<'_>,
     org: &str,
     projection: &'a Projection<'a>,
 ) -> Result<Staying<'a>, StoreError> {
     let sql = "select trace_id, state from traces where org_id = $1 and session_number =
-           (select number from sessions where org_id = $1 and workspace_id = $2 and session_id = $3)";
+           (select number from sessions where org_id = $1 and workspace_id = $2 and session_id = $3)
+         order by number desc limit $4";
     let mut staying = Staying::default();
-    for (workspace, session_id) in projection.left_sessions() {
+    for (key, limit) in projection.asked_sessions() {
         let statement = transaction.prepare_cached(sql).await?;
         let mut stored = Vec::new();
-        for row in transaction.query(&statement, &[&org, &workspace, &session_id]).await? {
+        for row in transaction.query(&statement, &[&org, &key.0, &key.1, &limit]).await? {
             stored.push((row.try_get(0)?, decode(row.try_get(1)?)?));
         }
-        staying.insert((workspace, session_id), projection.staying(workspace, stored));
+        projection.answer(&mut staying, (key, limit), stored);
     }
     Ok(staying)
 }
@@ -152,6 +173,7 @@ pub(super) async fn upsert_spans(
         .column("trace_id", "text", &rows, |row| row.0.trace_id.as_str())
         .column("span_id", "text", &rows, |row| row.1.span_id)
         .column("parent_span_id", "text", &rows, |row| row.1.parent_span_id)
+        .column("named_parent_span_id", "text", &rows, |row| row.1.named_parent_span_id.as_deref())
         .column("session_id", "text", &rows, |row| row.1.session_id)
         .column("is_root", "boolean", &rows, |row| row.1.is_root)
         .column("is_part", "boolean", &rows, |row| row.1.is_part)
@@ -165,7 +187,7 @@ pub(super) async fn upsert_spans(
             transaction,
             org,
             "(org_id, trace_number, span_id) do update set parent_span_id = excluded.parent_span_id,
-               session_id = excluded.session_id, is_root = excluded.is_root, is_part = excluded.is_part,
+               named_parent_span_id = excluded.named_parent_span_id, session_id = excluded.session_id, is_root = excluded.is_root, is_part = excluded.is_part,
                start_us = excluded.start_us, response_id = excluded.response_id, expire_day = excluded.expire_day,
                state = excluded.state, session_number = excluded.session_number",
         )

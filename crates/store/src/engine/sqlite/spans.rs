@@ -1,17 +1,15 @@
-//! Spans on SQLite: loading what a group touches, writing what changed.
+//! Spans on SQLite: loading what a group changes, writing it.
 
 use std::sync::LazyLock;
 
-use rusqlite::{OptionalExtension, Transaction, params};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rusqlite::{OptionalExtension, Params, Transaction, params};
 
 use agentlens_domain::batches::Batch;
-use agentlens_domain::spans::MAX_SAME_ANSWER;
+use agentlens_domain::spans::{MAX_SAME_ANSWER, Needs, Span};
 
 use crate::error::StoreError;
 use crate::tenant::spans::{
-    ChangedSpan, Loaded, Projection, SpanColumns, Staying, StoredTrace, Touched, decode, encode, project,
-    touched,
+    ChangedSpan, Projecting, Projection, SpanColumns, Staying, StoredTrace, decode, encode,
 };
 use crate::tenant::{Plan, TenantContext};
 
@@ -22,91 +20,98 @@ pub(super) fn project_spans<'a>(
     batches: &'a [Batch],
     fresh: &[bool],
 ) -> Result<Projection<'a>, StoreError> {
-    let mut loaded: FxHashMap<&str, Loaded> = FxHashMap::default();
-    for (workspace, touched) in touched(batches, fresh) {
-        loaded.insert(workspace, load(transaction, context.org.as_str(), workspace, &touched)?);
+    let mut projection = Projection::default();
+    for mut projecting in Projecting::of(batches, fresh) {
+        loop {
+            let needs = projecting.needs(batches, fresh, &context.prices, &mut projection);
+            if needs.is_empty() {
+                break;
+            }
+            load(transaction, context.org.as_str(), &mut projecting, needs)?;
+        }
+        projecting.finish(&mut projection);
     }
-    if loaded.is_empty() {
-        return Ok(Projection::default());
-    }
-    Ok(project(batches, fresh, loaded, &context.prices))
+    Ok(projection)
 }
 
-/// Every trace that is touched, and every trace that has an answer in common with one of them.
 fn load(
     transaction: &Transaction<'_>,
     org: &str,
-    workspace: &str,
-    touched: &Touched<'_>,
-) -> Result<Loaded, StoreError> {
-    let mut loaded = Loaded::default();
-    let mut traces: Vec<String> = touched.trace_ids.iter().map(|id| (*id).to_owned()).collect();
-    let mut responses: Vec<String> = touched.response_ids.iter().map(|id| (*id).to_owned()).collect();
-    let mut seen: FxHashSet<String> = FxHashSet::default();
-    while !traces.is_empty() || !responses.is_empty() {
-        for trace in traces.drain(..) {
-            if !loaded.traces.contains_key(&trace) {
-                load_trace(transaction, org, workspace, &trace, &mut loaded)?;
-                responses.extend(loaded.response_ids(&trace));
-            }
-        }
-        for response in responses.drain(..) {
-            if !seen.contains(&response) {
-                let with = traces_with(transaction, org, workspace, &response)?;
-                traces.extend(loaded.follow(&response, with));
-                seen.insert(response);
-            }
-        }
-    }
-    Ok(loaded)
-}
-
-fn load_trace(
-    transaction: &Transaction<'_>,
-    org: &str,
-    workspace: &str,
-    trace: &str,
-    loaded: &mut Loaded,
+    projecting: &mut Projecting<'_>,
+    needs: Needs,
 ) -> Result<(), StoreError> {
-    let stored: Option<(i64, Vec<u8>)> = transaction
-        .prepare_cached(
-            "select number, state from traces where org_id = ?1 and workspace_id = ?2 and trace_id = ?3",
-        )?
-        .query_row(params![org, workspace, trace], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((number, state)) = stored else {
-        loaded.insert(trace, Vec::new(), None);
-        return Ok(());
-    };
-    let mut statement = transaction.prepare_cached("select state from spans where trace_number = ?1")?;
-    let mut rows = statement.query([number])?;
-    let mut spans = Vec::new();
-    while let Some(row) = rows.next()? {
-        spans.push(decode(row.get_ref(0)?.as_blob().unwrap_or_default())?);
+    let workspace = projecting.workspace_id();
+    for trace_id in needs.traces {
+        let stored: Option<(i64, Vec<u8>)> = transaction
+            .prepare_cached(
+                "select number, state from traces where org_id = ?1 and workspace_id = ?2 and trace_id = ?3",
+            )?
+            .query_row(params![org, workspace, trace_id], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let stored = match stored {
+            Some((number, state)) => Some(StoredTrace { number, state: decode(&state)? }),
+            None => None,
+        };
+        projecting.take_trace(&trace_id, stored);
     }
-    loaded.insert(trace, spans, Some(StoredTrace { number, state: decode(&state)? }));
+    let mut spans = Vec::new();
+    for (number, span_id) in needs.spans {
+        let sql = "select state from spans where trace_number = ?1 and span_id = ?2";
+        read_spans(transaction, sql, number, params![number, span_id], &mut spans)?;
+    }
+    for (number, span_id) in needs.children {
+        let sql = "select state from spans where trace_number = ?1 and parent_span_id = ?2";
+        read_spans(transaction, sql, number, params![number, span_id], &mut spans)?;
+        let sql = "select state from spans where trace_number = ?1 and named_parent_span_id = ?2";
+        read_spans(transaction, sql, number, params![number, span_id], &mut spans)?;
+    }
+    for number in needs.wholes {
+        let sql = "select state from spans where trace_number = ?1";
+        read_spans(transaction, sql, number, params![number], &mut spans)?;
+    }
+    projecting.take_spans(spans);
+    for answer in needs.answers {
+        let spans = spans_with(transaction, org, workspace, &answer)?;
+        projecting.take_answer(&answer, spans);
+    }
     Ok(())
 }
 
-fn traces_with(
+fn read_spans(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    number: i64,
+    params: impl Params,
+    spans: &mut Vec<(i64, Span)>,
+) -> Result<(), StoreError> {
+    let mut statement = transaction.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    while let Some(row) = rows.next()? {
+        spans.push((number, decode(row.get_ref(0)?.as_blob().unwrap_or_default())?));
+    }
+    Ok(())
+}
+
+fn spans_with(
     transaction: &Transaction<'_>,
     org: &str,
     workspace: &str,
     response: &str,
-) -> Result<Vec<String>, StoreError> {
+) -> Result<Vec<(String, String)>, StoreError> {
     // With the limit as an argument it would be compiled anew for each answer.
-    static TRACES_WITH: LazyLock<String> = LazyLock::new(|| {
+    static SPANS_WITH: LazyLock<String> = LazyLock::new(|| {
         let limit = MAX_SAME_ANSWER + 1;
         format!(
-            "select trace_id from spans where org_id = ?1 and workspace_id = ?2 and response_id = ?3 limit {limit}"
+            "select trace_id, span_id from spans where org_id = ?1 and workspace_id = ?2 and response_id = ?3 limit {limit}"
         )
     });
-    let mut statement = transaction.prepare_cached(&TRACES_WITH)?;
-    let traces = statement.query_map(params![org, workspace, response], |row| row.get(0))?;
-    Ok(traces.collect::<Result<Vec<String>, _>>()?)
+    let mut statement = transaction.prepare_cached(&SPANS_WITH)?;
+    let spans =
+        statement.query_map(params![org, workspace, response], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(spans.collect::<Result<Vec<(String, String)>, _>>()?)
 }
 
-/// What the traces say that stay in the sessions which others leave.
+/// What the traces say that stay in sessions which others leave or reopen.
 pub(super) fn load_staying<'a>(
     transaction: &Transaction<'_>,
     org: &str,
@@ -114,16 +119,17 @@ pub(super) fn load_staying<'a>(
 ) -> Result<Staying<'a>, StoreError> {
     let mut statement = transaction.prepare_cached(
         "select trace_id, state from traces where org_id = ?1 and session_number =
-           (select number from sessions where org_id = ?1 and workspace_id = ?2 and session_id = ?3)",
+           (select number from sessions where org_id = ?1 and workspace_id = ?2 and session_id = ?3)
+         order by number desc limit ?4",
     )?;
     let mut staying = Staying::default();
-    for (workspace, session_id) in projection.left_sessions() {
-        let mut rows = statement.query(params![org, workspace, session_id])?;
+    for (key, limit) in projection.asked_sessions() {
+        let mut rows = statement.query(params![org, key.0, key.1, limit])?;
         let mut stored = Vec::new();
         while let Some(row) = rows.next()? {
             stored.push((row.get(0)?, decode(row.get_ref(1)?.as_blob().unwrap_or_default())?));
         }
-        staying.insert((workspace, session_id), projection.staying(workspace, stored));
+        projection.answer(&mut staying, (key, limit), stored);
     }
     Ok(staying)
 }
@@ -137,11 +143,11 @@ pub(super) fn upsert_spans(
 ) -> Result<(), StoreError> {
     let org = context.org.as_str();
     let mut statement = transaction.prepare_cached(
-        "insert into spans (org_id, workspace_id, trace_id, span_id, parent_span_id, session_id, is_root, is_part, start_us,
-           response_id, expire_day, state, trace_number, session_number)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+        "insert into spans (org_id, workspace_id, trace_id, span_id, parent_span_id, named_parent_span_id, session_id, is_root,
+           is_part, start_us, response_id, expire_day, state, trace_number, session_number)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
          on conflict (trace_number, span_id) do update set parent_span_id = excluded.parent_span_id,
-           session_id = excluded.session_id, is_root = excluded.is_root, is_part = excluded.is_part,
+           named_parent_span_id = excluded.named_parent_span_id, session_id = excluded.session_id, is_root = excluded.is_root, is_part = excluded.is_part,
            start_us = excluded.start_us, response_id = excluded.response_id, expire_day = excluded.expire_day,
            state = excluded.state, session_number = excluded.session_number",
     )?;
@@ -153,6 +159,7 @@ pub(super) fn upsert_spans(
             changed.trace_id,
             columns.span_id,
             columns.parent_span_id,
+            columns.named_parent_span_id,
             columns.session_id,
             columns.is_root,
             columns.is_part,

@@ -378,6 +378,8 @@ create table spans (
   trace_id text not null,
   span_id text not null,
   parent_span_id text,
+  -- The parent that it names where it is not shown below that one: it has not arrived, or is shown as part of another span.
+  named_parent_span_id text,
   session_number bigint not null,
   session_id text not null,
   is_root boolean not null,
@@ -390,6 +392,7 @@ create table spans (
   , primary key (org_id, trace_number, span_id)
 );
 create index spans_children on spans (org_id, trace_number, parent_span_id, start_us) where parent_span_id is not null;
+create index spans_named_parents on spans (org_id, trace_number, named_parent_span_id) where named_parent_span_id is not null;
 create index spans_roots on spans (org_id, session_number, start_us) where is_root;
 create index spans_responses on spans (org_id, workspace_id, response_id) where response_id is not null;
 create index spans_expire on spans (org_id, expire_day) where expire_day < 2932896;
@@ -398,6 +401,7 @@ create index spans_expire on spans (org_id, expire_day) where expire_day < 29328
 -- Rows are appended; only these short keys lie where their random ids put them.
 create unique index spans_key on spans (trace_number, span_id);
 create index spans_children on spans (trace_number, parent_span_id, start_us, span_id, is_part) where parent_span_id is not null;
+create index spans_named_parents on spans (trace_number, named_parent_span_id) where named_parent_span_id is not null;
 create index spans_roots on spans (session_number, start_us, span_id) where is_root;
 create index spans_responses on spans (response_id) where response_id is not null;
 create index spans_expire on spans (expire_day) where expire_day < 2932896;

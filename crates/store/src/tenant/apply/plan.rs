@@ -496,9 +496,14 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
                 session.forget_what_left();
             }
         }
-        for (key, staying) in self.staying {
+        for (key, staying) in &self.staying.left {
             if let Some(session) = self.find_session(*key) {
                 session.tell_anew(staying);
+            }
+        }
+        for (key, staying) in &self.staying.reopened {
+            if let Some(session) = self.find_session(*key) {
+                session.state.reopen(staying);
             }
         }
         for (workspace_id, _, after) in moved() {
@@ -538,6 +543,12 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         {
             session.state.moved_to = Some(session_id.to_owned());
         }
+        for named in &trace.also_named {
+            let session = self.session_of_spans((workspace_id, named), shown.start_us);
+            if !session.state.is_counted() {
+                session.state.moved_to = Some(session_id.to_owned());
+            }
+        }
         TraceRow {
             workspace_id,
             trace_id: &trace.trace_id,
@@ -546,7 +557,11 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
                 .as_ref()
                 .map_or_else(|| next_number(&mut self.last_trace), |before| before.number),
             session_number: self.session_number((workspace_id, session_id)),
-            state: TraceState::following(trace.before.as_ref().map(|before| &before.state), shown),
+            state: TraceState::following(
+                trace.before.as_ref().map(|before| &before.state),
+                shown,
+                &trace.kept,
+            ),
         }
     }
 

@@ -5,8 +5,8 @@ mod read;
 mod rows;
 
 pub(crate) use project::{
-    ChangedSpan, ChangedTrace, Loaded, Place as SpanPlace, Projection, Staying, StoredTrace, Touched,
-    TraceState, decode, encode, project, touched,
+    ChangedSpan, ChangedTrace, Place as SpanPlace, Projecting, Projection, Staying, StoredTrace, TraceState,
+    decode, encode,
 };
 pub use read::SpanRow;
 pub(crate) use rows::{SpanColumns, SpanNumbers, TraceRow};

@@ -1,20 +1,20 @@
-//! The projection of spans inside an apply transaction: arrivals join the spans that are stored, every trace concerned is
-//! resolved anew, and what changed is handed to the plan. Pure; the engines load and write.
+//! The projection of spans inside an apply transaction: arrivals join the spans that are stored, what they change is
+//! resolved, and that is handed to the plan. Pure; the engines load and write.
+
+use std::collections::BTreeSet;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
 use agentlens_domain::batches::Batch;
 use agentlens_domain::cost::PriceTable;
-use agentlens_domain::spans::{
-    Forest, MAX_SAME_ANSWER, Shown, Span, StoredArrival, Trace, TraceShown, resolve,
-};
+use agentlens_domain::spans::{Kept, Needs, Region, Shown, Span, SpanPlace, StoredArrival, TraceShown};
 
 use crate::error::StoreError;
 use crate::tenant::SessionKey;
 
 /// The version of the stored state of spans and traces.
-const STATE_VERSION: u8 = 1;
+const STATE_VERSION: u8 = 2;
 
 /// What is stored of a trace.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub(crate) struct TraceState {
     pub(crate) shown: TraceShown,
     /// The other sessions in whose chains events of it lie.
     pub(crate) chains: Vec<String>,
+    /// What adding spans to it must know.
+    pub(crate) kept: Kept,
 }
 
 /// A trace as it is stored: its number in the org, by which its spans are found, and its state.
@@ -33,12 +35,21 @@ pub(crate) struct StoredTrace {
 /// A trace keeps this many chains; what would make more has changed its mind that often.
 const MAX_CHAINS: usize = 32;
 
-/// What the traces say that stay in a session which others leave.
-pub(crate) type Staying<'a> = FxHashMap<SessionKey<'a>, Vec<TraceShown>>;
+/// Whether a session whose latest trace goes on has ended after all is asked of this many of its traces, the latest.
+const MAX_TRACES_ASKED_FOR_AN_END: i64 = 1_000;
+
+/// What the traces of a session say to which nothing came, where it can't be added to what the session says.
+#[derive(Default)]
+pub(crate) struct Staying<'a> {
+    /// Of sessions that other traces leave.
+    pub(crate) left: FxHashMap<SessionKey<'a>, Vec<TraceShown>>,
+    /// Of sessions in which a trace that had ended goes on.
+    pub(crate) reopened: FxHashMap<SessionKey<'a>, Vec<TraceShown>>,
+}
 
 impl TraceState {
     /// The state of a trace that is shown as `shown` from now on.
-    pub(crate) fn following(before: Option<&Self>, shown: &TraceShown) -> Self {
+    pub(crate) fn following(before: Option<&Self>, shown: &TraceShown, kept: &Kept) -> Self {
         let mut chains = before.map_or_else(Vec::new, |before| before.chains.clone());
         if let Some(before) = before
             && !chains.contains(&before.shown.session_id)
@@ -47,7 +58,7 @@ impl TraceState {
         }
         chains.retain(|session_id| *session_id != shown.session_id);
         chains.truncate(MAX_CHAINS);
-        Self { shown: shown.clone(), chains }
+        Self { shown: shown.clone(), chains, kept: kept.clone() }
     }
 }
 
@@ -69,11 +80,14 @@ pub(crate) struct ChangedSpan<'a> {
     pub(crate) before: Option<Shown>,
 }
 
-/// A trace that something arrived for, or whose calls another one repeats.
+/// A trace that changed, or of which a span did.
 pub(crate) struct ChangedTrace<'a> {
     pub(crate) workspace_id: &'a str,
     pub(crate) trace_id: String,
     pub(crate) shown: TraceShown,
+    pub(crate) kept: Kept,
+    /// Other sessions that spans of it name; who asks for one of them is led to the one in which the trace is shown.
+    pub(crate) also_named: BTreeSet<String>,
     pub(crate) before: Option<StoredTrace>,
 }
 
@@ -86,14 +100,6 @@ pub(crate) struct Projection<'a> {
     pub(crate) traces: Vec<ChangedTrace<'a>>,
 }
 
-/// The stored traces of one workspace that the group touches.
-#[derive(Default)]
-pub(crate) struct Loaded {
-    pub(crate) traces: FxHashMap<String, (Trace, Option<StoredTrace>)>,
-    /// Answers that too many stored spans name.
-    common_answers: FxHashSet<String>,
-}
-
 impl<'a> Projection<'a> {
     /// The sessions in which the changed spans are shown, and were.
     pub(crate) fn session_keys(&'a self) -> impl Iterator<Item = (&'a str, &'a str)> {
@@ -104,22 +110,42 @@ impl<'a> Projection<'a> {
         });
         let traces = self.traces.iter().flat_map(|changed| {
             let before = changed.before.as_ref().map(|before| before.state.shown.session_id.as_str());
-            before.into_iter().chain([changed.shown.session_id.as_str()]).map(|id| (changed.workspace_id, id))
+            let also = changed.also_named.iter().map(String::as_str);
+            let ids = before.into_iter().chain([changed.shown.session_id.as_str()]).chain(also);
+            ids.map(|id| (changed.workspace_id, id))
         });
         spans.chain(traces)
     }
 
-    /// The sessions that traces leave.
-    pub(crate) fn left_sessions(&'a self) -> FxHashSet<SessionKey<'a>> {
-        let left = self.traces.iter().filter_map(|changed| {
-            let before = changed.before.as_ref()?.state.shown.session_id.as_str();
-            (before != changed.shown.session_id).then_some((changed.workspace_id, before))
-        });
-        left.collect()
+    /// The sessions of which more traces must be asked than those that changed, each with how many of them.
+    pub(crate) fn asked_sessions(&'a self) -> FxHashMap<SessionKey<'a>, i64> {
+        let mut asked: FxHashMap<SessionKey<'a>, i64> = FxHashMap::default();
+        for changed in &self.traces {
+            let Some(before) = changed.before.as_ref().map(|before| &before.state.shown) else { continue };
+            let key = (changed.workspace_id, before.session_id.as_str());
+            if before.session_id != changed.shown.session_id {
+                asked.insert(key, i64::MAX);
+            } else if before.ended_us.is_some() && changed.shown.ended_us.is_none() {
+                asked.entry(key).or_insert(MAX_TRACES_ASKED_FOR_AN_END);
+            }
+        }
+        asked
+    }
+
+    /// Takes the stored traces of one of [`Self::asked_sessions`].
+    pub(crate) fn answer(
+        &self,
+        staying: &mut Staying<'a>,
+        (key, limit): (SessionKey<'a>, i64),
+        stored: Vec<(String, TraceState)>,
+    ) {
+        let traces = self.staying(key.0, stored);
+        let of = if limit == i64::MAX { &mut staying.left } else { &mut staying.reopened };
+        of.insert(key, traces);
     }
 
     /// Of the stored traces of a session those that nothing came for, the earliest first; the others are in [`Self::traces`].
-    pub(crate) fn staying(&self, workspace_id: &str, stored: Vec<(String, TraceState)>) -> Vec<TraceShown> {
+    fn staying(&self, workspace_id: &str, stored: Vec<(String, TraceState)>) -> Vec<TraceShown> {
         let changed = self.traces.iter().filter(|changed| changed.workspace_id == workspace_id);
         let changed: FxHashSet<&str> = changed.map(|changed| changed.trace_id.as_str()).collect();
         let mut staying: Vec<(String, TraceShown)> = stored
@@ -132,116 +158,83 @@ impl<'a> Projection<'a> {
     }
 }
 
-impl Loaded {
-    /// Takes the stored spans of a trace; a trace without any is new.
-    pub(crate) fn insert(&mut self, trace_id: &str, spans: Vec<Span>, stored: Option<StoredTrace>) {
-        let trace = Trace { trace_id: trace_id.to_owned(), spans, shown: TraceShown::default() };
-        self.traces.insert(trace_id.to_owned(), (trace, stored));
-    }
-
-    /// Takes the traces of the stored spans that name an answer, which are asked for up to one more than may be; returns
-    /// those to load.
-    pub(crate) fn follow(&mut self, response_id: &str, trace_ids: Vec<String>) -> Vec<String> {
-        if trace_ids.len() > MAX_SAME_ANSWER {
-            self.common_answers.insert(response_id.to_owned());
-            return Vec::new();
-        }
-        trace_ids
-    }
-
-    /// The answers that its spans name.
-    pub(crate) fn response_ids(&self, trace_id: &str) -> impl Iterator<Item = String> + '_ {
-        let spans = self.traces.get(trace_id).map(|(trace, _)| trace.spans.as_slice()).unwrap_or_default();
-        spans.iter().flat_map(Span::arrivals).filter_map(|stored| stored.arrival.response_id.clone())
-    }
-}
-
-/// What a group brings for the traces of one workspace.
-#[derive(Default)]
-pub(crate) struct Touched<'a> {
-    pub(crate) trace_ids: FxHashSet<&'a str>,
-    pub(crate) response_ids: FxHashSet<&'a str>,
-}
-
-/// By workspace, what the fresh batches bring; empty if they bring no spans.
-pub(crate) fn touched<'a>(batches: &'a [Batch], fresh: &[bool]) -> FxHashMap<&'a str, Touched<'a>> {
-    let mut workspaces: FxHashMap<&str, Touched<'_>> = FxHashMap::default();
-    for (_, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
-        for arrival in batch.events.iter().filter_map(|event| event.span.as_deref()) {
-            let touched = workspaces.entry(batch.workspace_id.as_str()).or_default();
-            touched.trace_ids.insert(&arrival.trace_id);
-            touched.response_ids.extend(arrival.response_id.as_deref());
-        }
-    }
-    workspaces
-}
-
-/// Joins the arrivals of the fresh batches with what is stored and resolves the outcome.
-pub(crate) fn project<'a>(
-    batches: &'a [Batch],
-    fresh: &[bool],
-    mut loaded: FxHashMap<&'a str, Loaded>,
-    prices: &PriceTable,
-) -> Projection<'a> {
-    let mut projection = Projection::default();
-    let mut workspaces: Vec<&str> = loaded.keys().copied().collect();
-    workspaces.sort_unstable();
-    for workspace_id in workspaces {
-        if let Some(loaded) = loaded.remove(workspace_id) {
-            Workspace::of(workspace_id, loaded).project(batches, fresh, prices, &mut projection);
-        }
-    }
-    projection
-}
-
-struct Workspace<'a> {
+/// The projection of one workspace while it is being loaded.
+pub(crate) struct Projecting<'a> {
     workspace_id: &'a str,
-    forest: Forest,
-    stored: Vec<Option<StoredTrace>>,
-    /// What was stored of each span; spans beyond are new.
-    before: Vec<Vec<Shown>>,
-    /// The span's place in its trace.
-    index: FxHashMap<(usize, String), usize>,
-    trace_index: FxHashMap<String, usize>,
-    /// Spans that got an arrival.
-    touched: FxHashSet<(usize, usize)>,
+    region: Region,
+    /// The chains of the stored traces.
+    states: FxHashMap<String, TraceState>,
+    /// What arrived that is new: (batch, event) and its span.
+    arrived: Vec<((usize, usize), SpanPlace)>,
+    is_joined: bool,
 }
 
-impl<'a> Workspace<'a> {
-    fn of(workspace_id: &'a str, loaded: Loaded) -> Self {
-        let mut traces: Vec<(Trace, Option<StoredTrace>)> = loaded.traces.into_values().collect();
-        traces.sort_unstable_by(|left, right| left.0.trace_id.cmp(&right.0.trace_id));
-        let mut workspace = Self {
-            workspace_id,
-            forest: Forest { traces: Vec::new(), common_answers: loaded.common_answers },
-            stored: Vec::new(),
-            before: Vec::new(),
-            index: FxHashMap::default(),
-            trace_index: FxHashMap::default(),
-            touched: FxHashSet::default(),
-        };
-        for (at, (trace, stored)) in traces.into_iter().enumerate() {
-            for (place, span) in trace.spans.iter().enumerate() {
-                if let Some(first) = span.arrivals().first() {
-                    workspace.index.insert((at, first.arrival.span_id.clone()), place);
-                }
+impl<'a> Projecting<'a> {
+    /// One for each workspace to which the fresh batches bring spans, in the order of their ids.
+    pub(crate) fn of(batches: &'a [Batch], fresh: &[bool]) -> Vec<Self> {
+        let mut all: FxHashMap<&str, Self> = FxHashMap::default();
+        for (_, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
+            for arrival in batch.events.iter().filter_map(|event| event.span.as_deref()) {
+                let workspace_id = batch.workspace_id.as_str();
+                let projecting = all.entry(workspace_id).or_insert_with(|| Self {
+                    workspace_id,
+                    region: Region::default(),
+                    states: FxHashMap::default(),
+                    arrived: Vec::new(),
+                    is_joined: false,
+                });
+                projecting.region.announce(arrival);
             }
-            workspace.before.push(trace.spans.iter().map(|span| span.shown.clone()).collect());
-            workspace.trace_index.insert(trace.trace_id.clone(), at);
-            workspace.stored.push(stored);
-            workspace.forest.traces.push(trace);
         }
-        workspace
+        let mut all: Vec<Self> = all.into_values().collect();
+        all.sort_unstable_by_key(|projecting| projecting.workspace_id);
+        all
     }
 
-    fn project(
-        mut self,
+    pub(crate) fn workspace_id(&self) -> &'a str {
+        self.workspace_id
+    }
+
+    /// What must be loaded next; nothing once all is resolved.
+    pub(crate) fn needs(
+        &mut self,
         batches: &'a [Batch],
         fresh: &[bool],
         prices: &PriceTable,
         projection: &mut Projection<'a>,
-    ) {
-        let mut arrived: Vec<((usize, usize), (usize, usize))> = Vec::new();
+    ) -> Needs {
+        if !self.is_joined {
+            let needs = self.region.needs_to_join();
+            if !needs.is_empty() {
+                return needs;
+            }
+            self.join(batches, fresh, projection);
+            self.is_joined = true;
+        }
+        self.region.needs(prices)
+    }
+
+    /// Takes a trace that was asked for, if it is stored.
+    pub(crate) fn take_trace(&mut self, trace_id: &str, stored: Option<StoredTrace>) {
+        let loaded = stored.map(|stored| {
+            let (shown, kept) = (stored.state.shown.clone(), stored.state.kept.clone());
+            self.states.insert(trace_id.to_owned(), stored.state);
+            (stored.number, shown, kept)
+        });
+        self.region.take_trace(trace_id.to_owned(), loaded);
+    }
+
+    /// Takes spans that were asked for, with the numbers of their traces.
+    pub(crate) fn take_spans(&mut self, spans: Vec<(i64, Span)>) {
+        self.region.take_spans(spans);
+    }
+
+    /// Takes trace and span ids of the stored spans that name an answer.
+    pub(crate) fn take_answer(&mut self, response_id: &str, spans: Vec<(String, String)>) {
+        self.region.take_answer(response_id, spans);
+    }
+
+    fn join(&mut self, batches: &'a [Batch], fresh: &[bool], projection: &mut Projection<'a>) {
         for (batch_index, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
             if batch.workspace_id.as_str() != self.workspace_id {
                 continue;
@@ -253,66 +246,42 @@ impl<'a> Workspace<'a> {
                     environment: batch.environment.clone(),
                     arrival: arrival.clone(),
                 };
-                match self.join(stored) {
-                    Some(place) => arrived.push(((batch_index, event_index), place)),
+                match self.region.join(stored) {
+                    Some(place) => self.arrived.push(((batch_index, event_index), place)),
                     None => {
                         projection.places.insert((batch_index, event_index), Place::Duplicate);
                     }
                 }
             }
         }
-        resolve(&mut self.forest, prices);
-        self.hand_over(arrived, projection);
     }
 
-    /// Adds an arrival; its trace and span, or `None` if it came before.
-    fn join(&mut self, stored: StoredArrival) -> Option<(usize, usize)> {
-        let at = *self.trace_index.get(&stored.arrival.trace_id)?;
-        let spans = &mut self.forest.traces[at].spans;
-        let place = match self.index.get(&(at, stored.arrival.span_id.clone())).copied() {
-            Some(place) if spans[place].has(&stored.arrival) => return None,
-            Some(place) => {
-                spans[place].add(stored);
-                place
-            }
-            None => {
-                self.index.insert((at, stored.arrival.span_id.clone()), spans.len());
-                spans.push(Span::of(stored));
-                spans.len() - 1
-            }
-        };
-        self.touched.insert((at, place));
-        Some((at, place))
-    }
-
-    fn hand_over(self, arrived: Vec<((usize, usize), (usize, usize))>, projection: &mut Projection<'a>) {
-        let mut span_at: FxHashMap<(usize, usize), usize> = FxHashMap::default();
-        let stored = self.stored.into_iter().zip(self.before);
-        for (at, (trace, (stored, before))) in self.forest.traces.into_iter().zip(stored).enumerate() {
-            let mut before = before.into_iter();
-            for (place, span) in trace.spans.into_iter().enumerate() {
-                let before = before.next();
-                if before.as_ref() == Some(&span.shown) && !self.touched.contains(&(at, place)) {
-                    continue;
-                }
-                span_at.insert((at, place), projection.spans.len());
-                projection.spans.push(ChangedSpan {
-                    workspace_id: self.workspace_id,
-                    trace_id: trace.trace_id.clone(),
-                    span,
-                    before,
-                });
-            }
-            projection.traces.push(ChangedTrace {
+    /// Hands over what changes.
+    pub(crate) fn finish(mut self, projection: &mut Projection<'a>) {
+        let changes = self.region.into_changes();
+        let first = projection.spans.len();
+        for (event, place) in self.arrived {
+            let span = first + changes.arrived.get(&place).copied().unwrap_or_default();
+            projection.places.insert(event, Place::New { span });
+        }
+        for changed in changes.spans {
+            projection.spans.push(ChangedSpan {
                 workspace_id: self.workspace_id,
-                trace_id: trace.trace_id,
-                shown: trace.shown,
-                before: stored,
+                trace_id: changes.traces[changed.trace].trace_id.clone(),
+                span: changed.span,
+                before: changed.before,
             });
         }
-        for (event, (at, place)) in arrived {
-            let span = span_at.get(&(at, place)).copied().unwrap_or_default();
-            projection.places.insert(event, Place::New { span });
+        for changed in changes.traces {
+            let state = self.states.remove(&changed.trace_id);
+            projection.traces.push(ChangedTrace {
+                workspace_id: self.workspace_id,
+                before: changed.number.zip(state).map(|(number, state)| StoredTrace { number, state }),
+                trace_id: changed.trace_id,
+                shown: changed.shown,
+                kept: changed.kept,
+                also_named: changed.also_named,
+            });
         }
     }
 }

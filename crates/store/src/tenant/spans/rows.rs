@@ -20,6 +20,8 @@ pub(crate) struct SpanNumbers {
 pub(crate) struct SpanColumns<'s> {
     pub(crate) span_id: &'s str,
     pub(crate) parent_span_id: Option<&'s str>,
+    /// The parent that it names, unless it is shown below that one.
+    pub(crate) named_parent_span_id: Option<String>,
     pub(crate) session_id: &'s str,
     pub(crate) is_root: bool,
     pub(crate) is_part: bool,
@@ -35,6 +37,10 @@ impl<'s> SpanColumns<'s> {
         Self {
             span_id: span.arrivals().first().map_or("", |first| first.arrival.span_id.as_str()),
             parent_span_id: shown.parent_span_id.as_deref(),
+            named_parent_span_id: facts
+                .parent_span_id
+                .clone()
+                .filter(|id| shown.parent_span_id.as_ref() != Some(id)),
             session_id: &shown.counted.session_id,
             is_root: shown.parent_span_id.is_none() && shown.part_of.is_none(),
             is_part: shown.part_of.is_some(),

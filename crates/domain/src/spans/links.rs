@@ -1,0 +1,456 @@
+//! What is kept of a resolved trace, so that spans can be added to it while most of it stays in the store.
+//!
+//! [`Links`] says how one span is connected to its trace; [`Kept`] adds up what all spans of a trace decide together.
+//! Both are written with the outcome they belong to. What they say of spans that are not loaded is found by taking away
+//! what the loaded ones had contributed.
+
+use rustc_hash::FxHashSet;
+use serde::{Deserialize, Serialize};
+
+use super::structure::{Node, Structure};
+use super::{ArrivalSource, Subtree, TraceShown};
+use crate::events::UNKNOWN_AGENT;
+
+/// A change that makes more stored spans of one trace be resolved again than this counts as a wide one.
+pub const WIDE_CHANGE_SPANS: i64 = 4_096;
+
+/// After so many wide changes a trace keeps its session, its user and its fallback agent, whatever else arrives for it.
+pub const MAX_WIDE_CHANGES: u32 = 32;
+
+/// Inside which call of a model something lies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Inside {
+    /// Inside none.
+    #[default]
+    Nothing,
+    /// The span is a call itself.
+    Itself,
+    /// Inside the call with this span id.
+    Call(String),
+}
+
+/// How a span was connected to its trace when it was last resolved.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Links {
+    /// The span above it; absent for roots and while the parent has not arrived.
+    pub(super) parent: Option<String>,
+    /// Whether it names a parent that is not above it.
+    pub(super) is_orphan: bool,
+    /// The spans directly below it.
+    pub(super) children: i64,
+    /// Whether it owns figures or names some.
+    pub(super) is_owner: bool,
+    /// How many spans anywhere below it are owners.
+    pub(super) owners_below: i64,
+    /// Whether it or a span above it names its agent.
+    pub(super) agent_is_named: bool,
+    /// The call inside which its children lie.
+    pub(super) inside: Inside,
+}
+
+/// The first of the spans that say something: by rank, then by start and id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct First<V> {
+    pub(super) rank: u8,
+    pub(super) start_us: i64,
+    pub(super) span_id: String,
+    pub(super) value: V,
+}
+
+impl<V> First<V> {
+    fn key(&self) -> (u8, i64, &str) {
+        (self.rank, self.start_us, &self.span_id)
+    }
+}
+
+/// What the earliest root of a trace decides.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Root {
+    agent_id: String,
+    environment: String,
+    /// When it ended and whether it failed; absent while only a log record of it has arrived.
+    end: Option<End>,
+}
+
+/// How a span ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct End {
+    end_us: i64,
+    is_error: bool,
+}
+
+/// The other trace whose calls a trace repeats.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Follow {
+    /// Whether the other trace names no session.
+    pub(super) is_claimless: bool,
+    pub(super) trace_id: String,
+    /// The span here that repeats a call there.
+    pub(super) span_id: String,
+}
+
+impl Follow {
+    pub(super) fn key(&self) -> (bool, &str) {
+        (self.is_claimless, &self.trace_id)
+    }
+}
+
+/// What is kept of a trace beside its spans.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    spans: i64,
+    /// Spans that name a parent which is not above them.
+    pub(super) orphans: i64,
+    /// Spans whose agent neither they nor a span above them name.
+    pub(super) unnamed: i64,
+    /// The best name of a session.
+    pub(super) claim: Option<First<String>>,
+    /// The earliest span that names an agent.
+    pub(super) agent: Option<First<String>>,
+    user: Option<First<String>>,
+    root: Option<First<Root>>,
+    /// The earliest span that names no parent.
+    top: Option<First<End>>,
+    /// The earliest span that has a name for the agent of the trace.
+    agent_name: Option<First<String>>,
+    pub(super) follow: Option<Follow>,
+    wide_changes: u32,
+}
+
+impl Kept {
+    /// Whether it has changed as a whole so often that it no longer does.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.wide_changes >= MAX_WIDE_CHANGES
+    }
+
+    /// Whether it is of a trace with so many spans.
+    pub(super) fn is_of(&self, spans: usize) -> bool {
+        self.spans <= i64::try_from(spans).unwrap_or(i64::MAX)
+    }
+
+    pub(super) fn count_wide_change(&mut self) {
+        self.wide_changes = self.wide_changes.saturating_add(1);
+    }
+}
+
+/// A trace as it comes out.
+pub(super) struct Gathered {
+    pub(super) shown: TraceShown,
+    pub(super) kept: Kept,
+    /// Whether only its other spans can say what it is now.
+    pub(super) is_incomplete: bool,
+}
+
+/// What spans that are not loaded contribute to a loaded one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Hidden {
+    pub(super) children: i64,
+    pub(super) owners_below: i64,
+    pub(super) shown_children: i64,
+    pub(super) subtree: Subtree,
+}
+
+impl<'a> Structure<'a> {
+    /// Finds what each loaded span has below it that is not loaded.
+    pub(super) fn find_hidden(&mut self) {
+        for index in 0..self.nodes.len() {
+            let node = &self.nodes[index];
+            let Some(links) = node.links.filter(|_| self.traces[node.trace].is_partial) else { continue };
+            let mut subtree = node.before.subtree;
+            subtree.subtract(Subtree::of(&node.before.counted, node.before.part_of.is_some()));
+            self.nodes[index].hidden = Hidden {
+                children: links.children,
+                owners_below: links.owners_below,
+                shown_children: node.before.children,
+                subtree,
+            };
+        }
+        for index in 0..self.nodes.len() {
+            let node = &self.nodes[index];
+            let (Some(links), before) = (node.links, node.before) else { continue };
+            let place = |trace: usize, id: &'a str| self.places.get(&(trace, id)).copied();
+            let parent = links.parent.as_deref().and_then(|id| place(node.trace, id));
+            let sums_into = match &before.part_of {
+                Some((trace, id)) => {
+                    self.trace_places.get(trace.as_str()).and_then(|trace| place(*trace, id))
+                }
+                None => before.parent_span_id.as_deref().and_then(|id| place(node.trace, id)),
+            };
+            if let Some(parent) = parent.filter(|parent| self.is_partial(*parent)) {
+                let hidden = &mut self.nodes[parent].hidden;
+                hidden.children -= 1;
+                hidden.owners_below -= links.owners_below + i64::from(links.is_owner);
+            }
+            if let Some(above) = sums_into.filter(|above| self.is_partial(*above)) {
+                let hidden = &mut self.nodes[above].hidden;
+                hidden.subtree.subtract(before.subtree);
+                hidden.shown_children -= i64::from(before.part_of.is_none());
+            }
+        }
+    }
+
+    fn is_partial(&self, index: usize) -> bool {
+        self.traces[self.nodes[index].trace].is_partial
+    }
+
+    /// Of each span, how it is connected now.
+    pub(super) fn links(&self) -> Vec<Links> {
+        let mut children: Vec<i64> = self.nodes.iter().map(|node| node.hidden.children).collect();
+        for parent in self.nodes.iter().filter_map(|node| node.parent) {
+            children[parent] += 1;
+        }
+        let links = self.nodes.iter().zip(children).enumerate().map(|(index, (node, children))| Links {
+            parent: if node.has_parent() { node.facts.parent_span_id.clone() } else { None },
+            is_orphan: node.is_orphan(),
+            children,
+            is_owner: self.is_owner(node),
+            owners_below: node.owners_below,
+            agent_is_named: node.agent_is_named,
+            inside: match node.call {
+                None => Inside::Nothing,
+                Some(call) if call == index => Inside::Itself,
+                Some(call) => Inside::Call(self.nodes[call].facts.span_id.clone()),
+            },
+        });
+        links.collect()
+    }
+
+    /// The first of the spans of a trace that say something, also of those that are not loaded.
+    fn first<V: Clone + 'a>(
+        &mut self,
+        trace: usize,
+        loaded: Option<First<V>>,
+        kept: impl FnOnce(&'a Kept) -> &'a Option<First<V>>,
+    ) -> Option<First<V>> {
+        let stored = &self.traces[trace];
+        let known = kept(&stored.kept).as_ref().filter(|_| stored.is_partial);
+        let Some(known) = known else { return loaded };
+        let is_loaded = self.places.contains_key(&(trace, known.span_id.as_str()));
+        let first = loaded.filter(|loaded| loaded.key() <= known.key());
+        match first {
+            None if is_loaded => {
+                // It says it no longer, or later: which one is the first now, the others know.
+                self.incomplete[trace] = true;
+                Some(known.clone())
+            }
+            None => Some(known.clone()),
+            first => first,
+        }
+    }
+
+    fn earliest<V>(
+        &self,
+        members: impl Iterator<Item = usize>,
+        value: impl FnOnce(&Node<'a>) -> V,
+    ) -> Option<First<V>> {
+        let index = members.min_by_key(|index| self.age(*index))?;
+        Some(self.first_is(index, 0, value(&self.nodes[index])))
+    }
+
+    fn first_is<V>(&self, index: usize, rank: u8, value: V) -> First<V> {
+        let facts = &self.nodes[index].facts;
+        First { rank, start_us: facts.start_us, span_id: facts.span_id.clone(), value }
+    }
+
+    /// The best name of a session in each trace: the worthiest, then the earliest.
+    pub(super) fn find_claims(&mut self) {
+        for trace in 0..self.traces.len() {
+            if self.traces[trace].is_frozen() {
+                self.claims[trace].clone_from(&self.traces[trace].kept.claim);
+                continue;
+            }
+            let rank = |index: &usize| self.nodes[*index].facts.session.as_ref().map(|claim| claim.rank);
+            let named = self.members[trace].iter().copied().filter(|index| rank(index).is_some());
+            let best = named.min_by_key(|index| (rank(index), self.age(*index)));
+            let best = best.and_then(|index| {
+                let claim = self.nodes[index].facts.session.as_ref()?;
+                Some(self.first_is(index, claim.rank, claim.id.clone()))
+            });
+            self.claims[trace] = self.first(trace, best, |kept| &kept.claim);
+        }
+    }
+
+    /// The earliest span in each trace that names an agent.
+    pub(super) fn find_first_agents(&mut self) {
+        for trace in 0..self.traces.len() {
+            if self.traces[trace].is_frozen() {
+                self.first_agents[trace].clone_from(&self.traces[trace].kept.agent);
+                continue;
+            }
+            let named = self.members[trace].iter().copied();
+            let named = named.filter(|index| self.nodes[*index].facts.agent_id.is_some());
+            let first = self.earliest(named, |node| node.facts.agent_id.clone().unwrap_or_default());
+            self.first_agents[trace] = self.first(trace, first, |kept| &kept.agent);
+        }
+    }
+
+    /// Joins the traces that the loaded spans repeat with the one that was known.
+    pub(super) fn keep_follows(&mut self) {
+        for trace in 0..self.traces.len() {
+            let stored = &self.traces[trace];
+            let Some(known) = stored.kept.follow.as_ref().filter(|_| stored.is_partial) else { continue };
+            if stored.is_frozen() {
+                self.follows[trace] = Some(known.clone());
+                continue;
+            }
+            if self.places.contains_key(&(trace, known.span_id.as_str())) {
+                let is_as_good = |follow: &Follow| follow.key() <= known.key();
+                self.incomplete[trace] |= !self.follows[trace].as_ref().is_some_and(is_as_good);
+                continue;
+            }
+            let mut known = known.clone();
+            if let Some(other) = self.trace_places.get(known.trace_id.as_str()) {
+                known.is_claimless = self.claims[*other].is_none();
+            }
+            let is_better = |follow: &Follow| follow.key() < known.key();
+            if !self.follows[trace].as_ref().is_some_and(is_better) {
+                self.follows[trace] = Some(known);
+            }
+        }
+    }
+
+    /// What is shown and kept of each trace as a whole.
+    pub(super) fn gather(&mut self) -> Vec<Gathered> {
+        let leaders = self.leaders();
+        (0..self.traces.len()).map(|trace| self.gather_trace(trace, leaders[trace])).collect()
+    }
+
+    fn gather_trace(&mut self, trace: usize, leader: usize) -> Gathered {
+        let (root, top) = (self.root(trace), self.top(trace));
+        let user = self.user(trace);
+        let agent_id = root.as_ref().map_or(UNKNOWN_AGENT, |root| root.value.agent_id.as_str()).to_owned();
+        let agent_name = self.agent_name(trace, &agent_id);
+        let stored = &self.traces[trace];
+        let known = Some(&stored.shown).filter(|_| stored.is_partial);
+        let members = self.members[trace].iter().map(|index| &self.nodes[*index]);
+        let start_us = members.clone().map(|node| node.first_us).chain(known.map(|shown| shown.start_us));
+        let end_us = members.map(|node| node.last_us).chain(known.map(|shown| shown.end_us));
+        let (start_us, end_us) = (start_us.min().unwrap_or(0), end_us.max().unwrap_or(0));
+        // The parent of a root may never be exported. Such a root ends the trace while nothing goes on beyond it.
+        let orphan = root.as_ref().and_then(|root| root.value.end).filter(|end| end.end_us >= end_us);
+        let end = top.as_ref().map(|top| top.value).or(orphan);
+        let session_id = match known.filter(|_| stored.is_frozen()) {
+            Some(known) => known.session_id.clone(),
+            None => self.session(leader).to_owned(),
+        };
+        let shown = TraceShown {
+            session_id,
+            agent_id,
+            agent_name: agent_name.as_ref().map(|name| name.value.clone()),
+            user_id: user.as_ref().map(|user| user.value.clone()),
+            environment: root.as_ref().map_or_else(String::new, |root| root.value.environment.clone()),
+            start_us,
+            end_us,
+            ended_us: end.map(|end| end.end_us),
+            ended_in_error: end.is_some_and(|end| end.is_error),
+        };
+        let (claim, agent) = (self.claims[trace].clone(), self.first_agents[trace].clone());
+        let kept = Kept {
+            claim,
+            agent,
+            user,
+            root,
+            top,
+            agent_name,
+            follow: self.follows[trace].clone(),
+            wide_changes: stored.kept.wide_changes,
+            ..self.counts(trace)
+        };
+        Gathered { shown, kept, is_incomplete: self.incomplete[trace] && !stored.is_frozen() }
+    }
+
+    fn counts(&self, trace: usize) -> Kept {
+        let stored = &self.traces[trace];
+        let mut counts = if stored.is_partial {
+            Kept {
+                spans: stored.kept.spans,
+                orphans: stored.kept.orphans,
+                unnamed: stored.kept.unnamed,
+                ..Kept::default()
+            }
+        } else {
+            Kept::default()
+        };
+        for node in self.members[trace].iter().map(|index| &self.nodes[*index]) {
+            counts.spans += 1;
+            counts.orphans += i64::from(node.is_orphan());
+            counts.unnamed += i64::from(!node.agent_is_named);
+            if let Some(links) = node.links.filter(|_| stored.is_partial) {
+                counts.spans -= 1;
+                counts.orphans -= i64::from(links.is_orphan);
+                counts.unnamed -= i64::from(!links.agent_is_named);
+            }
+        }
+        counts
+    }
+
+    /// How many spans of a trace that are not loaded have their agent neither from themselves nor from above.
+    pub(super) fn hidden_unnamed(&self, trace: usize) -> i64 {
+        let links = self.members[trace].iter().filter_map(|index| self.nodes[*index].links);
+        let loaded = links.filter(|links| !links.agent_is_named).count();
+        self.traces[trace].kept.unnamed - i64::try_from(loaded).unwrap_or(i64::MAX)
+    }
+
+    fn root(&mut self, trace: usize) -> Option<First<Root>> {
+        let roots = self.members[trace].iter().copied().filter(|index| !self.nodes[*index].has_parent());
+        let root = self.earliest(roots, |node| Root {
+            agent_id: node.agent_id.clone(),
+            environment: node.environment.to_owned(),
+            end: node.end(),
+        });
+        self.first(trace, root, |kept| &kept.root)
+    }
+
+    fn top(&mut self, trace: usize) -> Option<First<End>> {
+        let tops = self.members[trace].iter().copied().filter(|index| {
+            let node = &self.nodes[*index];
+            node.facts.parent_span_id.is_none() && node.end().is_some()
+        });
+        let end = |node: &Node<'_>| node.end().unwrap_or(End { end_us: 0, is_error: false });
+        let top = self.earliest(tops, end);
+        self.first(trace, top, |kept| &kept.top)
+    }
+
+    fn user(&mut self, trace: usize) -> Option<First<String>> {
+        if self.traces[trace].is_frozen() {
+            return self.traces[trace].kept.user.clone();
+        }
+        let users = self.members[trace].iter().copied();
+        let users = users.filter(|index| self.nodes[*index].facts.user_id.is_some());
+        let user = self.earliest(users, |node| node.facts.user_id.clone().unwrap_or_default());
+        self.first(trace, user, |kept| &kept.user)
+    }
+
+    fn agent_name(&mut self, trace: usize, agent_id: &str) -> Option<First<String>> {
+        let named = self.members[trace].iter().copied().filter(|index| {
+            let node = &self.nodes[*index];
+            node.facts.agent_name.is_some() && node.agent_id == agent_id
+        });
+        let name = self.earliest(named, |node| node.facts.agent_name.clone().unwrap_or_default());
+        let stored = &self.traces[trace];
+        if stored.is_partial && stored.shown.agent_id != agent_id {
+            self.incomplete[trace] = true;
+        }
+        self.first(trace, name, |kept| &kept.agent_name)
+    }
+}
+
+impl Node<'_> {
+    /// Whether a span lies above it.
+    pub(super) fn has_parent(&self) -> bool {
+        self.parent.is_some() || self.is_cut_off
+    }
+
+    fn is_orphan(&self) -> bool {
+        self.facts.parent_span_id.is_some() && !self.has_parent()
+    }
+
+    /// How the span itself ended; absent while only log records of it have arrived.
+    fn end(&self) -> Option<End> {
+        let end = End { end_us: self.facts.end_us, is_error: self.facts.is_error };
+        (self.facts.source == ArrivalSource::Span).then_some(end)
+    }
+}
+
+/// Spans of which the one above is in the store but is not loaded, since it lies too far up.
+pub(super) type CutOff = FxHashSet<String>;
