@@ -148,7 +148,7 @@ fn two_first_starts_make_one_login_and_one_key() {
         serde_json::from_slice(&command.output().unwrap().stdout).unwrap()
     };
     let mut keys = program(folder.path(), &["key", "list", "--json"]);
-    keys.env("AGENTLENS_DATABASE_URL", &app_url);
+    keys.env("AGENTLENS_DATABASE_URL", &app_url).env("AGENTLENS_SECRET_KEY", "5e".repeat(32));
     assert_eq!(list(keys)["keys"].as_array().unwrap().len(), 1);
     drop(started);
     assert!(!folder.path().join("data").exists(), "a server on PostgreSQL made a data directory");
