@@ -194,11 +194,31 @@ impl Tenant {
         }
         let sql = "select session_number from (select distinct session_number from events where org_id = $1) e
              where session_number not in (select number from sessions where org_id = $1) order by session_number limit $2";
+        faults.extend(self.verify_removals().await?);
         let orphans: Vec<i64> = self.fetch(sql, args![MAX_ORPHANS_REPORTED]).await?;
         faults.extend(
             orphans.iter().map(|number| format!("Events of session number {number} have no session")),
         );
         Ok(faults.into_iter().map(BrokenChain::of_org).collect())
+    }
+
+    /// Records of removals that are not as they were written.
+    async fn verify_removals(&self) -> Result<Vec<String>, StoreError> {
+        let (context, mut faults, mut after) = (self.context(), Vec::new(), String::new());
+        loop {
+            let removals = self.list_removals(&after, CHUNK_SESSIONS).await?;
+            let changed = removals.iter().filter(|removal| !removal.is_authentic(&context));
+            faults.extend(changed.map(|removal| {
+                format!(
+                    "Record {} of removed events was changed: its seal does not match",
+                    removal.removal_id
+                )
+            }));
+            match removals.last() {
+                Some(last) if removals.len() == CHUNK_SESSIONS as usize => after.clone_from(&last.removal_id),
+                _ => return Ok(faults),
+            }
+        }
     }
 
     /// A session's events in the order of its chain, after `after_seq`.

@@ -42,7 +42,7 @@ pub use events::{EventFilter, EventPage, Order, SearchPage, StoredEvent, StreamP
 pub use ingest_requests::{IngestRequestRow, MAX_REQUESTS_PER_KEY};
 pub use ledger::LedgerRow;
 pub(crate) use prices::embedded as embedded_prices;
-pub use removals::{Removal, RemovalReason};
+pub use removals::{Removal, RemovalOrder, RemovalReason};
 pub(crate) use retention::{drop_partitions, make_partitions};
 pub(crate) use rollups::{Cell, encode_changes, merged};
 pub use sessions::{SessionFilter, SessionPage, SessionRow};

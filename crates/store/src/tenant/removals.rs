@@ -3,10 +3,13 @@
 //! A record is sealed under the server's secret. Within its range, from `first_seq` to `last_seq`, events may be missing or still
 //! be there: on PostgreSQL they go with their partition, some time after the record is written.
 
+use std::sync::Arc;
+
 use agentlens_domain::chain::{NO_SEAL, RowFields, Seal};
 use agentlens_domain::ids::ulid_at;
 
-use super::{Tenant, TenantContext};
+use super::retention::{forget_sessions, lock_state};
+use super::{SessionRow, Tenant, TenantContext};
 use crate::args;
 use crate::error::StoreError;
 use crate::row_type;
@@ -17,6 +20,10 @@ use crate::transaction::Tx;
 pub enum RemovalReason {
     /// They were older than the org keeps events.
     Retention,
+    /// Someone deleted the session.
+    Deletion,
+    /// A person asked for their data to be erased.
+    Erasure,
 }
 
 impl RemovalReason {
@@ -24,6 +31,8 @@ impl RemovalReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Retention => "retention",
+            Self::Deletion => "deletion",
+            Self::Erasure => "erasure",
         }
     }
 }
@@ -39,7 +48,7 @@ row_type! {
         pub session_id: String,
         /// The session's number.
         pub session_number: i64,
-        /// What was removed: `events`.
+        /// What was removed: `events`, or the whole `session`.
         pub what: String,
         /// Why: see [`RemovalReason`].
         pub why: String,
@@ -167,7 +176,207 @@ pub(crate) async fn record_expired(
     record.put(tx, context).await
 }
 
+row_type! {
+    /// An event that is about to be removed.
+    struct Removed {
+        pub position: i64,
+        pub workspace_id: String,
+        pub id: String,
+        pub session_id: String,
+        pub session_number: i64,
+        pub seq: i64,
+        pub prev_hash: Option<[u8; 32]>,
+        pub hash: [u8; 32],
+        pub seal: [u8; 17],
+    }
+}
+
+const REMOVED_COLUMNS: &str =
+    "position, workspace_id, id, session_id, session_number, seq, prev_hash, hash, seal";
+/// Positions that one transaction of an erasure looks through.
+const POSITIONS_AT_A_TIME: i64 = 5_000;
+/// Events of a session that one transaction deletes.
+const EVENTS_AT_A_TIME: i64 = 1_000;
+
+/// By whom and why events are removed, and when.
+#[derive(Debug, Clone)]
+pub struct RemovalOrder {
+    /// Why.
+    pub why: RemovalReason,
+    /// By whom: a person, a key or a service.
+    pub removed_by: String,
+    /// When.
+    pub now_us: i64,
+}
+
+/// Removes events, with a record for each run of neighbours in a chain. They must be sorted by session and sequence number.
+async fn remove(
+    tx: &Tx<'_>,
+    context: &TenantContext,
+    order: &RemovalOrder,
+    events: &[Removed],
+) -> Result<u64, StoreError> {
+    let is_next = |left: &Removed, right: &Removed| {
+        left.session_number == right.session_number && left.seq + 1 == right.seq
+    };
+    let mut deleted = 0;
+    for run in events.chunk_by(is_next) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        let record = Removal {
+            removal_id: ulid_at(order.now_us),
+            workspace_id: first.workspace_id.clone(),
+            session_id: first.session_id.clone(),
+            session_number: first.session_number,
+            what: "events".to_owned(),
+            why: order.why.as_str().to_owned(),
+            removed_by: order.removed_by.clone(),
+            removed_us: order.now_us,
+            event_count: last.seq - first.seq + 1,
+            first_seq: first.seq,
+            last_seq: last.seq,
+            hash_before: first.prev_hash,
+            last_hash: last.hash,
+            last_seal: last.seal,
+            seal: NO_SEAL,
+        };
+        record.put(tx, context).await?;
+    }
+    for event in events {
+        let sql = "delete from events where org_id = $1 and position = $2";
+        deleted += tx.execute(sql, args![event.position]).await?;
+        let sql = "delete from event_keys where org_id = $1 and workspace_id = $2 and id = $3";
+        tx.execute(sql, args![event.workspace_id.as_str(), event.id.as_str()]).await?;
+    }
+    Ok(deleted)
+}
+
+async fn remove_of_user(
+    tx: &Tx<'_>,
+    context: Arc<TenantContext>,
+    order: RemovalOrder,
+    (workspace, user_id): (String, String),
+    after_position: i64,
+) -> Result<(u64, bool), StoreError> {
+    let last = after_position.saturating_add(POSITIONS_AT_A_TIME);
+    let sql = format!(
+        "select {REMOVED_COLUMNS} from events where org_id = $1 and position > $2 and position <= $3
+           and workspace_id || '' = $4 and user_id = $5 order by session_number, seq"
+    );
+    let events: Vec<Removed> = tx.fetch(sql, args![after_position, last, workspace, user_id]).await?;
+    let deleted = remove(tx, &context, &order, &events).await?;
+    let sql = "select last_position from org_state where org_id = $1";
+    let end: i64 = tx.find(sql, args![]).await?.unwrap_or_default();
+    Ok((deleted, last >= end))
+}
+
+/// Deletes a handful of a session's events, and after the last of them the session itself.
+async fn remove_from_session(
+    tx: &Tx<'_>,
+    context: Arc<TenantContext>,
+    order: RemovalOrder,
+    session: SessionRow,
+) -> Result<(u64, bool), StoreError> {
+    let state = lock_state(tx).await?;
+    let sql = format!(
+        "select {REMOVED_COLUMNS} from events where org_id = $1 and session_number = $2 order by seq limit $3"
+    );
+    let events: Vec<Removed> = tx.fetch(sql, args![session.number, EVENTS_AT_A_TIME]).await?;
+    let deleted = remove(tx, &context, &order, &events).await?;
+    if i64::try_from(events.len()).unwrap_or(i64::MAX) == EVENTS_AT_A_TIME {
+        return Ok((deleted, false));
+    }
+    // Its row is read once more: events may have come in since the first handful went.
+    let sql = "select last_seq, last_hash, last_seal from sessions where org_id = $1 and number = $2";
+    let Some(head) = tx.find::<ChainHead>(sql, args![session.number]).await? else {
+        return Ok((deleted, true));
+    };
+    // One record of the whole session takes the place of those of its parts, which nothing needs any more.
+    let sql = "delete from removals where org_id = $1 and session_number = $2";
+    tx.execute(sql, args![session.number]).await?;
+    let record = Removal {
+        removal_id: ulid_at(order.now_us),
+        workspace_id: session.workspace_id,
+        session_id: session.session_id,
+        session_number: session.number,
+        what: "session".to_owned(),
+        why: order.why.as_str().to_owned(),
+        removed_by: order.removed_by,
+        removed_us: order.now_us,
+        event_count: head.last_seq,
+        first_seq: 1,
+        last_seq: head.last_seq,
+        hash_before: None,
+        last_hash: head.last_hash,
+        last_seal: head.last_seal,
+        seal: NO_SEAL,
+    };
+    record.put(tx, &context).await?;
+    let gone =
+        tx.execute("delete from sessions where org_id = $1 and number = $2", args![session.number]).await?;
+    if let Some(state) = state {
+        forget_sessions(tx, &context, state, i64::try_from(gone).unwrap_or(0)).await?;
+    }
+    Ok((deleted, true))
+}
+
+row_type! {
+    struct ChainHead {
+        pub last_seq: i64,
+        pub last_hash: [u8; 32],
+        pub last_seal: [u8; 17],
+    }
+}
+
 impl Tenant {
+    /// Deletes a session and its events, and leaves a record. Sums that counted them (agents, rollups) keep them, as they keep what
+    /// retention removes. Returns how many events went.
+    pub async fn remove_session(
+        &self,
+        session: &SessionRow,
+        order: &RemovalOrder,
+    ) -> Result<u64, StoreError> {
+        let mut deleted = 0;
+        loop {
+            let (context, order, session) = (self.context(), order.clone(), session.clone());
+            let (rows, is_last) =
+                self.transact(move |tx| Box::pin(remove_from_session(tx, context, order, session))).await?;
+            deleted += rows;
+            if is_last {
+                return Ok(deleted);
+            }
+        }
+    }
+
+    /// Deletes the events of one end user of a workspace, and leaves records of the gaps in the chains. Sums keep what they
+    /// counted, and so do spans that were made of such events. Returns how many events went.
+    pub async fn remove_events_of_user(
+        &self,
+        workspace: &str,
+        user_id: &str,
+        order: &RemovalOrder,
+    ) -> Result<u64, StoreError> {
+        let (mut deleted, mut after) = (0, 0);
+        loop {
+            let (context, order) = (self.context(), order.clone());
+            let user = (workspace.to_owned(), user_id.to_owned());
+            let (rows, is_last) =
+                self.transact(move |tx| Box::pin(remove_of_user(tx, context, order, user, after))).await?;
+            deleted += rows;
+            after += POSITIONS_AT_A_TIME;
+            if is_last {
+                return Ok(deleted);
+            }
+        }
+    }
+
+    /// All records of removals, in the order of their ids, after one of them.
+    pub async fn list_removals(&self, after: &str, limit: u32) -> Result<Vec<Removal>, StoreError> {
+        let sql = format!(
+            "select {COLUMNS} from removals where org_id = $1 and removal_id > $2 order by removal_id limit $3"
+        );
+        self.fetch(sql, args![after, limit]).await
+    }
+
     /// What was removed from a session's chain, by the first event.
     pub async fn removals_of_session(&self, session_number: i64) -> Result<Vec<Removal>, StoreError> {
         let sql = format!(

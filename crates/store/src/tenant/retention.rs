@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use agentlens_domain::chain::Seal;
 use agentlens_domain::ids::ulid_of;
 use agentlens_domain::rollups::Dimension;
 use agentlens_domain::time::{DAY_US, day_of};
@@ -239,9 +238,7 @@ async fn record(tx: &Tx<'_>, context: &TenantContext, part: &Expired, now_us: i6
 }
 
 async fn delete_sessions(tx: &Tx<'_>, context: Arc<TenantContext>, today: i32) -> Result<Step, StoreError> {
-    // The org is locked first, as by applying batches: the count of its sessions is sealed.
-    let sql = "select last_position, last_session, last_trace, session_count from org_state where org_id = $1 for update";
-    let Some(state) = tx.find::<StateRow>(sql, args![]).await? else {
+    let Some(state) = lock_state(tx).await? else {
         return Ok(Step { rows: 0, is_last: true, session_number: 0 });
     };
     let sql = format!(
@@ -258,24 +255,34 @@ async fn delete_sessions(tx: &Tx<'_>, context: Arc<TenantContext>, today: i32) -
     );
     let rows = tx.execute(sql, args![today, numbers.clone()]).await?;
     tx.execute("delete from removals where org_id = $1 and session_number = any($2)", args![numbers]).await?;
-    let session_count = state.session_count - i64::try_from(rows).unwrap_or(0);
-    let state = SealedState {
-        last_position: state.last_position,
-        last_session: state.last_session,
-        last_trace: state.last_trace,
-        session_count,
-    };
-    let seal: Seal = state.seal(&context);
-    tx.execute(
-        "update org_state set session_count = $2, seal = $3 where org_id = $1",
-        args![session_count, seal],
-    )
-    .await?;
+    forget_sessions(tx, &context, state, i64::try_from(rows).unwrap_or(0)).await?;
     Ok(Step { rows, is_last: found < SESSIONS_AT_A_TIME, session_number: 0 })
 }
 
+/// Locks the org, as applying batches does: the count of its sessions is sealed. `None` if nothing was ever stored.
+pub(super) async fn lock_state(tx: &Tx<'_>) -> Result<Option<StateRow>, StoreError> {
+    let sql = "select last_position, last_session, last_trace, session_count from org_state where org_id = $1 for update";
+    tx.find(sql, args![]).await
+}
+
+/// Counts fewer sessions, and seals the count.
+pub(super) async fn forget_sessions(
+    tx: &Tx<'_>,
+    context: &TenantContext,
+    state: StateRow,
+    gone: i64,
+) -> Result<(), StoreError> {
+    let session_count = state.session_count - gone;
+    let StateRow { last_position, last_session, last_trace, .. } = state;
+    let seal = SealedState { last_position, last_session, last_trace, session_count }.seal(context);
+    let sql = "update org_state set session_count = $2, seal = $3 where org_id = $1";
+    tx.execute(sql, args![session_count, seal]).await?;
+    Ok(())
+}
+
 row_type! {
-    struct StateRow {
+    /// The sealed counters of an org.
+    pub(super) struct StateRow {
         pub last_position: i64,
         pub last_session: i64,
         pub last_trace: i64,

@@ -33,3 +33,4 @@ mod same;
 mod spans;
 mod tampering;
 mod world;
+mod year;

@@ -62,6 +62,29 @@ impl World {
         }
     }
 
+    /// A table with a copy of another, from where changes are taken back.
+    pub(crate) fn kept(&self, table: &str) -> String {
+        if self.store.is_embedded() { format!("kept_{table}") } else { format!("public.kept_{table}") }
+    }
+
+    /// Copies a table of an org there.
+    pub(crate) async fn keep(&self, tenant: &Tenant, table: &str) {
+        let kept = self.kept(table);
+        match &self.database {
+            Some(database) => {
+                let copy = format!(
+                    "set search_path = tenant; set app.current_org = '{}'; create table {kept} as select * from {table};
+                     grant usage on schema public to public; grant select on {kept} to public",
+                    tenant.org()
+                );
+                connect(&database.owner_url).await.batch_execute(&copy).await.unwrap();
+            }
+            None => {
+                self.by_hand(tenant, &format!("create table {kept} as select * from {table}")).await;
+            }
+        }
+    }
+
     /// Changes an org's rows as someone with access to the database could, without the server.
     pub(crate) async fn by_hand(&self, tenant: &Tenant, sql: &str) -> u64 {
         match (&self.database, &self._directory) {
