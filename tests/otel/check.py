@@ -16,7 +16,7 @@ import show
 
 # Spans that contain calls and are none, though they may repeat what their calls say.
 CONTAINER = re.compile(
-    r"invoke_agent .*|step \d+|weather|weather story|Weather story|Agent workflow|turn"
+    r"invoke_agent .*|step \d+|weather|weather story|Weather story|Agent workflow|turn|answer|tools|tools_condition|joke|refused"
     r"|ai\.(generateText|streamText|embed)|.*\.(workflow|agent)"
 )
 TOOL = re.compile(r"get_weather|ai\.toolCall")
@@ -35,6 +35,7 @@ FINISH_REASONS = {
     "tool-calls": "tool_call",
     "tool_use": "tool_call",
     "end_turn": "stop",
+    "completed": "stop",
 }
 
 
@@ -68,6 +69,7 @@ def load_spans(directory):
     for record in logs:
         for key, value in show.attributes(record).items():
             spans[record["spanId"]]["facts"] += flatten(f"log:{key}", value)
+        spans[record["spanId"]]["facts"] += flatten("log:body", show.plain(record.get("body", {})))
     return list(spans.values())
 
 
@@ -94,7 +96,7 @@ def matches(field, wanted, path, value):
         return value == wanted and ("name" in path)
     if field == "provider":
         named = re.search(r"provider|system$|provider\.name", path)
-        return bool(named) and isinstance(value, str) and value.partition(".")[0] == wanted
+        return bool(named) and isinstance(value, str) and wanted in value.split(".")
     if field == "finish_reason":
         named = re.search(r"finish_?reason|stop_reason", path, re.I)
         return bool(named) and isinstance(value, str) and FINISH_REASONS.get(value, value) == wanted
@@ -110,6 +112,9 @@ def seen_in(field, wanted, facts):
 
 def wishes(call, truth_call):
     """Each field with what it would be if it were transmitted."""
+    if truth_call.get("exclusive_input"):
+        cached = truth_call["cache_read"] + truth_call["cache_write"]
+        truth_call = {**truth_call, "input_tokens": truth_call["input_tokens"] - cached}
     for field in (
         "response_id", "provider", "request_model", "response_model", "finish_reason", *USAGE, "cost_usd",
         "system_text", "tool_name", "tool_args", "tool_result_contains", "tool_call_id",
@@ -197,6 +202,8 @@ def main():
     family.absent, stated = [], family.absent
     whole = expected.expected(directory.name, truth, document["session_id"], document["user_id"])
     family.absent = stated
+    for call in whole["calls"]:
+        call["exclusive_input"] = family.exclusive_input
     problems = check(directory, whole)
     for problem in problems:
         print(f"{directory.name}: {problem}")

@@ -5,6 +5,7 @@ otel_families=(
     openinference-openai openinference-anthropic openinference-langchain openinference-agents
     otel-openai otel-openai-event-only openllmetry-openai openllmetry-anthropic
     pydantic-ai langfuse vercel vercel-legacy
+    openinference-langgraph otel-botocore logfire-openai openlit-openai
 )
 
 # The environment a family runs in: two families may share one.
@@ -60,7 +61,7 @@ otel_libraries() {
         return
     fi
     echo "python=$(".tools/otel/$environment/bin/python" -c 'import platform; print(platform.python_version())')"
-    grep -iE '^(openai|anthropic|langchain|langfuse|logfire|pydantic-ai|traceloop|genai-prices|openinference|opentelemetry-(api|sdk|exporter-otlp-proto-http|util-genai|semantic-conventions-ai|instrumentation-(genai-openai|openai|anthropic)))[^ ]*==' \
+    grep -iE '^(openai|anthropic|boto3|botocore|langchain|langgraph|langfuse|logfire|openlit|pydantic-ai|traceloop|genai-prices|openinference|opentelemetry-(api|sdk|exporter-otlp-proto-http|util-genai|semantic-conventions-ai|instrumentation-(genai-openai|openai|anthropic|botocore)))[^ ]*==' \
         "tests/otel/drivers/requirements-$environment.txt" | sed 's/==/=/'
 }
 

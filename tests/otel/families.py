@@ -26,6 +26,8 @@ class Family:
     tool: bool = True
     # The steps for which a time to first token can be known.
     first_token: tuple = ()
+    # Whether the input on the wire leaves out what was read from and written to a cache.
+    exclusive_input: bool = False
     # Whether the library computes a price.
     priced: bool = False
     absent: list = field(default_factory=list)
@@ -77,6 +79,41 @@ FAMILIES = {
             TOOL_SPAN_HAS_NO_ID,
         ],
         notes=("The root span is of kind AGENT and has no agent.name; the agent is the AGENT span that has one.",),
+    ),
+    "openinference-langgraph": Family(
+        steps=(*CHAT, "refused"),
+        agent_name=None,
+        absent=[
+            Absent("response_id", ("streamed",), "A streamed answer is put together without its id."),
+            Absent("tool_args", ("tool",), "A tool with one argument has the bare value as input, without its name."),
+        ],
+        notes=("Nodes and conditional edges of the graph are CHAIN spans around the calls.",),
+    ),
+    "otel-botocore": Family(
+        steps=(*CHAT, "refused"),
+        exclusive_input=True,
+        notes=(
+            "gen_ai.usage.input_tokens is Converse's inputTokens, which leaves cache reads and writes out.",
+            "Messages are in the bodies of log records, in Bedrock's own shape.",
+        ),
+    ),
+    "logfire-openai": Family(
+        steps=OPENAI_STEPS,
+        absent=OTEL_ABSENT,
+        notes=(
+            "A streamed call is two spans: the request, and when the stream has ended one with the answer and its tokens.",
+            "Logfire scrubs session.id on spans that it does not make itself: `[Scrubbed due to 'session']`.",
+            "Reasoning tokens are in gen_ai.usage.raw only, the provider's object as JSON.",
+        ),
+    ),
+    "openlit-openai": Family(
+        steps=OPENAI_STEPS,
+        first_token=(*CHAT, *RESPONSES, "embedding"),
+        absent=[
+            Absent("reasoning", CHAT, "A chat completion's span has no reasoning tokens."),
+            Absent("input", ("refused",), "A failed request's span has no messages."),
+        ],
+        notes=("The time to first token of a call that is not streamed is its whole duration.",),
     ),
     "otel-openai": Family(steps=OPENAI_STEPS, first_token=("streamed", "responses_streamed"), absent=OTEL_ABSENT),
     "otel-openai-event-only": Family(

@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json, json};
 
 use common::{expected, families, requests};
 
-const NOW_US: i64 = 1_795_500_000_000_000;
+const NOW_US: i64 = 1_900_000_000_000_000;
 
 /// A span of a capture: the facts of its arrivals, and how it is shown.
 struct Shown {

@@ -20,6 +20,7 @@ OPENAI_REFUSED_MODEL = "gpt-fail"
 EMBEDDING_MODEL = "text-embedding-3-small"
 ANTHROPIC_MODEL = "claude-sonnet-4-5"
 ANTHROPIC_REFUSED_MODEL = "claude-fail"
+BEDROCK_MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 
 TOOL_NAME = "get_weather"
 TOOL_DESCRIPTION = "The weather in a city, now."

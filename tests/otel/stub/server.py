@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A stub of the OpenAI and Anthropic APIs that knows what it charged.
+"""A stub of the OpenAI, Anthropic and Bedrock APIs that knows what it charged.
 
 It answers like the real services do, in one fixed story (a tool call on the first turn, an answer on the second, a streamed
 answer, an embedding, a refusal), and writes for each call the usage that is true to a JSON-lines file. That file is the
@@ -9,7 +9,7 @@ It uses nothing but the standard library and nothing of AgentLens, so that it ca
 
     server.py --port 18080 --log truth.jsonl
 
-What stands before `/v1/` in the path is logged as `caller`, so one stub can serve several drivers and keep them apart:
+What stands before `/v1/` or `/model/` in the path is logged as `caller`, so one stub can serve several drivers and keep them apart:
 `http://127.0.0.1:18080/langfuse/v1/chat/completions` is a call of `langfuse`.
 """
 
@@ -21,6 +21,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import anthropic_api
+import bedrock_api
 import openai_api
 
 # Between two chunks of a stream, so that a time to first token differs from zero and from the whole duration.
@@ -56,6 +57,16 @@ class TruthLog:
             self._file.flush()
 
 
+def route(path):
+    """Who calls, and what answers it."""
+    path = path.split("?")[0]
+    if "/model/" in path:
+        caller = path.partition("/model/")[0]
+        return caller, lambda *call: bedrock_api.converse(path, *call)
+    caller, found, rest = path.partition("/v1/")
+    return caller, ROUTES.get(found + rest)
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -70,8 +81,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         request_bytes = self.rfile.read(int(self.headers.get("content-length", 0)))
-        caller, found, rest = self.path.partition("/v1/")
-        answer = ROUTES.get((found + rest).split("?")[0])
+        caller, answer = route(self.path)
         if answer is None:
             # Said loudly: a client that calls something else is a call missing from the oracle.
             print(f"stub: no such path: {self.path}", flush=True)
@@ -98,14 +108,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send_stream(self, chunks, headers):
         self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
-        for name, value in headers.items():
+        for name, value in {"content-type": "text/event-stream", **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         time.sleep(FIRST_CHUNK_DELAY_S)
         for chunk in chunks:
-            data = chunk.encode()
+            data = chunk if isinstance(chunk, bytes) else chunk.encode()
             self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
             self.wfile.flush()
             time.sleep(CHUNK_DELAY_S)

@@ -46,7 +46,7 @@ fn families() -> Vec<Family> {
     let mut directories: Vec<PathBuf> =
         std::fs::read_dir(corpus()).unwrap().map(|entry| entry.unwrap().path()).collect();
     directories.sort();
-    assert!(directories.len() >= 12, "the corpus is not whole");
+    assert!(directories.len() >= 16, "the corpus is not whole");
     directories.iter().map(|directory| family(directory)).collect()
 }
 

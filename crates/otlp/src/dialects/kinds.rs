@@ -7,9 +7,13 @@ use super::raw::RawValue;
 use super::reading::Reading;
 
 /// The kind: of the best rule, else by what is there. A span that nothing tells of is [`SpanKind::Other`].
-pub(super) fn kind<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> SpanKind {
+pub(super) fn kind<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, has_failed: bool) -> SpanKind {
     if let Some(kind) = reading.kind() {
-        return kind;
+        return if kind == SpanKind::Llm && !has_failed && opens_a_stream(reading) {
+            SpanKind::Chain
+        } else {
+            kind
+        };
     }
     let hints = reading.hints();
     let speaks = [
@@ -28,4 +32,19 @@ pub(super) fn kind<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> SpanKind {
         _ if hints.http => SpanKind::Http,
         _ => SpanKind::Other,
     }
+}
+
+/// Whether a span is only the request of a streamed call, of which another span tells the answer.
+fn opens_a_stream<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> bool {
+    const OF_AN_ANSWER: [Field; 8] = [
+        Field::InputTokens,
+        Field::OutputTokens,
+        Field::UsageObject,
+        Field::ResponseId,
+        Field::OutputMessages,
+        Field::FinishReasons,
+        Field::ErrorType,
+        Field::ErrorMessage,
+    ];
+    reading.opens_streams() && OF_AN_ANSWER.iter().all(|field| reading.get(*field).is_none())
 }

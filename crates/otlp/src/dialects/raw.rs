@@ -140,9 +140,17 @@ fn number_of(text: &str) -> Option<f64> {
     text.trim().trim_matches('"').parse().ok().filter(|number: &f64| number.is_finite())
 }
 
+/// What clients put in the place of a value that they hold back; Logfire does so with every attribute whose key has `session` in it.
+const PLACEHOLDERS: [&str; 4] = ["[Scrubbed due to ", "[redacted]", "[REDACTED]", "[Filtered]"];
+
 /// Whether a text says nothing, also one that a client encoded as JSON.
 fn is_blank(text: &str) -> bool {
-    matches!(text, "" | "\"\"")
+    match text.as_bytes().first() {
+        None => true,
+        Some(b'"') => text == "\"\"",
+        Some(b'[') => PLACEHOLDERS.iter().any(|placeholder| text.starts_with(placeholder)),
+        Some(_) => false,
+    }
 }
 
 /// A text without the quotes that a client put around it by encoding it as JSON, as MLflow does with every attribute.

@@ -75,6 +75,11 @@ impl<'a, V: RawValue + 'a> Reading<'a, V> {
         self.has_exclusive_input || table().has_exclusive_input(self.scope, provider)
     }
 
+    /// Whether the client has another span for the answer of a stream than for the request that opens it.
+    pub(super) fn opens_streams(&self) -> bool {
+        table().opens_streams(self.scope)
+    }
+
     fn take(&mut self, table: &Table, target: Target, value: &'a V) {
         match target {
             Target::Field(field, rank) => replace_if_better(&mut self.fields[field as usize], rank, value),

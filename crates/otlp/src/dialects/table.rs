@@ -40,6 +40,7 @@ struct File {
     log_calls: Vec<LogCall>,
     log_tokens: Vec<String>,
     exclusive_input: Vec<ExclusiveInput>,
+    stream_openers: Vec<String>,
     secrets: Secrets,
     families: Families,
 }
@@ -195,6 +196,7 @@ pub(super) struct Table {
     log_calls: Vec<LogCall>,
     log_tokens: Vec<String>,
     exclusive_input: Vec<ExclusiveInput>,
+    stream_openers: Vec<String>,
     /// What the request's settings are shown as.
     pub(super) parameter_names: FxHashMap<String, String>,
     /// Names of events.
@@ -242,6 +244,7 @@ impl Table {
             log_calls: file.log_calls,
             log_tokens: file.log_tokens,
             exclusive_input: file.exclusive_input,
+            stream_openers: file.stream_openers,
             parameter_names: file.parameter_names,
             events: file.events,
             input_families: file.families.input_messages,
@@ -321,6 +324,11 @@ impl Table {
             scope.starts_with(&*rule.scope)
                 && (rule.providers.is_empty() || rule.providers.iter().any(|known| known == provider))
         })
+    }
+
+    /// Whether a client has another span for the answer of a stream than for the request that opens it, by its scope's name.
+    pub(super) fn opens_streams(&self, scope: &str) -> bool {
+        self.stream_openers.iter().any(|beginning| scope.starts_with(&**beginning))
     }
 
     /// Why an answer ended, in OpenTelemetry's words.

@@ -44,7 +44,13 @@ pub(super) fn usage<'a, V: RawValue + 'a>(
         if let Some(object) = objects().or_else(in_answer) {
             figures = of_object(&object, provider, model);
         }
-    } else if reading.has_exclusive_input(provider) {
+        complete(&mut figures, kind)?;
+        return Some(settle(figures));
+    }
+    if let Some(object) = reading.get(Field::UsageObject) {
+        add_parts(&mut figures.reported, &of_object(&object_of(object), provider, model).reported);
+    }
+    if reading.has_exclusive_input(provider) {
         figures.input = Some(TokenConvention::Exclusive);
         // A total that such a client adds up itself leaves cached tokens out too.
         figures.total = None;
@@ -148,6 +154,18 @@ fn of_attributes<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Figures {
         },
         total: number(Field::TotalTokens),
         input: None,
+    }
+}
+
+/// Parts of the totals that only the object names which the provider sent.
+fn add_parts(reported: &mut Reported, object: &Reported) {
+    reported.cache_read = reported.cache_read.or(object.cache_read);
+    reported.cache_write = reported.cache_write.or(object.cache_write);
+    reported.cache_write_1h = reported.cache_write_1h.or(object.cache_write_1h);
+    reported.audio_input = reported.audio_input.or(object.audio_input);
+    reported.audio_output = reported.audio_output.or(object.audio_output);
+    if object.reasoning_in == ReasoningConvention::Included {
+        reported.reasoning = reported.reasoning.or(object.reasoning);
     }
 }
 

@@ -84,8 +84,50 @@ fn unwrapped(object: &Map<String, Json>) -> &Map<String, Json> {
         .unwrap_or(object)
 }
 
-/// Gemini's parts have no type but a member each.
+/// Whether an object is a part in the shape of Bedrock's Converse API: one member, which says what it is.
+pub(super) fn is_of_converse(object: &Map<String, Json>) -> bool {
+    const MEMBERS: [&str; 8] = [
+        "toolUse",
+        "toolResult",
+        "cachePoint",
+        "reasoningContent",
+        "guardContent",
+        "image",
+        "document",
+        "video",
+    ];
+    object.len() == 1
+        && object.iter().all(|(key, value)| MEMBERS.contains(&key.as_str()) && value.is_object())
+}
+
+/// A part of Bedrock's Converse API.
+fn of_converse(object: &Map<String, Json>) -> Option<Json> {
+    let (kind, value) = object.iter().next()?;
+    let inner = value.as_object()?;
+    match kind.as_str() {
+        "toolUse" => Some(tool_call(inner)),
+        "toolResult" => Some(tool_response(inner)),
+        // It marks a place and says nothing.
+        "cachePoint" => None,
+        "reasoningContent" => {
+            let text = inner.get("reasoningText").and_then(Json::as_object).unwrap_or(inner);
+            Some(reasoning(text))
+        }
+        "guardContent" => Some(text(&inner.get("text").and_then(Json::as_object).and_then(words)?)),
+        _ => {
+            let format = text_of(inner, &["format"]);
+            let content = inner.get("source").and_then(|source| source.get("bytes"));
+            let blob = json!({"type": "blob", "modality": kind, "mime_type": format, "content": content});
+            Some(without_nulls(blob))
+        }
+    }
+}
+
+/// Gemini's parts have no type but a member each, and so have Bedrock's.
 fn untyped(object: &Map<String, Json>) -> Option<Json> {
+    if is_of_converse(object) {
+        return of_converse(object);
+    }
     if let Some(call) = member(object, &["functionCall", "function_call"]).and_then(Json::as_object) {
         return Some(tool_call(call));
     }
@@ -126,7 +168,7 @@ fn words(object: &Map<String, Json>) -> Option<String> {
 pub(super) fn tool_call(call: &Map<String, Json>) -> Json {
     let call = unwrapped(call);
     let function = call.get("function").and_then(Json::as_object).unwrap_or(call);
-    let id = text_of(call, &["call_id", "toolCallId", "tool_call_id", "id"]);
+    let id = text_of(call, &["call_id", "toolCallId", "tool_call_id", "toolUseId", "id"]);
     let kind = call.get("type").and_then(Json::as_str).unwrap_or("");
     let name = text_of(function, &["name", "toolName"])
         .or_else(|| text_of(call, &["name", "toolName"]))
@@ -163,7 +205,7 @@ fn built_in_arguments(call: &Map<String, Json>) -> Json {
 
 /// A tool's answer.
 pub(super) fn tool_response(response: &Map<String, Json>) -> Json {
-    let id = text_of(response, &["call_id", "toolCallId", "tool_call_id", "tool_use_id", "id"]);
+    let id = text_of(response, &["call_id", "toolCallId", "tool_call_id", "tool_use_id", "toolUseId", "id"]);
     let result = first(response, &["response", "result", "output", "content", "server_tool_call_response"]);
     let result = result.map_or(Json::Null, |result| match result {
         // Vercel says of what type an output is.

@@ -58,12 +58,17 @@ fn is_part(item: &Json) -> bool {
     .any(|key| object.contains_key(*key));
     // The Responses API lists calls and their answers beside messages.
     let stands_alone = kind == "message" || parts::role_of_item(kind).is_some();
-    !is_message && !stands_alone && (!kind.is_empty() && role_of_type(kind).is_none() || is_gemini_part)
+    let has_no_type = is_gemini_part || parts::is_of_converse(object);
+    !is_message && !stands_alone && (!kind.is_empty() && role_of_type(kind).is_none() || has_no_type)
 }
 
 fn of_object(object: &Map<String, Json>, role: &str, depth: usize, found: &mut Vec<Json>) {
     if is_message(object) {
         found.extend(message(object, role));
+        return;
+    }
+    if parts::is_of_converse(object) {
+        found.extend(of_parts(role, parts::part(&Json::Object(object.clone())).into_iter().collect()));
         return;
     }
     let mut inside = |key: &str, role: &str| match object.get(key) {

@@ -490,3 +490,34 @@ fn the_requested_model_stands_in_where_no_other_is_known() {
         assert_eq!(read_spans(vec![span(&short)]).events[0].facts.model.as_deref(), expected, "{attributes}");
     }
 }
+
+#[test]
+fn what_a_client_holds_back_names_nothing() {
+    for placeholder in ["[Scrubbed due to 'session']", "[redacted]", "[REDACTED]", "[Filtered]"] {
+        let attributes =
+            json!({"session.id": placeholder, "user.id": placeholder, "gen_ai.conversation.id": "c1"});
+        let event = event_of(&attributes);
+        assert_eq!((event.session_id.as_str(), &event.facts.user_id), ("c1", &None), "{placeholder}");
+    }
+}
+
+#[test]
+fn the_request_of_a_stream_is_no_call_where_another_span_tells_the_answer() {
+    let request =
+        json!({"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.input.messages": "[]"});
+    let mut answer = request.clone();
+    answer["gen_ai.usage.output_tokens"] = json!(1);
+    for (scope, attributes, status, kind) in [
+        ("logfire.openai", &request, "UNSET", "chain"),
+        ("logfire.openai", &request, "ERROR", "llm"),
+        ("logfire.openai", &answer, "UNSET", "llm"),
+        ("other", &request, "UNSET", "llm"),
+    ] {
+        let spans = vec![span(&json!({"attributes": attributes, "status": {"code": status}}))];
+        let request = super::trace_request(spans, &json!({"scope": {"name": scope}}));
+        let event = super::events_of_traces(&request, &super::CONTEXT).events.remove(0);
+        let arrival = event.span.as_deref().unwrap();
+        assert_eq!(arrival.kind.unwrap().as_str(), kind, "{scope} {attributes} {status}");
+        assert_eq!(present(&[&event.payload])["kind"], kind);
+    }
+}

@@ -403,3 +403,12 @@ fn clients_that_leave_cached_tokens_out_are_known_by_their_scope() {
         assert_eq!(view["usage"]["inputTokens"], input, "{scope}");
     }
 }
+
+#[test]
+fn parts_that_only_the_providers_object_names_are_added() {
+    let raw = "{\"completion_tokens\":17,\"prompt_tokens\":42,\"completion_tokens_details\":{\"reasoning_tokens\":5},\
+        \"prompt_tokens_details\":{\"cached_tokens\":30}}";
+    let attributes = json!({"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 42,
+        "gen_ai.usage.output_tokens": 17, "gen_ai.usage.raw": raw});
+    check(&[("Logfire", attributes, Some((42, 17, 30, 0, 5)))]);
+}

@@ -237,3 +237,22 @@ fn tools_that_the_provider_runs_are_calls_and_answers() {
     assert_eq!(parts[1]["response"], "found");
     assert_eq!(parts[3]["arguments"], json!({"type": "web", "q": "x"}));
 }
+
+#[test]
+fn bedrock_converse() {
+    let messages_of = json!({"messages": [
+        {"role": "user", "content": [{"text": "hi"}, {"cachePoint": {"type": "default"}}]},
+        {"role": "assistant", "content": [{"reasoningContent": {"reasoningText": {"text": "hm"}}},
+            {"toolUse": {"toolUseId": "c1", "name": "get_weather", "input": {"city": "Paris"}}}]},
+        {"role": "user", "content": [{"toolResult": {"toolUseId": "c1", "content": [{"text": "18 degrees"}]}}]},
+    ], "system": [{"text": "be brief"}, {"cachePoint": {"type": "default"}}]});
+    let found = messages(&messages_of, "user");
+    let system: Vec<&Json> = found.iter().filter(|message| message["role"] == "system").collect();
+    assert!(system.iter().all(|message| message["parts"][0]["content"] == "be brief"), "{system:?}");
+    let rest: Vec<&Json> = found.iter().filter(|message| message["role"] != "system").collect();
+    assert_eq!(rest[0], &user("hi"));
+    assert_eq!(rest[1]["parts"], json!([{"type": "reasoning", "content": "hm"}, call()]));
+    assert_eq!(rest[2]["parts"], answer()["parts"]);
+    let answered = json!({"output": {"message": {"role": "assistant", "content": [{"text": "hello"}]}}, "stopReason": "end_turn"});
+    assert_eq!(messages(&answered, "assistant")[0]["parts"], assistant("hello")["parts"]);
+}
