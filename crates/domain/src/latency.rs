@@ -90,14 +90,23 @@ impl Latency {
     }
 
     /// Takes away what another sketch counted; what was never counted here is left out of account.
+    ///
+    /// A sum that has reached its maximum no longer says how far it went beyond, so nothing is taken from it. Either way it is
+    /// brought back between the least and the greatest sum that the buckets allow.
     pub fn subtract(&mut self, other: &Latency) {
-        self.sum_us = self.sum_us.saturating_sub(other.sum_us);
+        if other.is_empty() {
+            return;
+        }
+        if self.sum_us != u64::MAX {
+            self.sum_us = self.sum_us.saturating_sub(other.sum_us);
+        }
         for taken in &other.buckets {
             if let Ok(at) = self.buckets.binary_search_by_key(&taken.index, |bucket| bucket.index) {
                 self.buckets[at].count = self.buckets[at].count.saturating_sub(taken.count);
             }
         }
         self.buckets.retain(|bucket| bucket.count > 0);
+        self.sum_us = self.sum_us.clamp(self.total(lowest_value), self.total(highest_value));
     }
 
     /// Whether nothing was counted.
@@ -174,12 +183,14 @@ impl Latency {
 
     /// Whether the buckets can add up to the sum.
     fn has_possible_sum(&self) -> bool {
-        let total = |bound: fn(u16) -> u64| {
-            self.buckets.iter().fold(0_u64, |sum, bucket| {
-                sum.saturating_add(bound(bucket.index).saturating_mul(bucket.count))
-            })
-        };
-        (total(lowest_value)..=total(highest_value)).contains(&self.sum_us)
+        (self.total(lowest_value)..=self.total(highest_value)).contains(&self.sum_us)
+    }
+
+    /// The sum of the durations if each were as long as its bucket's `bound`.
+    fn total(&self, bound: fn(u16) -> u64) -> u64 {
+        let sum =
+            |sum: u64, bucket: &Bucket| sum.saturating_add(bound(bucket.index).saturating_mul(bucket.count));
+        self.buckets.iter().fold(0, sum)
     }
 }
 

@@ -28,6 +28,8 @@ pub const MAX_TAGS: usize = 64;
 pub const MAX_FUTURE_US: i64 = 24 * 3600 * 1_000_000;
 /// The earliest timestamp of an event: 2000-01-01T00:00:00Z, in microseconds.
 pub const MIN_TIMESTAMP_US: i64 = 946_684_800_000_000;
+/// How long a call or a span may take, in microseconds: ten years. A longer time is a clock's mistake.
+pub const MAX_DURATION_US: i64 = 3653 * 24 * 3600 * 1_000_000;
 /// Rows of a page unless the request says otherwise.
 pub const DEFAULT_PAGE_ROWS: u32 = 50;
 /// Rows of a page at most.

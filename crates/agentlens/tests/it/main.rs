@@ -71,5 +71,6 @@ mod server;
 mod sessions;
 mod start;
 mod stream;
+mod sums;
 mod tampering;
 mod world;

@@ -11,7 +11,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use money::{NANOS_PER_USD, nanos_to_usd, usd_to_nanos};
+pub use money::{MAX_COST_NANOS, NANOS_PER_USD, nanos_to_usd, usd_to_nanos};
 pub use names::canonical_provider;
 pub use prices::{ONE_MILLIONTHS, Price, PriceError, PriceSpec, Rates, RatesSpec, Tier, TierSpec};
 use serde::{Deserialize, Serialize};
@@ -116,7 +116,11 @@ pub struct Cost {
 /// A stated cost above 0 counts, with the computed one beside it for comparison. A stated 0 yields to a
 /// computed one, because many clients send 0 for models they have no price for. What a client states goes
 /// through [`usd_to_nanos`] first, so that no amount (negative, NaN) is as if nothing had been stated.
+///
+/// A computed cost above [`MAX_COST_NANOS`] comes from a mistaken token count. As for a stated one of that size, it is as if there
+/// were none.
 pub fn resolve(reported: Option<i64>, computed: Option<i64>) -> Cost {
+    let computed = computed.filter(|nanos| *nanos <= MAX_COST_NANOS);
     let (nanos, source) = match (reported, computed) {
         (Some(nanos), _) if nanos > 0 => (nanos, CostSource::Reported),
         (_, Some(nanos)) => (nanos, CostSource::Computed),

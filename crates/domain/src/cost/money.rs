@@ -7,6 +7,9 @@ pub const NANOS_PER_USD: i64 = 1_000_000_000;
 /// still fit an `i64`.
 const MAX_USD: f64 = 1e4;
 
+/// The same limit for a cost that is computed from tokens.
+pub const MAX_COST_NANOS: i64 = 10_000 * NANOS_PER_USD;
+
 const NANO_DECIMALS: usize = 9;
 
 /// Dollars as a client states them, in nano-dollars: the shortest decimal that prints the number,

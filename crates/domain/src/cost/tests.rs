@@ -216,7 +216,11 @@ fn written_prices_are_refused_with_a_reason() {
 #[test]
 fn a_stated_cost_counts_unless_it_is_nothing() {
     use CostSource::{Computed, Reported, Unknown};
+    let dear = MAX_COST_NANOS + 1;
     for (reported_usd, computed, nanos, source) in [
+        (None, Some(MAX_COST_NANOS), MAX_COST_NANOS, Computed),
+        (None, Some(dear), 0, Unknown),
+        (Some(0.25), Some(dear), 250_000_000, Reported),
         (Some(0.25), Some(9), 250_000_000, Reported),
         (Some(0.25), None, 250_000_000, Reported),
         (Some(0.0), Some(9), 9, Computed),
@@ -231,7 +235,7 @@ fn a_stated_cost_counts_unless_it_is_nothing() {
     ] {
         let cost = resolve(reported_usd.and_then(usd_to_nanos), computed);
         assert_eq!((cost.nanos, cost.source), (nanos, source), "{reported_usd:?} {computed:?}");
-        assert_eq!(cost.computed_nanos, computed);
+        assert_eq!(cost.computed_nanos, computed.filter(|nanos| *nanos <= MAX_COST_NANOS));
         assert_eq!(cost.reported_nanos, reported_usd.and_then(usd_to_nanos));
     }
 }

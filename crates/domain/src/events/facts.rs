@@ -173,6 +173,8 @@ impl<'a> Fields<'_, 'a> {
     fn millis(&self, key: &str) -> Option<i64> {
         let millis = self.number(key)?;
         #[expect(clippy::cast_possible_truncation, reason = "the range is checked on the same line")]
-        (0.0..3.2e11).contains(&millis).then(|| (millis * 1000.0).round() as i64)
+        (0.0..=limits::MAX_DURATION_US as f64 / 1000.0)
+            .contains(&millis)
+            .then(|| (millis * 1000.0).round() as i64)
     }
 }

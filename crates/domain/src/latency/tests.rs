@@ -171,3 +171,40 @@ fn what_was_added_can_be_taken_away() {
         assert!(!is_no_change(&encode_change(added, removed)));
     }
 }
+
+#[test]
+fn a_saturated_sum_stays_readable_while_durations_are_taken_away() {
+    let ten_years_us = 315_619_200_000_000;
+    let mut many = Latency::default();
+    many.add(ten_years_us);
+    for _ in 0..17 {
+        let copy = many.clone();
+        many.merge(&copy);
+    }
+    assert_eq!(many.sum_us, u64::MAX);
+    let mut gone = Latency::default();
+    gone.add(ten_years_us);
+    many.subtract(&gone);
+    assert_eq!((many.count(), many.sum_us), ((1 << 17) - 1, u64::MAX));
+    let half = Latency::decode(&many.encode()).unwrap();
+    for _ in 0..16 {
+        let copy = gone.clone();
+        gone.merge(&copy);
+    }
+    many.subtract(&gone);
+    assert_eq!(many.count(), half.count() - (1 << 16));
+    assert_eq!(Latency::decode(&many.encode()), Some(many.clone()));
+    let p95 = many.quantile(0.95).unwrap() as f64;
+    assert!((p95 / ten_years_us as f64 - 1.0).abs() <= RELATIVE_ERROR);
+}
+
+#[test]
+fn what_was_never_added_leaves_the_sketch_readable() {
+    let (mut some, mut other) = (Latency::default(), Latency::default());
+    some.add(5);
+    some.add(9_000_000);
+    other.add(8_000_000);
+    some.subtract(&other);
+    assert_eq!(Latency::decode(&some.encode()), Some(some.clone()));
+    assert_eq!(some.count(), 2);
+}

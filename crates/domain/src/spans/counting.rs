@@ -3,6 +3,7 @@
 use super::structure::{Node, Structure};
 use super::{Contribution, SpanKind};
 use crate::cost::{self, CostSource, PriceTable};
+use crate::limits::MAX_DURATION_US;
 use crate::usage::Usage;
 
 /// A contribution with the costs behind it.
@@ -31,7 +32,7 @@ pub(super) fn count(structure: &Structure<'_>, index: usize, prices: &PriceTable
         None
     };
     let is_tool = node.kind == SpanKind::Tool;
-    let latency_us = node.facts.end_us.saturating_sub(node.facts.start_us);
+    let latency_us = node.facts.end_us.saturating_sub(node.facts.start_us).min(MAX_DURATION_US);
     let mut contribution = Contribution {
         environment: node.environment.to_owned(),
         agent_id: node.agent_id.clone(),
@@ -85,7 +86,7 @@ fn cost_of(
     Counted {
         contribution,
         reported_cost_nanos: reported,
-        computed_cost_nanos: computed,
+        computed_cost_nanos: cost.computed_nanos,
         saved_cost_nanos: if is_cache_hit { cost.nanos } else { 0 },
     }
 }

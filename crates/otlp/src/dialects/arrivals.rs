@@ -3,6 +3,7 @@
 use agentlens_domain::cost::usd_to_nanos;
 use agentlens_domain::events::{UNKNOWN_AGENT, is_failed_tool_result};
 use agentlens_domain::json::Value;
+use agentlens_domain::limits;
 use agentlens_domain::spans::{Arrival, ArrivalSource, SessionClaim, SpanKind};
 use agentlens_domain::time;
 
@@ -15,9 +16,6 @@ use super::raw::RawValue;
 use super::reading::Reading;
 use super::table::{RESOURCE_RANK, table};
 use super::tokens::{number_in, usage};
-
-/// Longer waits for a first token are a client's mistake: ten years, in microseconds.
-const MAX_WAIT_US: f64 = 3.2e14;
 
 /// How a span ended, by its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,7 +208,7 @@ fn first_token<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, start_us: i64) ->
     for (field, us_per_unit) in waits {
         if let Some(wait) = reading.number(field).map(|wait| wait * us_per_unit) {
             #[expect(clippy::cast_possible_truncation, reason = "the range is checked on the same line")]
-            return (0.0..MAX_WAIT_US).contains(&wait).then(|| wait.round() as i64);
+            return (0.0..=limits::MAX_DURATION_US as f64).contains(&wait).then(|| wait.round() as i64);
         }
     }
     let instant = reading.text(Field::FirstTokenInstant)?;

@@ -2,6 +2,7 @@
 
 use agentlens_domain::events::{EventType, NewEvent, Severity};
 use agentlens_domain::ledger::Reason;
+use agentlens_domain::limits;
 use agentlens_domain::spans::{Arrival, ArrivalSource, SpanKind};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
@@ -111,7 +112,8 @@ fn times(span: &Span, now_us: i64) -> Result<(i64, i64), Refusal> {
             let start_us = instant_us("startTimeUnixNano", start, now_us)?;
             // A clock that was set back is no reason to lose the span; one that ends in the far future is.
             let end_us = if end < start { start_us } else { instant_us("endTimeUnixNano", end, now_us)? };
-            Ok((start_us, end_us))
+            // As for events, a longer time is no duration: the sums of durations must hold.
+            Ok((start_us, end_us.min(start_us.saturating_add(limits::MAX_DURATION_US))))
         }
     }
 }

@@ -44,7 +44,7 @@ pub use ledger::LedgerRow;
 pub(crate) use prices::embedded as embedded_prices;
 pub use removals::{Removal, RemovalOrder, RemovalReason};
 pub(crate) use retention::{drop_partitions, make_partitions};
-pub(crate) use rollups::{Cell, encode_changes, merged};
+pub(crate) use rollups::{Cell, encode_changes, merged, merged_latency};
 pub use sessions::{SessionFilter, SessionPage, SessionRow};
 pub use spans::SpanRow;
 

@@ -2,6 +2,7 @@
 //! those of others: a cell that every group of events touches is rewritten once for many of them. Whoever reads cells adds the
 //! changes that wait (see [`super::analytics`]).
 
+use agentlens_domain::latency::Latency;
 use agentlens_domain::rollups::{CellKey, Measures, Rollup};
 
 use crate::error::StoreError;
@@ -45,6 +46,18 @@ pub(crate) fn merged<'a>(
         rollup.add_change(*key, measures);
     }
     Ok(rollup.into_sorted())
+}
+
+/// The bytes of a stored sketch after a change: what comes, and what goes. A damaged sketch stays as it is: readers report it, and
+/// the statistics of one cell don't stop the ingest of an org.
+pub(crate) fn merged_latency(stored: &[u8], (added, removed): (&Latency, &Latency)) -> Vec<u8> {
+    let Some(mut latency) = Latency::decode(stored) else {
+        tracing::error!("the latency sketch of a rollup cell can't be read; it is left as it is");
+        return stored.to_vec();
+    };
+    latency.merge(added);
+    latency.subtract(removed);
+    latency.encode()
 }
 
 #[cfg(test)]
@@ -101,6 +114,17 @@ mod tests {
         let bytes = encode_changes(&changes()).unwrap();
         assert_eq!(bytes, STORED);
         assert_eq!(decode_changes(&STORED).unwrap(), changes());
+    }
+
+    #[test]
+    fn a_damaged_sketch_is_not_taken_for_an_empty_one() {
+        let mut one = Latency::default();
+        one.add(17);
+        let none = Latency::default();
+        assert_eq!(merged_latency(&none.encode(), (&one, &none)), one.encode());
+        for damaged in [&b"\x01\xff"[..], b"", b"\x09"] {
+            assert_eq!(merged_latency(damaged, (&one, &none)), damaged);
+        }
     }
 
     #[test]

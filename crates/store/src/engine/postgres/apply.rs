@@ -23,7 +23,7 @@ use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::{
     ApplyReport, Cell, Ending, EventRow, LateKey, NumberedSession, OrgState, Plan, PlanInput, SessionKey,
-    StoredEvent, TenantContext, Verdict, encode_changes, merged, plan, session_keys,
+    StoredEvent, TenantContext, Verdict, encode_changes, merged, merged_latency, plan, session_keys,
 };
 
 /// What one try to apply batches came to.
@@ -266,7 +266,8 @@ fn session_state(row: &tokio_postgres::Row) -> Result<SessionState, StoreError> 
         agent_name: row.try_get(2)?,
         user_id: row.try_get(3)?,
         environment: row.try_get(4)?,
-        tags: serde_json::from_str(row.try_get(5)?).unwrap_or_default(),
+        tags: serde_json::from_str(row.try_get(5)?)
+            .map_err(|_| StoreError::Corrupt("a session's tags are not JSON".to_owned()))?,
         started_us: row.try_get(6)?,
         last_event_us: row.try_get(7)?,
         opened_us: row.try_get(8)?,
@@ -493,9 +494,9 @@ async fn upsert_agents(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>
             "(org_id, workspace_id, agent_id) do update set
                name = case when excluded.name = excluded.agent_id then t.name else excluded.name end,
                first_seen_us = least(t.first_seen_us, excluded.first_seen_us),
-               last_seen_us = greatest(t.last_seen_us, excluded.last_seen_us), session_count = t.session_count + excluded.session_count,
-               event_count = t.event_count + excluded.event_count, error_count = t.error_count + excluded.error_count,
-               cost_nanos = t.cost_nanos + excluded.cost_nanos",
+               last_seen_us = greatest(t.last_seen_us, excluded.last_seen_us), session_count = saturating_add(t.session_count, excluded.session_count),
+               event_count = saturating_add(t.event_count, excluded.event_count), error_count = saturating_add(t.error_count, excluded.error_count),
+               cost_nanos = saturating_add(t.cost_nanos, excluded.cost_nanos)",
         )
         .await?;
     Ok(())
@@ -536,11 +537,11 @@ async fn merge_cells(
     cells: &[Cell<'_>],
     tier: Tier,
 ) -> Result<(), StoreError> {
-    let mut rows: Vec<Cell<'_>> = cells.iter().filter(|(key, _)| key.tier == tier).cloned().collect();
+    let rows: Vec<Cell<'_>> = cells.iter().filter(|(key, _)| key.tier == tier).cloned().collect();
     if rows.is_empty() {
         return Ok(());
     }
-    merge_latencies(transaction, org, &mut rows, tier).await?;
+    let sketches = merged_latencies(transaction, org, &rows, tier).await?;
     let rows = rows.as_slice();
     let table = match tier {
         Tier::Hour => "rollup_hour",
@@ -570,24 +571,24 @@ async fn merge_cells(
         .column("audio_output_tokens", "bigint", rows, |row| row.1.usage.audio_output)
         .column("cost_nanos", "bigint", rows, |row| row.1.cost_nanos)
         .column("unknown_cost_count", "bigint", rows, |row| row.1.unknown_cost_count)
-        .column("latency", "bytea", rows, |row| row.1.latency.encode())
+        .column("latency", "bytea", &sketches, |sketch| sketch.as_slice())
         .run(transaction, org, MERGE_CELL)
         .await?;
     Ok(())
 }
 
 const MERGE_CELL: &str = "(org_id, workspace_id, dimension, bucket_us, environment, agent_id, provider, name) do update set
-   event_count = t.event_count + excluded.event_count, error_count = t.error_count + excluded.error_count,
-   session_count = t.session_count + excluded.session_count, llm_call_count = t.llm_call_count + excluded.llm_call_count,
-   tool_call_count = t.tool_call_count + excluded.tool_call_count, tool_error_count = t.tool_error_count + excluded.tool_error_count,
-   input_tokens = t.input_tokens + excluded.input_tokens, output_tokens = t.output_tokens + excluded.output_tokens,
-   cache_read_tokens = t.cache_read_tokens + excluded.cache_read_tokens,
-   cache_write_5m_tokens = t.cache_write_5m_tokens + excluded.cache_write_5m_tokens,
-   cache_write_1h_tokens = t.cache_write_1h_tokens + excluded.cache_write_1h_tokens,
-   reasoning_tokens = t.reasoning_tokens + excluded.reasoning_tokens,
-   audio_input_tokens = t.audio_input_tokens + excluded.audio_input_tokens,
-   audio_output_tokens = t.audio_output_tokens + excluded.audio_output_tokens,
-   cost_nanos = t.cost_nanos + excluded.cost_nanos, unknown_cost_count = t.unknown_cost_count + excluded.unknown_cost_count,
+   event_count = saturating_add(t.event_count, excluded.event_count), error_count = saturating_add(t.error_count, excluded.error_count),
+   session_count = saturating_add(t.session_count, excluded.session_count), llm_call_count = saturating_add(t.llm_call_count, excluded.llm_call_count),
+   tool_call_count = saturating_add(t.tool_call_count, excluded.tool_call_count), tool_error_count = saturating_add(t.tool_error_count, excluded.tool_error_count),
+   input_tokens = saturating_add(t.input_tokens, excluded.input_tokens), output_tokens = saturating_add(t.output_tokens, excluded.output_tokens),
+   cache_read_tokens = saturating_add(t.cache_read_tokens, excluded.cache_read_tokens),
+   cache_write_5m_tokens = saturating_add(t.cache_write_5m_tokens, excluded.cache_write_5m_tokens),
+   cache_write_1h_tokens = saturating_add(t.cache_write_1h_tokens, excluded.cache_write_1h_tokens),
+   reasoning_tokens = saturating_add(t.reasoning_tokens, excluded.reasoning_tokens),
+   audio_input_tokens = saturating_add(t.audio_input_tokens, excluded.audio_input_tokens),
+   audio_output_tokens = saturating_add(t.audio_output_tokens, excluded.audio_output_tokens),
+   cost_nanos = saturating_add(t.cost_nanos, excluded.cost_nanos), unknown_cost_count = saturating_add(t.unknown_cost_count, excluded.unknown_cost_count),
    latency = excluded.latency";
 
 macro_rules! stored_latency_sql {
@@ -604,12 +605,13 @@ macro_rules! stored_latency_sql {
     };
 }
 
-async fn merge_latencies(
+/// The sketches of the cells as they are after the merge.
+async fn merged_latencies(
     transaction: &Transaction<'_>,
     org: &str,
-    rows: &mut [Cell<'_>],
+    rows: &[Cell<'_>],
     tier: Tier,
-) -> Result<(), StoreError> {
+) -> Result<Vec<Vec<u8>>, StoreError> {
     let sql = match tier {
         Tier::Hour => stored_latency_sql!("rollup_hour"),
         Tier::Day => stored_latency_sql!("rollup_day"),
@@ -631,18 +633,20 @@ async fn merge_latencies(
             &[&org, &workspaces, &dimensions, &buckets, &environments, &agents, &providers, &names],
         )
         .await?;
+    let mut sketches: FxHashMap<usize, Vec<u8>> = FxHashMap::default();
     for row in &stored {
         let place = usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0);
-        let latency = Latency::decode(row.try_get(1)?)
-            .ok_or_else(|| StoreError::Corrupt("a rollup's latency sketch".to_owned()))?;
-        if let Some((_, measures)) = rows.get_mut(place.wrapping_sub(1)) {
-            measures.latency.merge(&latency);
+        if let Some((_, measures)) = rows.get(place.wrapping_sub(1)) {
+            let change = (&measures.latency, &measures.removed_latency);
+            sketches.insert(place - 1, merged_latency(row.try_get(1)?, change));
         }
     }
-    for (_, measures) in rows.iter_mut() {
-        measures.latency.subtract(&measures.removed_latency);
-    }
-    Ok(())
+    let sketch = |(index, (_, measures)): (usize, &Cell<'_>)| {
+        let begun =
+            || merged_latency(&Latency::default().encode(), (&measures.latency, &measures.removed_latency));
+        sketches.remove(&index).unwrap_or_else(begun)
+    };
+    Ok(rows.iter().enumerate().map(sketch).collect())
 }
 
 async fn count_usage(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) -> Result<(), StoreError> {
@@ -654,7 +658,7 @@ async fn count_usage(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) 
         .run(
             transaction,
             org,
-            "(org_id, key_id, outcome) do update set event_count = t.event_count + excluded.event_count",
+            "(org_id, key_id, outcome) do update set event_count = saturating_add(t.event_count, excluded.event_count)",
         )
         .await?;
     let usage = plan.usage.as_slice();
@@ -666,8 +670,8 @@ async fn count_usage(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) 
         .run(
             transaction,
             org,
-            "(org_id, workspace_id, day) do update set event_count = t.event_count + excluded.event_count,
-               payload_bytes = t.payload_bytes + excluded.payload_bytes",
+            "(org_id, workspace_id, day) do update set event_count = saturating_add(t.event_count, excluded.event_count),
+               payload_bytes = saturating_add(t.payload_bytes, excluded.payload_bytes)",
         )
         .await?;
     Ok(())

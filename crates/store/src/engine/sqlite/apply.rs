@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::sync_channel;
 
+use rusqlite::types::Type;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -205,7 +206,9 @@ fn load_session(
                 agent_name: row.get(1)?,
                 user_id: row.get(2)?,
                 environment: row.get(3)?,
-                tags: serde_json::from_str(&row.get::<_, String>(4)?).unwrap_or_default(),
+                tags: serde_json::from_str(&row.get::<_, String>(4)?).map_err(|error| {
+                    rusqlite::Error::FromSqlConversionFailure(4, Type::Text, Box::new(error))
+                })?,
                 started_us: row.get(5)?,
                 last_event_us: row.get(6)?,
                 opened_us: row.get(7)?,
@@ -403,9 +406,9 @@ fn upsert_agents(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) -> R
          values (?1, ?2, ?3, coalesce(?4, ?3), ?5, ?6, ?7, ?8, ?9, ?10)
          on conflict (org_id, workspace_id, agent_id) do update set
            name = coalesce(?4, agents.name), first_seen_us = min(agents.first_seen_us, excluded.first_seen_us),
-           last_seen_us = max(agents.last_seen_us, excluded.last_seen_us), session_count = agents.session_count + excluded.session_count,
-           event_count = agents.event_count + excluded.event_count, error_count = agents.error_count + excluded.error_count,
-           cost_nanos = agents.cost_nanos + excluded.cost_nanos",
+           last_seen_us = max(agents.last_seen_us, excluded.last_seen_us), session_count = cast(agents.session_count + excluded.session_count as integer),
+           event_count = cast(agents.event_count + excluded.event_count as integer), error_count = cast(agents.error_count + excluded.error_count as integer),
+           cost_nanos = cast(agents.cost_nanos + excluded.cost_nanos as integer)",
     )?;
     for ((workspace, agent_id), delta) in &plan.agents {
         statement.execute(params![
@@ -449,6 +452,7 @@ fn write_changes(
 }
 
 // What is stored is a sketch: of a change that also takes something away (version 2), only what comes to it begins one.
+// SQLite turns a sum that overflows into a floating-point number; the cast turns that into the nearest integer, so sums saturate.
 macro_rules! merge_cell_sql {
     ($table:literal) => {
         concat!(
@@ -459,21 +463,21 @@ macro_rules! merge_cell_sql {
                cache_write_5m_tokens, cache_write_1h_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, cost_nanos,
                unknown_cost_count, latency)
              values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,
-               case when substr(?25, 1, 1) = x'02' then latency_merge(x'', ?25) else ?25 end)
+               case when substr(?25, 1, 1) = x'02' then latency_merge(x'0100', ?25) else ?25 end)
              on conflict do update set
-               event_count = t.event_count + excluded.event_count, error_count = t.error_count + excluded.error_count,
-               session_count = t.session_count + excluded.session_count, llm_call_count = t.llm_call_count + excluded.llm_call_count,
-               tool_call_count = t.tool_call_count + excluded.tool_call_count,
-               tool_error_count = t.tool_error_count + excluded.tool_error_count,
-               input_tokens = t.input_tokens + excluded.input_tokens, output_tokens = t.output_tokens + excluded.output_tokens,
-               cache_read_tokens = t.cache_read_tokens + excluded.cache_read_tokens,
-               cache_write_5m_tokens = t.cache_write_5m_tokens + excluded.cache_write_5m_tokens,
-               cache_write_1h_tokens = t.cache_write_1h_tokens + excluded.cache_write_1h_tokens,
-               reasoning_tokens = t.reasoning_tokens + excluded.reasoning_tokens,
-               audio_input_tokens = t.audio_input_tokens + excluded.audio_input_tokens,
-               audio_output_tokens = t.audio_output_tokens + excluded.audio_output_tokens,
-               cost_nanos = t.cost_nanos + excluded.cost_nanos,
-               unknown_cost_count = t.unknown_cost_count + excluded.unknown_cost_count,
+               event_count = cast(t.event_count + excluded.event_count as integer), error_count = cast(t.error_count + excluded.error_count as integer),
+               session_count = cast(t.session_count + excluded.session_count as integer), llm_call_count = cast(t.llm_call_count + excluded.llm_call_count as integer),
+               tool_call_count = cast(t.tool_call_count + excluded.tool_call_count as integer),
+               tool_error_count = cast(t.tool_error_count + excluded.tool_error_count as integer),
+               input_tokens = cast(t.input_tokens + excluded.input_tokens as integer), output_tokens = cast(t.output_tokens + excluded.output_tokens as integer),
+               cache_read_tokens = cast(t.cache_read_tokens + excluded.cache_read_tokens as integer),
+               cache_write_5m_tokens = cast(t.cache_write_5m_tokens + excluded.cache_write_5m_tokens as integer),
+               cache_write_1h_tokens = cast(t.cache_write_1h_tokens + excluded.cache_write_1h_tokens as integer),
+               reasoning_tokens = cast(t.reasoning_tokens + excluded.reasoning_tokens as integer),
+               audio_input_tokens = cast(t.audio_input_tokens + excluded.audio_input_tokens as integer),
+               audio_output_tokens = cast(t.audio_output_tokens + excluded.audio_output_tokens as integer),
+               cost_nanos = cast(t.cost_nanos + excluded.cost_nanos as integer),
+               unknown_cost_count = cast(t.unknown_cost_count + excluded.unknown_cost_count as integer),
                latency = latency_merge(t.latency, ?25)"
         )
     };
@@ -521,15 +525,15 @@ fn merge_cells(transaction: &Transaction<'_>, org: &str, cells: &[Cell<'_>]) -> 
 fn count_usage(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) -> Result<(), StoreError> {
     let mut ledger = transaction.prepare_cached(
         "insert into ingest_ledger as t (org_id, key_id, outcome, event_count) values (?1, ?2, ?3, ?4)
-         on conflict do update set event_count = t.event_count + excluded.event_count",
+         on conflict do update set event_count = cast(t.event_count + excluded.event_count as integer)",
     )?;
     for ((key_id, outcome), count) in &plan.ledger {
         ledger.execute(params![org, key_id, outcome, count])?;
     }
     let mut usage = transaction.prepare_cached(
         "insert into usage_days as t (org_id, workspace_id, day, event_count, payload_bytes) values (?1, ?2, ?3, ?4, ?5)
-         on conflict do update set event_count = t.event_count + excluded.event_count,
-           payload_bytes = t.payload_bytes + excluded.payload_bytes",
+         on conflict do update set event_count = cast(t.event_count + excluded.event_count as integer),
+           payload_bytes = cast(t.payload_bytes + excluded.payload_bytes as integer)",
     )?;
     for ((workspace, day), (events, bytes)) in &plan.usage {
         usage.execute(params![org, workspace, day, events, bytes])?;

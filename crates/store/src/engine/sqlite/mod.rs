@@ -21,7 +21,7 @@ use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 
 use agentlens_domain::ids::OrgId;
-use agentlens_domain::latency::{Latency, decode_change, is_no_change};
+use agentlens_domain::latency::{decode_change, is_no_change};
 
 use self::checkpoint::Checkpointer;
 use self::log::Log;
@@ -30,6 +30,7 @@ use crate::directory::DataDirectory;
 use crate::error::StoreError;
 use crate::schema::{self, Dialect};
 use crate::statement::{Row, Value, for_sqlite};
+use crate::tenant::merged_latency;
 
 /// Org files that stay open.
 const MAX_OPEN_ORGS: usize = 128;
@@ -293,11 +294,10 @@ fn prepare_connection(connection: &Connection) -> Result<(), StoreError> {
         if is_no_change(change) {
             return Ok(stored.to_vec());
         }
-        let mut latency = Latency::decode(stored).unwrap_or_default();
-        let (added, removed) = decode_change(change).unwrap_or_default();
-        latency.merge(&added);
-        latency.subtract(&removed);
-        Ok(latency.encode())
+        let unreadable =
+            || rusqlite::Error::UserFunctionError("a change of a rollup's latency sketch".into());
+        let (added, removed) = decode_change(change).ok_or_else(unreadable)?;
+        Ok(merged_latency(stored, (&added, &removed)))
     })?;
     Ok(())
 }

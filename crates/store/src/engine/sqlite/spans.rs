@@ -87,7 +87,7 @@ fn read_spans(
     let mut statement = transaction.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;
     while let Some(row) = rows.next()? {
-        spans.push((number, decode(row.get_ref(0)?.as_blob().unwrap_or_default())?));
+        spans.push((number, decode(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?));
     }
     Ok(())
 }
@@ -127,7 +127,7 @@ pub(super) fn load_staying<'a>(
         let mut rows = statement.query(params![org, key.0, key.1, limit])?;
         let mut stored = Vec::new();
         while let Some(row) = rows.next()? {
-            stored.push((row.get(0)?, decode(row.get_ref(1)?.as_blob().unwrap_or_default())?));
+            stored.push((row.get(0)?, decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?));
         }
         projection.answer(&mut staying, (key, limit), stored);
     }

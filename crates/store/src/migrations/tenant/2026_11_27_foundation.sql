@@ -19,6 +19,16 @@ begin
 end
 $$;
 revoke all on function secure(text) from public;
+
+-- The sum, or the nearest number that a bigint holds: a sum that overflows must not fail the transaction that adds to it.
+create function saturating_add(a bigint, b bigint) returns bigint
+language sql immutable parallel safe as $$
+  select case
+    when b > 0 and a > 9223372036854775807 - b then 9223372036854775807
+    when b < 0 and a < -9223372036854775807 - 1 - b then -9223372036854775807 - 1
+    else a + b
+  end
+$$;
 -- both
 
 -- One immutable row per event. `seal` continues the seal of the event before it in the session and covers the typed columns.

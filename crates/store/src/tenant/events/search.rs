@@ -344,7 +344,8 @@ impl Scan<'_> {
             true => self.query.candidates(|shard| shards.get(&shard).map(Vec::as_slice)),
             false => u64::MAX,
         };
-        let starts: Vec<i64> = serde_json::from_str(&segment.block_starts).unwrap_or_default();
+        let starts: Vec<i64> = serde_json::from_str(&segment.block_starts)
+            .map_err(|_| StoreError::Corrupt("the blocks of a search segment".to_owned()))?;
         let ranges = block_ranges(&starts, segment.last_position, candidates);
         if ranges.is_empty() {
             return Ok(());

@@ -120,7 +120,9 @@ impl Tenant {
             "select chains from traces where org_id = $1 and session_number = any($2) and chains is not null";
         let mut found: BTreeSet<String> = BTreeSet::new();
         for chains in self.fetch::<String>(sql, args![numbers]).await? {
-            found.extend(serde_json::from_str::<Vec<String>>(&chains).unwrap_or_default());
+            let chains: Vec<String> = serde_json::from_str(&chains)
+                .map_err(|_| StoreError::Corrupt("the chains of a trace".to_owned()))?;
+            found.extend(chains);
         }
         found.remove(session_id);
         Ok(found.into_iter().collect())
