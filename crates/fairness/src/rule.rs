@@ -61,8 +61,12 @@ impl Rule {
         if share > floor { share } else { floor }
     }
 
-    /// Whether a holder of `held` may take `amount` more while all together hold `used`.
-    pub(crate) fn check(self, used: u64, held: u64, amount: u64) -> Result<(), Shortage> {
+    /// Whether a holder of `held` may take `amount` more while all together hold `used`. For what is counted elsewhere, as
+    /// by several processes in Redis.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(self, used: u64, held: u64, amount: u64) -> Result<(), Shortage> {
         let Some(wanted) = held.checked_add(amount).filter(|wanted| *wanted <= self.most()) else {
             return Err(if amount > self.most() {
                 Shortage::TooLarge { most: self.most() }

@@ -4,6 +4,7 @@ mod events;
 mod split;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -19,6 +20,8 @@ use agentlens_store::{Applied, StoreError, Tenant};
 pub use self::events::EventsRequest;
 use crate::queue::{Queue, QueueError, Receipt};
 
+/// How long the store has to say which ids are taken.
+const CLASH_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bodies above this many bytes are read on the blocking pool.
 pub const LARGE_BODY_BYTES: usize = 512 * 1024;
 
@@ -214,11 +217,7 @@ impl Parsed {
         if ids.is_empty() {
             return Ok(());
         }
-        let known: FxHashMap<String, [u8; 16]> = tenant
-            .event_key_digests(self.request.sender.workspace_id.as_str(), ids)
-            .await?
-            .into_iter()
-            .collect();
+        let known = self.known_digests(tenant, ids).await?;
         let mut taken: FxHashMap<String, [u8; 16]> = FxHashMap::default();
         let (mut events, mut places) =
             (Vec::with_capacity(self.events.len()), Vec::with_capacity(self.places.len()));
@@ -243,6 +242,25 @@ impl Parsed {
         }
         (self.events, self.places) = (events, places);
         Ok(())
+    }
+
+    /// The digests of what is stored under these ids. Where the store is away or slow, the check is left to the writer, who
+    /// decides anyway and counts what it refuses; only a request that asked for all or nothing needs the answer now.
+    async fn known_digests(
+        &self,
+        tenant: &Tenant,
+        ids: Vec<String>,
+    ) -> Result<FxHashMap<String, [u8; 16]>, StoreError> {
+        let asking = tenant.event_key_digests(self.request.sender.workspace_id.as_str(), ids);
+        if self.request.strict {
+            return Ok(asking.await?.into_iter().collect());
+        }
+        match tokio::time::timeout(CLASH_CHECK_TIMEOUT, asking).await {
+            Ok(Ok(known)) => Ok(known.into_iter().collect()),
+            Ok(Err(error)) if error.is_transient() => Ok(FxHashMap::default()),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Ok(FxHashMap::default()),
+        }
     }
 
     fn batch(&mut self) -> Batch {

@@ -22,6 +22,7 @@ on_the_cloud_form!(
     a_batch_that_ends_its_worker_becomes_a_dead_letter,
     a_message_of_a_newer_version_waits_and_holds_up_its_org_only,
     standby_workers_keep_their_connections,
+    an_org_that_fills_its_share_of_the_queue_leaves_room_for_others,
 );
 
 const SHARDS: u64 = 8;
@@ -288,4 +289,30 @@ async fn a_batch_that_the_store_refuses_is_in_the_ledger(world: World) {
     assert_eq!((&key["received"], &key["stored"]), (&json!(3), &json!(1)), "{ledger}");
     assert_eq!(key["refused"], json!({ "store_refused": 2 }));
     world.send(&[note("s", "after")]).await;
+}
+
+async fn an_org_that_fills_its_share_of_the_queue_leaves_room_for_others(world: World) {
+    // What waits of an org, as the queue counts it: a little less than half of all.
+    let mut redis = redis().await;
+    let room = format!("{}:ingest_room", world.redis_prefix);
+    let _: i64 = redis.hset(&room, "default", (256_u64 << 20) - 1).await.unwrap();
+    until("the org to be refused", || async {
+        (world.try_send(&[note("s", "x")]).await.status == 429).then_some(())
+    })
+    .await;
+    let (_, other) = world.org("Other");
+    other.send(&[note("s", "x")]).await;
+    // Its room comes back as its messages are applied.
+    let _: i64 = redis.hdel(&room, "default").await.unwrap();
+    until("the org to be taken again", || async {
+        (world.try_send(&[note("s", "x")]).await.status == 202).then_some(())
+    })
+    .await;
+    world.settled().await;
+    other.settled().await;
+    until("all room to be free", || async {
+        let left: Vec<String> = redis.clone().hkeys(&room).await.unwrap();
+        left.is_empty().then_some(())
+    })
+    .await;
 }

@@ -1,13 +1,15 @@
 //! The queue on Redis Streams: one stream per shard, one message per batch.
 //!
 //! An org's batches always go to the same shard, so they stay in order, and a shard has one consumer at a time (see
-//! the worker). Beside each stream stand counters of bytes and of events that wait, changed together with it.
+//! the worker). Counters of each org's room in the queue and of its events that wait are changed together with the stream.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, RedisError};
 use rustc_hash::FxHashMap;
@@ -16,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use agentlens_domain::batches::Batch;
 use agentlens_domain::ids::OrgId;
+use agentlens_fairness::Rule;
 use agentlens_store::Tenant;
 
 use super::{Counters, Queue, QueueError, QueueStatus, Receipt};
@@ -25,10 +28,11 @@ use crate::message;
 pub(crate) const SHARDS: u64 = 8;
 /// The consumer group of all workers.
 pub(crate) const GROUP: &str = "workers";
-/// Batches of all shards that may wait.
-const MAX_WAITING_BATCHES: u64 = 20_000;
-/// Compressed bytes of all shards that may wait.
-const MAX_WAITING_BYTES: u64 = 512 * 1024 * 1024;
+/// Room in the queue, in bytes. An org may use as much as it leaves free for others: alone it gets half, and however much
+/// waits of an org whose batches fail, there is room for everyone else.
+const ROOM: Rule = Rule::new(512 << 20);
+/// Room that a message takes beside its compressed bytes. So about 20,000 small batches fill the queue.
+const MESSAGE_ROOM: u64 = 26 << 10;
 /// How often the fill is read.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 /// How long Redis has to answer before it counts as away.
@@ -55,8 +59,8 @@ impl Keys {
         format!("{}:lease:{shard}", self.prefix)
     }
 
-    pub(crate) fn bytes(&self) -> String {
-        format!("{}:ingest_bytes", self.prefix)
+    pub(crate) fn room(&self) -> String {
+        format!("{}:ingest_room", self.prefix)
     }
 
     pub(crate) fn waiting(&self, org: &str) -> String {
@@ -72,6 +76,11 @@ pub(crate) fn shard_of(org: &OrgId) -> u64 {
     hash % SHARDS
 }
 
+/// The room that a message takes.
+pub(crate) fn room_of(message: &[u8]) -> u64 {
+    message.len() as u64 + MESSAGE_ROOM
+}
+
 /// The queue of a gateway.
 pub struct RedisQueue {
     pub(crate) client: Client,
@@ -81,10 +90,17 @@ pub struct RedisQueue {
     fill: Arc<Fill>,
 }
 
+/// How full the queue was when it was last looked at, and what this process added since.
 #[derive(Default)]
 struct Fill {
     batches: AtomicU64,
-    bytes: AtomicU64,
+    room: Mutex<Room>,
+}
+
+#[derive(Default)]
+struct Room {
+    used: u64,
+    orgs: FxHashMap<String, u64>,
 }
 
 /// Connects a manager that reconnects by itself and answers within seconds when Redis is away.
@@ -167,11 +183,13 @@ async fn read_fill(connection: &mut ConnectionManager, keys: &Keys, fill: &Fill)
     for shard in 0..SHARDS {
         pipe.cmd("XLEN").arg(keys.stream(shard));
     }
-    pipe.cmd("GET").arg(keys.bytes());
-    let (a, b, c, d, e, f, g, h, bytes): (u64, u64, u64, u64, u64, u64, u64, u64, Option<i64>) =
+    pipe.cmd("HGETALL").arg(keys.room());
+    let (a, b, c, d, e, f, g, h, orgs): (u64, u64, u64, u64, u64, u64, u64, u64, HashMap<String, i64>) =
         pipe.query_async(connection).await?;
     fill.batches.store(a + b + c + d + e + f + g + h, Ordering::Relaxed);
-    fill.bytes.store(u64::try_from(bytes.unwrap_or(0)).unwrap_or(0), Ordering::Relaxed);
+    let orgs: FxHashMap<String, u64> =
+        orgs.into_iter().filter_map(|(org, room)| Some((org, u64::try_from(room).ok()?))).collect();
+    *fill.room.lock() = Room { used: orgs.values().sum(), orgs };
     Ok(())
 }
 
@@ -182,12 +200,16 @@ fn unavailable(error: &RedisError) -> QueueError {
 #[async_trait]
 impl Queue for RedisQueue {
     async fn publish(&self, tenant: &Tenant, batch: Batch) -> Result<Receipt, QueueError> {
-        let status = self.status();
-        if status.batches >= MAX_WAITING_BATCHES || status.bytes >= MAX_WAITING_BYTES {
-            return Err(QueueError::Full { retry_after_s: RETRY_AFTER_S });
-        }
         let org = tenant.org();
         let message = message::encode(&batch).map_err(|error| QueueError::Refused(error.to_string()))?;
+        let wanted = room_of(&message);
+        {
+            let room = self.fill.room.lock();
+            let held = room.orgs.get(org.as_str()).copied().unwrap_or(0);
+            if ROOM.check(room.used, held, wanted).is_err() {
+                return Err(QueueError::Full { retry_after_s: RETRY_AFTER_S });
+            }
+        }
         let mut pipe = redis::pipe();
         pipe.atomic()
             .cmd("XADD")
@@ -204,19 +226,22 @@ impl Queue for RedisQueue {
             .arg(batch.key_id.as_str())
             .arg(batch.received_count)
             .ignore()
-            .cmd("INCRBY")
-            .arg(self.keys.bytes())
-            .arg(message.len())
+            .cmd("HINCRBY")
+            .arg(self.keys.room())
+            .arg(org.as_str())
+            .arg(wanted)
             .ignore();
         let sent: Result<(), RedisError> = pipe.query_async(&mut self.connection.clone()).await;
         sent.map_err(|error| unavailable(&error))?;
         self.fill.batches.fetch_add(1, Ordering::Relaxed);
-        self.fill.bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
+        let mut room = self.fill.room.lock();
+        room.used += wanted;
+        *room.orgs.entry(org.as_str().to_owned()).or_default() += wanted;
         Ok(Receipt::Queued)
     }
 
     async fn waiting(&self, tenant: &Tenant) -> Result<FxHashMap<String, i64>, QueueError> {
-        let all: std::collections::HashMap<String, i64> = redis::cmd("HGETALL")
+        let all: HashMap<String, i64> = redis::cmd("HGETALL")
             .arg(self.keys.waiting(tenant.org().as_str()))
             .query_async(&mut self.connection.clone())
             .await
@@ -234,8 +259,7 @@ impl Queue for RedisQueue {
     }
 
     fn status(&self) -> QueueStatus {
-        let (batches, bytes) =
-            (self.fill.batches.load(Ordering::Relaxed), self.fill.bytes.load(Ordering::Relaxed));
-        self.counters.status(batches, bytes)
+        let (batches, used) = (self.fill.batches.load(Ordering::Relaxed), self.fill.room.lock().used);
+        self.counters.status(batches, used.saturating_sub(batches.saturating_mul(MESSAGE_ROOM)))
     }
 }

@@ -12,7 +12,7 @@ use agentlens_domain::batches::Batch;
 use agentlens_domain::ids::OrgId;
 
 use crate::message::{self, MessageError};
-use crate::queue::redis::{GROUP, Keys};
+use crate::queue::redis::{GROUP, Keys, room_of};
 use crate::queue::size_of_batch;
 
 /// Messages that are read at a time.
@@ -27,7 +27,7 @@ const FINISH: &str = "
 if redis.call('xack', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
 redis.call('xdel', KEYS[1], ARGV[2])
 if redis.call('hincrby', KEYS[2], ARGV[3], -tonumber(ARGV[4])) <= 0 then redis.call('hdel', KEYS[2], ARGV[3]) end
-redis.call('decrby', KEYS[3], ARGV[5])
+if redis.call('hincrby', KEYS[3], ARGV[6], -tonumber(ARGV[5])) <= 0 then redis.call('hdel', KEYS[3], ARGV[6]) end
 return 1";
 
 /// The id of a message; ids sort in the order of the stream.
@@ -239,12 +239,13 @@ impl ShardStream {
                 self.finish
                     .key(&*self.name)
                     .key(self.keys.waiting(message.org.as_str()))
-                    .key(self.keys.bytes())
+                    .key(self.keys.room())
                     .arg(GROUP)
                     .arg(message.id.to_string())
                     .arg(&message.key)
                     .arg(message.events)
-                    .arg(message.raw.len()),
+                    .arg(room_of(&message.raw))
+                    .arg(message.org.as_str()),
             )
             .ignore();
         }
