@@ -11,6 +11,7 @@ mod keys;
 mod latency;
 mod load;
 mod long_trace;
+mod neighbours;
 mod normalise;
 mod otlp;
 mod otlp_summary;
@@ -70,6 +71,8 @@ enum Command {
     Stack(hold::HoldArgs),
     /// Sends OTLP spans at a fixed rate or as fast as they are taken, to AgentLens or another receiver.
     Otlp(otlp::OtlpArgs),
+    /// How long one org's events take while another org makes trouble.
+    Neighbours(neighbours::NeighboursArgs),
     /// Processor time of decoding and normalising spans, in this process.
     Normalise(normalise::NormaliseArgs),
     /// How soon a page of a trace of 100,000 spans comes.
@@ -93,6 +96,7 @@ fn main() -> Result<()> {
         Command::Startup(args) => startup::run(&args),
         Command::Stack(args) => hold::run(&args),
         Command::Otlp(args) => otlp::run(&args),
+        Command::Neighbours(args) => neighbours::run(&args),
         Command::Normalise(args) => normalise::run(&args),
         Command::TracePage(args) => trace_page::run(&args),
         Command::LongTrace(args) => long_trace::run(&args),
