@@ -5,6 +5,7 @@
 
 mod crash;
 mod events;
+mod fairness;
 mod hold;
 mod http;
 mod keys;
@@ -79,6 +80,8 @@ enum Command {
     TracePage(trace_page::TracePageArgs),
     /// What a request costs that adds to a long trace.
     LongTrace(long_trace::LongTraceArgs),
+    /// What one org's idle connections and searches do to another org.
+    Fairness(fairness::FairnessArgs),
     /// Writes the page of the records of `otlp`, `normalise` and `trace-page`.
     OtlpSummary(otlp_summary::OtlpSummaryArgs),
     /// Joins records into one file per form and writes the results page.
@@ -100,6 +103,7 @@ fn main() -> Result<()> {
         Command::Normalise(args) => normalise::run(&args),
         Command::TracePage(args) => trace_page::run(&args),
         Command::LongTrace(args) => long_trace::run(&args),
+        Command::Fairness(args) => fairness::run(&args),
         Command::OtlpSummary(args) => otlp_summary::run(&args),
         Command::Summary(args) => summary::run(&args),
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use agentlens_ingest::{Gateway, Live};
+use agentlens_outbound::Outbound;
 use agentlens_store::Store;
 
 use crate::ingest_requests::Recorder;
@@ -29,6 +30,8 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// What orgs and clients share, so that none of them takes it all.
     pub shares: Arc<Shares>,
+    /// The one way to addresses that customers choose.
+    pub outbound: Outbound,
     /// Set when the server is to stop; streams end then.
     pub shutdown: CancellationToken,
 }

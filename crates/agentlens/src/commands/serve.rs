@@ -13,6 +13,7 @@ use agentlens_ingest::queue::memory::MemoryQueue;
 use agentlens_ingest::queue::redis::RedisQueue;
 use agentlens_ingest::worker::Worker;
 use agentlens_ingest::{Gateway, Live, Queue};
+use agentlens_outbound::{AllowList, Bounds, Outbound};
 use agentlens_server::ingest_requests::Recorder;
 use agentlens_server::keys::KeyCache;
 use agentlens_server::metrics::Metrics;
@@ -63,6 +64,7 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
         ingest_requests: Arc::new(Recorder::new(tasks.clone())),
         metrics: Arc::clone(&metrics),
         shares: Arc::new(Shares::new(open_files::max_connections(options.http.max_connections))),
+        outbound: outbound(&options)?,
         shutdown: closing.clone(),
     };
     {
@@ -90,6 +92,11 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     store.close().await.map_err(|error| error.to_string())?;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn outbound(options: &ServeOptions) -> Result<Outbound, String> {
+    let allowed = AllowList::new(options.outbound.outbound_allow.clone());
+    Outbound::new(allowed, Bounds::default()).map_err(|error| error.to_string())
 }
 
 /// The embedded store is for one server at a time.

@@ -4,6 +4,7 @@
 mod commands;
 mod http;
 mod log;
+mod outbound;
 mod secrets;
 mod serve;
 mod store;
@@ -15,6 +16,7 @@ pub(crate) use commands::{
 };
 pub(crate) use http::{HttpOptions, ListenAddress};
 pub(crate) use log::{LogFormat, LogOptions};
+pub(crate) use outbound::OutboundOptions;
 pub(crate) use serve::{Role, ServeOptions, Switch};
 pub(crate) use store::{StoreOptions, StoreSettings};
 

@@ -1,0 +1,13 @@
+//! Which private addresses the server may send requests to.
+
+use agentlens_outbound::Allow;
+use clap::Args;
+
+/// Options of requests to addresses that customers choose.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OutboundOptions {
+    /// Hosts and networks beside the public internet that customers' addresses, such as webhooks, may lead to, separated by
+    /// commas: hooks.internal, *.internal, 10.1.0.0/16. Only these may be asked without encryption.
+    #[arg(long, env = "AGENTLENS_OUTBOUND_ALLOW", value_delimiter = ',')]
+    pub(crate) outbound_allow: Vec<Allow>,
+}
