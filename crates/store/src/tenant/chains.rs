@@ -5,6 +5,7 @@ use agentlens_domain::chain::{self, Hash, Link, Record, Seal, Verifier};
 use agentlens_domain::json;
 
 use super::events::{COLUMNS, StoredEvent};
+use super::recount::Sums;
 use super::removals::Removal;
 use super::seal::{Sealed, SealedHead, SealedState};
 use super::{SessionRow, Tenant, TenantContext};
@@ -89,7 +90,7 @@ impl Tenant {
         if !walk.check_head(session) {
             return Ok(walk.finish());
         }
-        let mut read_to = 0;
+        let (mut read_to, mut own) = (0, Sums::default());
         loop {
             let (events, has_more) =
                 self.events_of_session_within(session, read_to, CHUNK_EVENTS, CHUNK_BYTES).await?;
@@ -98,12 +99,22 @@ impl Tenant {
                 if !walk.add(event) {
                     return Ok(walk.finish());
                 }
+                if event.seq <= session.last_seq {
+                    own.add(event);
+                }
             }
             if !has_more {
                 break;
             }
         }
         walk.check_end(session);
+        // What was removed is still counted, so only a session that is whole can be counted again.
+        if walk.broken.is_none()
+            && removals.is_empty()
+            && let Some(fault) = self.recount(session, own).await?
+        {
+            walk.fail("", fault);
+        }
         if walk.broken.is_none() && read_to > session.last_seq {
             // What was appended while this ran is in the session now; what is still beyond its end was put there by hand.
             let now = self.find_session(&session.workspace_id, &session.session_id).await?;

@@ -14,6 +14,7 @@ mod ingest_requests;
 mod ledger;
 mod numbers;
 mod prices;
+mod recount;
 mod removals;
 mod retention;
 mod rollups;

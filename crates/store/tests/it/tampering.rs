@@ -5,6 +5,7 @@ use agentlens_store::Tenant;
 
 use crate::batches::{DAY_US, NOW_US, batch, batch_at, mixture, note};
 use crate::retention::retain;
+use crate::spans::{one_span, span_batch};
 use crate::world::{World, apply, apply_at};
 
 on_both_engines!(
@@ -15,6 +16,8 @@ on_both_engines!(
     counters_that_were_set_back_are_found,
     removals_cannot_be_forged_or_moved,
     events_of_one_session_cannot_be_moved_to_another,
+    changed_sums_are_found,
+    changed_and_missing_spans_are_found,
 );
 
 /// What is wrong, as verification reports it.
@@ -123,4 +126,42 @@ async fn events_of_one_session_cannot_be_moved_to_another(world: World) {
          where session_id = 's1' and seq = 9";
     let found = after(&world, "a", &[moved]).await;
     assert_found(&found, "s1: Session ends at event 8 but 9 were stored");
+}
+
+async fn changed_sums_are_found(world: World) {
+    let sums = [
+        "event_count",
+        "tool_call_count",
+        "error_count",
+        "llm_call_count",
+        "input_tokens",
+        "output_tokens",
+        "cost_nanos",
+        "own_events",
+    ];
+    for sum in sums {
+        let changed = format!("update sessions set {sum} = {sum} + 1 where session_id = 's1'");
+        let found = after(&world, &sum.replace('_', "-"), &[&changed]).await;
+        assert_found(&found, &format!("s1: Session says {sum}"));
+    }
+}
+
+async fn changed_and_missing_spans_are_found(world: World) {
+    let changes = [
+        (
+            "update spans set state = (select payload from events limit 1)",
+            "was changed: its seal does not match",
+        ),
+        ("update spans set start_us = start_us + 1", "was changed: its seal does not match"),
+        ("update traces set seal = (select seal from spans)", "was changed: its seal does not match"),
+        ("delete from spans", "Session says event_count 1 but its events say 0"),
+        ("delete from traces", "Session says event_count 1 but its events say 0"),
+    ];
+    for (number, (change, part)) in changes.into_iter().enumerate() {
+        let tenant = world.org(&format!("spans-{number}")).await;
+        apply(&tenant, vec![span_batch("b1", "production", vec![one_span()])]).await;
+        assert_eq!(faults(&tenant).await, [""; 0]);
+        assert!(world.by_hand(&tenant, change).await > 0);
+        assert_found(&faults(&tenant).await, part);
+    }
 }

@@ -165,7 +165,9 @@ pub(super) async fn upsert_spans(
     }
     let mut rows = Vec::with_capacity(spans.len());
     for (changed, numbers) in spans.iter().zip(&plan.span_numbers) {
-        rows.push((changed, SpanColumns::of(changed, context), encode(&changed.span)?, numbers));
+        let (columns, state) = (SpanColumns::of(changed, context), encode(&changed.span)?);
+        let seal = columns.seal(numbers, &state, context);
+        rows.push((changed, columns, state, numbers, seal));
     }
     let org = context.org.as_str();
     Insert::into("spans")
@@ -183,33 +185,38 @@ pub(super) async fn upsert_spans(
         .column("state", "bytea", &rows, |row| row.2.as_slice())
         .column("trace_number", "bigint", &rows, |row| row.3.trace)
         .column("session_number", "bigint", &rows, |row| row.3.session)
+        .column("seal", "bytea", &rows, |row| row.4.as_slice())
         .run(
             transaction,
             org,
             "(org_id, trace_number, span_id) do update set parent_span_id = excluded.parent_span_id,
                named_parent_span_id = excluded.named_parent_span_id, session_id = excluded.session_id, is_root = excluded.is_root, is_part = excluded.is_part,
                start_us = excluded.start_us, response_id = excluded.response_id, expire_day = excluded.expire_day,
-               state = excluded.state, session_number = excluded.session_number",
+               state = excluded.state, session_number = excluded.session_number, seal = excluded.seal",
         )
         .await?;
     let mut rows = Vec::with_capacity(plan.traces.len());
     for trace in &plan.traces {
-        rows.push((trace, encode(&trace.state)?));
+        let state = encode(&trace.state)?;
+        let seal = trace.seal(&state, context);
+        rows.push((trace, state, seal));
     }
     Insert::into("traces")
         .column("workspace_id", "text", &rows, |row| row.0.workspace_id)
         .column("trace_id", "text", &rows, |row| row.0.trace_id)
         .column("session_id", "text", &rows, |row| row.0.state.shown.session_id.as_str())
         .column("chains", "text", &rows, |row| row.0.chains())
-        .column("expire_day", "integer", &rows, |row| context.expire_day(row.0.state.shown.end_us))
+        .column("expire_day", "integer", &rows, |row| row.0.expire_day)
         .column("state", "bytea", &rows, |row| row.1.as_slice())
         .column("number", "bigint", &rows, |row| row.0.number)
         .column("session_number", "bigint", &rows, |row| row.0.session_number)
+        .column("seal", "bytea", &rows, |row| row.2.as_slice())
         .run(
             transaction,
             org,
             "(org_id, workspace_id, trace_id) do update set session_id = excluded.session_id, chains = excluded.chains,
-               expire_day = excluded.expire_day, state = excluded.state, session_number = excluded.session_number",
+               expire_day = excluded.expire_day, state = excluded.state, session_number = excluded.session_number,
+               seal = excluded.seal",
         )
         .await?;
     Ok(())

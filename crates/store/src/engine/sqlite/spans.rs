@@ -144,15 +144,15 @@ pub(super) fn upsert_spans(
     let org = context.org.as_str();
     let mut statement = transaction.prepare_cached(
         "insert into spans (org_id, workspace_id, trace_id, span_id, parent_span_id, named_parent_span_id, session_id, is_root,
-           is_part, start_us, response_id, expire_day, state, trace_number, session_number)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+           is_part, start_us, response_id, expire_day, state, trace_number, session_number, seal)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
          on conflict (trace_number, span_id) do update set parent_span_id = excluded.parent_span_id,
            named_parent_span_id = excluded.named_parent_span_id, session_id = excluded.session_id, is_root = excluded.is_root, is_part = excluded.is_part,
            start_us = excluded.start_us, response_id = excluded.response_id, expire_day = excluded.expire_day,
-           state = excluded.state, session_number = excluded.session_number",
+           state = excluded.state, session_number = excluded.session_number, seal = excluded.seal",
     )?;
     for (changed, numbers) in spans.iter().zip(&plan.span_numbers) {
-        let columns = SpanColumns::of(changed, context);
+        let (columns, state) = (SpanColumns::of(changed, context), encode(&changed.span)?);
         statement.execute(params![
             org,
             changed.workspace_id,
@@ -166,16 +166,18 @@ pub(super) fn upsert_spans(
             columns.start_us,
             columns.response_id,
             columns.expire_day,
-            encode(&changed.span)?,
+            state,
             numbers.trace,
             numbers.session,
+            columns.seal(numbers, &state, context),
         ])?;
     }
     let mut statement = transaction.prepare_cached(
-        "insert into traces (org_id, workspace_id, trace_id, session_id, chains, expire_day, state, number, session_number)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+        "insert into traces (org_id, workspace_id, trace_id, session_id, chains, expire_day, state, number, session_number, seal)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
          on conflict (number) do update set session_id = excluded.session_id, chains = excluded.chains,
-           expire_day = excluded.expire_day, state = excluded.state, session_number = excluded.session_number",
+           expire_day = excluded.expire_day, state = excluded.state, session_number = excluded.session_number,
+           seal = excluded.seal",
     )?;
     for trace in &plan.traces {
         let state = encode(&trace.state)?;
@@ -185,10 +187,11 @@ pub(super) fn upsert_spans(
             trace.trace_id,
             trace.state.shown.session_id,
             trace.chains(),
-            context.expire_day(trace.state.shown.end_us),
+            trace.expire_day,
             state,
             trace.number,
             trace.session_number,
+            trace.seal(&state, context),
         ])?;
     }
     Ok(())

@@ -380,7 +380,7 @@ create table price_overrides (
 select secure('price_overrides');
 
 -- Spans as they are shown and counted: a projection of their arrivals, which are events. `state` holds the arrivals' facts
--- and what was counted; the other columns serve lookups.
+-- and what was counted; the other columns serve lookups. `seal` is an HMAC over the row, since it is shown instead of the events.
 create table spans (
   org_id text not null,
   workspace_id text not null,
@@ -397,7 +397,8 @@ create table spans (
   start_us bigint not null,
   response_id text,
   expire_day integer not null,
-  state bytea not null
+  state bytea not null,
+  seal bytea not null
 -- only postgres
   , primary key (org_id, trace_number, span_id)
 );
@@ -433,7 +434,8 @@ create table traces (
   session_number bigint not null,
   chains text,
   expire_day integer not null,
-  state bytea not null
+  state bytea not null,
+  seal bytea not null
 -- only postgres
   , primary key (org_id, workspace_id, trace_id)
 );

@@ -562,6 +562,7 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
                 shown,
                 &trace.kept,
             ),
+            expire_day: self.context.expire_day(shown.end_us),
         }
     }
 
@@ -651,8 +652,12 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         usage.1 += i64::try_from(event.payload.len()).unwrap_or(0);
     }
 
-    fn finish(mut self, applied: Vec<Applied>, traces: Vec<TraceRow<'a>>, org: OrgState) -> Plan<'a> {
+    fn finish(mut self, applied: Vec<Applied>, mut traces: Vec<TraceRow<'a>>, org: OrgState) -> Plan<'a> {
         let span_numbers = self.span_numbers(&traces);
+        for trace in &mut traces {
+            let session = self.sessions.get(&(trace.workspace_id, trace.state.shown.session_id.as_str()));
+            trace.expire_day = trace.expire_day.max(session.map_or(0, |session| session.expire_day));
+        }
         self.count_beginnings();
         let sessions = self.sessions.into_iter().map(|(key, session)| {
             let Session { number, last_seal, expire_day, .. } = session;

@@ -9,4 +9,4 @@ pub(crate) use project::{
     decode, encode,
 };
 pub use read::SpanRow;
-pub(crate) use rows::{SpanColumns, SpanNumbers, TraceRow};
+pub(crate) use rows::{SealedSpan, SealedTrace, SpanColumns, SpanNumbers, TraceRow};

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use agentlens_domain::chain::{RowFields, Seal};
 use agentlens_domain::spans::Arrival;
 
 use super::project::{ChangedSpan, TraceState};
@@ -49,6 +50,70 @@ impl<'s> SpanColumns<'s> {
             expire_day: context.expire_day(facts.end_us),
         }
     }
+
+    /// The seal of the row; `state` is the column's bytes.
+    pub(crate) fn seal(&self, numbers: &SpanNumbers, state: &[u8], context: &TenantContext) -> Seal {
+        let sealed = SealedSpan {
+            trace_number: numbers.trace,
+            span_id: self.span_id,
+            parent_span_id: self.parent_span_id,
+            session_number: numbers.session,
+            session_id: self.session_id,
+            start_us: self.start_us,
+            state,
+        };
+        sealed.seal(context)
+    }
+}
+
+/// What the seal of a span covers.
+pub(crate) struct SealedSpan<'s> {
+    pub(crate) trace_number: i64,
+    pub(crate) span_id: &'s str,
+    pub(crate) parent_span_id: Option<&'s str>,
+    pub(crate) session_number: i64,
+    pub(crate) session_id: &'s str,
+    pub(crate) start_us: i64,
+    pub(crate) state: &'s [u8],
+}
+
+impl SealedSpan<'_> {
+    pub(crate) fn seal(&self, context: &TenantContext) -> Seal {
+        let fields = RowFields::of("span")
+            .text(context.org.as_str())
+            .number(self.trace_number)
+            .text(self.span_id)
+            .optional(self.parent_span_id.map(str::as_bytes))
+            .number(self.session_number)
+            .text(self.session_id)
+            .number(self.start_us)
+            .bytes(self.state);
+        context.seals.seal_row(&fields)
+    }
+}
+
+/// What the seal of a trace covers.
+pub(crate) struct SealedTrace<'s> {
+    pub(crate) workspace_id: &'s str,
+    pub(crate) trace_id: &'s str,
+    pub(crate) number: i64,
+    pub(crate) session_number: i64,
+    pub(crate) session_id: &'s str,
+    pub(crate) state: &'s [u8],
+}
+
+impl SealedTrace<'_> {
+    pub(crate) fn seal(&self, context: &TenantContext) -> Seal {
+        let fields = RowFields::of("trace")
+            .text(context.org.as_str())
+            .text(self.workspace_id)
+            .text(self.trace_id)
+            .number(self.number)
+            .number(self.session_number)
+            .text(self.session_id)
+            .bytes(self.state);
+        context.seals.seal_row(&fields)
+    }
 }
 
 /// One row of `traces`.
@@ -59,9 +124,24 @@ pub(crate) struct TraceRow<'a> {
     /// The number of the session in which it is shown.
     pub(crate) session_number: i64,
     pub(crate) state: TraceState,
+    /// That of its session: a trace outlives its events.
+    pub(crate) expire_day: i32,
 }
 
 impl TraceRow<'_> {
+    /// The seal of the row; `state` is the column's bytes.
+    pub(crate) fn seal(&self, state: &[u8], context: &TenantContext) -> Seal {
+        let sealed = SealedTrace {
+            workspace_id: self.workspace_id,
+            trace_id: self.trace_id,
+            number: self.number,
+            session_number: self.session_number,
+            session_id: &self.state.shown.session_id,
+            state,
+        };
+        sealed.seal(context)
+    }
+
     /// The column `chains`.
     pub(crate) fn chains(&self) -> Option<String> {
         let chains = Some(&self.state.chains).filter(|chains| !chains.is_empty());
