@@ -9,7 +9,7 @@ use crate::ids::UlidSequence;
 use crate::json::{self, Canonical, JsonError, Kind, Member, Value};
 use crate::ledger::Reason;
 use crate::limits;
-use crate::spans::ARRIVAL_ID_PREFIX;
+use crate::spans::{ARRIVAL_ID_PREFIX, LOG_RECORD_ID_PREFIX};
 use crate::time;
 
 /// Metadata keys that only the server may set: they say that an agent's identity was verified.
@@ -255,8 +255,10 @@ fn optional_id(value: Option<Value<'_>>, field: &str) -> Result<Option<String>, 
 /// The id that the client chose. What the server makes of spans is named by their content, and nobody else may take such a name.
 fn own_id(value: Option<Value<'_>>) -> Result<Option<String>, Refusal> {
     let id = optional_id(value, "id")?;
-    if id.as_ref().is_some_and(|id| id.starts_with(ARRIVAL_ID_PREFIX)) {
-        let message = format!("ids that begin with `{ARRIVAL_ID_PREFIX}` are given by the server");
+    let reserved = [ARRIVAL_ID_PREFIX, LOG_RECORD_ID_PREFIX];
+    let taken = id.as_ref().and_then(|id| reserved.into_iter().find(|prefix| id.starts_with(prefix)));
+    if let Some(prefix) = taken {
+        let message = format!("ids that begin with `{prefix}` are given by the server");
         return Err(Refusal::new("id", Reason::InvalidField, message));
     }
     Ok(id)

@@ -28,8 +28,11 @@ use serde::{Deserialize, Serialize};
 use crate::events::EventType;
 use crate::usage::Usage;
 
-/// What the ids of events begin with that arrived of spans; no client may choose such an id.
+/// Ids of events that are arrivals of spans begin with this; no client may choose such an id.
 pub const ARRIVAL_ID_PREFIX: &str = "otel_";
+
+/// Ids of events that came as log records without a span begin with this; no client may choose such an id.
+pub const LOG_RECORD_ID_PREFIX: &str = "otellog_";
 
 /// What a span is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

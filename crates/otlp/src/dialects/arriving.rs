@@ -4,7 +4,7 @@ use agentlens_domain::events::{EventType, Facts, NewEvent, Severity, UNKNOWN_AGE
 use agentlens_domain::ids::ulid_of;
 use agentlens_domain::ledger::Reason;
 use agentlens_domain::limits;
-use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Arrival, ArrivalSource, SpanKind};
+use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Arrival, ArrivalSource, LOG_RECORD_ID_PREFIX, SpanKind};
 use agentlens_domain::time;
 use sha2::{Digest, Sha256};
 
@@ -109,7 +109,11 @@ impl Draft {
         };
         let agent_id = arrival.agent_id.clone().or_else(|| arrival.service.clone());
         NewEvent {
-            id: event_id(stated_us, &digest),
+            id: event_id(
+                if is_of_a_span { ARRIVAL_ID_PREFIX } else { LOG_RECORD_ID_PREFIX },
+                stated_us,
+                &digest,
+            ),
             // An arrival is compared with those of its span; what belongs to none is known again by its id.
             content_digest: (!is_of_a_span).then_some(content_digest),
             session_id,
@@ -153,10 +157,10 @@ fn digest(arrival: &Arrival, payload: &str) -> [u8; 32] {
 }
 
 /// The same for the same content, and near its neighbours in time: ids without order would touch a page of the index each.
-fn event_id(stated_us: i64, digest: &[u8; 32]) -> String {
+fn event_id(prefix: &str, stated_us: i64, digest: &[u8; 32]) -> String {
     let mut content = [0; 16];
     content.copy_from_slice(&digest[..16]);
-    format!("{ARRIVAL_ID_PREFIX}{}", ulid_of(stated_us, u128::from_be_bytes(content)))
+    format!("{prefix}{}", ulid_of(stated_us, u128::from_be_bytes(content)))
 }
 
 /// An id's hexadecimal digits; a sentence if it is none.
