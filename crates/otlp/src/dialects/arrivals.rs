@@ -108,7 +108,7 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
         let provider = provider(reading.text(Field::Provider).as_deref(), model.as_deref());
         let usage = usage(reading, kind, provider.as_deref(), model.as_deref());
         let agent_name = self.agent_name(kind);
-        let first_token_us = first_token(reading, self.start_us).or_else(|| {
+        let first_token_us = first_token(reading, self.start_us, self.end_us).or_else(|| {
             let at = self.first_token_us?;
             Some(at - self.start_us).filter(|wait| *wait >= 0)
         });
@@ -202,11 +202,20 @@ fn tool_name<'a, V: RawValue + 'a>(
     })
 }
 
-fn first_token<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, start_us: i64) -> Option<i64> {
+fn first_token<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, start_us: i64, end_us: i64) -> Option<i64> {
     let waits =
         [(Field::FirstTokenSeconds, 1e6), (Field::FirstTokenMillis, 1e3), (Field::FirstTokenMicros, 1.0)];
     for (field, us_per_unit) in waits {
-        if let Some(wait) = reading.number(field).map(|wait| wait * us_per_unit) {
+        if let Some(mut wait) = reading.number(field).map(|wait| wait * us_per_unit) {
+            // No token comes after the end: Strands has milliseconds where the name asks for seconds.
+            let duration = (end_us - start_us) as f64;
+            if field == Field::FirstTokenSeconds
+                && duration > 0.0
+                && wait > duration
+                && wait / 1e3 <= duration
+            {
+                wait /= 1e3;
+            }
             #[expect(clippy::cast_possible_truncation, reason = "the range is checked on the same line")]
             return (0.0..=limits::MAX_DURATION_US as f64).contains(&wait).then(|| wait.round() as i64);
         }
@@ -283,6 +292,9 @@ fn model_in_request<'a, V: RawValue + 'a>(
 fn is_failed_tool<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, kind: Option<SpanKind>) -> bool {
     if kind != Some(SpanKind::Tool) {
         return false;
+    }
+    if reading.text(Field::ToolStatus).is_some_and(|word| matches!(&*word, "error" | "failed" | "failure")) {
+        return true;
     }
     let Some(result) = reading.get(Field::Result) else { return false };
     match result.string() {

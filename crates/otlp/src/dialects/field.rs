@@ -87,6 +87,8 @@ fields! {
     Environment,
     /// The tool's name.
     ToolName,
+    /// Whether the tool went well, in a word.
+    ToolStatus,
     /// The tool call's id.
     CallId,
     /// Seconds to the first token.

@@ -34,7 +34,8 @@ pub fn events_of_logs(request: &ExportLogsServiceRequest, context: &Context) -> 
             let client = clients.of(scope, attributes);
             for record in &scope_logs.log_records {
                 client.items = client.items.saturating_add(1);
-                collected.take(|| event_of(record, &resource, &surroundings, client, context));
+                let scope = scope.map_or("", |scope| &scope.name);
+                collected.take(|| event_of(record, &resource, (scope, &surroundings), client, context));
             }
         }
     }
@@ -44,7 +45,7 @@ pub fn events_of_logs(request: &ExportLogsServiceRequest, context: &Context) -> 
 fn event_of(
     record: &LogRecord,
     resource: &ResourceFacts,
-    surroundings: &Surroundings,
+    (scope, surroundings): (&str, &Surroundings),
     client: &mut ClientReport,
     context: &Context,
 ) -> Result<NewEvent, Refusal> {
@@ -58,7 +59,8 @@ fn event_of(
         if is_genai {
             client.count_unmapped(key);
         }
-    });
+    })
+    .in_scope(scope);
     let payload = payload::of_log(record, name, surroundings)?;
     if log_calls::may_be_call(name, pairs(&record.attributes), span_id.is_some())
         && let Some(mut arrival) = present::arrival_of_log(&payload.text)

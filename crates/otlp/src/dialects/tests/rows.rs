@@ -450,6 +450,8 @@ fn a_tool_that_reports_its_failure_in_its_result_has_failed() {
                 "traceloop.entity.output": "{\"output\":{\"kwargs\":{\"status\":\"error\",\"type\":\"tool\"}}}"}),
             true,
         ),
+        (json!({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.status": "error"}), true),
+        (json!({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.status": "success"}), false),
         (json!({"openinference.span.kind": "CHAIN", "output.value": "{\"isError\":true}"}), false),
         (json!({"openinference.span.kind": "TOOL", "output.value": "{\"status\":\"error\"}"}), false),
     ] {
@@ -520,4 +522,14 @@ fn the_request_of_a_stream_is_no_call_where_another_span_tells_the_answer() {
         assert_eq!(arrival.kind.unwrap().as_str(), kind, "{scope} {attributes} {status}");
         assert_eq!(present(&[&event.payload])["kind"], kind);
     }
+}
+
+#[test]
+fn a_framework_is_no_provider_and_a_wait_ends_before_the_span() {
+    let attributes = json!({"gen_ai.operation.name": "chat", "gen_ai.system": "strands-agents",
+        "gen_ai.request.model": "us.anthropic.claude-sonnet-4-5", "gen_ai.server.time_to_first_token": 107});
+    let arrival = arrival_of(&attributes);
+    assert_eq!((arrival.provider.as_deref(), arrival.first_token_us), (Some("bedrock"), Some(107_000)));
+    let in_seconds = json!({"gen_ai.operation.name": "chat", "gen_ai.server.time_to_first_token": 0.107});
+    assert_eq!(arrival_of(&in_seconds).first_token_us, Some(107_000));
 }

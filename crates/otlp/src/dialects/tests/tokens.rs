@@ -394,7 +394,12 @@ fn clients_that_leave_cached_tokens_out_are_known_by_their_scope() {
     let attributes = json!({"gen_ai.operation.name": "chat", "gen_ai.system": "aws.bedrock",
         "gen_ai.usage.input_tokens": 300, "gen_ai.usage.output_tokens": 50, "gen_ai.usage.total_tokens": 350,
         "gen_ai.usage.cache_read.input_tokens": 100, "gen_ai.usage.cache_creation.input_tokens": 20});
-    for (scope, input) in [("opentelemetry.instrumentation.botocore.bedrock-runtime", 420), ("mine", 300)] {
+    for (scope, input) in [
+        ("opentelemetry.instrumentation.botocore.bedrock-runtime", 420),
+        ("openlit.instrumentation.bedrock", 420),
+        ("strands.telemetry.tracer", 420),
+        ("mine", 300),
+    ] {
         let spans = vec![super::span(&json!({"attributes": attributes}))];
         let request = super::trace_request(spans, &json!({"scope": {"name": scope}}));
         let event = super::events_of_traces(&request, &super::CONTEXT).events.remove(0);
@@ -410,5 +415,10 @@ fn parts_that_only_the_providers_object_names_are_added() {
         \"prompt_tokens_details\":{\"cached_tokens\":30}}";
     let attributes = json!({"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 42,
         "gen_ai.usage.output_tokens": 17, "gen_ai.usage.raw": raw});
-    check(&[("Logfire", attributes, Some((42, 17, 30, 0, 5)))]);
+    let printed = "{'completion_tokens': 17, 'prompt_tokens': 42, 'completion_tokens_details': {'reasoning_tokens': 5, \
+        'audio_tokens': None}, 'prompt_tokens_details': {'cached_tokens': 30}}";
+    let litellm = json!({"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 42,
+        "gen_ai.usage.output_tokens": 17, "metadata.usage_object": printed});
+    let expected = Some((42, 17, 30, 0, 5));
+    check(&[("Logfire", attributes, expected), ("LiteLLM", litellm, expected)]);
 }
