@@ -45,5 +45,6 @@ async fn run(cli: Cli) -> Result<(), String> {
         Command::Doctor(options) => commands::doctor::run(options, &common).await,
         Command::Openapi => commands::documents::openapi(),
         Command::ConfigurationDocs => commands::documents::configuration(),
+        Command::EventDocs => commands::documents::events(),
     }
 }

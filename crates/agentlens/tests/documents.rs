@@ -28,3 +28,8 @@ fn the_committed_description_of_the_api_is_the_served_one() {
 fn the_page_of_all_options_is_current() {
     assert_renewed("configuration-docs", "docs/configuration.md");
 }
+
+#[test]
+fn the_page_of_all_event_types_is_current() {
+    assert_renewed("event-docs", "docs/events.md");
+}

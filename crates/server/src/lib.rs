@@ -8,6 +8,7 @@ pub mod auth;
 mod body;
 pub mod client;
 pub mod error;
+mod event_schema;
 pub mod features;
 pub mod ingest_requests;
 pub mod jobs;

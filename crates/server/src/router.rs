@@ -19,6 +19,7 @@ use utoipa_axum::router::OpenApiRouter;
 use agentlens_domain::ids::ulid_at;
 
 use crate::error::{ApiError, REQUEST, RequestLog};
+use crate::event_schema;
 use crate::features;
 use crate::features::docs::Documents;
 use crate::listen::{Timeouts, serve};
@@ -62,6 +63,7 @@ fn documented() -> OpenApiRouter<AppState> {
 
 fn described(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     permissions::describe(&mut document);
+    event_schema::describe(&mut document);
     document
 }
 

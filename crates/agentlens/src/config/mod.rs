@@ -75,6 +75,9 @@ pub(crate) enum Command {
     /// Print the page of all options (docs/configuration.md).
     #[command(hide = true)]
     ConfigurationDocs,
+    /// Print the page of all event types (docs/events.md).
+    #[command(hide = true)]
+    EventDocs,
 }
 
 #[cfg(test)]

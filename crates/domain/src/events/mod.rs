@@ -6,10 +6,12 @@
 mod accept;
 mod facts;
 mod payloads;
+mod reference;
 mod results;
 
 pub use accept::{AcceptContext, Idempotency, Refusal, accept, is_spelled_alike};
 pub use facts::{Facts, SessionFact, facts_of};
+pub use reference::{FieldReference, FieldShape, TypeReference, reference};
 pub use results::is_failed_tool_result;
 
 use serde::{Deserialize, Serialize};

@@ -11,7 +11,7 @@ use crate::ledger::Reason;
 
 /// What a field must be.
 #[derive(Clone, Copy)]
-enum Need {
+pub(super) enum Need {
     /// A string of at least one character.
     Text,
     /// Any string.
@@ -42,11 +42,33 @@ enum Need {
     Usage,
 }
 
+impl Need {
+    /// What it must be, in words that follow "must be".
+    pub(super) fn words(self) -> String {
+        match self {
+            Self::Text => "a string that is not empty",
+            Self::String => "a string",
+            Self::Number => "a number",
+            Self::Count => "a whole number, zero or more",
+            Self::Positive => "a whole number above zero",
+            Self::Amount => "a number, zero or more",
+            Self::Object | Self::Usage => "an object",
+            Self::Array => "an array",
+            Self::Strings => "an array of strings",
+            Self::Present => "any value",
+            Self::StringOrNull => "a string or null",
+            Self::OneOf(choices) => return format!("one of {}", choices.join(", ")),
+            Self::Messages => "an array of messages",
+        }
+        .to_owned()
+    }
+}
+
 /// A field's name, what it must be, and whether it must be there. A null counts as absent for optional fields.
-struct Rule(&'static str, Need, Required);
+pub(super) struct Rule(pub(super) &'static str, pub(super) Need, pub(super) Required);
 
 #[derive(Clone, Copy, PartialEq)]
-enum Required {
+pub(super) enum Required {
     Yes,
     No,
 }
@@ -59,7 +81,7 @@ const APPROVAL_DECISION: &[Rule] = &[
     Rule("reason", Need::String, No),
 ];
 
-fn rules(event_type: EventType) -> &'static [Rule] {
+pub(super) fn rules(event_type: EventType) -> &'static [Rule] {
     match event_type {
         EventType::SessionStarted => &[
             Rule("agentName", Need::String, No),
@@ -82,6 +104,7 @@ fn rules(event_type: EventType) -> &'static [Rule] {
         EventType::ToolResponse => &[
             Rule("callId", Need::Text, Yes),
             Rule("toolName", Need::Text, Yes),
+            Rule("result", Need::Present, No),
             Rule("durationMs", Need::Number, Yes),
         ],
         EventType::ToolError => &[
@@ -208,42 +231,27 @@ pub(super) fn check(event_type: EventType, members: &[Member<'_>]) -> Result<(),
 fn check_field(name: &str, need: Need, value: Value<'_>) -> Result<(), Refusal> {
     let kind = value.kind();
     let is_whole_at_least = |least: i64| value.as_i64().is_some_and(|number| number >= least);
-    let expected = match need {
-        Need::Text => {
-            (kind != Kind::String || value.text().len() <= 2).then_some("a string that is not empty")
-        }
-        Need::String => (kind != Kind::String).then_some("a string"),
-        Need::Number => (kind != Kind::Number).then_some("a number"),
-        Need::Count => (!is_whole_at_least(0)).then_some("a whole number, zero or more"),
-        Need::Positive => (!is_whole_at_least(1)).then_some("a whole number above zero"),
-        Need::Amount => {
-            (!value.as_f64().is_some_and(|number| number >= 0.0)).then_some("a number, zero or more")
-        }
-        Need::Object => (kind != Kind::Object).then_some("an object"),
-        Need::Array => (kind != Kind::Array).then_some("an array"),
-        Need::Strings => {
-            (!is_array_of(value, |item| item.kind() == Kind::String)).then_some("an array of strings")
-        }
-        Need::Present => None,
-        Need::StringOrNull => (!matches!(kind, Kind::String | Kind::Null)).then_some("a string or null"),
-        Need::OneOf(choices) => {
-            if value.as_str().is_some_and(|text| choices.contains(&text.as_ref())) {
-                return Ok(());
-            }
-            let message = format!("payload.{name} must be one of {}", choices.join(", "));
-            return Err(Refusal::new(format!("payload.{name}"), Reason::InvalidField, message));
-        }
+    let fits = match need {
+        Need::Text => kind == Kind::String && value.text().len() > 2,
+        Need::String => kind == Kind::String,
+        Need::Number => kind == Kind::Number,
+        Need::Count => is_whole_at_least(0),
+        Need::Positive => is_whole_at_least(1),
+        Need::Amount => value.as_f64().is_some_and(|number| number >= 0.0),
+        Need::Object => kind == Kind::Object,
+        Need::Array => kind == Kind::Array,
+        Need::Strings => is_array_of(value, |item| item.kind() == Kind::String),
+        Need::Present => true,
+        Need::StringOrNull => matches!(kind, Kind::String | Kind::Null),
+        Need::OneOf(choices) => value.as_str().is_some_and(|text| choices.contains(&text.as_ref())),
         Need::Messages => return check_messages(value),
         Need::Usage => return check_usage(value),
     };
-    match expected {
-        None => Ok(()),
-        Some(expected) => Err(Refusal::new(
-            format!("payload.{name}"),
-            Reason::InvalidField,
-            format!("payload.{name} must be {expected}"),
-        )),
+    if fits {
+        return Ok(());
     }
+    let message = format!("payload.{name} must be {}", need.words());
+    Err(Refusal::new(format!("payload.{name}"), Reason::InvalidField, message))
 }
 
 fn is_array_of(value: Value<'_>, test: impl Fn(&Value<'_>) -> bool) -> bool {

@@ -89,9 +89,8 @@ struct RefusedEvent {
 #[utoipa::path(
     post,
     path = "/api/events",
-    tag = "ingest",
+    tag = "events",
     params(IngestQuery, ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat of this request harmless")),
-    request_body(content = Object, description = "`{\"events\": [{sessionId, agentId, eventType, payload, id?, severity?, metadata?, timestamp?}]}`"),
     responses(
         (status = 202, description = "Durable", body = IngestAnswer),
         (status = 400, description = "No event was good, or the body is not JSON", body = ErrorBody),
