@@ -3,7 +3,7 @@
 //! The answer waits until the disk has the commit, so a 202 means durable without any second copy. While the disk takes one
 //! group, the next is applied and a third gathers: under load groups grow by themselves and the cost of a sync is shared.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -123,7 +123,7 @@ impl MemoryQueue {
         let writer = Writer {
             org: org.clone(),
             receiver,
-            writers: Arc::clone(&self.writers),
+            writers: Arc::downgrade(&self.writers),
             live: self.live.clone(),
             indexer: self.indexer.clone(),
             tasks: self.tasks.clone(),
@@ -183,7 +183,8 @@ impl Queue for MemoryQueue {
 struct Writer {
     org: OrgId,
     receiver: mpsc::Receiver<Job>,
-    writers: Writers,
+    /// Not owned: among them is this writer's own sender, and a writer ends when the queue drops it.
+    writers: Weak<Mutex<FxHashMap<OrgId, mpsc::Sender<Job>>>>,
     live: Live,
     indexer: Indexer,
     tasks: TaskTracker,
@@ -194,7 +195,8 @@ struct Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.receiver.close();
-        let mut writers = self.writers.lock();
+        let Some(writers) = self.writers.upgrade() else { return };
+        let mut writers = writers.lock();
         // Another one may have begun meanwhile.
         if writers.get(&self.org).is_some_and(mpsc::Sender::is_closed) {
             writers.remove(&self.org);

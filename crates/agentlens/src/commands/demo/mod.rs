@@ -72,7 +72,8 @@ pub(crate) async fn run(options: DemoOptions, common: &Common) -> Result<(), Str
             let batch: Vec<Value> = waiting.drain(..BATCH_EVENTS).collect();
             totals.send(&mut sender, &run, &batch).await?;
         }
-        progress.show(done, totals.taken.accepted);
+        let written = totals.taken.accepted + u64::try_from(waiting.len()).unwrap_or(0);
+        progress.show(done, written);
     }
     if !waiting.is_empty() {
         totals.send(&mut sender, &run, &waiting).await?;
@@ -200,7 +201,7 @@ impl Progress {
                 bar.set_position(u64::from(sessions));
             }
             Self::Lines { sessions: all } if sessions.is_multiple_of((all / PLAIN_LINES).max(1)) => {
-                output::line(&format!("{sessions} of {all} sessions, {events} events sent"));
+                output::line(&format!("{sessions} of {all} sessions, {events} events"));
             }
             Self::Lines { .. } | Self::Silent => {}
         }
