@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::properties::{Random, arrivals, random};
 use super::*;
-use crate::spans::{Kept, Needs, Region};
+use crate::spans::{Kept, MAX_LEVELS, MAX_WIDE_CHANGES, Needs, Region, WIDE_CHANGE_SPANS};
 
 /// What a store keeps, and how much of it was asked for.
 #[derive(Default)]
@@ -84,6 +84,10 @@ impl Stored {
             let before = self.spans.insert(key, changed.span);
             assert_eq!(before.map(|span| span.shown), changed.before);
         }
+    }
+
+    fn clone_shown(&self) -> BTreeMap<(i64, String), Shown> {
+        self.spans.iter().map(|(key, span)| (key.clone(), span.shown.clone())).collect()
     }
 
     /// Whether everything is as if all had arrived at once.
@@ -224,4 +228,56 @@ fn a_chain_of_traces_costs_the_same_at_its_end() {
             assert!(loaded <= 100, "{number}: {loaded} loaded");
         }
     }
+}
+
+#[test]
+fn a_trace_that_changes_as_a_whole_again_and_again_no_longer_does() {
+    let id = |number: u32| format!("{number:016x}");
+    let child = |number: u32| Arrival {
+        span_id: id(number),
+        digest: u64::from(number).to_be_bytes(),
+        ..span(0, Some(1), SpanKind::Step).at(1_000_000 - i64::from(number), 2_000_000)
+    };
+    let mut stored = Stored::default();
+    let size = u32::try_from(WIDE_CHANGE_SPANS).unwrap() + 10;
+    stored.apply(vec![span(1, None, SpanKind::Agent)]);
+    stored.apply((2..size).map(child).collect());
+    for change in 0..MAX_WIDE_CHANGES + 8 {
+        // Each begins before the others, so its session is the better one.
+        let named = child(size + change).claims(0, &format!("session-{change}"));
+        let loaded = stored.loaded;
+        stored.apply(vec![named]);
+        assert_eq!(stored.loaded - loaded < 10, change >= MAX_WIDE_CHANGES, "{change}");
+        let (_, shown, _) = &stored.traces[&trace_id(1)];
+        assert!(stored.spans.values().all(|span| span.shown.counted.session_id == shown.session_id));
+    }
+    let root = &stored.spans[&(1, span_id(1))].shown;
+    assert_eq!(root.subtree.spans, i64::try_from(stored.spans.len()).unwrap());
+}
+
+#[test]
+fn spans_far_above_stay_as_they_are() {
+    let id = |number: u32| format!("{number:016x}");
+    let link = |number: u32| Arrival {
+        span_id: id(number),
+        parent_span_id: (number > 0).then(|| id(number - 1)),
+        digest: u64::from(number).to_be_bytes(),
+        agent_id: (number == 0).then(|| "agent".to_owned()),
+        usage: Some(Usage { input: 1, ..Usage::default() }),
+        ..span(0, None, SpanKind::Step)
+    };
+    let depth = MAX_LEVELS + 20;
+    let mut stored = Stored::default();
+    stored.apply((0..depth).map(link).collect());
+    let before = stored.clone_shown();
+    let loaded = stored.loaded;
+    stored.apply(vec![link(depth), Arrival { kind: Some(SpanKind::Llm), ..link(depth + 1) }]);
+    assert!(stored.loaded - loaded <= MAX_LEVELS as usize + 1);
+    let changed = |number: u32| {
+        let (before, now) = (&before[&(1, id(number))], &stored.spans[&(1, id(number))].shown);
+        assert_eq!((&before.parent_span_id, &now.counted.agent_id), (&now.parent_span_id, &"agent".to_owned()));
+        now.subtree.spans - before.subtree.spans
+    };
+    assert_eq!((changed(0), changed(10), changed(100), changed(depth - 1)), (0, 0, 2, 2));
+    assert_eq!(stored.spans.values().map(|span| span.shown.counted.usage.input).sum::<i64>(), 1);
 }
