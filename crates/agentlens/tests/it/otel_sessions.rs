@@ -18,6 +18,8 @@ on_both_engines!(
     the_resource_names_the_environment,
     a_user_is_named_once_in_a_trace,
     what_a_later_arrival_says_is_found,
+    a_root_whose_parent_was_never_exported_ends_its_session,
+    every_session_that_a_trace_names_is_found,
 );
 
 async fn sessions(api: &Api) -> Vec<String> {
@@ -47,6 +49,29 @@ fn span_ids(events: &[Value]) -> Vec<String> {
         events.iter().map(|event| event["span"]["spanId"].as_str().unwrap().to_owned()).collect();
     ids.sort();
     ids
+}
+
+async fn a_root_whose_parent_was_never_exported_ends_its_session(world: World) {
+    let mut turn = span(1, 2, Some(1), and(agent("helper"), json!({ "session.id": "turn" })));
+    turn["status"] = json!({ "code": 2, "message": "tool crashed" });
+    send_spans(&world, &[turn, span(1, 3, Some(2), chat(100, 10))]).await;
+    assert_eq!(world.read("/api/sessions/turn").await["status"], "error");
+    assert_eq!(world.read("/api/sessions?status=error").await["sessions"][0]["id"], "turn");
+    // Its parent comes after all, and decides.
+    send_spans(&world, &[span(1, 1, None, json!({}))]).await;
+    assert_eq!(world.read("/api/sessions/turn").await["status"], "completed");
+    assert_eq!(world.read("/api/sessions?status=error").await["total"], 0);
+}
+
+async fn every_session_that_a_trace_names_is_found(world: World) {
+    let named = |id: &str| and(chat(100, 10), json!({ "session.id": id }));
+    send_spans(&world, &[span(1, 1, None, json!({})), span(1, 2, Some(1), named("conv-a"))]).await;
+    send_spans(&world, &[span(1, 3, Some(1), named("conv-b"))]).await;
+    assert_eq!(sessions(&world).await, ["conv-a"]);
+    let session = world.read("/api/sessions/conv-a").await;
+    assert_eq!(session["totalInputTokens"], 200);
+    assert_eq!(world.read("/api/sessions/conv-b").await, session);
+    assert_eq!(counted_sessions(&world).await, [1, 1]);
 }
 
 async fn a_root_that_names_the_session_late_moves_the_trace(world: World) {

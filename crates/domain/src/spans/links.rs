@@ -4,6 +4,9 @@
 //! Both are written with the outcome they belong to. What they say of spans that are not loaded is found by taking away
 //! what the loaded ones had contributed.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +19,9 @@ pub const WIDE_CHANGE_SPANS: i64 = 4_096;
 
 /// After so many wide changes a trace keeps its session, its user and its fallback agent, whatever else arrives for it.
 pub const MAX_WIDE_CHANGES: u32 = 32;
+
+/// So many agents' names are kept of a trace. One with more is loaded as a whole when its own agent changes.
+const MAX_AGENT_NAMES: usize = if cfg!(test) { 2 } else { 16 };
 
 /// Inside which call of a model something lies.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,8 +117,12 @@ pub struct Kept {
     root: Option<First<Root>>,
     /// The earliest span that names no parent.
     top: Option<First<End>>,
-    /// The earliest span that has a name for the agent of the trace.
-    agent_name: Option<First<String>>,
+    /// The span that began last.
+    latest: Option<First<()>>,
+    /// For each agent the earliest span that has a name for it, up to [`MAX_AGENT_NAMES`] of them.
+    pub(super) agent_names: BTreeMap<String, First<String>>,
+    /// Whether there are agents with names that are not kept.
+    pub(super) lacks_agent_names: bool,
     pub(super) follow: Option<Follow>,
     wide_changes: u32,
 }
@@ -316,27 +326,29 @@ impl<'a> Structure<'a> {
     }
 
     fn gather_trace(&mut self, trace: usize, leader: usize) -> Gathered {
-        let (root, top) = (self.root(trace), self.top(trace));
+        let (root, top, latest) = (self.root(trace), self.top(trace), self.latest(trace));
         let user = self.user(trace);
         let agent_id = root.as_ref().map_or(UNKNOWN_AGENT, |root| root.value.agent_id.as_str()).to_owned();
-        let agent_name = self.agent_name(trace, &agent_id);
+        let (agent_names, lacks_agent_names) = self.agent_names(trace, &agent_id);
         let stored = &self.traces[trace];
         let known = Some(&stored.shown).filter(|_| stored.is_partial);
         let members = self.members[trace].iter().map(|index| &self.nodes[*index]);
         let start_us = members.clone().map(|node| node.first_us).chain(known.map(|shown| shown.start_us));
         let end_us = members.map(|node| node.last_us).chain(known.map(|shown| shown.end_us));
         let (start_us, end_us) = (start_us.min().unwrap_or(0), end_us.max().unwrap_or(0));
-        // The parent of a root may never be exported. Such a root ends the trace while nothing goes on beyond it.
-        let orphan = root.as_ref().and_then(|root| root.value.end).filter(|end| end.end_us >= end_us);
+        // The parent of a root may never be exported. Such a root ends the trace while nothing begins after it.
+        let last_start_us = latest.as_ref().map_or(i64::MIN, |latest| latest.start_us.saturating_neg());
+        let orphan = root.as_ref().and_then(|root| root.value.end).filter(|end| last_start_us <= end.end_us);
         let end = top.as_ref().map(|top| top.value).or(orphan);
         let session_id = match known.filter(|_| stored.is_frozen()) {
             Some(known) => known.session_id.clone(),
             None => self.session(leader).to_owned(),
         };
+        let agent_name = agent_names.get(&agent_id).map(|name| name.value.clone());
         let shown = TraceShown {
             session_id,
             agent_id,
-            agent_name: agent_name.as_ref().map(|name| name.value.clone()),
+            agent_name,
             user_id: user.as_ref().map(|user| user.value.clone()),
             environment: root.as_ref().map_or_else(String::new, |root| root.value.environment.clone()),
             start_us,
@@ -351,7 +363,9 @@ impl<'a> Structure<'a> {
             user,
             root,
             top,
-            agent_name,
+            latest,
+            agent_names,
+            lacks_agent_names,
             follow: self.follows[trace].clone(),
             wide_changes: stored.kept.wide_changes,
             ..self.counts(trace)
@@ -411,6 +425,23 @@ impl<'a> Structure<'a> {
         self.first(trace, top, |kept| &kept.top)
     }
 
+    /// The span that began last, as the first by negated starts.
+    fn latest(&mut self, trace: usize) -> Option<First<()>> {
+        let spans = self.members[trace].iter().map(|index| &self.nodes[*index]);
+        let spans = spans.filter(|node| node.end().is_some());
+        let by_age = |left: &&Node<'a>, right: &&Node<'a>| {
+            let key = |node: &Node<'a>| Reverse(node.facts.start_us);
+            (key(left), &left.facts.span_id).cmp(&(key(right), &right.facts.span_id))
+        };
+        let latest = spans.min_by(by_age).map(|node| First {
+            rank: 0,
+            start_us: node.facts.start_us.saturating_neg(),
+            span_id: node.facts.span_id.clone(),
+            value: (),
+        });
+        self.first(trace, latest, |kept| &kept.latest)
+    }
+
     fn user(&mut self, trace: usize) -> Option<First<String>> {
         if self.traces[trace].is_frozen() {
             return self.traces[trace].kept.user.clone();
@@ -421,17 +452,50 @@ impl<'a> Structure<'a> {
         self.first(trace, user, |kept| &kept.user)
     }
 
-    fn agent_name(&mut self, trace: usize, agent_id: &str) -> Option<First<String>> {
-        let named = self.members[trace].iter().copied().filter(|index| {
-            let node = &self.nodes[*index];
-            node.facts.agent_name.is_some() && node.agent_id == agent_id
-        });
-        let name = self.earliest(named, |node| node.facts.agent_name.clone().unwrap_or_default());
-        let stored = &self.traces[trace];
-        if stored.is_partial && stored.shown.agent_id != agent_id {
-            self.incomplete[trace] = true;
+    /// The earliest name of each agent, and whether there are more; the agent of the trace is always among them.
+    fn agent_names(&mut self, trace: usize, agent_id: &str) -> (BTreeMap<String, First<String>>, bool) {
+        let mut loaded: BTreeMap<&str, usize> = BTreeMap::new();
+        for index in self.members[trace].iter().copied() {
+            let node = &self.nodes[index];
+            if node.facts.agent_name.is_some() {
+                let first = loaded.entry(&node.agent_id).or_insert(index);
+                if self.age(index) < self.age(*first) {
+                    *first = index;
+                }
+            }
         }
-        self.first(trace, name, |kept| &kept.agent_name)
+        let name = |index: usize| {
+            let name = self.nodes[index].facts.agent_name.clone().unwrap_or_default();
+            (self.nodes[index].agent_id.clone(), self.first_is(index, 0, name))
+        };
+        let mut names: BTreeMap<String, First<String>> = loaded.into_values().map(name).collect();
+        let (stored, mut lacks_some) = (&self.traces[trace], false);
+        if stored.is_partial {
+            lacks_some = stored.kept.lacks_agent_names;
+            if lacks_some {
+                // Who is not kept may have an earlier name among the spans that are not loaded.
+                names.retain(|agent, _| stored.kept.agent_names.contains_key(agent));
+            }
+            for (agent, known) in &stored.kept.agent_names {
+                let is_loaded = self.places.contains_key(&(trace, known.span_id.as_str()));
+                if names.get(agent).is_some_and(|name| name.key() <= known.key()) {
+                    continue;
+                }
+                if is_loaded {
+                    names.remove(agent);
+                    lacks_some = true;
+                } else {
+                    names.insert(agent.clone(), known.clone());
+                }
+            }
+            self.incomplete[trace] |= lacks_some && !names.contains_key(agent_id);
+        }
+        while names.len() > MAX_AGENT_NAMES {
+            let last = names.keys().rev().find(|agent| *agent != agent_id).cloned();
+            names.remove(&last.unwrap_or_default());
+            lacks_some = true;
+        }
+        (names, lacks_some)
     }
 }
 

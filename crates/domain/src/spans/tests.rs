@@ -379,14 +379,14 @@ fn the_span_that_knows_most_stands_for_an_answer() {
 }
 
 #[test]
-fn a_root_whose_parent_never_came_ends_the_trace_while_nothing_goes_on_beyond_it() {
+fn a_root_whose_parent_never_came_ends_the_trace_while_nothing_begins_after_it() {
     let end = |arrivals: Vec<Arrival>| {
         let shown = resolved(arrivals).traces.remove(0).shown;
         (shown.ended_us, shown.ended_in_error)
     };
     let orphan = || span(2, Some(1), SpanKind::Agent).at(10, 500).fails();
     assert_eq!(end(vec![orphan()]), (Some(500), true));
-    assert_eq!(end(vec![orphan(), llm(3, Some(2)).at(20, 400)]), (Some(500), true));
+    assert_eq!(end(vec![orphan(), llm(3, Some(2)).at(20, 600)]), (Some(500), true));
     assert_eq!(end(vec![orphan(), llm(3, Some(1)).at(600, 700)]), (None, false));
     let log = Arrival { source: ArrivalSource::Log, ..orphan() };
     assert_eq!(end(vec![log]), (None, false));

@@ -593,7 +593,7 @@ async fn a_root_whose_parent_never_came_ends_its_session(world: World) {
     sent.send(vec![vec![failed]]).await;
     let status = |rows: &[SessionRow]| (rows.len(), rows[0].status.clone(), rows[0].ended_us.is_some());
     assert_eq!(status(&sent.sessions().await), (1, "error".to_owned(), true));
-    // Something goes on beyond it: it was not the end.
+    // Something begins after it: it was not the end.
     sent.send(vec![vec![below(99, call(1, 60))]]).await;
     assert_eq!(status(&sent.sessions().await), (1, "active".to_owned(), false));
     // Another trace of the session ended before, and that is what is left of it when this one goes on.
@@ -601,7 +601,7 @@ async fn a_root_whose_parent_never_came_ends_its_session(world: World) {
         Arrival { start_us: NOW_US - HOUR_US, end_us: NOW_US - HOUR_US, ..root(2, 2, Some("chat")) };
     sent.send(vec![vec![earlier], vec![below(98, root(3, 90, Some("chat")))]]).await;
     assert_eq!(sent.sessions().await[0].ended_us, Some(NOW_US + 100_000_000));
-    sent.send(vec![vec![below(98, call(3, 91))]]).await;
+    sent.send(vec![vec![below(98, call(3, 120))]]).await;
     assert_eq!(sent.sessions().await[0].ended_us, Some(NOW_US - HOUR_US));
     // The parents come after all, and say how it ended.
     let end_us = NOW_US + HOUR_US;
