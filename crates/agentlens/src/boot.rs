@@ -5,6 +5,7 @@ use std::path::Path;
 use agentlens_domain::ids::{OrgId, UserId};
 use agentlens_domain::keys::{ApiKey, KeyKind, KeyOptions, ServerSecret};
 use agentlens_domain::passwords;
+use agentlens_domain::permissions::Caller;
 use agentlens_store::{DataDirectory, NewKey, NewLogin, Store, StoreError, Tenant};
 
 use crate::clock;
@@ -151,11 +152,11 @@ pub(crate) async fn first_steps(
     bootstrap_key: Option<&ApiKey>,
 ) -> Result<FirstSteps, String> {
     let text = |error: StoreError| error.to_string();
-    let (control, org, now_us) = (store.control(), OrgId::default_org(), store.clock().now_us());
-    control.ensure_org(&org, "Default", now_us).await.map_err(text)?;
+    let (control, caller) = (store.control(), Caller::service("server", &OrgId::default_org()));
+    control.ensure_org(&caller, "Default").await.map_err(text)?;
     if let Some(key) = bootstrap_key {
         let new_key = NewKey::of(secret, key, &KeyOptions::everything("bootstrap"));
-        match control.insert_key(&org, &new_key, now_us).await {
+        match control.insert_key(&caller, new_key).await {
             Ok(()) | Err(StoreError::Exists(_)) => {}
             Err(error) => return Err(error.to_string()),
         }
@@ -171,7 +172,7 @@ pub(crate) async fn first_steps(
         email: email.clone(),
         password_hash: passwords::hash(&password).map_err(|error| error.to_string())?,
     };
-    let made = control.first_start(&org, new_key.as_ref(), &login, now_us).await.map_err(text)?;
+    let made = control.first_start(&caller, new_key, login).await.map_err(text)?;
     Ok(FirstSteps {
         api_key: key.filter(|_| made.has_key),
         login: made.has_login.then_some((email, password)),

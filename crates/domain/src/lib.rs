@@ -5,8 +5,10 @@
 //! a boundary of the program (a request, a row, a queue message) is parsed here, once, into a type that
 //! carries the proof, and is not checked again inside.
 
+pub mod audit;
 pub mod batches;
 pub mod chain;
+pub mod changes;
 pub mod clock;
 pub mod cost;
 pub mod events;

@@ -1,26 +1,25 @@
-//! Keys that were looked up, kept for speed and dropped within half a second of any change.
+//! Keys that were looked up, kept for speed and dropped within half a second of any change of their org's keys.
 //!
-//! A counter in the control tables moves with every change of a key, whoever makes it. Every node reads it twice a
-//! second. When it can't be read, nothing cached is trusted for longer than a second.
+//! Every change of settings, whoever makes it, is in the change feed of the control tables. Every node reads the feed twice a
+//! second, and drops what it had cached of the orgs named there. When the feed can't be read, nothing cached is trusted for
+//! longer than a second.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio_util::sync::CancellationToken;
 
+use agentlens_domain::changes::Topic;
 use agentlens_domain::ids::{KeyId, OrgId, WorkspaceId};
 use agentlens_domain::keys::{ApiKey, KeyScope, ServerSecret};
 use agentlens_domain::permissions::{Actor, Caller};
 use agentlens_ingest::Sender;
-use agentlens_store::{Control, KeyRow, StoreError};
+use agentlens_store::{Change, KeyRow, News, Store, StoreError};
 
-/// How often the counter is read.
+/// How often the change feed is read.
 const CHECK_EVERY: Duration = Duration::from_millis(400);
-/// How long a cached key is used after the last good reading of the counter began.
-const TRUST_FOR: Duration = Duration::from_secs(1);
 /// How often the times of last use are written.
 const TOUCH_EVERY: Duration = Duration::from_secs(30);
 /// Keys kept at most.
@@ -70,26 +69,16 @@ pub enum KeyError {
 
 /// The cache of one node.
 pub struct KeyCache {
-    control: Control,
+    store: Store,
     secret: ServerSecret,
     entries: Mutex<FxHashMap<[u8; 32], Principal>>,
-    version: AtomicI64,
-    /// When the last good reading of the counter began.
-    checked: Mutex<Instant>,
     used: Mutex<FxHashMap<(OrgId, KeyId), i64>>,
 }
 
 impl KeyCache {
     /// An empty cache.
-    pub fn new(control: Control, secret: ServerSecret) -> Self {
-        Self {
-            control,
-            secret,
-            entries: Mutex::default(),
-            version: AtomicI64::new(-1),
-            checked: Mutex::new(Instant::now()),
-            used: Mutex::default(),
-        }
+    pub fn new(store: Store, secret: ServerSecret) -> Self {
+        Self { store, secret, entries: Mutex::default(), used: Mutex::default() }
     }
 
     /// The secret that digests keys and signs reports.
@@ -99,8 +88,7 @@ impl KeyCache {
 
     /// Whether a key that was valid still is; for answers that go on for long.
     pub async fn is_still_valid(&self, principal: &Principal, now_us: i64) -> bool {
-        let is_trusted = self.checked.lock().elapsed() < TRUST_FOR;
-        let is_known = is_trusted && self.entries.lock().contains_key(&principal.digest);
+        let is_known = self.store.is_trusted() && self.entries.lock().contains_key(&principal.digest);
         let is_expired = principal.expires_us.is_some_and(|at| at <= now_us);
         !is_expired && (is_known || self.look_up(principal.digest).await.is_ok())
     }
@@ -109,8 +97,7 @@ impl KeyCache {
     pub async fn authenticate(&self, presented: &str, now_us: i64) -> Result<Principal, KeyError> {
         let key = ApiKey::parse(presented).ok_or(KeyError::Malformed)?;
         let digest = self.secret.digest(key.reveal());
-        let is_trusted = self.checked.lock().elapsed() < TRUST_FOR;
-        let cached = if is_trusted { self.entries.lock().get(&digest).cloned() } else { None };
+        let cached = if self.store.is_trusted() { self.entries.lock().get(&digest).cloned() } else { None };
         let principal = match cached {
             Some(principal) => principal,
             None => self.look_up(digest).await?,
@@ -123,10 +110,11 @@ impl KeyCache {
     }
 
     async fn look_up(&self, digest: [u8; 32]) -> Result<Principal, KeyError> {
-        // The counter is read first: a change after it drops the entry again.
-        let version = self.version.load(Ordering::Acquire);
+        // The position is read first: a change after it drops the entry again.
+        let position = self.store.feed_position();
         let row = self
-            .control
+            .store
+            .control()
             .find_key_by_digest(&digest)
             .await
             .map_err(KeyError::Store)?
@@ -136,26 +124,20 @@ impl KeyCache {
         }
         let principal = principal_of(&row, digest).ok_or(KeyError::Invalid)?;
         let mut entries = self.entries.lock();
-        if self.version.load(Ordering::Acquire) == version && entries.len() < MAX_CACHED_KEYS {
+        if self.store.feed_position() == position && entries.len() < MAX_CACHED_KEYS {
             entries.insert(digest, principal.clone());
         }
         Ok(principal)
     }
 
-    /// Follows the counter and writes times of last use until shutdown.
+    /// Follows the change feed and writes times of last use until shutdown.
     pub async fn watch(&self, shutdown: CancellationToken) {
         let mut touched = Instant::now();
         while !shutdown.is_cancelled() {
-            // Before the reading: a slow one may tell of a counter that has moved since.
-            let asked = Instant::now();
-            match self.control.keys_version().await {
-                Ok(version) => {
-                    if self.version.swap(version, Ordering::AcqRel) != version {
-                        self.entries.lock().clear();
-                    }
-                    *self.checked.lock() = asked;
-                }
-                Err(error) => tracing::warn!(error = %error, "the keys' version can't be read"),
+            match self.store.read_changes().await {
+                Ok(News::Anything) => self.entries.lock().clear(),
+                Ok(News::Changes(changes)) => self.forget(&changes),
+                Err(error) => tracing::warn!(error = %error, "the change feed can't be read"),
             }
             if touched.elapsed() >= TOUCH_EVERY {
                 self.write_last_use().await;
@@ -169,13 +151,22 @@ impl KeyCache {
         self.write_last_use().await;
     }
 
+    fn forget(&self, changes: &[Change]) {
+        let concerns_keys = |change: &&Change| !matches!(change.topic, Some(Topic::Prices));
+        let orgs: FxHashSet<&OrgId> =
+            changes.iter().filter(concerns_keys).map(|change| &change.org).collect();
+        if !orgs.is_empty() {
+            self.entries.lock().retain(|_, principal| !orgs.contains(&principal.org));
+        }
+    }
+
     async fn write_last_use(&self) {
         let used = std::mem::take(&mut *self.used.lock());
         if used.is_empty() {
             return;
         }
         let used = used.into_iter().map(|((org, key), at)| (org, key, at)).collect();
-        if let Err(error) = self.control.touch_keys(used).await {
+        if let Err(error) = self.store.control().touch_keys(used).await {
             tracing::warn!(error = %error, "the keys' last use can't be written");
         }
     }

@@ -1,49 +1,59 @@
 //! Data at rest: [`Control`] (orgs, people, keys) and [`Tenant`] (everything that belongs to one org), on SQLite and
 //! PostgreSQL. One SQL text serves both engines; what truly differs lies in `engine/`.
 
+mod audit;
 mod control;
 mod directory;
 mod engine;
 mod error;
+mod feed;
+mod outbox;
 mod schema;
 pub mod statement;
 mod tenant;
 mod transaction;
+mod write;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use agentlens_domain::audit::AuditKey;
 use agentlens_domain::chain::SealKey;
 use agentlens_domain::clock::Clock;
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::keys::ServerSecret;
 
-pub use control::{Control, FirstStart, KeyRow, NewKey, NewLogin, NewOrg, OrgRow};
+pub use audit::{AuditReport, AuditRow};
+pub use control::{
+    Change, Control, DueRun, FirstStart, JobSummary, KeyRow, NewKey, NewLogin, NewOrg, OrgRow, RunResult,
+};
 pub use directory::{DataDirectory, DirectoryLock};
 pub use error::{StoreError, names_a_full_disk};
+pub use feed::News;
+pub use outbox::{Delivery, OutboxMessage, Target, Targets};
 pub use tenant::*;
 
 use control::ControlPlace;
 use engine::postgres::PostgresEngine;
 use engine::sqlite::SqliteEngine;
+use feed::Feed;
 use tenant::{Place, TenantContext};
 
-/// How long a tenant's context (retention, prices) is used before it is looked up again.
-const CONTEXT_TTL: Duration = Duration::from_secs(10);
+/// Contexts of orgs (retention, prices) that are kept at most.
+const MAX_CONTEXTS: usize = 100_000;
 
-/// Contexts of orgs with the time they were read.
-type Contexts = FxHashMap<OrgId, (Instant, Arc<TenantContext>)>;
+/// Contexts of orgs.
+type Contexts = FxHashMap<OrgId, Arc<TenantContext>>;
 
 /// The store of one server.
 #[derive(Clone)]
 pub struct Store {
     control: Control,
     contexts: Arc<Mutex<Contexts>>,
-    clock: Clock,
+    feed: Arc<Feed>,
     seals: SealKey,
 }
 
@@ -74,24 +84,25 @@ impl Store {
     }
 
     async fn over(place: ControlPlace, secret: &ServerSecret) -> Result<Self, StoreError> {
-        let control = Control { place };
+        let control = Control { place, clock: Clock::default(), audit: Arc::new(AuditKey::of(secret)) };
         // Keys are digested and chains are sealed under the secret: with another one no key would be known and every seal broken.
         let check = data_encoding::HEXLOWER.encode(&secret.digest("agentlens secret check"));
         if control.ensure_setting("secret_check", &check).await? != check {
             return Err(StoreError::Misconfigured("the server's secret is not the one that this store was made with; give the same AGENTLENS_SECRET_KEY, or the same secret.key in the data directory".to_owned()));
         }
-        let (contexts, clock) = (Arc::default(), Clock::default());
-        Ok(Self { control, contexts, clock, seals: SealKey::of(secret) })
+        Ok(Self { control, contexts: Arc::default(), feed: Arc::default(), seals: SealKey::of(secret) })
     }
+
     /// The same store under another clock than the system's.
     #[must_use]
-    pub fn with_clock(self, clock: Clock) -> Self {
-        Self { clock, ..self }
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.control.clock = clock;
+        self
     }
 
     /// The clock of everything that uses this store.
     pub fn clock(&self) -> &Clock {
-        &self.clock
+        &self.control.clock
     }
 
     /// Orgs, people and keys.
@@ -125,15 +136,12 @@ impl Store {
 
     /// The handle of one org; [`StoreError::NotFound`] if there is no such org.
     pub async fn tenant(&self, org: &OrgId) -> Result<Tenant, StoreError> {
-        let known = self
-            .contexts
-            .lock()
-            .get(org)
-            .filter(|(at, _)| at.elapsed() < CONTEXT_TTL)
-            .map(|(_, context)| Arc::clone(context));
+        let known = if self.feed.is_trusted() { self.contexts.lock().get(org).cloned() } else { None };
         if let Some(context) = known {
             return self.open(context).await;
         }
+        // The position is read first: a change after it drops the context again.
+        let position = self.feed.position();
         let row = self.control.find_org(org).await?.ok_or(StoreError::NotFound)?;
         let context = TenantContext {
             org: org.clone(),
@@ -144,8 +152,33 @@ impl Store {
         let tenant = self.open(Arc::new(context.clone())).await?;
         let prices = tenant.prices().await?;
         let context = Arc::new(TenantContext { prices, ..context });
-        self.contexts.lock().insert(org.clone(), (Instant::now(), Arc::clone(&context)));
+        self.remember(&context, position);
         self.open(context).await
+    }
+
+    /// Delivers what was left in the outboxes of orgs; returns how many messages were delivered.
+    pub async fn deliver_outboxes(&self, now_us: i64) -> Result<u64, StoreError> {
+        let targets = Targets::of(&self.control);
+        let mut delivered = 0;
+        for org in self.control.orgs_with_intents(now_us).await? {
+            let delivery = match self.tenant(&org).await {
+                Ok(tenant) => tenant.deliver_outbox(&targets, now_us).await,
+                // The org is gone, and its outbox with it.
+                Err(StoreError::NotFound) => Ok(Delivery::default()),
+                Err(error) => Err(error),
+            };
+            match delivery {
+                Ok(delivery) => {
+                    delivered += delivery.delivered;
+                    if delivery.waiting == 0 {
+                        self.control.delete_old_intents(&org, now_us).await?;
+                    }
+                }
+                // An org that can't be opened must not keep the others from theirs.
+                Err(error) => tracing::warn!(org.id = %org, error = %error, "an outbox can't be delivered"),
+            }
+        }
+        Ok(delivered)
     }
 
     /// Makes the partitions of the coming days (PostgreSQL only).
@@ -162,6 +195,14 @@ impl Store {
         tenant::drop_partitions(engine, now_us).await
     }
 
+    /// Keeps a context that was looked up, unless something changed meanwhile.
+    fn remember(&self, context: &Arc<TenantContext>, position: i64) {
+        let mut contexts = self.contexts.lock();
+        if self.feed.position() == position && contexts.len() < MAX_CONTEXTS {
+            contexts.insert(context.org.clone(), Arc::clone(context));
+        }
+    }
+
     async fn open(&self, context: Arc<TenantContext>) -> Result<Tenant, StoreError> {
         let place = match &self.control.place {
             ControlPlace::Sqlite(engine) => match engine.opened(&context.org) {
@@ -173,6 +214,6 @@ impl Store {
             },
             ControlPlace::Postgres(engine) => Place::Postgres(Arc::clone(engine)),
         };
-        Ok(Tenant { place, context, clock: self.clock.clone() })
+        Ok(Tenant { place, context, clock: self.clock().clone(), control: self.control.clone() })
     }
 }

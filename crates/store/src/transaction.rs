@@ -1,7 +1,8 @@
 //! A transaction that reads and writes, on both engines.
 //!
-//! [`Tenant::transact`] begins it, names the org to row security, runs the work, and commits if the work succeeded. On SQLite the
-//! work runs on the blocking pool with the writing connection: its statements are ready at once, and it must await nothing else.
+//! [`Tenant::transact`] and [`Control::transact`] begin it, name the org to row security, run the work, and commit if the work
+//! succeeded. On SQLite the work runs on the blocking pool with the writing connection: its statements are ready at once, and it
+//! must await nothing else.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,7 +11,11 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use crate::engine::sqlite;
+use agentlens_domain::ids::OrgId;
+
+use crate::control::{Control, ControlPlace};
+use crate::engine::postgres::PostgresEngine;
+use crate::engine::sqlite::{self, SqliteFile};
 use crate::error::StoreError;
 use crate::statement::{FromRow, Row, Value};
 use crate::tenant::{Place, Tenant, blocking};
@@ -88,22 +93,45 @@ impl Tenant {
         F: for<'t> FnOnce(&'t Tx<'_>) -> Work<'t, T> + Send + 'static,
     {
         match &self.place {
-            Place::Sqlite(file) => {
-                let (file, org) = (Arc::clone(file), self.org().clone());
-                blocking(move || file.write(|connection| transact_sqlite(connection, org.as_str(), work)))
-                    .await
-            }
-            Place::Postgres(engine) => {
-                let mut client = engine.connection().await?;
-                let transaction = client.transaction().await?;
-                let org = self.org().as_str();
-                transaction.batch_execute(&format!("set local app.current_org = '{org}'")).await?;
-                let done = work(&Tx { org, connection: TxConnection::Postgres(&transaction) }).await?;
-                transaction.commit().await?;
-                Ok(done)
-            }
+            Place::Sqlite(file) => on_sqlite(Arc::clone(file), self.org().clone(), work).await,
+            Place::Postgres(engine) => on_postgres(engine, self.org(), work).await,
         }
     }
+}
+
+impl Control {
+    /// The same on the control tables, for what belongs to one org.
+    pub(crate) async fn transact<T, F>(&self, org: &OrgId, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'t> FnOnce(&'t Tx<'_>) -> Work<'t, T> + Send + 'static,
+    {
+        match &self.place {
+            ControlPlace::Sqlite(engine) => on_sqlite(Arc::clone(engine.control()), org.clone(), work).await,
+            ControlPlace::Postgres(engine) => on_postgres(engine, org, work).await,
+        }
+    }
+}
+
+async fn on_postgres<T, F>(engine: &PostgresEngine, org: &OrgId, work: F) -> Result<T, StoreError>
+where
+    F: for<'t> FnOnce(&'t Tx<'_>) -> Work<'t, T>,
+{
+    let mut client = engine.connection().await?;
+    let transaction = client.transaction().await?;
+    let org = org.as_str();
+    transaction.batch_execute(&format!("set local app.current_org = '{org}'")).await?;
+    let done = work(&Tx { org, connection: TxConnection::Postgres(&transaction) }).await?;
+    transaction.commit().await?;
+    Ok(done)
+}
+
+async fn on_sqlite<T, F>(file: Arc<SqliteFile>, org: OrgId, work: F) -> Result<T, StoreError>
+where
+    T: Send + 'static,
+    F: for<'t> FnOnce(&'t Tx<'_>) -> Work<'t, T> + Send + 'static,
+{
+    blocking(move || file.write(|connection| transact_sqlite(connection, org.as_str(), work))).await
 }
 
 fn transact_sqlite<T>(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use agentlens_domain::ids::BatchId;
+use agentlens_domain::permissions::Caller;
 use agentlens_domain::time::format_rfc3339;
 use agentlens_ingest::message;
 use agentlens_store::{DataDirectory, DirectoryLock, StoreError, Tenant};
@@ -93,5 +94,6 @@ async fn replay(
     let batch = message::decode(&bytes).map_err(|error| error.to_string())?;
     // Applying is idempotent, so a failure between the two steps harms nothing.
     tenant.apply(Arc::new(vec![batch]), tenant.clock().now_us()).await.map_err(|error| error.to_string())?;
-    tenant.delete_dead_letter(&id).await.map_err(|error| error.to_string())
+    let caller = Caller::service("cli", tenant.org());
+    tenant.delete_dead_letter(&caller, "dead_letters.replay", &id).await.map_err(|error| error.to_string())
 }

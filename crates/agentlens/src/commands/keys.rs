@@ -4,6 +4,7 @@ use serde_json::json;
 
 use agentlens_domain::ids::{KeyId, WorkspaceId};
 use agentlens_domain::keys::{ApiKey, KeyKind, KeyOptions, KeyScope};
+use agentlens_domain::permissions::Caller;
 use agentlens_domain::time::{DAY_US, HOUR_US, format_rfc3339};
 use agentlens_store::{KeyRow, NewKey, StoreError};
 
@@ -55,16 +56,17 @@ async fn create(org: &str, options: &KeyOptions, common: &Common) -> Result<(), 
     let kind = if options.environment == "production" { KeyKind::Live } else { KeyKind::Test };
     let key = ApiKey::generate(kind);
     let new_key = NewKey::of(&secret, &key, options);
-    let stored = store.control().insert_key(&org, &new_key, store.clock().now_us()).await;
+    let key_id = new_key.key_id.clone();
+    let stored = store.control().insert_key(&Caller::service("cli", &org), new_key).await;
     stored.map_err(|error| error.to_string())?;
     if common.json {
         output::json(
-            &json!({ "key_id": new_key.key_id, "api_key": key.reveal(), "org_id": org, "expires_at": options.expires_us.map(format_rfc3339) }),
+            &json!({ "key_id": key_id, "api_key": key.reveal(), "org_id": org, "expires_at": options.expires_us.map(format_rfc3339) }),
         );
     } else {
         output::line(&format!(
             "Key       {}\nAPI key   {}\nThe key is shown this once.",
-            new_key.key_id,
+            key_id,
             key.reveal()
         ));
     }
@@ -126,7 +128,7 @@ async fn revoke(org: &str, key_id: &str, common: &Common) -> Result<(), String> 
     let key = KeyId::parse(key_id).map_err(|error| error.to_string())?;
     let store = open_store(&common.store).await?;
     let org = find_org(&store, org).await?;
-    let revoked = store.control().revoke_key(&org, &key, store.clock().now_us()).await;
+    let revoked = store.control().revoke_key(&Caller::service("cli", &org), &key).await;
     revoked.map_err(|error| match error {
         StoreError::NotFound => format!("org {org} has no active key {key}"),
         other => other.to_string(),

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::keys::{ApiKey, KeyKind, KeyOptions};
+use agentlens_domain::permissions::Caller;
 use agentlens_domain::time::format_rfc3339;
 use agentlens_store::{NewKey, NewOrg};
 
@@ -47,18 +48,20 @@ async fn create(name: &str, retention_days: Option<i32>, common: &Common) -> Res
         .into_iter()
         .map(|org| org.org_id)
         .collect();
-    let org = NewOrg { org_id: OrgId::random(), name: name.to_owned(), retention_days };
+    let caller = Caller::service("cli", &OrgId::random());
+    let org = NewOrg { name: name.to_owned(), retention_days };
     let key = ApiKey::generate(KeyKind::Live);
     let new_key = NewKey::of(&secret, &key, &KeyOptions::everything("first key"));
-    store.control().create_org(&org, Some(&new_key), store.clock().now_us()).await.map_err(text)?;
+    let key_id = new_key.key_id.clone();
+    store.control().create_org(&caller, org, Some(new_key)).await.map_err(text)?;
     if common.json {
         output::json(
-            &json!({ "org_id": org.org_id, "name": name, "key_id": new_key.key_id, "api_key": key.reveal(), "namesakes": namesakes }),
+            &json!({ "org_id": caller.org, "name": name, "key_id": key_id, "api_key": key.reveal(), "namesakes": namesakes }),
         );
     } else {
         output::line(&format!(
             "Org       {} ({name})\nAPI key   {}\nThe key is shown this once.",
-            org.org_id,
+            caller.org,
             key.reveal()
         ));
     }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use agentlens_domain::cost::{Price, PriceSpec, RatesSpec};
+use agentlens_domain::permissions::Caller;
 use agentlens_domain::time::parse_rfc3339;
 
 use crate::boot::open_tenant;
@@ -26,13 +27,13 @@ async fn set(spec: &PriceSpec, org: &str, common: &Common) -> Result<(), String>
     let effective_us = spec.effective_from.as_deref().map_or(Ok(0), read_instant)?;
     Price::from_spec(spec).map_err(|error| error.to_string())?;
     let tenant = open_tenant(&common.store, org).await?;
-    let stored = tenant.set_price(spec, effective_us, tenant.clock().now_us()).await;
+    let stored = tenant.set_price(&Caller::service("cli", tenant.org()), spec, effective_us).await;
     stored.map_err(|error| error.to_string())?;
     if common.json {
         output::json(&json!(spec));
     } else {
         output::line(&format!(
-            "{} has its own price in org {org}; servers follow within 10 seconds",
+            "{} has its own price in org {org}; servers use it within a second",
             output::plain(&spec.model)
         ));
     }

@@ -55,7 +55,7 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     };
     report_lost_orgs(&store).await?;
     let metrics = Arc::new(Metrics::default());
-    let keys = Arc::new(KeyCache::new(store.control().clone(), secret));
+    let keys = Arc::new(KeyCache::new(store.clone(), secret));
     let state = AppState {
         store: store.clone(),
         gateway: Gateway::new(queue),

@@ -1,9 +1,9 @@
 //! `agentlens verify`: walks the chains of one org or of all, from the stored bytes.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use agentlens_domain::ids::OrgId;
-use agentlens_store::Store;
+use agentlens_store::{AuditReport, ChainReport, Store, StoreError};
 
 use crate::boot::{find_org, open_store};
 use crate::config::{Common, VerifyOptions};
@@ -18,18 +18,16 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
     };
     let lost = store.orgs_without_file().await.map_err(|error| error.to_string())?;
     let (mut sessions, mut events, mut broken, mut unreadable) = (0, 0, Vec::new(), Vec::new());
+    let mut audit_broken = Vec::new();
     for org in orgs {
         if lost.contains(&org) {
             unreadable.push((org, "its file is missing or empty: everything that it had is gone".to_owned()));
             continue;
         }
         // One org that can't be read must not hide what is wrong with the others.
-        let report = match store.tenant(&org).await {
-            Ok(tenant) => tenant.verify_all(None, None).await,
-            Err(error) => Err(error),
-        };
-        match report {
-            Ok(report) => {
+        match verify(&store, &org).await {
+            Ok((report, audit)) => {
+                audit_broken.extend(audit.broken.into_iter().map(|reason| (org.clone(), reason)));
                 sessions += report.sessions_verified;
                 events += report.total_events;
                 broken.extend(report.broken.into_iter().map(|fault| (org.clone(), fault)));
@@ -42,10 +40,8 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
             .iter()
             .map(|(org, fault)| json!({ "org_id": org, "session_id": fault.session_id, "failed_at_index": fault.failed_at_index, "failed_event_id": fault.failed_event_id, "reason": fault.reason }))
             .collect();
-        let orgs: Vec<_> =
-            unreadable.iter().map(|(org, reason)| json!({ "org_id": org, "reason": reason })).collect();
         output::json(
-            &json!({ "verified": broken.is_empty() && unreadable.is_empty(), "sessions_verified": sessions, "total_events": events, "broken_chains": chains, "unreadable_orgs": orgs }),
+            &json!({ "verified": broken.is_empty() && audit_broken.is_empty() && unreadable.is_empty(), "sessions_verified": sessions, "total_events": events, "broken_chains": chains, "broken_audit_logs": with_reasons(&audit_broken), "unreadable_orgs": with_reasons(&unreadable) }),
         );
     } else {
         output::line(&format!(
@@ -61,11 +57,24 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
                 output::plain(&fault.reason)
             ));
         }
+        for (org, reason) in &audit_broken {
+            output::line(&format!("BROKEN  org {org}  audit log: {}", output::plain(reason)));
+        }
         for (org, reason) in &unreadable {
             output::line(&format!("UNREADABLE  org {org}: {}", output::plain(reason)));
         }
     }
-    conclude(broken.len(), unreadable.len())
+    conclude(broken.len() + audit_broken.len(), unreadable.len())
+}
+
+/// Verifies the chains of an org's sessions, and its audit log.
+async fn verify(store: &Store, org: &OrgId) -> Result<(ChainReport, AuditReport), StoreError> {
+    let tenant = store.tenant(org).await?;
+    Ok((tenant.verify_all(None, None).await?, tenant.verify_audit().await?))
+}
+
+fn with_reasons(orgs: &[(OrgId, String)]) -> Vec<Value> {
+    orgs.iter().map(|(org, reason)| json!({ "org_id": org, "reason": reason })).collect()
 }
 
 async fn all_orgs(store: &Store) -> Result<Vec<OrgId>, String> {

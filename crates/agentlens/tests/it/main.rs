@@ -42,6 +42,7 @@ mod audit;
 mod bodies;
 mod bounded_reads;
 mod chains;
+mod changes;
 mod clock;
 mod dead_letters;
 mod events;

@@ -1,12 +1,19 @@
 //! API keys at rest: digests, never secrets.
 
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use agentlens_domain::changes::Topic;
 use agentlens_domain::ids::{KeyId, OrgId};
 use agentlens_domain::keys::{ApiKey, KeyOptions, ServerSecret};
 use agentlens_domain::limits;
+use agentlens_domain::permissions::Caller;
 
-use super::Control;
+use super::{Control, ControlPlace};
 use crate::error::StoreError;
 use crate::statement::Value;
+use crate::write::Record;
 use crate::{args, row_type};
 
 row_type! {
@@ -74,10 +81,9 @@ impl NewKey {
         }
     }
 
-    /// Arguments 1 to 10 of a statement that inserts the key.
-    pub(super) fn args(&self, org: &OrgId, now_us: i64) -> Vec<Value> {
+    /// Arguments of [`INSERT_KEY`], from `$2` on.
+    pub(super) fn args(&self, now_us: i64) -> Vec<Value> {
         args![
-            org.as_str(),
             self.key_id.as_str(),
             &self.digest,
             &self.shown_prefix,
@@ -89,84 +95,117 @@ impl NewKey {
             self.expires_us,
         ]
     }
+
+    /// What the audit log says of it.
+    fn shown(&self) -> serde_json::Value {
+        json!({
+            "prefix": self.shown_prefix, "name": self.name, "workspace_id": self.workspace_id,
+            "environment": self.environment, "scopes": self.scopes, "expires_us": self.expires_us,
+        })
+    }
 }
 
-pub(super) const BUMP_VERSION: &str = "insert into settings (name, value) values ('keys_version', '1')
-   on conflict (name) do update set value = cast(cast(settings.value as bigint) + 1 as text)";
+/// Stores a key of the transaction's org.
+pub(super) const INSERT_KEY: &str = "insert into api_keys (org_id, key_id, digest, shown_prefix, name, workspace_id, environment, scopes, created_us, expires_us)
+   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+
+/// What is found of a key by its digest.
+const KEY_BY_DIGEST: &str = "select k.org_id, k.key_id, k.shown_prefix, k.name, k.workspace_id, k.environment, k.scopes, k.created_us, k.expires_us,
+     k.revoked_us, k.last_used_us
+   from api_keys k join orgs o on o.org_id = k.org_id and o.deleted_us is null
+   where k.digest = $1";
+
+/// The same, before the org is known. On PostgreSQL row security shows keys of the transaction's org only, so this is a
+/// function of the owner, which the application's role may call.
+const KEY_BY_DIGEST_OF_OWNER: &str =
+    "select org_id, key_id, shown_prefix, name, workspace_id, environment, scopes, created_us, expires_us,
+     revoked_us, last_used_us
+   from key_by_digest($1)";
 
 impl Control {
-    /// Stores a key. Refused when the org has as many active keys as the limit allows.
-    pub async fn insert_key(&self, org: &OrgId, key: &NewKey, now_us: i64) -> Result<(), StoreError> {
-        let insert = "insert into api_keys (org_id, key_id, digest, shown_prefix, name, workspace_id, environment, scopes, created_us, expires_us)
-             select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
-             where (select count(*) from api_keys where org_id = $1 and revoked_us is null) < $11
-               and exists (select 1 from orgs where org_id = $1 and deleted_us is null)
-             on conflict do nothing";
-        let mut args = key.args(org, now_us);
-        args.push(Value::from(limits::MAX_ACTIVE_KEYS));
-        let changed = self.execute_all(vec![(insert, args), (BUMP_VERSION, args![])]).await?;
-        if changed.first() == Some(&1) {
-            return Ok(());
-        }
-        if self.find_org(org).await?.is_none() {
-            return Err(StoreError::NotFound);
-        }
-        if self.find_key_by_digest(&key.digest).await?.is_some() {
-            return Err(StoreError::Exists("key"));
-        }
-        Err(StoreError::LimitReached(format!(
-            "the org has {} active keys, which is the limit",
-            limits::MAX_ACTIVE_KEYS
-        )))
+    /// Stores a key of the caller's org. Refused when the org has as many active keys as the limit allows.
+    pub async fn insert_key(&self, caller: &Caller, key: NewKey) -> Result<(), StoreError> {
+        let now_us = self.clock.now_us();
+        self.write(caller, "keys.create", move |tx| {
+            Box::pin(async move {
+                // Two transactions that count at once would both see room for one more: the org's row is locked first.
+                let lock = "update orgs set name = name where org_id = $1 and deleted_us is null";
+                if tx.execute(lock, args![]).await? == 0 {
+                    return Err(StoreError::NotFound);
+                }
+                let same = "select count(*) from api_keys where org_id = $1 and digest = $2";
+                if tx.find(same, args![&key.digest]).await? != Some(0_i64) {
+                    return Err(StoreError::Exists("key"));
+                }
+                let count = "select count(*) from api_keys where org_id = $1 and revoked_us is null";
+                if tx.find(count, args![]).await?.is_some_and(|active: i64| active >= limits::MAX_ACTIVE_KEYS)
+                {
+                    return Err(StoreError::LimitReached(format!(
+                        "the org has {} active keys, which is the limit",
+                        limits::MAX_ACTIVE_KEYS
+                    )));
+                }
+                tx.execute(INSERT_KEY, key.args(now_us)).await?;
+                Ok(Record::of(key.key_id.as_str()).after(key.shown()).changing(Topic::Keys).returning(()))
+            })
+        })
+        .await
     }
 
     /// The key with this digest, whatever its state.
     pub async fn find_key_by_digest(&self, digest: &[u8; 32]) -> Result<Option<KeyRow>, StoreError> {
-        self.find(
-            "select k.org_id, k.key_id, k.shown_prefix, k.name, k.workspace_id, k.environment, k.scopes, k.created_us, k.expires_us,
-               k.revoked_us, k.last_used_us
-             from api_keys k join orgs o on o.org_id = k.org_id and o.deleted_us is null
-             where k.digest = $1",
-            args![digest],
-        )
-        .await
+        let sql = match self.place {
+            ControlPlace::Sqlite(_) => KEY_BY_DIGEST,
+            ControlPlace::Postgres(_) => KEY_BY_DIGEST_OF_OWNER,
+        };
+        self.find(sql, args![digest]).await
     }
 
     /// An org's keys, newest first.
     pub async fn list_keys(&self, org: &OrgId) -> Result<Vec<KeyRow>, StoreError> {
-        self.fetch(
+        self.fetch_of(
+            org,
             "select org_id, key_id, shown_prefix, name, workspace_id, environment, scopes, created_us, expires_us, revoked_us, last_used_us
              from api_keys where org_id = $1 order by created_us desc, key_id",
-            args![org.as_str()],
+            args![],
         )
         .await
     }
 
-    /// Revokes a key; every node stops taking it within a second.
-    pub async fn revoke_key(&self, org: &OrgId, key_id: &KeyId, now_us: i64) -> Result<(), StoreError> {
-        let revoke =
-            "update api_keys set revoked_us = $3 where org_id = $1 and key_id = $2 and revoked_us is null";
-        let changed = self
-            .execute_all(vec![
-                (revoke, args![org.as_str(), key_id.as_str(), now_us]),
-                (BUMP_VERSION, args![]),
-            ])
-            .await?;
-        if changed.first() == Some(&1) { Ok(()) } else { Err(StoreError::NotFound) }
-    }
-
-    /// A number that grows with every change of any key; caches of keys are dropped when it moves.
-    pub async fn keys_version(&self) -> Result<i64, StoreError> {
-        let value: Option<String> =
-            self.find("select value from settings where name = 'keys_version'", args![]).await?;
-        Ok(value.and_then(|value| value.parse().ok()).unwrap_or(0))
+    /// Revokes a key of the caller's org; every node stops taking it within a second.
+    pub async fn revoke_key(&self, caller: &Caller, key_id: &KeyId) -> Result<(), StoreError> {
+        let (key_id, now_us) = (key_id.clone(), self.clock.now_us());
+        self.write(caller, "keys.revoke", move |tx| {
+            Box::pin(async move {
+                let revoke =
+                    "update api_keys set revoked_us = $3 where org_id = $1 and key_id = $2 and revoked_us is null";
+                if tx.execute(revoke, args![key_id.as_str(), now_us]).await? == 0 {
+                    return Err(StoreError::NotFound);
+                }
+                Ok(Record::of(key_id.as_str()).changing(Topic::Keys).returning(()))
+            })
+        })
+        .await
     }
 
     /// Notes when keys were last used.
     pub async fn touch_keys(&self, used: Vec<(OrgId, KeyId, i64)>) -> Result<(), StoreError> {
-        let touch = "update api_keys set last_used_us = $3 where org_id = $1 and key_id = $2 and coalesce(last_used_us, 0) < $3";
-        let statements =
-            used.into_iter().map(|(org, key, at)| (touch, args![org.as_str(), key.as_str(), at])).collect();
-        self.execute_all(statements).await.map(|_| ())
+        let mut by_org: BTreeMap<OrgId, Vec<(KeyId, i64)>> = BTreeMap::new();
+        for (org, key, at_us) in used {
+            by_org.entry(org).or_default().push((key, at_us));
+        }
+        for (org, keys) in by_org {
+            self.transact(&org, move |tx| {
+                Box::pin(async move {
+                    let touch = "update api_keys set last_used_us = $3 where org_id = $1 and key_id = $2 and coalesce(last_used_us, 0) < $3";
+                    for (key, at_us) in keys {
+                        tx.execute(touch, args![key.as_str(), at_us]).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await?;
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,9 @@
 //! Orgs, workspaces, people, keys and settings: everything that is not tenant data.
 
+mod changes;
 mod first_start;
+mod intents;
+mod jobs;
 mod keys;
 mod orgs;
 mod settings;
@@ -8,9 +11,16 @@ mod users;
 
 use std::sync::Arc;
 
+pub use changes::Change;
+pub(crate) use changes::append_change;
 pub use first_start::{FirstStart, NewLogin};
+pub use jobs::{DueRun, JobSummary, RunResult};
 pub use keys::{KeyRow, NewKey};
 pub use orgs::{NewOrg, OrgRow};
+
+use agentlens_domain::audit::AuditKey;
+use agentlens_domain::clock::Clock;
+use agentlens_domain::ids::OrgId;
 
 use crate::engine::postgres::PostgresEngine;
 use crate::engine::sqlite::{self, SqliteEngine};
@@ -28,16 +38,40 @@ pub(crate) enum ControlPlace {
 #[derive(Clone)]
 pub struct Control {
     pub(crate) place: ControlPlace,
+    pub(crate) clock: Clock,
+    /// Seals entries of audit logs.
+    pub(crate) audit: Arc<AuditKey>,
 }
 
 impl Control {
+    /// Runs a reading statement on what belongs to no org, or to all.
     async fn fetch<T: FromRow>(&self, sql: &'static str, args: Vec<Value>) -> Result<Vec<T>, StoreError> {
+        self.query(None, sql, args).await
+    }
+
+    /// Runs a reading statement on what belongs to one org, which is `$1`; `args` begin at `$2`.
+    pub(crate) async fn fetch_of<T: FromRow>(
+        &self,
+        org: &OrgId,
+        sql: &'static str,
+        mut args: Vec<Value>,
+    ) -> Result<Vec<T>, StoreError> {
+        args.insert(0, Value::from(org.as_str()));
+        self.query(Some(org), sql, args).await
+    }
+
+    async fn query<T: FromRow>(
+        &self,
+        org: Option<&OrgId>,
+        sql: &'static str,
+        args: Vec<Value>,
+    ) -> Result<Vec<T>, StoreError> {
         let rows = match &self.place {
             ControlPlace::Sqlite(engine) => {
                 let file = Arc::clone(engine.control());
                 blocking(move || file.read(|connection| sqlite::query(connection, sql, &args))).await?
             }
-            ControlPlace::Postgres(engine) => engine.query(None, sql, &args).await?,
+            ControlPlace::Postgres(engine) => engine.query(org, sql, &args).await?,
         };
         rows.iter().map(T::from_row).collect()
     }

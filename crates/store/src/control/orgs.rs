@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use agentlens_domain::ids::OrgId;
+use serde_json::json;
 
-use super::keys::{BUMP_VERSION, NewKey};
+use agentlens_domain::changes::Topic;
+use agentlens_domain::ids::OrgId;
+use agentlens_domain::permissions::Caller;
+
+use super::keys::{INSERT_KEY, NewKey};
 use super::{Control, ControlPlace};
 use crate::error::StoreError;
 use crate::tenant::blocking;
+use crate::write::{Audited, Record};
 use crate::{args, row_type};
 
 row_type! {
@@ -26,11 +31,9 @@ row_type! {
     }
 }
 
-/// An org about to be stored.
+/// An org about to be stored. Its id is that of the caller.
 #[derive(Debug)]
 pub struct NewOrg {
-    /// Its id.
-    pub org_id: OrgId,
     /// Its name for people.
     pub name: String,
     /// How long its events are kept; `None` for ever.
@@ -38,58 +41,62 @@ pub struct NewOrg {
 }
 
 impl Control {
-    /// Makes an org with its default workspace.
-    pub async fn insert_org(&self, org: &OrgId, name: &str, now_us: i64) -> Result<(), StoreError> {
-        let org = NewOrg { org_id: org.clone(), name: name.to_owned(), retention_days: None };
-        self.create_org(&org, None, now_us).await
-    }
-
-    /// Makes an org with its default workspace and, if given, its first key: all of it or nothing.
+    /// Makes the caller's org, with its default workspace and, if given, its first key: all of it or nothing.
     pub async fn create_org(
         &self,
-        org: &NewOrg,
-        first_key: Option<&NewKey>,
-        now_us: i64,
+        caller: &Caller,
+        org: NewOrg,
+        first_key: Option<NewKey>,
     ) -> Result<(), StoreError> {
+        if self.make_org(caller, org, first_key).await? { Ok(()) } else { Err(StoreError::Exists("org")) }
+    }
+
+    /// Makes the caller's org unless it is there.
+    pub async fn ensure_org(&self, caller: &Caller, name: &str) -> Result<(), StoreError> {
+        if self.find_org(&caller.org).await?.is_some() {
+            return Ok(());
+        }
+        let org = NewOrg { name: name.to_owned(), retention_days: None };
+        self.make_org(caller, org, None).await.map(|_| ())
+    }
+
+    /// Returns whether the org was made.
+    async fn make_org(
+        &self,
+        caller: &Caller,
+        org: NewOrg,
+        first_key: Option<NewKey>,
+    ) -> Result<bool, StoreError> {
         // The file comes first: an org without its file has lost its data, and must never look like that when it is new.
         if let ControlPlace::Sqlite(engine) = &self.place
-            && self.find_org(&org.org_id).await?.is_none()
+            && self.find_org(&caller.org).await?.is_none()
         {
-            let (engine, org) = (Arc::clone(engine), org.org_id.clone());
+            let (engine, org) = (Arc::clone(engine), caller.org.clone());
             blocking(move || engine.create_org(&org)).await?;
         }
-        let id = org.org_id.as_str();
-        let mut statements = vec![
-            (
-                "insert into orgs (org_id, name, retention_days, created_us) values ($1, $2, $3, $4) on conflict do nothing",
-                args![id, &org.name, org.retention_days, now_us],
-            ),
-            (
-                "insert into workspaces (org_id, workspace_id, name, created_us) values ($1, 'default', 'Default', $2) on conflict do nothing",
-                args![id, now_us],
-            ),
-        ];
-        if let Some(key) = first_key {
-            let insert_key = "insert into api_keys (org_id, key_id, digest, shown_prefix, name, workspace_id, environment, scopes, created_us, expires_us)
-                 select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
-                 where not exists (select 1 from api_keys where org_id = $1)";
-            statements.extend([(insert_key, key.args(&org.org_id, now_us)), (BUMP_VERSION, args![])]);
-        }
-        let changed = self.execute_all(statements).await?;
-        if changed.first() == Some(&1) { Ok(()) } else { Err(StoreError::Exists("org")) }
+        let (id, now_us) = (caller.org.to_string(), self.clock.now_us());
+        self.write(caller, "orgs.create", move |tx| {
+            Box::pin(async move {
+                let insert = "insert into orgs (org_id, name, retention_days, created_us) values ($1, $2, $3, $4) on conflict do nothing";
+                if tx.execute(insert, args![&org.name, org.retention_days, now_us]).await? == 0 {
+                    return Ok(Audited::unchanged(false));
+                }
+                let workspace = "insert into workspaces (org_id, workspace_id, name, created_us) values ($1, 'default', 'Default', $2)";
+                tx.execute(workspace, args![now_us]).await?;
+                if let Some(key) = &first_key {
+                    tx.execute(INSERT_KEY, key.args(now_us)).await?;
+                }
+                let key_id = first_key.map(|key| key.key_id);
+                let after = json!({ "name": org.name, "retention_days": org.retention_days, "key_id": key_id });
+                Ok(Record::of(id).after(after).changing(Topic::Org).returning(true))
+            })
+        })
+        .await
     }
 
     /// Orgs that bear a name.
     pub async fn find_orgs_named(&self, name: &str) -> Result<Vec<OrgRow>, StoreError> {
         self.fetch("select org_id, name, placement, retention_days, created_us from orgs where deleted_us is null and name = $1 order by org_id", args![name]).await
-    }
-
-    /// Makes the org unless it is there.
-    pub async fn ensure_org(&self, org: &OrgId, name: &str, now_us: i64) -> Result<(), StoreError> {
-        match self.insert_org(org, name, now_us).await {
-            Err(StoreError::Exists(_)) => Ok(()),
-            other => other,
-        }
     }
 
     /// One org.
@@ -102,14 +109,21 @@ impl Control {
         self.fetch("select org_id, name, placement, retention_days, created_us from orgs where deleted_us is null order by org_id", args![]).await
     }
 
-    /// Sets how long an org's events are kept; `None` for ever. Events that are stored already keep their day of expiry.
-    pub async fn set_retention(&self, org: &OrgId, days: Option<i32>) -> Result<(), StoreError> {
-        let changed = self
-            .execute_all(vec![(
-                "update orgs set retention_days = $2 where org_id = $1 and deleted_us is null",
-                args![org.as_str(), days],
-            )])
-            .await?;
-        if changed.first() == Some(&1) { Ok(()) } else { Err(StoreError::NotFound) }
+    /// Sets how long the caller's org keeps events; `None` for ever. Events that are stored already keep their day of expiry.
+    pub async fn set_retention(&self, caller: &Caller, days: Option<i32>) -> Result<(), StoreError> {
+        let org = caller.org.to_string();
+        self.write(caller, "orgs.set_retention", move |tx| {
+            Box::pin(async move {
+                let find =
+                    "select coalesce(retention_days, 0) from orgs where org_id = $1 and deleted_us is null";
+                let before = tx.find::<i64>(find, args![]).await?.ok_or(StoreError::NotFound)?;
+                tx.execute("update orgs set retention_days = $2 where org_id = $1", args![days]).await?;
+                let record = Record::of(org)
+                    .before(json!({ "retention_days": (before != 0).then_some(before) }))
+                    .after(json!({ "retention_days": days }));
+                Ok(record.changing(Topic::Org).returning(()))
+            })
+        })
+        .await
     }
 }

@@ -1,9 +1,13 @@
 //! Batches that could not be applied, kept whole until someone replays or drops them.
 
+use serde_json::json;
+
 use agentlens_domain::ids::BatchId;
+use agentlens_domain::permissions::Caller;
 
 use super::{LedgerRow, Tenant};
 use crate::error::StoreError;
+use crate::write::Record;
 use crate::{args, row_type};
 
 row_type! {
@@ -67,10 +71,23 @@ impl Tenant {
         rows.first().ok_or(StoreError::NotFound)?.get(0)
     }
 
-    /// Removes a letter, after it was replayed or because it is not wanted.
-    pub async fn delete_dead_letter(&self, batch: &BatchId) -> Result<(), StoreError> {
-        let sql = "delete from dead_letters where org_id = $1 and batch_id = $2".to_owned();
-        let changed = self.execute_all(vec![(sql, args![batch.as_str()])]).await?;
-        if changed.first() == Some(&1) { Ok(()) } else { Err(StoreError::NotFound) }
+    /// Removes a letter, after it was replayed or because it is not wanted. `act` says which.
+    pub async fn delete_dead_letter(
+        &self,
+        caller: &Caller,
+        act: &'static str,
+        batch: &BatchId,
+    ) -> Result<(), StoreError> {
+        let batch = batch.to_string();
+        self.write(caller, act, move |tx| {
+            Box::pin(async move {
+                let find = "select event_count from dead_letters where org_id = $1 and batch_id = $2";
+                let events: i64 = tx.find(find, args![&batch]).await?.ok_or(StoreError::NotFound)?;
+                tx.execute("delete from dead_letters where org_id = $1 and batch_id = $2", args![&batch])
+                    .await?;
+                Ok(Record::of(batch).before(json!({ "events": events })).returning(()))
+            })
+        })
+        .await
     }
 }

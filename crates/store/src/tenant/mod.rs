@@ -49,6 +49,7 @@ pub(crate) use rollups::{Cell, encode_changes, merged, merged_latency};
 pub use sessions::{SessionFilter, SessionPage, SessionRow};
 pub use spans::SpanRow;
 
+use crate::control::Control;
 use crate::engine::postgres::PostgresEngine;
 use crate::engine::sqlite::{self, SqliteFile};
 use crate::error::StoreError;
@@ -85,6 +86,7 @@ pub struct Tenant {
     pub(crate) place: Place,
     pub(crate) context: Arc<TenantContext>,
     pub(crate) clock: Clock,
+    pub(crate) control: Control,
 }
 
 impl Tenant {

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use agentlens_domain::changes::Topic;
 use agentlens_domain::cost::{Price, PriceSpec, PriceTable};
+use agentlens_domain::permissions::Caller;
 
 use super::Tenant;
 use crate::args;
 use crate::error::StoreError;
+use crate::write::Record;
 
 impl Tenant {
     /// The price table of the org: the program's, with the org's own prices before it. A price that can't be read is left
@@ -45,16 +48,31 @@ impl Tenant {
     /// Sets the org's own price of a model from an instant on (microseconds UTC). Costs that were computed before stay.
     pub async fn set_price(
         &self,
+        caller: &Caller,
         spec: &PriceSpec,
         effective_us: i64,
-        now_us: i64,
     ) -> Result<(), StoreError> {
-        let text = serde_json::to_string(spec).map_err(|error| StoreError::Refused(error.to_string()))?;
-        let sql = "insert into price_overrides (org_id, model, effective_us, price, created_us) values ($1, $2, $3, $4, $5)
-             on conflict (org_id, model, effective_us) do update set price = excluded.price, created_us = excluded.created_us";
-        self.execute_all(vec![(sql.to_owned(), args![&spec.model, effective_us, text, now_us])])
-            .await
-            .map(|_| ())
+        let refused = |error: serde_json::Error| StoreError::Refused(error.to_string());
+        let (text, after) =
+            (serde_json::to_string(spec).map_err(refused)?, serde_json::to_value(spec).map_err(refused)?);
+        let (model, now_us) = (spec.model.clone(), self.clock.now_us());
+        self.write(caller, "prices.set", move |tx| {
+            Box::pin(async move {
+                let find = "select price from price_overrides where org_id = $1 and model = $2 and effective_us = $3";
+                let before: Option<String> = tx.find(find, args![&model, effective_us]).await?;
+                let before = before.and_then(|before| serde_json::from_str(&before).ok());
+                let sql = "insert into price_overrides (org_id, model, effective_us, price, created_us) values ($1, $2, $3, $4, $5)
+                     on conflict (org_id, model, effective_us) do update set price = excluded.price, created_us = excluded.created_us";
+                tx.execute(sql, args![&model, effective_us, text, now_us]).await?;
+                let record = Record::of(model).after(after);
+                let record = match before {
+                    Some(before) => record.before(before),
+                    None => record,
+                };
+                Ok(record.changing(Topic::Prices).returning(()))
+            })
+        })
+        .await
     }
 }
 

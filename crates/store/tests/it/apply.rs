@@ -3,6 +3,7 @@
 use agentlens_domain::batches::Outcome;
 use agentlens_domain::cost::PriceSpec;
 use agentlens_domain::ids::BatchId;
+use agentlens_domain::permissions::Caller;
 use agentlens_store::{Applied, CellRow, DeadLetter, StoreError, Tenant};
 use serde_json::json;
 
@@ -123,8 +124,8 @@ async fn own_prices_stand_before_the_table(world: World) {
     let tenant = world.org("acme").await;
     let spec: PriceSpec =
         serde_json::from_value(json!({ "model": "own-model", "input": "1000", "output": "2000" })).unwrap();
-    tenant.set_price(&spec, 0, NOW_US).await.unwrap();
-    tenant.set_price(&spec, 0, NOW_US).await.unwrap();
+    tenant.set_price(&Caller::service("test", tenant.org()), &spec, 0).await.unwrap();
+    tenant.set_price(&Caller::service("test", tenant.org()), &spec, 0).await.unwrap();
     // A handle keeps its prices for some seconds; another store reads them at once.
     let answer = json!({ "id": "x", "sessionId": "s", "agentId": "a", "eventType": "llm_response",
         "payload": { "callId": "c", "model": "own-model", "completion": "x", "usage": { "inputTokens": 1_000_000, "outputTokens": 0, "totalTokens": 0 } } });
@@ -169,8 +170,14 @@ async fn dead_letters_are_kept(world: World) {
     assert_eq!((sums.len(), sums[0].event_count, sums[0].outcome.as_str()), (1, 6, "dead_letter"));
     let id = BatchId::parse("b1").unwrap();
     assert_eq!(tenant.dead_letter_message(&id).await.unwrap(), bytes);
-    tenant.delete_dead_letter(&id).await.unwrap();
-    assert!(matches!(tenant.delete_dead_letter(&id).await, Err(StoreError::NotFound)));
+    tenant
+        .delete_dead_letter(&Caller::service("test", tenant.org()), "dead_letters.replay", &id)
+        .await
+        .unwrap();
+    assert!(matches!(
+        tenant.delete_dead_letter(&Caller::service("test", tenant.org()), "dead_letters.replay", &id).await,
+        Err(StoreError::NotFound)
+    ));
     assert!(matches!(tenant.dead_letter_message(&id).await, Err(StoreError::NotFound)));
 }
 

@@ -2,6 +2,7 @@
 
 use agentlens_domain::batches::Outcome;
 use agentlens_domain::ids::OrgId;
+use agentlens_domain::permissions::Caller;
 use agentlens_domain::time::{day_of, day_start};
 use agentlens_store::{Applied, SessionRow, Tenant};
 
@@ -20,8 +21,8 @@ on_both_engines!(
 /// An org that keeps events for 7 days.
 async fn with_retention(world: &World, name: &str) -> Tenant {
     let org = OrgId::parse(name).unwrap();
-    world.store.control().insert_org(&org, "Short", NOW_US).await.unwrap();
-    world.store.control().set_retention(&org, Some(7)).await.unwrap();
+    world.store.control().ensure_org(&Caller::service("test", &org), "Short").await.unwrap();
+    world.store.control().set_retention(&Caller::service("test", &org), Some(7)).await.unwrap();
     world.store.tenant(&org).await.unwrap()
 }
 
@@ -119,9 +120,9 @@ async fn an_id_lives_as_long_as_its_event(world: World) {
 async fn a_shorter_or_longer_retention_leaves_no_hole(world: World) {
     let org = OrgId::parse("changing").unwrap();
     let control = world.store.control();
-    control.insert_org(&org, "Changing", NOW_US).await.unwrap();
+    control.ensure_org(&Caller::service("test", &org), "Changing").await.unwrap();
     for (day, retention) in [(0, Some(30)), (1, Some(7)), (2, Some(90)), (3, None), (4, Some(7))] {
-        control.set_retention(&org, retention).await.unwrap();
+        control.set_retention(&Caller::service("test", &org), retention).await.unwrap();
         let tenant = world.reopened().await.tenant(&org).await.unwrap();
         let us = NOW_US + day * DAY_US;
         apply_at(&tenant, us, vec![batch_at(us, &format!("b{day}"), &[note(&format!("e{day}"), "s", us)])])

@@ -1,5 +1,6 @@
 //! What someone with access to the database, but without the server's secret, changes by hand is found by verification.
 
+use agentlens_domain::permissions::Caller;
 use agentlens_domain::time::day_of;
 use agentlens_store::Tenant;
 
@@ -96,7 +97,7 @@ async fn counters_that_were_set_back_are_found(world: World) {
 
 async fn removals_cannot_be_forged_or_moved(world: World) {
     let tenant = world.org("a").await;
-    world.store.control().set_retention(tenant.org(), Some(7)).await.unwrap();
+    world.store.control().set_retention(&Caller::service("test", tenant.org()), Some(7)).await.unwrap();
     let tenant = world.reopened().await.tenant(tenant.org()).await.unwrap();
     for day in 0..10 {
         let us = NOW_US + day * DAY_US;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use agentlens_domain::batches::Batch;
+use agentlens_domain::clock::Clock;
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::keys::ServerSecret;
+use agentlens_domain::permissions::Caller;
 use agentlens_domain::rollups::{Dimension, Tier};
 use agentlens_store::{ApplyReport, CellQuery, Store, Tenant};
 use tempfile::TempDir;
@@ -108,10 +110,39 @@ impl World {
         }
     }
 
+    /// Changes rows that the server never changes, as someone who owns the database could.
+    pub(crate) async fn by_owner(&self, tenant: &Tenant, sql: &str) -> u64 {
+        match &self.database {
+            Some(database) => self.as_owner(database, tenant.org().as_str(), sql).await,
+            None => self.by_hand(tenant, sql).await,
+        }
+    }
+
+    /// Changes rows of the control tables, which may belong to an org.
+    pub(crate) async fn control_by_hand(&self, org: &str, sql: &str) -> u64 {
+        match (&self.database, &self._directory) {
+            (Some(database), _) => self.as_owner(database, org, sql).await,
+            (None, Some(directory)) => {
+                let file = rusqlite::Connection::open(directory.path().join("control.db")).unwrap();
+                file.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+                u64::try_from(file.execute(sql, []).unwrap()).unwrap()
+            }
+            (None, None) => panic!("a store is somewhere"),
+        }
+    }
+
+    async fn as_owner(&self, database: &Database, org: &str, sql: &str) -> u64 {
+        let owner = connect(&database.owner_url).await;
+        let begin = format!("set search_path = tenant, control; set app.current_org = '{org}'");
+        owner.batch_execute(&begin).await.unwrap();
+        owner.execute(sql, &[]).await.unwrap()
+    }
+
     /// The handle of an org, which is made when it is not there.
     pub(crate) async fn org(&self, name: &str) -> Tenant {
         let org = OrgId::parse(name).unwrap();
-        self.store.control().ensure_org(&org, name, NOW_US).await.unwrap();
+        let store = self.store.clone().with_clock(Clock::manual(NOW_US).clock());
+        store.control().ensure_org(&Caller::service("test", &org), name).await.unwrap();
         self.store.tenant(&org).await.unwrap()
     }
 }

@@ -10,7 +10,9 @@ select
   (select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where n.nspname in ('tenant', 'control') and pg_has_role(current_user, c.relowner, 'member')),
   (select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = 'tenant' and c.relkind in ('r', 'p') and not (c.relrowsecurity and c.relforcerowsecurity)),
+    where c.relkind in ('r', 'p') and not (c.relrowsecurity and c.relforcerowsecurity)
+      and (n.nspname = 'tenant' or (n.nspname = 'control' and c.relname <> all ('{orgs,changes,outbox_intents,job_runs}')
+        and exists (select 1 from pg_attribute a where a.attrelid = c.oid and a.attname = 'org_id' and not a.attisdropped)))),
   (select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where n.nspname = 'tenant' and c.relkind in ('r', 'p'))";
 
@@ -38,7 +40,7 @@ pub(super) async fn check_role(engine: &PostgresEngine) -> Result<(), StoreError
     }
     if row.get::<i64>(3)? > 0 {
         return Err(StoreError::Misconfigured(
-            "a tenant table has no forced row-level security; run `agentlens migrate`".to_owned(),
+            "a table of one org's rows has no forced row-level security; run `agentlens migrate`".to_owned(),
         ));
     }
     Ok(())

@@ -14,6 +14,8 @@ const GRANTS: &str = "
 grant usage on schema control, tenant to {role};
 grant select, insert, update, delete on all tables in schema control to {role};
 revoke all on control.migrations from {role};
+revoke update, delete on control.control_audit_log from {role};
+grant execute on function control.key_by_digest(bytea) to {role};
 do $$
 declare t record;
 begin
@@ -23,6 +25,7 @@ begin
     execute format('grant select, insert, update, delete on tenant.%I to %I', t.relname, {literal});
   end loop;
 end $$;
+revoke update, delete on tenant.audit_log from {role};
 revoke all on function tenant.ensure_event_partition(integer, integer), tenant.has_event_partition(integer, integer), tenant.drop_expired_event_partition(integer) from public;
 grant execute on function tenant.ensure_event_partition(integer, integer), tenant.has_event_partition(integer, integer), tenant.drop_expired_event_partition(integer) to {role};";
 

@@ -468,6 +468,43 @@ create table ingest_requests (
 create index ingest_requests_key on ingest_requests (org_id, workspace_id, key_id, request_id);
 select secure('ingest_requests');
 
+-- The audit log of acts on the org's data: a chain of sealed entries, and its sealed head.
+create table audit_log (
+  org_id text not null,
+  seq bigint not null,
+  at_us bigint not null,
+  actor text not null,
+  act text not null,
+  target text not null,
+  details text not null,
+  seal bytea not null,
+  primary key (org_id, seq)
+) without rowid;
+select secure('audit_log');
+
+create table audit_heads (
+  org_id text primary key,
+  last_seq bigint not null,
+  last_seal bytea not null,
+  head_seal bytea not null
+) without rowid;
+select secure('audit_heads');
+
+-- What a change of the org's data must cause elsewhere.
+create table outbox (
+  org_id text not null,
+  message_id text not null,
+  kind text not null,
+  body text not null,
+  created_us bigint not null,
+  due_us bigint not null,
+  attempts bigint not null,
+  last_error text,
+  dead_us bigint,
+  primary key (org_id, message_id)
+) without rowid;
+select secure('outbox');
+
 -- only postgres
 alter table sessions set (fillfactor = 70);
 alter table rollup_hour set (fillfactor = 70);

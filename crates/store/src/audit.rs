@@ -1,0 +1,181 @@
+//! The audit log at rest: two chains for each org, one beside its own data and one in the control tables.
+
+use agentlens_domain::audit::{AuditEntry, AuditKey, AuditSeal, AuditVerifier, NO_AUDIT_SEAL};
+use agentlens_domain::ids::OrgId;
+
+use crate::error::StoreError;
+use crate::statement::FromRow;
+use crate::tenant::Tenant;
+use crate::transaction::Tx;
+use crate::{args, row_type};
+
+/// Entries that are read at a time while a chain is verified.
+const ENTRIES_AT_A_TIME: i64 = 1_000;
+
+/// The statements on the tables of one database.
+pub(crate) struct AuditTables {
+    name: &'static str,
+    lock_head: &'static str,
+    set_head: &'static str,
+    insert: &'static str,
+    list: &'static str,
+    newest: &'static str,
+    head: &'static str,
+}
+
+/// Acts on an org's own data.
+pub(crate) const TENANT_AUDIT: AuditTables = AuditTables {
+    name: "org",
+    lock_head: "insert into audit_heads (org_id, last_seq, last_seal, head_seal) values ($1, 0, $2, $2)
+       on conflict (org_id) do update set last_seq = audit_heads.last_seq returning last_seq, last_seal, head_seal",
+    set_head: "update audit_heads set last_seq = $2, last_seal = $3, head_seal = $4 where org_id = $1",
+    insert: "insert into audit_log (org_id, seq, at_us, actor, act, target, details, seal) values ($1, $2, $3, $4, $5, $6, $7, $8)",
+    list: "select seq, at_us, actor, act, target, details, seal from audit_log where org_id = $1 and seq > $2 order by seq limit $3",
+    newest: "select seq, at_us, actor, act, target, details, seal from audit_log where org_id = $1 order by seq desc limit $2",
+    head: "select last_seq, last_seal, head_seal from audit_heads where org_id = $1",
+};
+
+/// Acts on the control tables.
+pub(crate) const CONTROL_AUDIT: AuditTables = AuditTables {
+    name: "control",
+    lock_head: "insert into control_audit_heads (org_id, last_seq, last_seal, head_seal) values ($1, 0, $2, $2)
+       on conflict (org_id) do update set last_seq = control_audit_heads.last_seq returning last_seq, last_seal, head_seal",
+    set_head: "update control_audit_heads set last_seq = $2, last_seal = $3, head_seal = $4 where org_id = $1",
+    insert: "insert into control_audit_log (org_id, seq, at_us, actor, act, target, details, seal) values ($1, $2, $3, $4, $5, $6, $7, $8)",
+    list: "select seq, at_us, actor, act, target, details, seal from control_audit_log where org_id = $1 and seq > $2 order by seq limit $3",
+    newest: "select seq, at_us, actor, act, target, details, seal from control_audit_log where org_id = $1 order by seq desc limit $2",
+    head: "select last_seq, last_seal, head_seal from control_audit_heads where org_id = $1",
+};
+
+impl AuditTables {
+    /// What the seals call an org's chain here.
+    pub(crate) fn chain(&self, org: &OrgId) -> String {
+        format!("{}/{org}", self.name)
+    }
+}
+
+row_type! {
+    struct Head {
+        pub seq: i64,
+        pub seal: AuditSeal,
+        pub head_seal: AuditSeal,
+    }
+}
+
+row_type! {
+    /// An entry as it is stored.
+    pub struct AuditRow {
+        /// Its number in its chain.
+        pub seq: i64,
+        /// When, microseconds UTC.
+        pub at_us: i64,
+        /// Who.
+        pub actor: String,
+        /// What was done.
+        pub act: String,
+        /// To what.
+        pub target: String,
+        /// What changed, as JSON.
+        pub details: String,
+        /// Its seal.
+        pub seal: AuditSeal,
+    }
+}
+
+impl AuditRow {
+    fn entry(&self) -> AuditEntry {
+        AuditEntry {
+            seq: self.seq,
+            at_us: self.at_us,
+            actor: self.actor.clone(),
+            act: self.act.clone(),
+            target: self.target.clone(),
+            details: self.details.clone(),
+        }
+    }
+}
+
+/// Adds an entry to a chain; its number is given here. The head's row stays locked until the transaction ends, so that two
+/// writers never continue the same entry.
+pub(crate) async fn append(
+    tx: &Tx<'_>,
+    key: &AuditKey,
+    tables: &AuditTables,
+    chain: &str,
+    entry: AuditEntry,
+) -> Result<AuditSeal, StoreError> {
+    let head: Head = tx.find(tables.lock_head, args![&NO_AUDIT_SEAL]).await?.ok_or(StoreError::NotFound)?;
+    let is_right = head.seq == 0 || key.seal_head(chain, head.seq, &head.seal) == head.head_seal;
+    // A head that someone set by hand is not continued: what follows it never verifies, so the cut stays visible.
+    let previous = if is_right { head.seal } else { [0xff; 32] };
+    let entry = AuditEntry { seq: head.seq + 1, ..entry };
+    let seal = key.seal_entry(chain, &previous, &entry);
+    let AuditEntry { seq, at_us, actor, act, target, details } = entry;
+    tx.execute(tables.insert, args![seq, at_us, actor, act, target, details, &seal]).await?;
+    tx.execute(tables.set_head, args![seq, &seal, &key.seal_head(chain, seq, &seal)]).await?;
+    Ok(seal)
+}
+
+/// What was found when an org's audit log was verified.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct AuditReport {
+    /// Entries that hold.
+    pub entries: i64,
+    /// A line for each chain that is broken.
+    pub broken: Vec<String>,
+}
+
+impl Tenant {
+    /// The newest entries of both of the org's chains, newest first.
+    pub async fn list_audit(&self, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
+        let mut rows: Vec<AuditRow> = self.fetch(TENANT_AUDIT.newest, args![limit]).await?;
+        rows.extend(self.control.fetch_of::<AuditRow>(self.org(), CONTROL_AUDIT.newest, args![limit]).await?);
+        rows.sort_by_key(|row| std::cmp::Reverse((row.at_us, row.seq)));
+        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(rows)
+    }
+
+    /// Verifies both of the org's chains.
+    pub async fn verify_audit(&self) -> Result<AuditReport, StoreError> {
+        let mut report = AuditReport::default();
+        for tables in [&TENANT_AUDIT, &CONTROL_AUDIT] {
+            let chain = tables.chain(self.org());
+            let mut verifier = AuditVerifier::new(&self.control.audit, &chain);
+            let mut after = 0;
+            let broken = loop {
+                let rows: Vec<AuditRow> =
+                    self.audit_fetch(tables, tables.list, args![after, ENTRIES_AT_A_TIME]).await?;
+                let Some(last) = rows.last().map(|row| row.seq) else { break None };
+                after = last;
+                let found = rows.iter().find_map(|row| match verifier.push(&row.entry(), &row.seal) {
+                    Ok(()) => {
+                        report.entries += 1;
+                        None
+                    }
+                    Err(error) => Some(error),
+                });
+                if found.is_some() {
+                    break found;
+                }
+            };
+            let head: Option<Head> = self.audit_fetch(tables, tables.head, args![]).await?.into_iter().next();
+            let broken =
+                broken.or_else(|| verifier.finish(head.map(|head| (head.seq, head.head_seal))).err());
+            report.broken.extend(broken.map(|error| format!("{chain}: {error}")));
+        }
+        Ok(report)
+    }
+
+    async fn audit_fetch<T: FromRow>(
+        &self,
+        tables: &AuditTables,
+        sql: &'static str,
+        args: Vec<crate::statement::Value>,
+    ) -> Result<Vec<T>, StoreError> {
+        if tables.name == TENANT_AUDIT.name {
+            self.fetch(sql, args).await
+        } else {
+            self.control.fetch_of(self.org(), sql, args).await
+        }
+    }
+}

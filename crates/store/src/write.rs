@@ -1,0 +1,181 @@
+//! The door for every change that isn't ingest.
+//!
+//! [`Tenant::write`] and [`Control::write`] run work in one transaction and add to it, in the same database, the entry of the
+//! audit log and the news of what changed. A change of an org's own data lies in another database than the change feed
+//! (a file of its own, on SQLite), so its news goes through the org's outbox. An intent that is noted before shows the job
+//! that delivers outboxes where to look if the process dies between the two commits.
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use agentlens_domain::audit::{AuditEntry, AuditSeal};
+use agentlens_domain::changes::Topic;
+use agentlens_domain::permissions::Caller;
+
+use crate::audit::{AuditTables, CONTROL_AUDIT, TENANT_AUDIT, append};
+use crate::control::{Control, append_change};
+use crate::error::StoreError;
+use crate::outbox;
+use crate::tenant::Tenant;
+use crate::transaction::{Tx, Work};
+
+/// The result of a change, with what the audit log says about it. There is no other way out of a write, so none can be
+/// forgotten.
+pub(crate) struct Audited<T> {
+    value: T,
+    record: Option<Record>,
+}
+
+/// What the audit log says about a change.
+#[derive(Debug)]
+pub(crate) struct Record {
+    target: String,
+    before: Option<Json>,
+    after: Option<Json>,
+    topic: Option<Topic>,
+}
+
+impl Record {
+    /// Begins with the id of what changed.
+    pub(crate) fn of(target: impl Into<String>) -> Self {
+        Self { target: target.into(), before: None, after: None, topic: None }
+    }
+
+    /// What was there before. It is made for the log, never a whole row.
+    pub(crate) fn before(self, before: Json) -> Self {
+        Self { before: Some(before), ..self }
+    }
+
+    /// What is there now.
+    pub(crate) fn after(self, after: Json) -> Self {
+        Self { after: Some(after), ..self }
+    }
+
+    /// Says to every node what it must read again.
+    pub(crate) fn changing(self, topic: Topic) -> Self {
+        Self { topic: Some(topic), ..self }
+    }
+
+    /// The record with the value that the write returns.
+    pub(crate) fn returning<T>(self, value: T) -> Audited<T> {
+        Audited { value, record: Some(self) }
+    }
+
+    fn details(&self) -> String {
+        let mut details = serde_json::Map::new();
+        details.extend(self.before.clone().map(|before| ("before".to_owned(), before)));
+        details.extend(self.after.clone().map(|after| ("after".to_owned(), after)));
+        Json::Object(details).to_string()
+    }
+}
+
+impl<T> Audited<T> {
+    /// Nothing changed, so nothing is logged.
+    pub(crate) fn unchanged(value: T) -> Self {
+        Self { value, record: None }
+    }
+}
+
+impl Control {
+    /// Changes control tables on behalf of a caller, in the caller's org. `act` is a noun and a verb, such as `keys.revoke`.
+    pub(crate) async fn write<T, F>(
+        &self,
+        caller: &Caller,
+        act: &'static str,
+        work: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'t> FnOnce(&'t Tx<'_>) -> Work<'t, Audited<T>> + Send + 'static,
+    {
+        let stamp = Stamp::of(self, caller, act, &CONTROL_AUDIT);
+        self.transact(&caller.org, move |tx| {
+            Box::pin(async move {
+                let Audited { value, record } = work(tx).await?;
+                let Some(record) = record else { return Ok(value) };
+                stamp.append(tx, &record).await?;
+                if let Some(topic) = record.topic {
+                    append_change(tx, topic, stamp.at_us).await?;
+                }
+                Ok(value)
+            })
+        })
+        .await
+    }
+}
+
+impl Tenant {
+    /// Changes the org's own data on behalf of a caller of this org. `act` is a noun and a verb, such as `prices.set`.
+    pub(crate) async fn write<T, F>(
+        &self,
+        caller: &Caller,
+        act: &'static str,
+        work: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'t> FnOnce(&'t Tx<'_>) -> Work<'t, Audited<T>> + Send + 'static,
+    {
+        if caller.org != *self.org() {
+            return Err(StoreError::NotFound);
+        }
+        let stamp = Stamp::of(&self.control, caller, act, &TENANT_AUDIT);
+        let at_us = stamp.at_us;
+        let intent = self.control.note_intent(self.org(), at_us).await?;
+        let value = self
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let Audited { value, record } = work(tx).await?;
+                    let Some(record) = record else { return Ok(value) };
+                    stamp.append(tx, &record).await?;
+                    if let Some(topic) = record.topic {
+                        outbox::append(tx, outbox::CHANGE, topic.as_str(), at_us).await?;
+                    }
+                    Ok(value)
+                })
+            })
+            .await?;
+        // The change is made. If its news can't be delivered now, the intent stays and the job tries again.
+        let is_delivered = self.deliver_outbox(&outbox::Targets::of(&self.control), at_us).await;
+        if is_delivered.is_ok_and(|delivery| delivery.waiting == 0) {
+            let _ = self.control.delete_intent(&intent).await;
+        }
+        Ok(value)
+    }
+}
+
+/// What is known of an entry before the work is done.
+struct Stamp {
+    at_us: i64,
+    actor: String,
+    act: &'static str,
+    key: Arc<agentlens_domain::audit::AuditKey>,
+    chain: String,
+    tables: &'static AuditTables,
+}
+
+impl Stamp {
+    fn of(control: &Control, caller: &Caller, act: &'static str, tables: &'static AuditTables) -> Self {
+        Self {
+            at_us: control.clock.now_us(),
+            actor: caller.actor_name(),
+            act,
+            key: Arc::clone(&control.audit),
+            chain: tables.chain(&caller.org),
+            tables,
+        }
+    }
+
+    async fn append(&self, tx: &Tx<'_>, record: &Record) -> Result<AuditSeal, StoreError> {
+        let entry = AuditEntry {
+            seq: 0,
+            at_us: self.at_us,
+            actor: self.actor.clone(),
+            act: self.act.to_owned(),
+            target: record.target.clone(),
+            details: record.details(),
+        };
+        append(tx, &self.key, self.tables, &self.chain, entry).await
+    }
+}
