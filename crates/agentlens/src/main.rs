@@ -41,6 +41,7 @@ async fn run(cli: Cli) -> Result<(), String> {
         Command::Price(command) => commands::prices::run(command, &common).await,
         Command::Verify(options) => commands::verify::run(options, &common).await,
         Command::DeadLetters(command) => commands::dead_letters::run(command, &common).await,
+        Command::Job(command) => commands::jobs::run(command, &common).await,
         Command::Demo(options) => commands::demo::run(options, &common).await,
         Command::Doctor(options) => commands::doctor::run(options, &common).await,
         Command::Openapi => commands::documents::openapi(),

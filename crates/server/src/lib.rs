@@ -16,6 +16,7 @@ pub mod keys;
 mod listen;
 pub mod metrics;
 mod permissions;
+pub mod positions;
 pub mod query;
 pub mod router;
 pub mod shares;

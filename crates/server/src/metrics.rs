@@ -40,6 +40,21 @@ struct RequestLabel {
     status: u16,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobLabel {
+    job: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobName {
+    job: &'static str,
+}
+
+fn job_histogram() -> Histogram {
+    Histogram::new([0.01, 0.1, 1.0, 10.0, 60.0, 600.0])
+}
+
 /// The metrics of one process.
 pub struct Metrics {
     registry: Registry,
@@ -54,7 +69,9 @@ pub struct Metrics {
     queue_parked_orgs: Gauge<i64>,
     queue_blocked_orgs: Gauge<i64>,
     dead_letters: Gauge<i64>,
-    last_retention_s: Gauge<f64, AtomicU64>,
+    job_runs: Family<JobLabel, Counter>,
+    job_seconds: Family<JobName, Histogram, fn() -> Histogram>,
+    job_last_success_s: Family<JobName, Gauge<f64, AtomicU64>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -81,7 +98,9 @@ impl Default for Metrics {
             queue_parked_orgs: Gauge::default(),
             queue_blocked_orgs: Gauge::default(),
             dead_letters: Gauge::default(),
-            last_retention_s: Gauge::default(),
+            job_runs: Family::default(),
+            job_seconds: Family::new_with_constructor(job_histogram),
+            job_last_success_s: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -123,9 +142,15 @@ impl Default for Metrics {
             metrics.dead_letters.clone(),
         );
         registry.register(
-            "last_retention_timestamp_seconds",
-            "When retention last ran",
-            metrics.last_retention_s.clone(),
+            "job_runs",
+            "Runs of jobs on this node, by job and outcome",
+            metrics.job_runs.clone(),
+        );
+        registry.register("job_seconds", "Time of a run, by job", metrics.job_seconds.clone());
+        registry.register(
+            "job_last_success_timestamp_seconds",
+            "When a run of a job last went well on this node",
+            metrics.job_last_success_s.clone(),
         );
         Self { registry, ..metrics }
     }
@@ -161,9 +186,14 @@ impl Metrics {
         self.latency.get_or_create(&RouteLabel { route: route.to_owned() }).observe(seconds);
     }
 
-    /// Notes that retention ran.
-    pub fn note_retention(&self, now_us: i64) {
-        self.last_retention_s.set(crate::api::ms(now_us) / 1000.0);
+    /// Counts one run of a job; `now_us` is when it began.
+    pub fn count_job(&self, job: &'static str, is_ok: bool, seconds: f64, now_us: i64) {
+        let outcome = if is_ok { "ok" } else { "failed" };
+        self.job_runs.get_or_create(&JobLabel { job, outcome }).inc();
+        self.job_seconds.get_or_create(&JobName { job }).observe(seconds);
+        if is_ok {
+            self.job_last_success_s.get_or_create(&JobName { job }).set(crate::api::ms(now_us) / 1000.0);
+        }
     }
 
     /// All metrics in the text format of OpenMetrics.

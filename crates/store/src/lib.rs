@@ -156,6 +156,14 @@ impl Store {
         self.open(context).await
     }
 
+    /// The positions of the last stored events of orgs, in one statement (PostgreSQL only: an embedded store has one process).
+    pub async fn last_positions(&self, orgs: &[OrgId]) -> Result<Vec<(OrgId, i64)>, StoreError> {
+        if self.is_embedded() {
+            return Ok(Vec::new());
+        }
+        self.control.last_positions(orgs).await
+    }
+
     /// Delivers what was left in the outboxes of orgs; returns how many messages were delivered.
     pub async fn deliver_outboxes(&self, now_us: i64) -> Result<u64, StoreError> {
         let targets = Targets::of(&self.control);

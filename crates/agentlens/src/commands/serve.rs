@@ -15,10 +15,11 @@ use agentlens_ingest::worker::Worker;
 use agentlens_ingest::{Gateway, Live, Queue};
 use agentlens_outbound::{AllowList, Bounds, Outbound};
 use agentlens_server::ingest_requests::Recorder;
+use agentlens_server::jobs::Runner;
 use agentlens_server::keys::KeyCache;
 use agentlens_server::metrics::Metrics;
 use agentlens_server::shares::Shares;
-use agentlens_server::{AppState, jobs, serve_api, serve_probes};
+use agentlens_server::{AppState, positions, serve_api, serve_probes};
 use agentlens_store::{DataDirectory, DirectoryLock, Store};
 
 use super::greeting;
@@ -72,10 +73,10 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
         tasks.spawn(async move { keys.watch(draining).await });
     }
     if matches!(options.role, Role::All | Role::Scheduler) {
-        tasks.spawn(jobs::retention(store.clone(), metrics, closing.clone()));
+        Runner::new(store.clone(), metrics).start(&tasks, &closing);
     }
     if settings.database_url.is_some() && options.role.takes_requests() {
-        tasks.spawn(jobs::follow_positions(store.clone(), live, closing.clone()));
+        tasks.spawn(positions::follow(store.clone(), live, closing.clone()));
     }
 
     // Before anything can see an address: whoever sees one may ask this process to stop.

@@ -127,6 +127,21 @@ pub(crate) enum DeadLettersCommand {
     },
 }
 
+/// Commands on jobs.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum JobCommand {
+    /// List jobs, when each last ran and for how many orgs it fails.
+    List,
+    /// Run a job now, whether it is due or not. Refused while another process runs it.
+    Run {
+        /// The job's name (`job list` shows it).
+        name: String,
+        /// The org's id; all orgs unless given. Jobs of the server as a whole take none.
+        #[arg(long)]
+        org: Option<String>,
+    },
+}
+
 /// The running server that a command talks to.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ServerOptions {

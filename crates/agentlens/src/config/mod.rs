@@ -12,7 +12,8 @@ mod store;
 use clap::{Parser, Subcommand};
 
 pub(crate) use commands::{
-    DeadLettersCommand, DemoOptions, DoctorOptions, KeyCommand, OrgCommand, PriceCommand, VerifyOptions,
+    DeadLettersCommand, DemoOptions, DoctorOptions, JobCommand, KeyCommand, OrgCommand, PriceCommand,
+    VerifyOptions,
 };
 pub(crate) use http::{HttpOptions, ListenAddress};
 pub(crate) use log::{LogFormat, LogOptions};
@@ -65,6 +66,9 @@ pub(crate) enum Command {
     /// List and replay batches that could not be applied.
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
+    /// List what runs on a clock, and run it now.
+    #[command(subcommand)]
+    Job(JobCommand),
     /// Send a few hundred realistic sessions to a running server.
     Demo(DemoOptions),
     /// Check a running server from a client's side: address, API key, and an event that is sent and read back.

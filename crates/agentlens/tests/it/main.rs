@@ -52,6 +52,7 @@ mod hostile;
 mod ids;
 mod ingest;
 mod isolation;
+mod jobs;
 mod keys;
 mod ledger;
 mod neighbours;

@@ -31,6 +31,13 @@ row_type! {
     }
 }
 
+row_type! {
+    struct Position {
+        pub org_id: String,
+        pub last_position: i64,
+    }
+}
+
 /// An org about to be stored. Its id is that of the caller.
 #[derive(Debug)]
 pub struct NewOrg {
@@ -97,6 +104,16 @@ impl Control {
     /// Orgs that bear a name.
     pub async fn find_orgs_named(&self, name: &str) -> Result<Vec<OrgRow>, StoreError> {
         self.fetch("select org_id, name, placement, retention_days, created_us from orgs where deleted_us is null and name = $1 order by org_id", args![name]).await
+    }
+
+    /// The positions of the last stored events of orgs. The function belongs to the owner: row security shows the
+    /// application's role the state of one org at a time, and positions say nothing but that something was stored.
+    pub(crate) async fn last_positions(&self, orgs: &[OrgId]) -> Result<Vec<(OrgId, i64)>, StoreError> {
+        let names: Vec<String> = orgs.iter().map(ToString::to_string).collect();
+        let rows: Vec<Position> =
+            self.fetch("select org_id, last_position from last_positions($1)", args![names]).await?;
+        let read = |row: Position| Some((OrgId::parse(&row.org_id).ok()?, row.last_position));
+        Ok(rows.into_iter().filter_map(read).collect())
     }
 
     /// One org.

@@ -2,6 +2,7 @@
 //! erased user. Every chain verifies on every day, and every deletion by hand is found.
 
 use agentlens_domain::ids::OrgId;
+use agentlens_domain::permissions::Caller;
 use agentlens_store::{RemovalOrder, RemovalReason, Tenant};
 use serde_json::{Value, json};
 
@@ -52,14 +53,14 @@ async fn faults(tenant: &Tenant) -> Vec<String> {
 
 async fn every_chain_verifies_on_every_day_and_every_deletion_by_hand_is_found(world: World) {
     let org = OrgId::parse("acme").unwrap();
-    world.store.control().insert_org(&org, "Acme", NOW_US).await.unwrap();
+    world.store.control().ensure_org(&Caller::service("test", &org), "Acme").await.unwrap();
     let mut retention = Some(-1);
     let mut tenant = None;
     for day in (0..DAYS).step_by(usize::try_from(DAYS_BETWEEN).unwrap()) {
         let now_us = NOW_US + day * DAY_US;
         if retention != retention_on(day) {
             retention = retention_on(day);
-            world.store.control().set_retention(&org, retention).await.unwrap();
+            world.store.control().set_retention(&Caller::service("test", &org), retention).await.unwrap();
             tenant = None;
         }
         if tenant.is_none() {

@@ -1,0 +1,23 @@
+//! Deletes what is past its day.
+
+use std::time::Duration;
+
+use agentlens_store::{StoreError, Tenant};
+
+use super::{OrgJob, Run, Schedule};
+
+pub(super) struct Retention;
+
+impl OrgJob for Retention {
+    const SCHEDULE: Schedule = Schedule {
+        name: "retention",
+        about: "delete what is past its day of expiry",
+        every: Duration::from_secs(3600),
+        deadline: Duration::from_secs(900),
+        parallel: 4,
+    };
+
+    async fn run(tenant: Tenant, run: Run) -> Result<u64, StoreError> {
+        tenant.delete_expired(run.now_us).await
+    }
+}
