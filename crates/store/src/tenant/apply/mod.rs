@@ -3,6 +3,7 @@
 //! The engines load what the plan needs (which batches are new, which ids are taken, how the sessions stand), the plan
 //! is computed here without I/O, and the engines write it. So both engines chain, count and cost alike.
 
+mod columns;
 mod plan;
 
 pub(crate) use plan::{

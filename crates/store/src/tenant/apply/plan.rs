@@ -1,30 +1,23 @@
 //! The plan of one apply transaction, computed from batches and the loaded state. Pure.
 
-use std::borrow::Cow;
-
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use agentlens_domain::batches::{Batch, Outcome};
-use agentlens_domain::chain::{self, Hash, NO_SEAL, Record, Seal};
+use agentlens_domain::chain::{Hash, NO_SEAL, Seal};
 use agentlens_domain::cost::{self, Cost, CostSource};
 use agentlens_domain::events::{EventType, NewEvent, SessionFact};
-use agentlens_domain::json;
 use agentlens_domain::ledger::Reason;
-use agentlens_domain::limits;
 use agentlens_domain::rollups::{Counted, Rollup};
 use agentlens_domain::sessions::SessionState;
 use agentlens_domain::spans::{Contribution, Sign, TraceShown};
 use agentlens_domain::time::day_of;
-use agentlens_domain::usage::Usage;
 
 use super::Applied;
+use super::columns::{hash_of, preview, usage_parts};
 use crate::tenant::TenantContext;
 use crate::tenant::rollups::{Cell, MAX_WAITING_CHANGES};
 use crate::tenant::seal::{Sealed, SealedHead, SealedState};
 use crate::tenant::spans::{ChangedTrace, Projection, SpanNumbers, SpanPlace, Staying, TraceRow, TraceState};
-
-/// Payloads above this many bytes get a stored preview.
-const STORED_PREVIEW_FROM_BYTES: usize = 1024;
 
 /// A session's key inside its org: workspace and session id.
 pub(crate) type SessionKey<'a> = (&'a str, &'a str);
@@ -694,56 +687,4 @@ fn sorted<K: Ord + Copy, V>(map: impl IntoIterator<Item = (K, V)>) -> Vec<(K, V)
     let mut all: Vec<(K, V)> = map.into_iter().collect();
     all.sort_unstable_by_key(|(key, _)| *key);
     all
-}
-
-fn hash_of(event: &NewEvent, (session_id, agent_id): (&str, &str), prev_hash: Option<[u8; 32]>) -> [u8; 32] {
-    let prev_hash = prev_hash.map(Hash::from);
-    let record = Record {
-        id: &event.id,
-        timestamp: &event.timestamp,
-        session_id,
-        agent_id,
-        event_type: event.event_type.as_str(),
-        severity: event.severity.as_str(),
-        payload: &hashed_text(&event.payload, event.holds_wide_numbers),
-        metadata: &hashed_text(&event.metadata, event.holds_wide_numbers),
-        prev_hash: prev_hash.as_ref(),
-    };
-    *chain::hash(&record).as_bytes()
-}
-
-/// The text that is hashed: the stored one, unless that keeps number literals which JavaScript would print otherwise.
-pub(crate) fn hashed_text<'a>(stored: &'a str, holds_wide_numbers: bool) -> Cow<'a, str> {
-    if !holds_wide_numbers {
-        return Cow::Borrowed(stored);
-    }
-    json::canonicalize(stored).map_or(Cow::Borrowed(stored), |canonical| Cow::Owned(canonical.text))
-}
-
-/// Lists show the start of a payload. Short payloads are their own preview; only for long ones it is stored, so that
-/// a list need not read them.
-fn preview(payload: &str) -> Option<&str> {
-    if payload.len() <= STORED_PREVIEW_FROM_BYTES {
-        return None;
-    }
-    let end = payload.char_indices().nth(limits::PREVIEW_CHARS).map_or(payload.len(), |(at, _)| at);
-    payload.get(..end)
-}
-
-/// The parts of a usage that have no column of their own, as JSON; absent when all are zero.
-fn usage_parts(usage: &Usage) -> Option<String> {
-    let parts = [
-        ("cache_read", usage.cache_read),
-        ("cache_write_5m", usage.cache_write_5m),
-        ("cache_write_1h", usage.cache_write_1h),
-        ("reasoning", usage.reasoning),
-        ("audio_input", usage.audio_input),
-        ("audio_output", usage.audio_output),
-    ];
-    let texts: Vec<String> = parts
-        .iter()
-        .filter(|(_, count)| *count != 0)
-        .map(|(name, count)| format!("\"{name}\":{count}"))
-        .collect();
-    (!texts.is_empty()).then(|| format!("{{{}}}", texts.join(",")))
 }
