@@ -40,16 +40,19 @@ pub(super) fn usage<'a, V: RawValue + 'a>(
     if figures.reported.input.is_none() && figures.reported.output.is_none() {
         let objects =
             || reading.get(Field::UsageObject).map(object_of).and_then(|object| usage_in(object, 0));
-        let in_answer = || if figures.total.is_none() { usage_in_answer(reading, kind) } else { None };
+        let in_answer =
+            || if figures.total.is_none() { usage_in_answer(reading, kind, "oken") } else { None };
         if let Some(object) = objects().or_else(in_answer) {
             figures = of_object(&object, provider, model);
         }
+        add_reasoning_of_answer(&mut figures.reported, reading, kind, provider, model);
         complete(&mut figures, kind)?;
         return Some(settle(figures));
     }
     if let Some(object) = reading.get(Field::UsageObject) {
         add_parts(&mut figures.reported, &of_object(&object_of(object), provider, model).reported);
     }
+    add_reasoning_of_answer(&mut figures.reported, reading, kind, provider, model);
     if reading.has_exclusive_input(provider) {
         figures.input = Some(TokenConvention::Exclusive);
         // A total that such a client adds up itself leaves cached tokens out too.
@@ -94,15 +97,19 @@ const ANSWER_MEMBERS: [&str; 14] = [
 /// How deep usage may lie inside of an answer.
 const MAX_USAGE_DEPTH: usize = 8;
 
-/// The usage that the whole answer holds, where no attribute names any.
-fn usage_in_answer<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, kind: Option<SpanKind>) -> Option<Json> {
+/// The usage that the whole answer holds, if `word` is in it.
+fn usage_in_answer<'a, V: RawValue + 'a>(
+    reading: &Reading<'a, V>,
+    kind: Option<SpanKind>,
+    word: &str,
+) -> Option<Json> {
     if !kind.is_some_and(SpanKind::calls_a_model) {
         return None;
     }
     [Field::ResponseObject, Field::OutputMessages, Field::Output].into_iter().find_map(|field| {
         let answer = reading.get(field)?;
         // Most answers say nothing of it, and need not be taken apart to know.
-        if answer.string().is_some_and(|text| !text.contains("oken")) {
+        if answer.string().is_some_and(|text| !text.contains(word)) {
             return None;
         }
         usage_within(&object_of(answer), 0)
@@ -154,6 +161,21 @@ fn of_attributes<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Figures {
         },
         total: number(Field::TotalTokens),
         input: None,
+    }
+}
+
+/// Reasoning tokens that only the provider's own answer names, as with MLflow.
+fn add_reasoning_of_answer<'a, V: RawValue + 'a>(
+    reported: &mut Reported,
+    reading: &Reading<'a, V>,
+    kind: Option<SpanKind>,
+    provider: &str,
+    model: &str,
+) {
+    if reported.reasoning.is_none()
+        && let Some(object) = usage_in_answer(reading, kind, "\"reasoning_tokens\"")
+    {
+        add_parts(reported, &of_object(&object, provider, model).reported);
     }
 }
 

@@ -420,5 +420,8 @@ fn parts_that_only_the_providers_object_names_are_added() {
     let litellm = json!({"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 42,
         "gen_ai.usage.output_tokens": 17, "metadata.usage_object": printed});
     let expected = Some((42, 17, 30, 0, 5));
-    check(&[("Logfire", attributes, expected), ("LiteLLM", litellm, expected)]);
+    let mlflow = json!({"mlflow.spanType": "\"CHAT_MODEL\"", "mlflow.chat.tokenUsage":
+        "{\"input_tokens\": 42, \"output_tokens\": 17, \"total_tokens\": 59, \"cache_read_input_tokens\": 30}",
+        "mlflow.spanOutputs": format!("{{\"id\":\"chatcmpl-1\",\"usage\":{raw}}}")});
+    check(&[("Logfire", attributes, expected), ("LiteLLM", litellm, expected), ("MLflow", mlflow, expected)]);
 }
