@@ -35,6 +35,9 @@ impl<'a> Structure<'a> {
                 _ => around,
             };
             (self.nodes[index].wrapper, self.nodes[index].call) = (wrapper, call);
+            if let Some(call) = call.filter(|_| self.nodes[index].hidden.children > 0) {
+                self.nodes[call].is_overfull = true;
+            }
         }
     }
 
@@ -43,7 +46,9 @@ impl<'a> Structure<'a> {
         let said = self.figures_said();
         let mut inner: Vec<Option<Figures>> = vec![None; self.nodes.len()];
         for index in self.order.iter().rev().copied() {
-            self.nodes[index].yields = inner[index].is_some_and(|inner| inner >= said[index]);
+            let node = &self.nodes[index];
+            let yielded = node.is_overfull && node.links.is_some_and(|links| links.yields);
+            self.nodes[index].yields = yielded || inner[index].is_some_and(|inner| inner >= said[index]);
             if let Some(wrapper) = self.nodes[index].wrapper {
                 inner[wrapper] = inner[wrapper].max(Some(said[index])).max(inner[index]);
             }
@@ -78,7 +83,8 @@ impl<'a> Structure<'a> {
 
     /// What lies inside a call that says more than everything in it, from the top down.
     pub(super) fn settle_absorption(&mut self) {
-        self.inner_counts = vec![0; self.nodes.len()];
+        // In a call that is too large to be loaded whole, none is the only one.
+        self.inner_counts = self.nodes.iter().map(|node| if node.is_overfull { 2 } else { 0 }).collect();
         let mut outermost: Vec<usize> = (0..self.nodes.len()).collect();
         for index in self.order.clone() {
             let node = &self.nodes[index];

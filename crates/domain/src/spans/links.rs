@@ -52,6 +52,8 @@ pub struct Links {
     pub(super) agent_is_named: bool,
     /// The call inside which its children lie.
     pub(super) inside: Inside,
+    /// Whether it is a call whose figures another one inside it owns.
+    pub(super) yields: bool,
 }
 
 /// The first of the spans that say something: by rank, then by start and id.
@@ -216,6 +218,7 @@ impl<'a> Structure<'a> {
             is_owner: self.is_owner(node),
             owners_below: node.owners_below,
             agent_is_named: node.agent_is_named,
+            yields: node.yields,
             inside: match node.call {
                 None => Inside::Nothing,
                 Some(call) if call == index => Inside::Itself,

@@ -27,10 +27,11 @@ pub const MAX_LEVELS: u32 = 1_000;
 /// From answer to answer so many steps are taken: calls that repeat calls that repeat calls.
 pub const MAX_HOPS: u8 = 16;
 
-/// Beside what arrives, so many spans inside calls of models are loaded; of larger calls the rest stays as it is.
+/// So many spans inside one call of a model are loaded. Of a larger one only what arrives is resolved, and the rest stays
+/// as it is.
 pub const MAX_CALL_SPANS: i64 = 4_096;
 
-/// What is added to [`MAX_CALL_SPANS`] for each span that arrives.
+/// All calls together may have so many, and so many more for each span that arrives.
 const CALL_SPANS_PER_ARRIVAL: i64 = 64;
 
 /// So many traces are looked through for a ring of traces that repeat each other.
@@ -438,7 +439,7 @@ impl Region {
                 Some(links) if node.hidden.children > 0 => {
                     if !trace.is_frozen() && passes_on_another(structure, index, links) {
                         lacks.children.push((place, 0));
-                    } else if node.call.is_some() && node.hidden.children <= call_spans {
+                    } else if node.call.is_some() && node.hidden.children <= call_spans.min(MAX_CALL_SPANS) {
                         call_spans -= node.hidden.children;
                         lacks.children.push((place, node.hidden.children));
                     }

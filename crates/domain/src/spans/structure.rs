@@ -29,6 +29,8 @@ pub(super) struct Node<'a> {
     pub(super) is_cut_off: bool,
     /// The call of a model inside which its children lie.
     pub(super) call: Option<usize>,
+    /// Whether it is a call too large to be loaded whole. It keeps what the spans that are not loaded made of it.
+    pub(super) is_overfull: bool,
     /// The call of a model inside which this one lies, if both speak of one call.
     pub(super) wrapper: Option<usize>,
     /// Whether something it wraps stands for it.
@@ -368,6 +370,7 @@ fn nodes(traces: &[Trace]) -> Vec<Node<'_>> {
                 parent: None,
                 is_cut_off: false,
                 call: None,
+                is_overfull: false,
                 wrapper: None,
                 yields: false,
                 is_absorbed: false,

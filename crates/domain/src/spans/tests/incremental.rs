@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::properties::{Random, arrivals, random};
 use super::*;
-use crate::spans::{Kept, MAX_LEVELS, MAX_WIDE_CHANGES, Needs, Region, WIDE_CHANGE_SPANS};
+use crate::spans::{Kept, MAX_CALL_SPANS, MAX_LEVELS, MAX_WIDE_CHANGES, Needs, Region, WIDE_CHANGE_SPANS};
 
 /// What a store keeps, and how much of it was asked for.
 #[derive(Default)]
@@ -291,4 +291,27 @@ fn spans_far_above_stay_as_they_are() {
     };
     assert_eq!((changed(0), changed(10), changed(100), changed(depth - 1)), (0, 0, 2, 2));
     assert_eq!(stored.spans.values().map(|span| span.shown.counted.usage.input).sum::<i64>(), 1);
+}
+
+#[test]
+fn a_call_that_is_too_large_to_be_loaded_counts_every_token_once() {
+    let id = |number: i64| format!("{number:016x}");
+    let inside = |number: i64| Arrival {
+        span_id: id(number),
+        digest: number.to_be_bytes(),
+        usage: (number % 2 == 0).then(|| Usage { input: 1, ..Usage::default() }),
+        ..llm(0, Some(1)).at(number, 2_000_000)
+    };
+    let outer = llm(1, None).tokens(MAX_CALL_SPANS).at(0, 2_000_000);
+    let (mut stored, mut size) = (Stored::default(), MAX_CALL_SPANS + 10);
+    stored.apply([outer].into_iter().chain((2..size).map(inside)).collect());
+    for _ in 0..5 {
+        let loaded = stored.loaded;
+        stored.apply(vec![inside(size)]);
+        assert!(stored.loaded - loaded < 10);
+        size += 1;
+    }
+    let total: i64 = stored.spans.values().map(|span| span.shown.counted.usage.input).sum();
+    assert_eq!(total, (2..size).filter(|number| number % 2 == 0).count() as i64);
+    assert!(stored.spans.values().all(|span| span.shown.part_of.is_none()));
 }
