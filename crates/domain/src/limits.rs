@@ -51,6 +51,13 @@ pub const SESSION_IDLE_MINUTES: i64 = 30;
 pub const MAX_SEARCH_BYTES: usize = 1_024;
 /// Rows that one search answer reads at most before it hands back a cursor to go on from.
 pub const MAX_SEARCH_SCAN_EVENTS: usize = 50_000;
+/// Events that one analytics answer counts one by one, where its range or its days begin or end between two hours; and bytes of
+/// what is read for that. Beyond, whole hours and days are used, and the answer says so.
+pub const MAX_EDGE_EVENTS: i64 = 50_000;
+/// See [`MAX_EDGE_EVENTS`].
+pub const MAX_EDGE_BYTES: i64 = 64 * 1024 * 1024;
+/// Rows of a table of analytics, unless the request says otherwise.
+pub const DEFAULT_TABLE_ROWS: u32 = 100;
 /// Subscribers of the live stream on one server.
 pub const MAX_STREAM_SUBSCRIBERS: usize = 1_000;
 /// Subscribers of the live stream of one org on one server.

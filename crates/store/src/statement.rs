@@ -1,7 +1,8 @@
 //! One statement, two engines: values, rows and the few rewrites that let the same SQL text run on both.
 //!
 //! Statements are written in PostgreSQL's words: `$1` for arguments and `= any($2)` for lists. For SQLite they
-//! become `?1` and `in (select value from json_each(?2))`, and `for update` at the end is dropped. Nothing else is rewritten.
+//! become `?1` and `in (select value from json_each(?2))`, `for update` at the end is dropped, and `collate "C"` becomes
+//! `collate binary`. Nothing else is rewritten.
 
 use bytes::BytesMut;
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -82,8 +83,12 @@ pub(crate) fn for_sqlite(sql: &str) -> String {
     }
     // A writing transaction of SQLite has the file to itself.
     text.push_str(rest.strip_suffix(" for update").unwrap_or(rest));
-    text
+    // The order of bytes, whatever the database's own is.
+    if text.contains(BYTE_ORDER) { text.replace(BYTE_ORDER, " collate binary") } else { text }
 }
+
+/// PostgreSQL's words for the order of bytes.
+const BYTE_ORDER: &str = " collate \"C\"";
 
 impl rusqlite::ToSql for Value {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {

@@ -293,6 +293,11 @@ async fn unclear_ranges_are_refused(world: World) {
             "to=-9223372036854775",
         ] {
             let answer = world.get(&format!("/api/analytics{path}?{bad}")).await;
+            if bad.starts_with("granularity") && ["/agents", "/tools", "/users"].contains(&path) {
+                // A table has no buckets.
+                assert_eq!(answer.headers["agentlens-ignored"], "granularity");
+                continue;
+            }
             assert!(
                 answer.status == 400 || (bad.starts_with("to=-") && answer.status == 200),
                 "{path}?{bad}: {}",

@@ -74,5 +74,6 @@ mod sessions;
 mod start;
 mod stream;
 mod sums;
+mod tables;
 mod tampering;
 mod world;

@@ -7,7 +7,7 @@ use agentlens_domain::usage::Usage;
 use super::rollups::decode_changes;
 use super::{Place, Tenant};
 use crate::error::StoreError;
-use crate::statement::{Builder, FromRow, Row};
+use crate::statement::{Builder, Row};
 
 /// Which cells to read. Buckets begin in [from, to), microseconds UTC.
 #[derive(Debug, Clone)]
@@ -36,8 +36,9 @@ pub struct CellRow {
     pub measures: Measures,
 }
 
-impl FromRow for CellRow {
-    fn from_row(row: &Row) -> Result<Self, StoreError> {
+impl CellRow {
+    /// Reads the columns of [`CELLS_OF_HOURS`].
+    pub(super) fn read(row: &Row) -> Result<Self, StoreError> {
         let latency: Vec<u8> = row.get(21)?;
         Ok(Self {
             bucket_us: row.get(0)?,
@@ -86,11 +87,14 @@ macro_rules! cells_sql {
     };
 }
 
+pub(super) const CELLS_OF_HOURS: &str = cells_sql!("rollup_hour");
+pub(super) const CELLS_OF_DAYS: &str = cells_sql!("rollup_day");
+
 /// The column of a row of changes; in the row of a cell it is null.
-const CHANGES_COLUMN: usize = 22;
+pub(super) const CHANGES_COLUMN: usize = 22;
 
 /// The changes that wait, in the same statement as the cells: whatever is merged meanwhile, each is seen once.
-const CHANGES_SQL: &str = " union all
+pub(super) const CHANGES_SQL: &str = " union all
    select 0, '', '', '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, cells, cells from rollup_changes where org_id = $1";
 
 impl CellRow {
@@ -102,7 +106,7 @@ impl CellRow {
 
 impl CellQuery {
     /// Those changes of one transaction that are of cells of the query.
-    fn changes(&self, bytes: &[u8]) -> Result<Vec<CellRow>, StoreError> {
+    pub(super) fn changes(&self, bytes: &[u8]) -> Result<Vec<CellRow>, StoreError> {
         let mut rows = Vec::new();
         for (key, measures) in decode_changes(bytes)? {
             // A change of an hour is one of its day; a change of a day alone is none of an hour.
@@ -121,12 +125,28 @@ impl CellQuery {
         Ok(rows)
     }
 
+    /// Adds its conditions to a statement.
+    pub(super) fn add_to(&self, statement: &mut Builder) {
+        statement
+            .with(" and workspace_id = $", self.workspace.as_str())
+            .with(" and dimension = $", self.dimension.as_str())
+            .with(" and bucket_us >= $", self.from_us)
+            .with(" and bucket_us < $", self.to_us)
+            .with_some(" and environment = $", self.environment.as_deref())
+            .with_some(" and agent_id = $", self.agent_id.as_deref())
+            .with_some(" and provider = $", self.provider.as_deref())
+            .with_some(" and name = $", self.name.as_deref());
+    }
+
     fn asks_for(&self, key: &CellKey<'_>) -> bool {
+        key.tier == self.tier && (self.from_us..self.to_us).contains(&key.bucket_us) && self.is_about(key)
+    }
+
+    /// Whether a cell matches its conditions, but for the time.
+    pub(super) fn is_about(&self, key: &CellKey<'_>) -> bool {
         let is = |asked: &Option<String>, text: &str| asked.as_deref().is_none_or(|asked| asked == text);
-        key.tier == self.tier
-            && key.dimension == self.dimension
+        key.dimension == self.dimension
             && key.workspace_id == self.workspace
-            && (self.from_us..self.to_us).contains(&key.bucket_us)
             && is(&self.environment, key.environment)
             && is(&self.agent_id, key.agent_id)
             && is(&self.provider, key.provider)
@@ -147,24 +167,16 @@ impl Tenant {
     /// Cells in the order of their buckets.
     pub async fn cells(&self, query: &CellQuery) -> Result<Vec<CellRow>, StoreError> {
         let mut statement = Builder::new(match query.tier {
-            Tier::Hour => cells_sql!("rollup_hour"),
-            Tier::Day => cells_sql!("rollup_day"),
+            Tier::Hour => CELLS_OF_HOURS,
+            Tier::Day => CELLS_OF_DAYS,
         });
-        statement
-            .with(" and workspace_id = $", query.workspace.as_str())
-            .with(" and dimension = $", query.dimension.as_str())
-            .with(" and bucket_us >= $", query.from_us)
-            .with(" and bucket_us < $", query.to_us)
-            .with_some(" and environment = $", query.environment.as_deref())
-            .with_some(" and agent_id = $", query.agent_id.as_deref())
-            .with_some(" and provider = $", query.provider.as_deref())
-            .with_some(" and name = $", query.name.as_deref())
-            .text(CHANGES_SQL);
+        query.add_to(&mut statement);
+        statement.text(CHANGES_SQL);
         let (sql, args) = statement.finish();
         let mut cells: Vec<CellRow> = Vec::new();
         for row in self.fetch::<Row>(sql, args).await? {
             match row.get::<Option<Vec<u8>>>(CHANGES_COLUMN)? {
-                None => cells.push(CellRow::from_row(&row)?),
+                None => cells.push(CellRow::read(&row)?),
                 Some(changes) => cells.extend(query.changes(&changes)?),
             }
         }

@@ -9,7 +9,9 @@ mod analytics;
 mod apply;
 mod chains;
 mod dead_letters;
+mod edges;
 mod events;
+mod figures;
 mod ingest_requests;
 mod ledger;
 mod numbers;
@@ -40,6 +42,7 @@ pub(crate) use apply::{
 pub use chains::{BrokenChain, ChainReport, SessionChain};
 pub use dead_letters::DeadLetter;
 pub use events::{EventFilter, EventPage, Order, SearchPage, StoredEvent, StreamPlace};
+pub use figures::{Figures, TableKey, TableOrder, TablePage, TablePlace, provider_and_model};
 pub use ingest_requests::{IngestRequestRow, MAX_REQUESTS_PER_KEY};
 pub use ledger::LedgerRow;
 pub(crate) use prices::embedded as embedded_prices;
@@ -53,7 +56,7 @@ use crate::control::Control;
 use crate::engine::postgres::PostgresEngine;
 use crate::engine::sqlite::{self, SqliteFile};
 use crate::error::StoreError;
-use crate::statement::{FromRow, Value};
+use crate::statement::{FromRow, Row, Value};
 
 /// `expire_day` of events that are kept for ever: 9999-12-31.
 pub(crate) const NEVER_EXPIRES_DAY: i32 = 2_932_896;
@@ -153,6 +156,35 @@ impl Tenant {
         args: Vec<Value>,
     ) -> Result<Option<T>, StoreError> {
         Ok(self.fetch(sql, args).await?.into_iter().next())
+    }
+
+    /// Runs a statement and hands its rows one by one to `step`, which collects what it needs in `start`. For statements with
+    /// more rows than memory should hold.
+    pub(crate) async fn fold<A: Send + 'static>(
+        &self,
+        sql: String,
+        args: Vec<Value>,
+        start: A,
+        mut step: impl FnMut(&mut A, &Row) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<A, StoreError> {
+        let args = self.bind(args);
+        let mut collected = start;
+        match &self.place {
+            Place::Sqlite(file) => {
+                let file = Arc::clone(file);
+                blocking(move || {
+                    file.read(|connection| {
+                        sqlite::for_each(connection, &sql, &args, |row| step(&mut collected, row))
+                    })?;
+                    Ok(collected)
+                })
+                .await
+            }
+            Place::Postgres(engine) => {
+                engine.for_each(self.org(), &sql, &args, |row| step(&mut collected, row)).await?;
+                Ok(collected)
+            }
+        }
     }
 
     /// Runs statements in one transaction; `args` begin at `$2`. Returns how many rows each changed.

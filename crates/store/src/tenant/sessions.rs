@@ -169,19 +169,19 @@ impl Tenant {
         self.find(sql, args).await
     }
 
-    /// The sessions that began in [from, to] and cost most.
-    pub async fn dearest_sessions(
+    /// The sessions that began in [from, to] and cost most; of an environment and of an agent if given.
+    pub async fn costliest_sessions(
         &self,
         workspace: &str,
-        agent_id: Option<&str>,
-        from_us: i64,
-        to_us: i64,
+        (environment, agent_id): (Option<&str>, Option<&str>),
+        (from_us, to_us): (i64, i64),
         limit: u32,
     ) -> Result<Vec<SessionRow>, StoreError> {
         let mut statement = Builder::new(COLUMNS_FROM);
         statement
             .with(" and workspace_id = $", workspace)
             .text(OF_A_LIST)
+            .with_some(" and environment = $", environment)
             .with_some(" and agent_id = $", agent_id)
             .with(" and started_us >= $", from_us)
             .with(" and started_us <= $", to_us)

@@ -53,7 +53,7 @@ async fn no_function_reaches_another_org(world: World) {
     assert!(theirs.list_sessions(&sessions, None, 0, 10).await.unwrap().sessions.is_empty());
     no_session_is_read_by_another_org(&ours, &theirs).await;
     assert!(theirs.session_ids(None, None, ("", ""), 10).await.unwrap().is_empty());
-    assert!(theirs.dearest_sessions("default", None, 0, i64::MAX, 10).await.unwrap().is_empty());
+    assert!(theirs.costliest_sessions("default", (None, None), (0, i64::MAX), 10).await.unwrap().is_empty());
     assert!(theirs.list_agents("default", None, 10).await.unwrap().is_empty());
     assert!(theirs.ledger().await.unwrap().is_empty());
     assert_eq!(theirs.stats("default").await.unwrap().session_count, 0);

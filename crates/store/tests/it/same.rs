@@ -68,7 +68,7 @@ async fn dump(tenant: &Tenant) -> Vec<String> {
         parts.push(format!("{:#?}", tenant.list_agents(workspace, None, 1000).await.unwrap()));
         parts.push(format!(
             "{:#?}",
-            tenant.dearest_sessions(workspace, None, 0, i64::MAX, 100).await.unwrap()
+            tenant.costliest_sessions(workspace, (None, None), (0, i64::MAX), 100).await.unwrap()
         ));
         for query in cell_queries(workspace) {
             let (tier, dimension) = (query.tier, query.dimension);

@@ -3,37 +3,60 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use agentlens_domain::cost::nanos_to_usd;
-use agentlens_domain::rollups::Dimension;
-use agentlens_store::CellRow;
+use agentlens_domain::limits::{DEFAULT_TABLE_ROWS, MAX_PAGE_ROWS};
+use agentlens_domain::rollups::{Dimension, Measures};
+use agentlens_store::{SessionRow, TableKey, TableOrder, TablePage, provider_and_model};
 
-use super::range::{Range, RangeQuery, bucket_text, sum, sum_by};
+use super::range::{AgentQuery, BucketQuery, Buckets, Covered, RangeQuery, sum};
+use super::tables::Others;
 use crate::auth::{EventsRead, Scope};
 use crate::error::{ApiError, ErrorBody};
-use crate::query::Params;
+use crate::query::{self, Params};
 
-/// Sessions that are listed, the dearest first.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct CostsQuery {
+    /// Rows of each table: 100, at most 1000. The sums of all others are in `otherAgents`, `otherModels` and `otherTools`.
+    limit: Option<String>,
+}
+
+/// Sessions that are listed, those that cost most first.
 const TOP_SESSIONS: u32 = 100;
 
 /// Where the money went.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Costs {
-    /// By agent, the dearest first.
+    /// By agent, those that cost most first.
     by_agent: Vec<AgentCost>,
-    /// By model, the dearest first.
+    /// All agents that are not in `byAgent`; absent if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_agents: Option<Others>,
+    /// By model, those that cost most first.
     by_model: Vec<ModelCost>,
-    /// The 100 dearest sessions that began in the range.
+    /// All models that are not in `byModel`; absent if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_models: Option<Others>,
+    /// The 100 sessions that began in the range and cost most.
     by_session: Vec<SessionCost>,
     /// By tool: calls, which cost nothing themselves.
     by_tool: Vec<ToolCost>,
+    /// All tools that are not in `byTool`; absent if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_tools: Option<Others>,
     /// By bucket, oldest first.
     over_time: Vec<BucketCost>,
     /// Over the whole range.
     totals: TotalCost,
+    /// Rows that each table could hold.
+    limit: u32,
+    /// What the figures cover, if that is not exactly the range that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    covered_range: Option<Covered>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -78,8 +101,10 @@ struct BucketCost {
     bucket: String,
     total_cost_usd: f64,
     event_count: i64,
-    /// Dollars by agent.
+    /// Dollars by agent, for the agents of `byAgent`.
     by_agent: BTreeMap<String, f64>,
+    /// Dollars of all other agents.
+    other_agents_usd: f64,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -91,106 +116,125 @@ struct TotalCost {
 }
 
 /// Costs by agent, model, session and tool, and over time.
-#[utoipa::path(get, path = "/api/analytics/costs", tag = "analytics", params(RangeQuery),
+#[utoipa::path(get, path = "/api/analytics/costs", tag = "analytics", params(RangeQuery, BucketQuery, AgentQuery, CostsQuery),
     responses((status = 200, body = Costs), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 pub(super) async fn get_costs(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
+    Params(buckets): Params<BucketQuery>,
+    Params(agent): Params<AgentQuery>,
+    Params(costs): Params<CostsQuery>,
 ) -> Result<Json<Costs>, ApiError> {
-    let range = params.read(scope.now_us())?;
-    let workspace = scope.workspace();
-    let (agents, models, tools, sessions) = tokio::try_join!(
-        range.cells(&scope.tenant, workspace, Dimension::Agent),
-        range.cells(&scope.tenant, workspace, Dimension::Model),
-        range.cells(&scope.tenant, workspace, Dimension::Tool),
-        async {
-            Ok(scope
-                .tenant
-                .dearest_sessions(
-                    workspace,
-                    range.agent_id.as_deref(),
-                    range.from_us,
-                    range.to_us,
-                    TOP_SESSIONS,
-                )
-                .await?)
-        }
+    let range = params.read(scope.now_us())?.by(&buckets)?.of_agent(&agent);
+    let limit = query::limit_of(costs.limit.as_ref(), DEFAULT_TABLE_ROWS, MAX_PAGE_ROWS)?;
+    let (tenant, workspace) = (&scope.tenant, scope.workspace());
+    let ((agents, covered), (models, _), (tools, _)) = tokio::try_join!(
+        range.series(tenant, workspace, Dimension::Agent),
+        range.whole(tenant, workspace, Dimension::Model),
+        range.whole(tenant, workspace, Dimension::Tool)
     )?;
-    let total = sum(&agents);
+    let (by_agent, by_model, by_tool, sessions) = tokio::try_join!(
+        tenant.table(&agents, TableKey::Agent, TableOrder::Cost, None, limit),
+        tenant.table(&models, TableKey::Model, TableOrder::Cost, None, limit),
+        tenant.table(&tools, TableKey::Name, TableOrder::ToolCalls, None, limit),
+        tenant.costliest_sessions(
+            workspace,
+            (range.environment.as_deref(), range.agent_id.as_deref()),
+            (range.from_us, range.end_us - 1),
+            TOP_SESSIONS,
+        )
+    )?;
+    let shown: Vec<String> = by_agent.rows.iter().map(|(agent_id, _)| agent_id.clone()).collect();
+    let (of_bucket, of_agent) = (range.buckets.clone(), range.buckets.clone());
+    let (all, shown) = tokio::try_join!(
+        tenant.sums(&agents, None, move |cell| of_bucket.start(cell.bucket_us)),
+        tenant.sums(&agents, Some((TableKey::Agent, shown)), move |cell| {
+            (of_agent.start(cell.bucket_us), cell.agent_id.clone())
+        })
+    )?;
+    let total = sum(&all);
     Ok(Json(Costs {
-        by_agent: by_agent(&agents),
-        by_model: by_model(&models),
-        by_session: sessions
-            .into_iter()
-            .map(|row| SessionCost {
-                session_id: row.session_id,
-                agent_id: row.agent_id,
-                total_cost_usd: nanos_to_usd(row.cost_nanos),
-            })
-            .collect(),
-        by_tool: by_tool(&tools),
-        over_time: over_time(&range, &agents),
+        other_agents: Others::of(&by_agent),
+        by_agent: agent_costs(by_agent),
+        other_models: Others::of(&by_model),
+        by_model: model_costs(by_model),
+        by_session: sessions.into_iter().map(SessionCost::of).collect(),
+        other_tools: Others::of(&by_tool),
+        by_tool: tool_costs(by_tool),
+        over_time: over_time(&range.buckets, all, shown),
         totals: TotalCost {
             total_cost_usd: nanos_to_usd(total.cost_nanos),
             event_count: total.event_count,
             unknown_cost_count: total.unknown_cost_count,
         },
+        limit,
+        covered_range: covered,
     }))
 }
 
-fn by_agent(cells: &[CellRow]) -> Vec<AgentCost> {
-    let sums = sum_by(cells, |cell| cell.agent_id.clone()).into_iter();
-    let mut agents: Vec<AgentCost> = sums
-        .map(|(agent_id, sum)| AgentCost {
-            agent_id,
-            total_cost_usd: nanos_to_usd(sum.cost_nanos),
-            event_count: sum.event_count,
-            session_count: sum.session_count,
-        })
-        .collect();
-    agents.sort_by(|a, b| b.total_cost_usd.total_cmp(&a.total_cost_usd));
-    agents
+impl SessionCost {
+    fn of(row: SessionRow) -> Self {
+        Self {
+            session_id: row.session_id,
+            agent_id: row.agent_id,
+            total_cost_usd: nanos_to_usd(row.cost_nanos),
+        }
+    }
 }
 
-fn by_model(cells: &[CellRow]) -> Vec<ModelCost> {
-    let sums = sum_by(cells, |cell| (cell.provider.clone(), cell.name.clone())).into_iter();
-    let mut models: Vec<ModelCost> = sums
-        .map(|((provider, model), sum)| ModelCost {
-            provider,
-            model,
+fn agent_costs(page: TablePage) -> Vec<AgentCost> {
+    let rows = page.rows.into_iter();
+    rows.map(|(agent_id, sum)| AgentCost {
+        agent_id,
+        total_cost_usd: nanos_to_usd(sum.cost_nanos),
+        event_count: sum.event_count,
+        session_count: sum.session_count,
+    })
+    .collect()
+}
+
+fn model_costs(page: TablePage) -> Vec<ModelCost> {
+    let rows = page.rows.into_iter();
+    rows.map(|(key, sum)| {
+        let (provider, model) = provider_and_model(&key);
+        ModelCost {
+            provider: provider.to_owned(),
+            model: model.to_owned(),
             total_cost_usd: nanos_to_usd(sum.cost_nanos),
             call_count: sum.llm_call_count,
             input_tokens: sum.usage.input,
             output_tokens: sum.usage.output,
             unknown_cost_count: sum.unknown_cost_count,
-        })
-        .collect();
-    models.sort_by(|a, b| b.total_cost_usd.total_cmp(&a.total_cost_usd));
-    models
+        }
+    })
+    .collect()
 }
 
-fn by_tool(cells: &[CellRow]) -> Vec<ToolCost> {
-    let sums = sum_by(cells, |cell| cell.name.clone()).into_iter();
-    let mut tools: Vec<ToolCost> =
-        sums.map(|(tool_name, sum)| ToolCost { tool_name, call_count: sum.tool_call_count }).collect();
-    tools.sort_by_key(|tool| std::cmp::Reverse(tool.call_count));
-    tools
+fn tool_costs(page: TablePage) -> Vec<ToolCost> {
+    let rows = page.rows.into_iter();
+    rows.map(|(tool_name, sum)| ToolCost { tool_name, call_count: sum.tool_call_count }).collect()
 }
 
-fn over_time(range: &Range, agents: &[CellRow]) -> Vec<BucketCost> {
-    let mut buckets: BTreeMap<i64, BucketCost> = BTreeMap::new();
-    for cell in agents {
-        let at = range.bucket(cell.bucket_us);
-        let bucket = buckets.entry(at).or_insert_with(|| BucketCost {
-            bucket: bucket_text(at),
-            total_cost_usd: 0.0,
-            event_count: 0,
-            by_agent: BTreeMap::new(),
-        });
-        let cost_usd = nanos_to_usd(cell.measures.cost_nanos);
-        bucket.total_cost_usd += cost_usd;
-        bucket.event_count += cell.measures.event_count;
-        *bucket.by_agent.entry(cell.agent_id.clone()).or_default() += cost_usd;
+/// The buckets with all agents, and in each the agents that are shown by themselves.
+fn over_time(
+    buckets: &Buckets,
+    all: BTreeMap<i64, Measures>,
+    shown: BTreeMap<(i64, String), Measures>,
+) -> Vec<BucketCost> {
+    let mut others: BTreeMap<i64, i64> = all.iter().map(|(at, sum)| (*at, sum.cost_nanos)).collect();
+    let mut by_agent: BTreeMap<i64, BTreeMap<String, f64>> = BTreeMap::new();
+    for ((at, agent_id), sum) in shown {
+        by_agent.entry(at).or_default().insert(agent_id, nanos_to_usd(sum.cost_nanos));
+        let others = others.entry(at).or_default();
+        *others = others.saturating_sub(sum.cost_nanos);
     }
-    buckets.into_values().collect()
+    all.into_iter()
+        .map(|(at, sum)| BucketCost {
+            bucket: buckets.text(at),
+            total_cost_usd: nanos_to_usd(sum.cost_nanos),
+            event_count: sum.event_count,
+            by_agent: by_agent.remove(&at).unwrap_or_default(),
+            other_agents_usd: nanos_to_usd(others.get(&at).copied().unwrap_or(0).max(0)),
+        })
+        .collect()
 }

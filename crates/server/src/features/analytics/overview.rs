@@ -1,25 +1,44 @@
 //! Figures over time: everything, and model calls.
 
 use axum::Json;
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use agentlens_domain::cost::nanos_to_usd;
+use agentlens_domain::latency::Latency;
+use agentlens_domain::limits::{DEFAULT_TABLE_ROWS, MAX_PAGE_ROWS};
 use agentlens_domain::rollups::{Dimension, Measures};
+use agentlens_store::{TableKey, TableOrder, provider_and_model};
 
-use super::range::{RangeQuery, bucket_text, sum, sum_by};
+use super::range::{AgentQuery, BucketQuery, Covered, RangeQuery, sum};
+use super::tables::{Others, Table};
 use crate::api::{mean_ms, quantile_ms, ratio};
 use crate::auth::{EventsRead, Scope};
 use crate::error::{ApiError, ErrorBody};
-use crate::query::Params;
+use crate::query::{self, Params};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ModelQuery {
+    /// Figures of one model; `unknown` for calls of which no model is known.
+    model: Option<String>,
+    /// Figures of one provider.
+    provider: Option<String>,
+    /// Rows of `byModel`: 100, at most 1000. The sum of all others is in `otherModels`.
+    limit: Option<String>,
+}
 
 /// Figures over time.
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Analytics {
     /// By bucket, oldest first; buckets without events are left out.
     buckets: Vec<Bucket>,
     /// Over the whole range.
     totals: Figures,
+    /// What the figures cover, if that is not exactly the range that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    covered_range: Option<Covered>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -82,21 +101,24 @@ impl Figures {
 }
 
 /// Figures over time.
-#[utoipa::path(get, path = "/api/analytics", tag = "analytics", params(RangeQuery),
+#[utoipa::path(get, path = "/api/analytics", tag = "analytics", params(RangeQuery, BucketQuery, AgentQuery),
     responses((status = 200, body = Analytics), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 pub(super) async fn get_analytics(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
+    Params(buckets): Params<BucketQuery>,
+    Params(agent): Params<AgentQuery>,
 ) -> Result<Json<Analytics>, ApiError> {
-    let range = params.read(scope.now_us())?;
+    let range = params.read(scope.now_us())?.by(&buckets)?.of_agent(&agent);
     let dimension = if range.agent_id.is_some() { Dimension::Agent } else { Dimension::Total };
-    let cells = range.cells(&scope.tenant, scope.workspace(), dimension).await?;
-    let buckets = range.by_bucket(&cells);
-    let buckets = buckets
+    let (figures, covered) = range.series(&scope.tenant, scope.workspace(), dimension).await?;
+    let of_cell = range.buckets.clone();
+    let sums = scope.tenant.sums(&figures, None, move |cell| of_cell.start(cell.bucket_us)).await?;
+    let buckets = sums
         .iter()
-        .map(|(at, measures)| Bucket { timestamp: bucket_text(*at), figures: Figures::of(measures) })
+        .map(|(at, measures)| Bucket { timestamp: range.buckets.text(*at), figures: Figures::of(measures) })
         .collect();
-    Ok(Json(Analytics { buckets, totals: Figures::of(&sum(&cells)) }))
+    Ok(Json(Analytics { buckets, totals: Figures::of(&sum(&sums)), covered_range: covered }))
 }
 
 /// Model calls: totals, by model, over time.
@@ -105,10 +127,18 @@ pub(super) async fn get_analytics(
 pub(super) struct LlmAnalytics {
     /// Over the whole range.
     summary: LlmSummary,
-    /// By provider and model, the dearest first.
+    /// By provider and model, those that cost most first. Calls of which no model is known are one row, `unknown`.
     by_model: Vec<ModelFigures>,
+    /// All models that are not in `byModel`; absent if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_models: Option<Others>,
     /// By bucket, oldest first.
     by_time: Vec<TimeFigures>,
+    /// Rows that `byModel` could hold.
+    limit: u32,
+    /// What the figures cover, if that is not exactly the range that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    covered_range: Option<Covered>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -132,7 +162,11 @@ struct LlmSummary {
     avg_latency_ms: f64,
     /// 95th percentile of the latency (within 1.1 %).
     p95_latency_ms: f64,
-    /// Cost of a call in dollars.
+    /// Errors of models.
+    error_count: i64,
+    /// Errors per answer.
+    error_rate: f64,
+    /// Mean cost of an answer in dollars. The cost of models that only embed is not in it.
     avg_cost_per_call: f64,
     /// Answers with tokens whose cost is unknown; they are not in the cost.
     unknown_cost_count: i64,
@@ -163,6 +197,10 @@ struct TimeFigures {
 struct CallFigures {
     /// Model answers.
     calls: i64,
+    /// Errors.
+    error_count: i64,
+    /// Errors per answer.
+    error_rate: f64,
     /// Cost in dollars.
     cost_usd: f64,
     /// Input tokens.
@@ -176,42 +214,67 @@ struct CallFigures {
 }
 
 impl CallFigures {
-    fn of(measures: &Measures) -> Self {
+    fn of(measures: &Measures, latency: &Latency) -> Self {
         Self {
             calls: measures.llm_call_count,
+            error_count: measures.error_count,
+            error_rate: ratio(measures.error_count, measures.llm_call_count),
             cost_usd: nanos_to_usd(measures.cost_nanos),
             input_tokens: measures.usage.input,
             output_tokens: measures.usage.output,
-            avg_latency_ms: mean_ms(&measures.latency),
-            p95_latency_ms: quantile_ms(&measures.latency, 0.95),
+            avg_latency_ms: mean_ms(latency),
+            p95_latency_ms: quantile_ms(latency, 0.95),
         }
     }
 }
 
 /// Model calls: totals, by model, over time.
-#[utoipa::path(get, path = "/api/analytics/llm", tag = "analytics", params(RangeQuery),
+#[utoipa::path(get, path = "/api/analytics/llm", tag = "analytics", params(RangeQuery, BucketQuery, AgentQuery, ModelQuery),
     responses((status = 200, body = LlmAnalytics), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 pub(super) async fn get_llm_analytics(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
+    Params(buckets): Params<BucketQuery>,
+    Params(agent): Params<AgentQuery>,
+    Params(model): Params<ModelQuery>,
 ) -> Result<Json<LlmAnalytics>, ApiError> {
-    let range = params.read(scope.now_us())?;
-    let cells = range.cells(&scope.tenant, scope.workspace(), Dimension::Model).await?;
-    let total = sum(&cells);
-    let mut by_model: Vec<ModelFigures> = sum_by(&cells, |cell| (cell.provider.clone(), cell.name.clone()))
-        .into_iter()
-        .map(|((provider, model), measures)| ModelFigures {
-            provider,
-            model,
-            figures: CallFigures::of(&measures),
-        })
-        .collect();
-    by_model.sort_by(|a, b| {
-        b.figures.cost_usd.total_cmp(&a.figures.cost_usd).then(b.figures.calls.cmp(&a.figures.calls))
+    let mut range = params.read(scope.now_us())?.by(&buckets)?.of_agent(&agent);
+    range.model = query::text(model.model.as_ref());
+    range.provider = query::text(model.provider.as_ref());
+    let limit = query::limit_of(model.limit.as_ref(), DEFAULT_TABLE_ROWS, MAX_PAGE_ROWS)?;
+    let (figures, covered) = range.series(&scope.tenant, scope.workspace(), Dimension::Model).await?;
+    let of_cell = range.buckets.clone();
+    let (by_time, table) = tokio::try_join!(
+        async { Ok(scope.tenant.sums(&figures, None, move |cell| of_cell.start(cell.bucket_us)).await?) },
+        Table::read(&scope.tenant, &figures, (TableKey::Model, TableOrder::Cost), None, limit)
+    )?;
+    let by_model = table.page.rows.iter().map(|(key, measures)| {
+        let (provider, model) = provider_and_model(key);
+        ModelFigures {
+            provider: provider.to_owned(),
+            model: model.to_owned(),
+            figures: CallFigures::of(measures, &table.latency(key)),
+        }
     });
-    let by_time = range.by_bucket(&cells);
     Ok(Json(LlmAnalytics {
-        summary: LlmSummary {
+        summary: LlmSummary::of(&sum(&by_time), table.page.cost_of_calls_nanos),
+        by_model: by_model.collect(),
+        other_models: Others::of(&table.page),
+        by_time: by_time
+            .iter()
+            .map(|(at, measures)| TimeFigures {
+                bucket: range.buckets.text(*at),
+                figures: CallFigures::of(measures, &measures.latency),
+            })
+            .collect(),
+        limit,
+        covered_range: covered,
+    }))
+}
+
+impl LlmSummary {
+    fn of(total: &Measures, cost_of_calls_nanos: i64) -> Self {
+        Self {
             total_calls: total.llm_call_count,
             total_cost_usd: nanos_to_usd(total.cost_nanos),
             total_input_tokens: total.usage.input,
@@ -221,16 +284,10 @@ pub(super) async fn get_llm_analytics(
             total_reasoning_tokens: total.usage.reasoning,
             avg_latency_ms: mean_ms(&total.latency),
             p95_latency_ms: quantile_ms(&total.latency, 0.95),
-            avg_cost_per_call: ratio(total.cost_nanos, total.llm_call_count) / 1e9,
+            error_count: total.error_count,
+            error_rate: ratio(total.error_count, total.llm_call_count),
+            avg_cost_per_call: ratio(cost_of_calls_nanos, total.llm_call_count) / 1e9,
             unknown_cost_count: total.unknown_cost_count,
-        },
-        by_model,
-        by_time: by_time
-            .iter()
-            .map(|(at, measures)| TimeFigures {
-                bucket: bucket_text(*at),
-                figures: CallFigures::of(measures),
-            })
-            .collect(),
-    }))
+        }
+    }
 }

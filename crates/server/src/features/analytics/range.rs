@@ -1,21 +1,24 @@
-//! The time range of an analytics request and the cells that cover it.
+//! The time range of an analytics request, and the figures that cover it.
 //!
-//! Up to 48 hours, hours are read; beyond, whole days with hours at the edges. A bucket is counted whole: figures are
-//! exact to the hour; where hours are no longer kept, and for users, to the day.
+//! Whole hours and days (UTC) are read from rollups. Where the range, or a day of another time zone, begins or ends between two
+//! hours, the events between are counted one by one, so figures are exact to the microsecond. If there are too many of them,
+//! whole hours or days are used, and the answer says which range they cover.
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use utoipa::IntoParams;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use agentlens_domain::rollups::{Dimension, Measures, Tier};
 use agentlens_domain::time::{DAY_US, HOUR_US, day_start, format_rfc3339, hour_start};
-use agentlens_store::{CellQuery, CellRow, Tenant};
+use agentlens_store::{CellQuery, Figures, Tenant};
 
 use crate::error::ApiError;
 use crate::query::{self, Times};
 
-/// Ranges up to this long are read by the hour.
+/// Ranges up to this long have buckets of hours unless the request says otherwise.
 const HOURLY_RANGE_US: i64 = 48 * HOUR_US;
 /// Hours are kept this long.
 const HOURS_KEPT_US: i64 = 35 * DAY_US;
@@ -34,36 +37,71 @@ pub(super) enum Granularity {
 #[serde(rename_all = "camelCase")]
 #[into_params(rename_all = "camelCase", parameter_in = Query)]
 pub(super) struct RangeQuery {
-    /// The earliest instant, inclusive; 24 hours before `to` unless given.
+    /// The earliest instant, inclusive; 24 hours before `to` unless given. A date begins at its midnight.
     pub(super) from: Option<String>,
-    /// The latest instant, inclusive; now unless given.
+    /// The latest instant, inclusive; now unless given. A date ends with its day.
     pub(super) to: Option<String>,
     /// `1h`, `3h`, `6h`, `12h`, `24h`, `3d`, `7d`, `30d` or `90d` before `to` (before now unless given), instead of `from`.
     pub(super) range: Option<String>,
-    /// The time zone of dates and of days, by its IANA name; UTC unless given.
+    /// The time zone of dates, days and weeks, by its IANA name; UTC unless given. Hours begin when they begin in UTC.
     pub(super) time_zone: Option<String>,
+    /// Figures of one environment.
+    pub(super) environment: Option<String>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct BucketQuery {
     /// `hour`, `day` or `week`.
     pub(super) granularity: Option<String>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(rename_all = "camelCase", parameter_in = Query)]
+pub(super) struct AgentQuery {
     /// Figures of one agent.
     pub(super) agent_id: Option<String>,
-    /// production, staging or development.
-    pub(super) environment: Option<String>,
-    /// Figures of one model (`/llm` only).
-    pub(super) model: Option<String>,
-    /// Figures of one provider (`/llm` only).
-    pub(super) provider: Option<String>,
+}
+
+/// What the figures of an answer cover instead of the range that was asked for. That one begins or ends between two hours (or
+/// days) with more events than one request counts one by one, so whole ones are used.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Covered {
+    /// The first instant.
+    from: String,
+    /// The last instant.
+    to: String,
+    /// The time zone of days and weeks.
+    time_zone: String,
 }
 
 /// A request that was read.
 pub(super) struct Range {
     pub(super) from_us: i64,
-    pub(super) to_us: i64,
-    pub(super) granularity: Granularity,
+    /// The end, exclusive.
+    pub(super) end_us: i64,
+    pub(super) buckets: Buckets,
     pub(super) agent_id: Option<String>,
     pub(super) environment: Option<String>,
     pub(super) model: Option<String>,
     pub(super) provider: Option<String>,
     now_us: i64,
+}
+
+/// How instants fall into the answer's buckets.
+#[derive(Debug, Clone)]
+pub(super) struct Buckets {
+    granularity: Granularity,
+    zone: TimeZone,
+}
+
+/// Cells, and parts of hours, that cover a range.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Cover {
+    cells: Vec<(Tier, i64, i64)>,
+    edges: Vec<(i64, i64)>,
 }
 
 impl RangeQuery {
@@ -86,69 +124,130 @@ impl RangeQuery {
                 format!("must not be more than {} days before `to`", MAX_RANGE_US / DAY_US),
             ));
         }
-        let choices = [("hour", Granularity::Hour), ("day", Granularity::Day), ("week", Granularity::Week)];
-        let default = if to_us - from_us <= HOURLY_RANGE_US { Granularity::Hour } else { Granularity::Day };
+        let is_short = to_us - from_us <= HOURLY_RANGE_US;
+        let granularity = if is_short { Granularity::Hour } else { Granularity::Day };
         Ok(Range {
             from_us,
-            to_us,
-            granularity: query::choice("granularity", self.granularity.as_ref(), &choices)?
-                .unwrap_or(default),
-            agent_id: query::text(self.agent_id.as_ref()),
+            end_us: to_us + 1,
+            buckets: Buckets { granularity, zone: window.zone },
+            agent_id: None,
             environment: query::text(self.environment.as_ref()),
-            model: query::text(self.model.as_ref()),
-            provider: query::text(self.provider.as_ref()),
+            model: None,
+            provider: None,
             now_us,
         })
     }
 }
 
 impl Range {
-    /// The cells of a dimension that cover the range, in the order of their buckets.
-    pub(super) async fn cells(
+    pub(super) fn by(mut self, params: &BucketQuery) -> Result<Self, ApiError> {
+        let choices = [("hour", Granularity::Hour), ("day", Granularity::Day), ("week", Granularity::Week)];
+        if let Some(granularity) = query::choice("granularity", params.granularity.as_ref(), &choices)? {
+            self.buckets.granularity = granularity;
+        }
+        Ok(self)
+    }
+
+    pub(super) fn of_agent(mut self, params: &AgentQuery) -> Self {
+        self.agent_id = query::text(params.agent_id.as_ref());
+        self
+    }
+
+    /// The figures of a dimension by bucket, and what they cover.
+    pub(super) async fn series(
         &self,
         tenant: &Tenant,
         workspace: &str,
         dimension: Dimension,
-    ) -> Result<Vec<CellRow>, ApiError> {
-        let spans = match dimension {
-            Dimension::User => vec![(Tier::Day, day_start(self.from_us), self.end_us())],
-            _ => self.spans(),
+    ) -> Result<(Figures, Option<Covered>), ApiError> {
+        let is_hourly = self.buckets.granularity == Granularity::Hour;
+        let mut cover = Cover::default();
+        for (from_us, end_us) in self.pieces() {
+            cover.add(self, (from_us, end_us), dimension, is_hourly);
+        }
+        self.figures(tenant, workspace, dimension, cover).await
+    }
+
+    /// The figures of a dimension over the whole range, and what they cover.
+    pub(super) async fn whole(
+        &self,
+        tenant: &Tenant,
+        workspace: &str,
+        dimension: Dimension,
+    ) -> Result<(Figures, Option<Covered>), ApiError> {
+        let mut cover = Cover::default();
+        cover.add(self, (self.from_us, self.end_us), dimension, false);
+        self.figures(tenant, workspace, dimension, cover).await
+    }
+
+    async fn figures(
+        &self,
+        tenant: &Tenant,
+        workspace: &str,
+        dimension: Dimension,
+        cover: Cover,
+    ) -> Result<(Figures, Option<Covered>), ApiError> {
+        let query = |tier, from_us, to_us| CellQuery {
+            tier,
+            dimension,
+            workspace: workspace.to_owned(),
+            environment: self.environment.clone(),
+            agent_id: self.agent_id.clone(),
+            provider: self.provider.clone(),
+            name: self.model.clone(),
+            from_us,
+            to_us,
         };
-        let queries = spans.iter().map(|(tier, from_us, to_us)| {
-            let query = CellQuery {
-                tier: *tier,
-                dimension,
-                workspace: workspace.to_owned(),
-                environment: self.environment.clone(),
-                agent_id: self.agent_id.clone(),
-                provider: self.provider.clone().filter(|_| dimension == Dimension::Model),
-                name: self.model.clone().filter(|_| dimension == Dimension::Model),
-                from_us: *from_us,
-                to_us: *to_us,
-            };
-            async move { tenant.cells(&query).await }
-        });
-        let parts = futures_util::future::try_join_all(queries).await?;
-        // What spans were counted in until more was known of them has nothing in it any more.
-        let is_something =
-            |cell: &CellRow| cell.measures.event_count != 0 || cell.measures.session_count != 0;
-        Ok(parts.into_iter().flatten().filter(is_something).collect())
+        let edges =
+            tenant.cells_of_events(&query(Tier::Hour, self.from_us, self.end_us), &cover.edges).await?;
+        let queries = |spans: Vec<(Tier, i64, i64)>| {
+            spans.into_iter().map(|(tier, from_us, to_us)| query(tier, from_us, to_us)).collect()
+        };
+        if let Some(edges) = edges {
+            return Ok((Figures { queries: queries(cover.cells), edges }, None));
+        }
+        let spans = self.whole_cells(dimension);
+        let from_us = spans.first().map_or(self.from_us, |span| span.1);
+        let last_us = spans.last().map_or(self.end_us, |(tier, _, end_us)| match tier {
+            Tier::Hour => hour_start(end_us - 1) + HOUR_US,
+            Tier::Day => day_start(end_us - 1) + DAY_US,
+        }) - 1;
+        let covered = Covered {
+            from: format_rfc3339(from_us),
+            to: format_rfc3339(last_us),
+            time_zone: self.buckets.zone.iana_name().unwrap_or("UTC").to_owned(),
+        };
+        Ok((Figures { queries: queries(spans), edges: Vec::new() }, Some(covered)))
     }
 
-    /// Where the last bucket must begin before. A `to` on the start of an hour means the end of the hour before it, so
-    /// that adjoining reports don't count an hour twice.
-    fn end_us(&self) -> i64 {
-        let is_boundary = hour_start(self.to_us) == self.to_us && self.to_us > self.from_us;
-        if is_boundary { self.to_us } else { self.to_us + 1 }
+    /// The range, cut where days of the request's zone begin. Days of UTC need no cut: cells lie in one of them.
+    fn pieces(&self) -> Vec<(i64, i64)> {
+        if self.buckets.zone == TimeZone::UTC || self.buckets.granularity == Granularity::Hour {
+            return vec![(self.from_us, self.end_us)];
+        }
+        let (mut pieces, mut from_us) = (Vec::new(), self.from_us);
+        while from_us < self.end_us {
+            let end_us = self.buckets.next_day(from_us).clamp(from_us + 1, self.end_us);
+            pieces.push((from_us, end_us));
+            from_us = end_us;
+        }
+        pieces
     }
 
-    /// Adjoining spans of one tier each: [from, to).
-    fn spans(&self) -> Vec<(Tier, i64, i64)> {
-        let (first_hour, end) = (hour_start(self.from_us), self.end_us());
-        let is_short = self.to_us - self.from_us <= HOURLY_RANGE_US;
-        // Retention may just be removing the oldest hours.
-        let hours_from = hour_start(self.now_us - HOURS_KEPT_US) + 2 * HOUR_US;
-        if (is_short || self.granularity == Granularity::Hour) && first_hour >= hours_from {
+    /// The earliest hour that is surely kept: retention may just be removing the oldest ones.
+    fn hours_from(&self) -> i64 {
+        hour_start(self.now_us - HOURS_KEPT_US) + 2 * HOUR_US
+    }
+
+    /// Adjoining spans of one tier each, [from, to), of which the first and the last may reach beyond the range.
+    fn whole_cells(&self, dimension: Dimension) -> Vec<(Tier, i64, i64)> {
+        let (first_hour, end) = (hour_start(self.from_us), self.end_us);
+        if dimension == Dimension::User {
+            return vec![(Tier::Day, day_start(self.from_us), end)];
+        }
+        let is_short = self.end_us - self.from_us <= HOURLY_RANGE_US;
+        let hours_from = self.hours_from();
+        if (is_short || self.buckets.granularity == Granularity::Hour) && first_hour >= hours_from {
             return vec![(Tier::Hour, first_hour, end)];
         }
         // Where hours are gone, the day that holds the edge is counted whole.
@@ -161,24 +260,79 @@ impl Range {
         ];
         spans.into_iter().filter(|(_, from_us, to_us)| from_us < to_us).collect()
     }
+}
 
-    /// The start of the answer's bucket that holds the instant. Weeks begin on Monday.
-    pub(super) fn bucket(&self, us: i64) -> i64 {
-        match self.granularity {
-            Granularity::Hour => hour_start(us),
-            Granularity::Day => day_start(us),
-            // 1970-01-01 was a Thursday: three days after a Monday.
-            Granularity::Week => day_start(us) - (us.div_euclid(DAY_US) + 3).rem_euclid(7) * DAY_US,
+impl Cover {
+    /// Covers [from, end) exactly, by days where that is possible (of hours alone where `by_hours`), hours, and parts of hours.
+    fn add(&mut self, range: &Range, (from_us, end_us): (i64, i64), dimension: Dimension, by_hours: bool) {
+        let (mut at, hours_from) = (from_us, range.hours_from());
+        while at < end_us {
+            let midnight = day_start(at) + DAY_US;
+            let (is_kept, has_hours) = (at >= hours_from, dimension != Dimension::User);
+            let uses_days = !has_hours || !by_hours || !is_kept;
+            let next = if uses_days && day_start(at) == at && day_start(end_us) > at {
+                self.add_cells(Tier::Day, at, day_start(end_us).min(at + DAY_US))
+            } else if has_hours && is_kept && hour_start(at) == at && hour_start(end_us) > at {
+                self.add_cells(Tier::Hour, at, hour_start(end_us).min(at + HOUR_US))
+            } else {
+                let next_hour = if has_hours && is_kept { hour_start(at) + HOUR_US } else { midnight };
+                let to_us = next_hour.min(end_us);
+                self.edges.push((at, to_us));
+                to_us
+            };
+            at = next;
         }
     }
 
-    /// The sums of each of the answer's buckets.
-    pub(super) fn by_bucket(&self, cells: &[CellRow]) -> BTreeMap<i64, Measures> {
-        let mut buckets: BTreeMap<i64, Measures> = BTreeMap::new();
-        for cell in cells {
-            buckets.entry(self.bucket(cell.bucket_us)).or_default().merge(&cell.measures);
+    /// Adds a cell to the span that it adjoins; returns its end.
+    fn add_cells(&mut self, tier: Tier, from_us: i64, to_us: i64) -> i64 {
+        match self.cells.last_mut() {
+            Some((last, _, end_us)) if *last == tier && *end_us == from_us => *end_us = to_us,
+            _ => self.cells.push((tier, from_us, to_us)),
         }
-        buckets
+        to_us
+    }
+}
+
+impl Buckets {
+    /// The start of the answer's bucket that holds the instant. Weeks begin on Monday.
+    pub(super) fn start(&self, us: i64) -> i64 {
+        match self.granularity {
+            Granularity::Hour => hour_start(us),
+            Granularity::Day => self.day(us, 0).unwrap_or_else(|| day_start(us)),
+            Granularity::Week => self.week(us).unwrap_or_else(|| day_start(us)),
+        }
+    }
+
+    fn date(&self, us: i64) -> Option<jiff::civil::Date> {
+        Some(Timestamp::from_microsecond(us).ok()?.to_zoned(self.zone.clone()).date())
+    }
+
+    fn midnight(&self, date: jiff::civil::Date) -> Option<i64> {
+        Some(date.to_zoned(self.zone.clone()).ok()?.timestamp().as_microsecond())
+    }
+
+    /// The start of the day that is so many days after the one of the instant.
+    fn day(&self, us: i64, days: i64) -> Option<i64> {
+        self.midnight(self.date(us)?.checked_add(days.days()).ok()?)
+    }
+
+    fn next_day(&self, us: i64) -> i64 {
+        self.day(us, 1).unwrap_or(i64::MAX)
+    }
+
+    fn week(&self, us: i64) -> Option<i64> {
+        let since_monday = i64::from(self.date(us)?.weekday().to_monday_zero_offset());
+        self.day(us, -since_monday)
+    }
+
+    /// A bucket's start as published clients read it: to the second, with the offset of its zone.
+    pub(super) fn text(&self, us: i64) -> String {
+        if self.zone == TimeZone::UTC {
+            return format_rfc3339(us).replace(".000Z", "Z");
+        }
+        let zoned = Timestamp::from_microsecond(us).map(|at| at.to_zoned(self.zone.clone()));
+        zoned.map_or_else(|_| format_rfc3339(us), |zoned| zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string())
     }
 }
 
@@ -187,41 +341,24 @@ fn next_day(us: i64) -> i64 {
     if start == us { us } else { start + DAY_US }
 }
 
-/// The sum of cells.
-pub(super) fn sum(cells: &[CellRow]) -> Measures {
+/// The sum of sums.
+pub(super) fn sum<K>(sums: &BTreeMap<K, Measures>) -> Measures {
     let mut total = Measures::default();
-    for cell in cells {
-        total.merge(&cell.measures);
+    for measures in sums.values() {
+        total.merge(measures);
     }
     total
-}
-
-/// Sums by a key of the cells.
-pub(super) fn sum_by<'a, K: Ord>(
-    cells: &'a [CellRow],
-    key: impl Fn(&'a CellRow) -> K,
-) -> BTreeMap<K, Measures> {
-    let mut sums: BTreeMap<K, Measures> = BTreeMap::new();
-    for cell in cells {
-        sums.entry(key(cell)).or_default().merge(&cell.measures);
-    }
-    sums
-}
-
-/// A bucket's start as published clients read it: to the second.
-pub(super) fn bucket_text(us: i64) -> String {
-    format_rfc3339(us).replace(".000Z", "Z")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn range(from_us: i64, to_us: i64, granularity: Granularity) -> Range {
+    fn range(from_us: i64, end_us: i64, granularity: Granularity, zone: &str) -> Range {
         Range {
             from_us,
-            to_us,
-            granularity,
+            end_us,
+            buckets: Buckets { granularity, zone: TimeZone::get(zone).unwrap() },
             agent_id: None,
             environment: None,
             model: None,
@@ -230,34 +367,79 @@ mod tests {
         }
     }
 
+    fn cover(range: &Range, dimension: Dimension) -> Cover {
+        let mut cover = Cover::default();
+        for piece in range.pieces() {
+            cover.add(range, piece, dimension, range.buckets.granularity == Granularity::Hour);
+        }
+        cover
+    }
+
     #[test]
-    fn spans_adjoin_and_cover_the_range() {
-        for (from_us, to_us) in [
+    fn a_range_is_covered_exactly_and_once() {
+        for (from_us, end_us) in [
             (99 * DAY_US + 5, 100 * DAY_US - 3),
             (80 * DAY_US + HOUR_US * 3 + 7, 100 * DAY_US - HOUR_US * 2 - 1),
             (10 * DAY_US + 1, 100 * DAY_US - 1),
-            (90 * DAY_US, 95 * DAY_US - 1),
+            (90 * DAY_US, 95 * DAY_US),
+            (90 * DAY_US + 5, 90 * DAY_US + 7),
+            (90 * DAY_US, 90 * DAY_US + 1),
             (10 * DAY_US + HOUR_US, 20 * DAY_US + 5 * HOUR_US),
         ] {
-            let spans = range(from_us, to_us, Granularity::Day).spans();
-            assert!(
-                spans.first().unwrap().1 <= from_us && spans.last().unwrap().2 > to_us,
-                "{from_us} {to_us}"
-            );
-            assert!(spans.windows(2).all(|pair| pair[0].2 == pair[1].1));
+            for zone in ["UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/New_York", "Australia/Lord_Howe"] {
+                for granularity in [Granularity::Hour, Granularity::Day, Granularity::Week] {
+                    for dimension in [Dimension::Total, Dimension::User] {
+                        let range = range(from_us, end_us, granularity, zone);
+                        let cover = cover(&range, dimension);
+                        let mut parts: Vec<(i64, i64)> =
+                            cover.cells.iter().map(|(_, from_us, to_us)| (*from_us, *to_us)).collect();
+                        parts.extend(&cover.edges);
+                        parts.sort_unstable();
+                        assert_eq!(parts.first().unwrap().0, from_us);
+                        assert_eq!(parts.last().unwrap().1, end_us);
+                        assert!(parts.windows(2).all(|pair| pair[0].1 == pair[1].0), "{parts:?}");
+                        for (tier, at, _) in &cover.cells {
+                            let is_kept = *tier == Tier::Day || *at >= range.hours_from();
+                            assert!(is_kept && (*tier == Tier::Day || dimension != Dimension::User));
+                        }
+                    }
+                }
+            }
         }
     }
 
     #[test]
-    fn hours_are_not_read_where_they_are_gone() {
-        let spans = range(10 * DAY_US + HOUR_US, 20 * DAY_US + 5 * HOUR_US, Granularity::Hour).spans();
-        assert_eq!(spans, vec![(Tier::Day, 10 * DAY_US, 21 * DAY_US)]);
+    fn whole_days_of_utc_need_no_edges() {
+        let range = range(90 * DAY_US, 95 * DAY_US, Granularity::Day, "UTC");
+        let expected = Cover { cells: vec![(Tier::Day, 90 * DAY_US, 95 * DAY_US)], edges: Vec::new() };
+        assert_eq!(cover(&range, Dimension::Total), expected);
     }
 
     #[test]
-    fn weeks_begin_on_monday() {
-        let range = range(0, 1, Granularity::Week);
+    fn days_of_a_zone_of_whole_hours_need_no_edges() {
+        let from_us = 90 * DAY_US - 5 * HOUR_US;
+        let range = range(from_us, from_us + 3 * DAY_US, Granularity::Day, "Asia/Karachi");
+        let expected = Cover { cells: vec![(Tier::Hour, from_us, from_us + 3 * DAY_US)], edges: Vec::new() };
+        assert_eq!(cover(&range, Dimension::Total), expected);
+    }
+
+    #[test]
+    fn hours_are_not_read_where_they_are_gone() {
+        let range = range(10 * DAY_US, 20 * DAY_US, Granularity::Hour, "UTC");
+        assert_eq!(cover(&range, Dimension::Total).cells, [(Tier::Day, 10 * DAY_US, 20 * DAY_US)]);
+    }
+
+    #[test]
+    fn weeks_begin_on_monday_of_their_zone() {
         // 2026-01-02 was a Friday; its week began on 2025-12-29.
-        assert_eq!(bucket_text(range.bucket(1_767_323_045_678_000)), "2025-12-29T00:00:00Z");
+        let friday = 1_767_323_045_678_000;
+        for (zone, text) in [
+            ("UTC", "2025-12-29T00:00:00Z"),
+            ("Asia/Kolkata", "2025-12-29T00:00:00+05:30"),
+            ("America/New_York", "2025-12-29T00:00:00-05:00"),
+        ] {
+            let buckets = Buckets { granularity: Granularity::Week, zone: TimeZone::get(zone).unwrap() };
+            assert_eq!(buckets.text(buckets.start(friday)), text);
+        }
     }
 }

@@ -41,7 +41,7 @@ struct EventsQuery {
     environment: Option<String>,
     /// Events of one end user (`metadata.userId`).
     user_id: Option<String>,
-    /// Events of one model.
+    /// Events of one model; `unknown` for calls of which no model is known.
     model: Option<String>,
     /// Events of one tool, step or custom type.
     name: Option<String>,

@@ -12,6 +12,8 @@ mod spans;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
+
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::Config;
 use tokio_postgres::types::ToSql;
@@ -116,6 +118,36 @@ impl PostgresEngine {
         args: &[Value],
     ) -> Result<Vec<Row>, StoreError> {
         query(&self.connection().await?, org, sql, args).await
+    }
+
+    /// Runs one reading statement for an org and hands its rows over one by one, as they arrive.
+    pub(crate) async fn for_each(
+        &self,
+        org: &OrgId,
+        sql: &str,
+        args: &[Value],
+        mut step: impl FnMut(&Row) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let client = self.connection().await?;
+        let statement = client.prepare_cached(sql).await?;
+        let begin = begin_sql("begin read only", org) + CUSTOM_PLANS;
+        let params = args.iter().map(|value| value as &(dyn ToSql + Sync));
+        let reading = async {
+            let mut rows = std::pin::pin!(client.query_raw(&statement, params).await?);
+            // After a failure the rows are still taken, or the connection would wait for someone to take them.
+            let mut outcome = Ok(());
+            while let Some(row) = rows.as_mut().try_next().await? {
+                outcome = outcome.and_then(|()| step(&Row::from_postgres(&row)?));
+            }
+            outcome
+        };
+        // The three are sent together, so that a request that is given up leaves no transaction open.
+        let (begun, read, ended) =
+            tokio::join!(client.batch_execute(&begin), reading, client.batch_execute("commit"));
+        begun?;
+        read?;
+        ended?;
+        Ok(())
     }
 
     /// Runs statements in one transaction; returns how many rows each changed.

@@ -270,6 +270,22 @@ pub(crate) fn execute(connection: &Connection, sql: &str, args: &[Value]) -> Res
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
+/// Runs a statement and hands its rows over one by one.
+pub(crate) fn for_each(
+    connection: &Connection,
+    sql: &str,
+    args: &[Value],
+    mut step: impl FnMut(&Row) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = connection.prepare_cached(&for_sqlite(sql))?;
+    let columns = statement.column_count();
+    let mut rows = statement.query(params_from_iter(args))?;
+    while let Some(row) = rows.next()? {
+        step(&Row::from_sqlite(row, columns)?)?;
+    }
+    Ok(())
+}
+
 /// Runs statements in one transaction; returns how many rows each changed.
 pub(crate) fn execute_all(
     connection: &mut Connection,

@@ -3,6 +3,7 @@
 
 use agentlens_domain::limits::MAX_ANSWER_BYTES;
 use agentlens_domain::page::Cursor;
+use agentlens_domain::rollups::UNKNOWN_MODEL;
 
 use super::places::{EventPlace, PLACE_COLUMNS, fitting};
 use super::{COLUMNS, StoredEvent};
@@ -65,6 +66,11 @@ impl EventFilter {
             || !self.severities.is_empty()
     }
 
+    /// Whether calls of which no model is known are asked for, which analytics show under that name.
+    pub(super) fn asks_for_unknown_models(&self) -> bool {
+        self.model.as_deref() == Some(UNKNOWN_MODEL)
+    }
+
     /// The chains that hold the events of the session.
     fn chains(&self) -> Option<Vec<String>> {
         let session = self.session_id.clone()?;
@@ -86,8 +92,14 @@ impl EventFilter {
             .with_some(" and environment = $", self.environment.as_deref())
             .with_some(" and agent_id = $", self.agent_id.as_deref())
             .with_some(" and user_id = $", self.user_id.as_deref())
-            .with_some(" and model = $", self.model.as_deref())
             .with_some(" and name = $", self.name.as_deref());
+        if self.asks_for_unknown_models() {
+            statement
+                .with(" and (model = $", UNKNOWN_MODEL)
+                .text(" or model is null and event_type in ('llm_call', 'llm_response', 'cost_tracked'))");
+        } else {
+            statement.with_some(" and model = $", self.model.as_deref());
+        }
         match access {
             // True of every event; PostgreSQL's index asks for it.
             Access::Time => statement

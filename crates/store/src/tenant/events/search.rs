@@ -149,7 +149,8 @@ fn facets_of(filter: &EventFilter) -> Vec<(&str, &str)> {
     let single = [
         ("agent", &filter.agent_id),
         ("user", &filter.user_id),
-        ("model", &filter.model),
+        // Calls of which no model is known have no such facet.
+        ("model", if filter.asks_for_unknown_models() { &None } else { &filter.model }),
         ("name", &filter.name),
     ];
     facets.extend(single.iter().filter_map(|(facet, value)| Some((*facet, value.as_deref()?))));
