@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_manual_clock_moves_all_its_clones() {
         let manual = Clock::manual(5);
-        let (one, other) = (manual.clock(), manual.clock().clone());
+        let (one, other) = (manual.clock(), manual.clock());
         manual.advance(10);
         assert_eq!((one.now_us(), other.now_us()), (15, 15));
         manual.set(3);

@@ -169,9 +169,8 @@ impl Listeners {
                 return serve_probes(self.listener, state, closing.clone()).await;
             }
             let otlp = async {
-                match self.otlp {
-                    Some((listener, _)) => serve_api(listener, state.clone(), closing.clone()).await,
-                    None => {}
+                if let Some((listener, _)) = self.otlp {
+                    serve_api(listener, state.clone(), closing.clone()).await;
                 }
             };
             tokio::join!(serve_api(self.listener, state.clone(), closing.clone()), otlp);

@@ -55,6 +55,7 @@ impl Started {
         }
         let mut error = String::new();
         server.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+        server.wait().unwrap();
         panic!("the server ended at its start: {error}");
     }
 }

@@ -56,7 +56,7 @@ async fn expired_days_go_and_others_stay(world: World) {
         let us = NOW_US - days * DAY_US;
         let event = note(&format!("age-{days}"), &format!("s{days}"), us);
         for tenant in [&tenant, &keeper] {
-            apply_at(tenant, us, vec![batch_at(us, &format!("b{days}"), &[event.clone()])]).await;
+            apply_at(tenant, us, vec![batch_at(us, &format!("b{days}"), std::slice::from_ref(&event))]).await;
         }
     }
     retain(&world, &[&tenant, &keeper], NOW_US).await;
@@ -107,7 +107,7 @@ async fn an_id_lives_as_long_as_its_event(world: World) {
     let tenant = with_retention(&world, "short").await;
     let late = note("late", "s", NOW_US - 6 * DAY_US);
     apply(&tenant, vec![batch("b0", &[note("first", "s", NOW_US)])]).await;
-    apply(&tenant, vec![batch("b1", &[late.clone()])]).await;
+    apply(&tenant, vec![batch("b1", std::slice::from_ref(&late))]).await;
     let then = NOW_US + 4 * DAY_US;
     retain(&world, &[&tenant], then).await;
     assert_eq!(ids(&tenant).await, ["first", "late"], "both expire with the session");

@@ -287,7 +287,8 @@ impl Scan<'_> {
             if let [(first, _), ..] = window
                 && let [.., (last, _)] = window
             {
-                self.read_matching(&[*first..*last + 1], None).await?;
+                let block = *first..*last + 1;
+                self.read_matching(std::slice::from_ref(&block), None).await?;
             }
             rest = others;
         }
