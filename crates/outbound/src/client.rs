@@ -132,7 +132,7 @@ impl Outbound {
             return Err(OutboundError::RequestTooLarge(self.bounds.max_request_bytes));
         }
         let sent = self.client.request(method, url).headers(headers).body(body).send().await;
-        let mut answer = sent.map_err(|error| self.reason(error))?;
+        let mut answer = sent.map_err(|error| self.reason(&error))?;
         let header_bytes: usize =
             answer.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if header_bytes > self.bounds.max_header_bytes {
@@ -143,7 +143,7 @@ impl Outbound {
             return Err(OutboundError::ResponseTooLarge(limit));
         }
         let mut body = BytesMut::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| self.reason(error))? {
+        while let Some(chunk) = answer.chunk().await.map_err(|error| self.reason(&error))? {
             if body.len() + chunk.len() > limit {
                 return Err(OutboundError::ResponseTooLarge(limit));
             }
@@ -153,8 +153,8 @@ impl Outbound {
     }
 
     /// Our own refusal, if it lies behind the client's error.
-    fn reason(&self, error: reqwest::Error) -> OutboundError {
-        let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
+    fn reason(&self, error: &reqwest::Error) -> OutboundError {
+        let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
         let mut last = String::new();
         while let Some(this) = cause {
             if let Some(refusal) = this.downcast_ref::<OutboundError>() {

@@ -54,6 +54,7 @@ impl Started {
             }
         }
         let mut error = String::new();
+        let _ = server.wait();
         server.stderr.take().unwrap().read_to_string(&mut error).unwrap();
         server.wait().unwrap();
         panic!("the server ended at its start: {error}");

@@ -161,7 +161,7 @@ fn severities_follow_the_numbers_or_the_words() {
 }
 
 /// A record of a client that sends no spans.
-fn told(name: &str, attributes: Json, service: &str) -> NewEvent {
+fn of_record(name: &str, attributes: &Json, service: &str) -> NewEvent {
     let record = without_trace(&json!({"name": name, "ms": 5000, "attributes": attributes}));
     let request = log_request(vec![record], &json!({"resource": {"service.name": service}}));
     let mut normalised = events_of_logs(&request, &super::CONTEXT);
@@ -193,7 +193,7 @@ fn calls_that_only_log_records_tell_are_spans_of_their_own() {
         ),
         ("my.model.answered", other, "mine", (42, 17, 0, 0), None),
     ] {
-        let event = told(name, attributes.clone(), service);
+        let event = of_record(name, &attributes, service);
         let arrival = event.span.as_deref().unwrap();
         assert_eq!((event.event_type, event.session_id.as_str()), (EventType::LlmResponse, "s1"), "{name}");
         assert_eq!(
@@ -204,7 +204,7 @@ fn calls_that_only_log_records_tell_are_spans_of_their_own() {
         assert_eq!((found.input, found.output, found.cache_read, found.reasoning), usage, "{name}");
         assert_eq!((arrival.reported_cost_nanos, event.agent_id.as_str()), (cost, service), "{name}");
         assert_eq!((arrival.trace_id.len(), arrival.span_id.len()), (32, 16));
-        let again = told(name, attributes, service);
+        let again = of_record(name, &attributes, service);
         assert_eq!(
             (&again.id, again.span.as_ref()),
             (&event.id, event.span.as_ref()),
@@ -218,7 +218,7 @@ fn calls_that_only_log_records_tell_are_spans_of_their_own() {
         );
         assert_eq!((&view["spanId"], &view["traceId"]), (&json!(arrival.span_id), &json!(arrival.trace_id)));
     }
-    let timed = told("claude_code.api_request", json!({"duration_ms": 1500}), "claude-code");
+    let timed = of_record("claude_code.api_request", &json!({"duration_ms": 1500}), "claude-code");
     assert_eq!(timed.facts.duration_us, Some(1_500_000));
 }
 
@@ -275,7 +275,7 @@ fn tools_and_failures_that_only_log_records_tell_are_spans_of_their_own() {
             true,
         ),
     ] {
-        let event = told(name, attributes, "cli");
+        let event = of_record(name, &attributes, "cli");
         let arrival = event.span.as_deref().unwrap();
         assert_eq!(
             (arrival.kind, arrival.tool_name.as_deref(), arrival.is_error),
@@ -284,13 +284,16 @@ fn tools_and_failures_that_only_log_records_tell_are_spans_of_their_own() {
         );
         assert_eq!(event.event_type == EventType::ToolError, is_error && kind == SpanKind::Tool, "{name}");
     }
-    let failed = told(
+    let failed = of_record(
         "claude_code.tool_result",
-        json!({"tool_name": "Bash", "success": "false", "error": "no such file"}),
+        &json!({"tool_name": "Bash", "success": "false", "error": "no such file"}),
         "cli",
     );
     assert_eq!(present(&[&failed.payload])["error"]["message"], "no such file");
-    // What is no call, or is told by another record too.
+}
+
+#[test]
+fn what_is_no_call_or_is_reported_by_another_record_too_is_an_event() {
     for (name, attributes, service) in [
         (
             "codex.api_request",
@@ -301,7 +304,7 @@ fn tools_and_failures_that_only_log_records_tell_are_spans_of_their_own() {
         ("gen_ai.client.inference.operation.details", json!({"gen_ai.usage.input_tokens": 1}), "gemini-cli"),
         ("claude_code.user_prompt", json!({"prompt": "hi", "prompt_length": 2}), "claude-code"),
     ] {
-        let event = told(name, attributes, service);
+        let event = of_record(name, &attributes, service);
         assert_eq!((event.span.is_none(), event.event_type), (true, EventType::Custom), "{name}");
     }
 }
