@@ -9,6 +9,7 @@ use crate::world::{World, until};
 
 on_both_engines!(
     texts_are_found_by_any_part,
+    what_is_shown_is_found_however_it_was_encoded,
     searches_and_filters_equal_a_recount_on_both_sides_of_the_index,
     searches_stay_in_their_org_and_workspace,
 );
@@ -78,6 +79,52 @@ async fn check_needles(world: &World) {
         assert_eq!(found(world, needle).await, expected, "{needle}");
     }
     assert!(found(world, "note\",\"data").await.len() >= TEXTS.len());
+}
+
+/// Messages as Python's `json.dumps` writes them, and as others do.
+const MESSAGES: [(&str, &str); 2] = [
+    (
+        "python",
+        r#"[{"role":"user","parts":[{"type":"text","content":"Ask about \u9000\u6b3e\u653f\u7b56, he said \"cancel my order\"\nplease, C:\\New, caf\u00e9"}]}]"#,
+    ),
+    (
+        "others",
+        "[{\"role\":\"user\",\"parts\":[{\"type\":\"text\",\"content\":\"Ask about 退款政策, he said \\\"cancel my order\\\"\\nplease, C:\\\\New, cafe\u{301}\"}]}]",
+    ),
+];
+
+async fn what_is_shown_is_found_however_it_was_encoded(world: World) {
+    for (name, messages) in MESSAGES {
+        let attributes =
+            [("gen_ai.operation.name", "chat"), ("session.id", name), ("gen_ai.input.messages", messages)]
+                .map(|(key, value)| json!({ "key": key, "value": { "stringValue": value } }));
+        let span = json!({ "traceId": format!("{:032x}", rand::random::<u128>()), "spanId": "00000000000000aa", "name": "chat",
+            "startTimeUnixNano": (now_us() * 1000).to_string(), "attributes": attributes });
+        let body = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span] }] }] });
+        let request = world.request("POST", "/v1/traces").header("content-type", "application/json");
+        world.answer(request.body(body.to_string())).await.expect(200);
+        world.send(&[with(note(name, messages), "id", name)]).await;
+    }
+    world.settled().await;
+    for is_indexed in [false, true] {
+        if is_indexed {
+            fill(&world, 4200).await;
+        }
+        for needle in [
+            "退款政策",
+            "退款",
+            "\"cancel my order\"",
+            "order\"\nplease",
+            "c:\\new",
+            "café",
+            "cafe\u{301}",
+            "order",
+        ] {
+            // Of each session the span and the note.
+            assert_eq!(found(&world, needle).await.len(), 4, "{needle:?}, indexed: {is_indexed}");
+        }
+        assert_eq!(found(&world, "退款 政策").await, [] as [&str; 0]);
+    }
 }
 
 /// Sends events that no needle finds, and waits for the index.

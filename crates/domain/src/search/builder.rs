@@ -83,7 +83,7 @@ impl SegmentBuilder {
         }
     }
 
-    /// Adds an event. Positions must ascend; `text` is what [`super::fold`] made of the payload; a
+    /// Adds an event. Positions must ascend; `text` is what [`super::fold_for_index`] made of the payload; a
     /// facet is a property that queries can ask for together with a text, such as its agent.
     pub fn push(&mut self, position: i64, text: &str, facets: &[(&str, &str)]) {
         let block_full = self.block_events >= BLOCK_EVENTS || self.block_text_bytes >= BLOCK_TEXT_BYTES;

@@ -4,14 +4,14 @@ use std::ops::RangeInclusive;
 
 use memchr::memmem::Finder;
 
-use super::fold::lower;
+use super::fold::fold_text;
 use super::gram::{facet_gram, gram, shard_of};
 use super::shard::blocks_of;
 
 /// More grams than this hardly narrow the candidates further, but each costs a shard to fetch.
 const MAX_GRAMS: usize = 6;
 
-/// What is looked for: a text, in any case, and facets that the event must have.
+/// What is looked for: a text, in any case and Unicode form, and facets that the event must have.
 pub struct Query {
     finder: Finder<'static>,
     /// Ranges of grams of which every matching block has at least one each.
@@ -23,7 +23,7 @@ impl Query {
     /// candidates: whether an event has them must be checked by its columns.
     pub fn new(needle: &str, facets: &[(&str, &str)]) -> Self {
         let mut folded = String::with_capacity(needle.len());
-        lower(needle, &mut folded);
+        fold_text(needle, &mut folded);
         let mut grams = needle_grams(folded.as_bytes());
         grams.extend(facets.iter().map(|(name, value)| {
             let gram = facet_gram(name, value);

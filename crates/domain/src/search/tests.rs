@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
+use unicode_normalization::UnicodeNormalization;
 
 use super::*;
 use crate::limits::{BLOCK_EVENTS, SEGMENT_EVENTS, SEGMENT_TEXT_BYTES};
@@ -94,6 +95,113 @@ fn text_is_found_as_json_and_as_words() {
     assert_eq!(at("3]}"), [2]);
     assert_eq!(at("5"), [2]);
     assert_eq!(at("nowhere"), [] as [i64; 0]);
+}
+
+/// The payloads whose text holds `needle`, by way of the index.
+fn found_in(payloads: &[String], needle: &str) -> Vec<usize> {
+    let indexed = |payload: &String| {
+        let mut out = String::new();
+        fold_for_index(payload, &mut out);
+        out
+    };
+    let segment = segment(&payloads.iter().map(indexed).collect::<Vec<_>>());
+    let query = Query::new(needle, &[]);
+    let blocks = candidates(&segment, &query);
+    let ranges = block_ranges(&segment.block_starts, segment.last_position, blocks);
+    let candidates = ranges.into_iter().flatten().map(|position| position as usize);
+    candidates.filter(|position| query.matches(&folded(&payloads[*position]))).collect()
+}
+
+/// A JSON string as Python's `json.dumps` writes it: in ASCII.
+fn ascii_json(text: &str) -> String {
+    let mut out = String::new();
+    for character in serde_json::to_string(text).unwrap().chars() {
+        if character.is_ascii() {
+            out.push(character);
+        } else {
+            let mut units = [0; 2];
+            character
+                .encode_utf16(&mut units)
+                .iter()
+                .for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    out
+}
+
+/// A payload that holds the text in JSON in JSON, so many times.
+fn nested(text: &str, times: usize) -> String {
+    let inner =
+        (0..times).fold(text.to_owned(), |text, _| format!("[{{\"content\": {}}}]", ascii_json(&text)));
+    serde_json::json!({ "attributes": { "gen_ai.input.messages": inner } }).to_string()
+}
+
+#[test]
+fn what_is_shown_is_found_however_often_it_was_encoded() {
+    let text = "Ask about 退款政策, he said \"cancel my order\"\nplease: C:\\New\\tmp 😀 Ünï";
+    for times in 0..MAX_NESTED {
+        let payloads = [nested("nothing of it", times), nested(text, times)];
+        for needle in [
+            "退款政策",
+            "退款",
+            "退",
+            "\"cancel my order\"",
+            "order\"\nplease",
+            "order",
+            "C:\\New\\tmp",
+            "\\new",
+            "😀 ünï",
+            "said \"c",
+            "about 退款政策, he said \"cancel my order\"\nplease: C:\\New",
+        ] {
+            assert_eq!(found_in(&payloads, needle), [1], "{needle:?} encoded {times} times");
+        }
+    }
+}
+
+#[test]
+fn pythons_escapes_are_undone() {
+    let payload =
+        serde_json::json!({ "a": r"{'q': 'it\'s caf\xe9 \U0001F600', 'p': 'C:\\New'}" }).to_string();
+    for needle in ["it's", "café", "😀", "c:\\new"] {
+        assert_eq!(found_in(&[payload.clone()], needle), [0], "{needle}");
+    }
+}
+
+#[test]
+fn composed_and_decomposed_texts_are_the_same() {
+    for (composed, decomposed) in [
+        ("Café Ångström", "Cafe\u{301} A\u{30a}ngstro\u{308}m"),
+        ("한국어", "\u{1112}\u{1161}\u{11ab}\u{1100}\u{116e}\u{11a8}\u{110b}\u{1165}"),
+    ] {
+        for times in 0..MAX_NESTED {
+            for (stored, needle) in [(composed, decomposed), (decomposed, composed), (decomposed, decomposed)]
+            {
+                assert_eq!(found_in(&[nested(stored, times)], needle), [0], "{needle} encoded {times} times");
+            }
+        }
+    }
+}
+
+/// How many times a text may be encoded inside the payload's own JSON.
+const MAX_NESTED: usize = 4;
+
+proptest! {
+    #[test]
+    fn any_piece_of_any_text_is_found(
+        text in r#"[a-zA-Z0-9 "\\/nuxé退款\u{0301}\u{110b}\u{1165}😀\n\t]{4,60}"#,
+        cut in any::<(prop::sample::Index, prop::sample::Index)>(),
+        times in 0..MAX_NESTED,
+    ) {
+        // A piece that begins or ends within a composed character is no piece of what is shown.
+        let characters: Vec<char> = text.nfc().collect();
+        let (one, other) = (cut.0.index(characters.len()), cut.1.index(characters.len()));
+        let (start, end) = (one.min(other), one.max(other) + 1);
+        let is_mark = |at: usize| characters.get(at).is_some_and(|c| matches!(c, '\u{301}' | '\u{110b}' | '\u{1165}'));
+        prop_assume!(!is_mark(start) && !is_mark(end) && end - start >= 3);
+        let needle: String = characters[start..end].iter().collect();
+        prop_assert_eq!(found_in(&[nested(&text, times)], &needle), [0], "{}", nested(&text, times));
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use agentlens_domain::limits::{SEGMENT_EVENTS, SEGMENT_TEXT_BYTES};
-use agentlens_domain::search::{SHARDS, Segment, SegmentBuilder, fold};
+use agentlens_domain::search::{SHARDS, Segment, SegmentBuilder, fold_for_index};
 
 use crate::error::StoreError;
 use crate::statement::{Builder, Value};
@@ -170,7 +170,7 @@ fn build(events: &[IndexedEvent]) -> Option<Built> {
         }
         text.clear();
         if let Some(payload) = &event.payload {
-            fold(&String::from_utf8_lossy(payload), &mut text);
+            fold_for_index(&String::from_utf8_lossy(payload), &mut text);
         }
         let optional = [("user", &event.user_id), ("model", &event.model), ("name", &event.name)];
         let mut facets = vec![

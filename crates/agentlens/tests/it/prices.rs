@@ -1,0 +1,67 @@
+//! Calls cost what their host asks at their tier and size. Where that isn't known, the cost is unknown.
+
+use serde_json::{Value, json};
+
+use crate::samples::now_us;
+use crate::world::World;
+
+on_both_engines!(calls_cost_what_their_host_asks_at_their_tier_and_size);
+
+/// The cost of the session of one call, as its trace shows it.
+async fn cost_of(
+    world: &World,
+    session: &str,
+    provider: &str,
+    model: &str,
+    tokens: (i64, i64),
+    more: &[(&str, &str)],
+) -> Value {
+    let texts = [
+        ("session.id", session),
+        ("gen_ai.operation.name", "chat"),
+        ("gen_ai.provider.name", provider),
+        ("gen_ai.request.model", model),
+    ];
+    let texts =
+        texts.iter().chain(more).map(|(key, value)| json!({ "key": key, "value": { "stringValue": value } }));
+    let counts = [("gen_ai.usage.input_tokens", tokens.0), ("gen_ai.usage.output_tokens", tokens.1)]
+        .map(|(key, value)| json!({ "key": key, "value": { "intValue": value.to_string() } }));
+    let attributes: Vec<Value> = texts.chain(counts).collect();
+    let trace_id = format!("{:032x}", rand::random::<u128>());
+    let start = (now_us() * 1000).to_string();
+    let span = json!({ "traceId": trace_id, "spanId": "00000000000000aa", "name": "chat", "startTimeUnixNano": start,
+        "endTimeUnixNano": start, "attributes": attributes });
+    let body = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span] }] }] });
+    let request = world.request("POST", "/v1/traces").header("content-type", "application/json");
+    world.answer(request.body(body.to_string())).await.expect(200);
+    world.settled().await;
+    world.read(&format!("/api/sessions/{session}/trace")).await["tree"][0]["span"]["cost"].clone()
+}
+
+async fn calls_cost_what_their_host_asks_at_their_tier_and_size(world: World) {
+    let tier = "openai.response.service_tier";
+    let open_model = "accounts/fireworks/models/deepseek-v4-pro";
+    for (number, (provider, model, tokens, more, usd)) in [
+        ("openai", "gpt-5-mini", (2000, 500), &[][..], Some(0.0015)),
+        ("openai", "gpt-5-mini", (2000, 500), &[(tier, "default")][..], Some(0.0015)),
+        ("openai", "gpt-5-mini", (2000, 500), &[(tier, "batch")][..], Some(0.00075)),
+        ("openai", "gpt-5-mini", (2000, 500), &[(tier, "flex")][..], Some(0.00075)),
+        ("openai", "gpt-5-mini", (2000, 500), &[(tier, "priority")][..], Some(0.0027)),
+        ("openai", "gpt-5-mini", (2000, 500), &[(tier, "scale")][..], None),
+        ("openai", "gpt-5.5", (300_000, 1000), &[][..], Some(3.045)),
+        ("openai", "gpt-5.5-pro", (300_000, 1000), &[][..], Some(18.27)),
+        ("aws.bedrock", "us.openai.gpt-5.5", (300_000, 1000), &[][..], None),
+        ("fireworks", open_model, (1_000_000, 1_000_000), &[][..], Some(5.22)),
+        ("novita", "deepseek/deepseek-v4-pro", (1_000_000, 1_000_000), &[][..], None),
+        ("deepseek", "deepseek-v4-pro", (1_000_000, 1_000_000), &[][..], Some(1.305)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let cost = cost_of(&world, &format!("s{number}"), provider, model, tokens, more).await;
+        let (source, shown) =
+            if usd.is_some() { ("computed", usd) } else { ("unknown", cost["usd"].as_f64()) };
+        assert_eq!(cost["source"], source, "{provider} {model} {tokens:?} {more:?}: {cost}");
+        assert_eq!(cost["usd"].as_f64(), shown, "{provider} {model} {tokens:?} {more:?}: {cost}");
+    }
+}
