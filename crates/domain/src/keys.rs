@@ -88,8 +88,10 @@ pub struct KeyOptions {
     pub scopes: Vec<KeyScope>,
     /// The workspace that it writes to and reads from.
     pub workspace: String,
-    /// The environment that its events get.
+    /// The environment of events that name none.
     pub environment: String,
+    /// Whether events that name another environment are refused.
+    pub is_environment_bound: bool,
     /// When it stops working, microseconds UTC; `None` for never.
     pub expires_us: Option<i64>,
 }
@@ -102,6 +104,7 @@ impl KeyOptions {
             scopes: vec![KeyScope::All],
             workspace: "default".to_owned(),
             environment: "production".to_owned(),
+            is_environment_bound: false,
             expires_us: None,
         }
     }

@@ -30,7 +30,13 @@ pub enum Reason {
     StrictBatch,
     /// The store refused the event by itself; its neighbours are stored.
     StoreRefused,
+    /// The key is bound to its environment, and the event names another.
+    EnvironmentMismatch,
 }
+
+/// The outcome of events that are stored under the environment `other`, since their own has no room in the workspace. They are
+/// also counted as stored.
+pub const ENVIRONMENT_LIMIT: &str = "environment_limit";
 
 impl Reason {
     /// The stable name.
@@ -47,6 +53,7 @@ impl Reason {
             Self::Duplicate => "duplicate",
             Self::StrictBatch => "strict_batch",
             Self::StoreRefused => "store_refused",
+            Self::EnvironmentMismatch => "environment_mismatch",
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod chain;
 pub mod changes;
 pub mod clock;
 pub mod cost;
+pub mod environments;
 pub mod events;
 pub mod ids;
 pub mod json;

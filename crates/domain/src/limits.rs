@@ -22,6 +22,10 @@ pub const MAX_JSON_DEPTH: usize = 256;
 pub const PREVIEW_CHARS: usize = 200;
 /// Bytes of a name read from a payload into a typed column (tool, model, provider, user, call id).
 pub const MAX_NAME_BYTES: usize = 256;
+/// Environments of a workspace besides those that every workspace has.
+pub const MAX_ENVIRONMENTS: usize = 50;
+/// Bytes of the name of an environment.
+pub const MAX_ENVIRONMENT_BYTES: usize = 64;
 /// Tags of a session, and bytes of one of them.
 pub const MAX_TAGS: usize = 64;
 /// How far an event's timestamp may lie in the future (a client's clock is seldom exact), in microseconds: 24 h.

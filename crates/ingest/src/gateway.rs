@@ -32,8 +32,10 @@ pub struct Sender {
     pub key_id: KeyId,
     /// Its workspace.
     pub workspace_id: WorkspaceId,
-    /// Its environment.
+    /// The environment of events that name none.
     pub environment: String,
+    /// Whether events that name another environment are refused.
+    pub is_environment_bound: bool,
 }
 
 /// One request.
@@ -188,6 +190,7 @@ impl Parsed {
         for (index, raw) in raws.iter().enumerate() {
             match accept(raw.get(), index, &mut context)
                 .and_then(|event| within_retention(&event, context.now_us, retention_days).map(|()| event))
+                .and_then(|event| within_environment(&event, &parsed.request.sender).map(|()| event))
                 .and_then(|event| within_batch(&event, &mut bytes).map(|()| event))
             {
                 Ok(event) => {
@@ -334,6 +337,20 @@ fn within_batch(event: &NewEvent, bytes: &mut usize) -> Result<(), Refusal> {
         reason: Reason::TooLarge,
         message: format!(
             "the events of the request hold more than {MAX_DECOMPRESSED_BYTES} bytes together; send smaller batches"
+        ),
+    })
+}
+
+/// A key that is bound to its environment brings no events of another.
+fn within_environment(event: &NewEvent, sender: &Sender) -> Result<(), Refusal> {
+    let named = event.environment.as_deref().filter(|_| sender.is_environment_bound);
+    let Some(named) = named.filter(|named| *named != sender.environment) else { return Ok(()) };
+    Err(Refusal {
+        field: "environment".to_owned(),
+        reason: Reason::EnvironmentMismatch,
+        message: format!(
+            "the key is bound to the environment `{}`, and the event names `{named}`; send it with another key",
+            sender.environment
         ),
     })
 }

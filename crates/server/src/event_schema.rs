@@ -57,6 +57,7 @@ fn envelope() -> Value {
             "agentId": { "type": "string", "description": "The agent; at most 256 bytes." },
             "id": { "type": "string", "description": "Your own id of the event, which makes sending it again harmless; the server makes one unless given." },
             "timestamp": { "type": "string", "description": "When it happened, RFC 3339, such as 2026-01-02T03:04:05.678Z; the server's time unless given." },
+            "environment": { "type": "string", "description": "The environment that it belongs to, such as production or preview/pr-12; that of the key unless given." },
             "severity": { "type": "string", "enum": severities, "default": "info", "description": "`error` and `critical` count as errors." },
             "metadata": { "type": "object", "description": "Anything else, at most 64 KiB. `userId` in it is the end user." },
         },

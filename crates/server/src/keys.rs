@@ -34,8 +34,10 @@ pub struct Principal {
     pub key_id: KeyId,
     /// Its workspace.
     pub workspace_id: WorkspaceId,
-    /// Its environment.
+    /// The environment of events that name none.
     pub environment: String,
+    /// Whether events that name another environment are refused.
+    pub is_environment_bound: bool,
     /// Who acts, and what it may do.
     pub caller: Arc<Caller>,
     /// When it stops working, microseconds UTC.
@@ -50,6 +52,7 @@ impl Principal {
             key_id: self.key_id.clone(),
             workspace_id: self.workspace_id.clone(),
             environment: self.environment.clone(),
+            is_environment_bound: self.is_environment_bound,
         }
     }
 }
@@ -183,6 +186,7 @@ fn principal_of(row: &KeyRow, digest: [u8; 32]) -> Option<Principal> {
         key_id,
         workspace_id,
         environment: row.environment.clone(),
+        is_environment_bound: row.is_environment_bound,
         expires_us: row.expires_us,
         digest,
     })

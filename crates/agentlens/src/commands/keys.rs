@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use agentlens_domain::environments;
 use agentlens_domain::ids::{KeyId, WorkspaceId};
 use agentlens_domain::keys::{ApiKey, KeyKind, KeyOptions, KeyScope};
 use agentlens_domain::permissions::Caller;
@@ -26,20 +27,21 @@ pub(crate) async fn run(command: KeyCommand, common: &Common) -> Result<(), Stri
             }
             Ok(())
         }
-        KeyCommand::Create { org, scope, expires_in, name, workspace, environment } => {
+        KeyCommand::Create { org, scope, expires_in, name, workspace, environment, bind_environment } => {
             let now_us = clock::open()?.now_us();
             let expires_us =
                 expires_in.as_deref().map(|text| read_duration(text).map(|us| now_us + us)).transpose()?;
             let workspace =
                 WorkspaceId::parse(&workspace).map_err(|error| format!("--workspace: {error}"))?;
-            if !["production", "staging", "development"].contains(&environment.as_str()) {
-                return Err("--environment must be production, staging or development".to_owned());
-            }
+            let environment = environments::parse(&environment)
+                .map_err(|error| format!("--environment {error}"))?
+                .ok_or_else(|| "--environment must not be empty".to_owned())?;
             let options = KeyOptions {
                 name: read_name("--name", &name)?.to_owned(),
                 scopes: read_scopes(&scope)?,
                 workspace: workspace.to_string(),
-                environment,
+                environment: environment.to_owned(),
+                is_environment_bound: bind_environment,
                 expires_us,
             };
             create(&org, &options, common).await
@@ -104,7 +106,7 @@ async fn list(org: &str, common: &Common) -> Result<(), String> {
             key.key_id,
             format!("{}...", key.shown_prefix),
             state.to_owned(),
-            key.environment,
+            if key.is_environment_bound { format!("{} (bound)", key.environment) } else { key.environment },
             key.scopes,
             instant(key.expires_us),
             instant(key.last_used_us),
@@ -118,7 +120,8 @@ async fn list(org: &str, common: &Common) -> Result<(), String> {
 fn as_json(key: &KeyRow) -> serde_json::Value {
     json!({
         "key_id": key.key_id, "prefix": key.shown_prefix, "name": key.name, "workspace_id": key.workspace_id,
-        "environment": key.environment, "scopes": key.scopes.split(' ').collect::<Vec<_>>(),
+        "environment": key.environment, "environment_bound": key.is_environment_bound,
+        "scopes": key.scopes.split(' ').collect::<Vec<_>>(),
         "created_at": format_rfc3339(key.created_us), "expires_at": key.expires_us.map(format_rfc3339),
         "revoked_at": key.revoked_us.map(format_rfc3339), "last_used_at": key.last_used_us.map(format_rfc3339),
     })

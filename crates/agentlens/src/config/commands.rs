@@ -43,9 +43,12 @@ pub(crate) enum KeyCommand {
         /// The workspace it writes to and reads from.
         #[arg(long, default_value = "default")]
         workspace: String,
-        /// The environment of its events: production, staging or development.
+        /// The environment of events that name none: production, staging, development or a name of your own.
         #[arg(long, default_value = "production")]
         environment: String,
+        /// Refuse events that name another environment.
+        #[arg(long)]
+        bind_environment: bool,
     },
     /// List an org's keys.
     List {

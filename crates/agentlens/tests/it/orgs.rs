@@ -63,7 +63,7 @@ async fn commands_say_what_is_wrong(world: World) {
     for (arguments, said) in [
         (&["key", "create", "--org", "nobody"][..], "nobody"),
         (&["key", "create", "--org", "../x"], "ids"),
-        (&["key", "create", "--environment", "moon"], "--environment"),
+        (&["key", "create", "--environment", " "], "--environment"),
         (&["key", "create", "--workspace", "a b"], "ids"),
         (&["key", "create", "--expires-in", "soon"], "--expires-in"),
         (&["key", "revoke", "key_nobody"], "key_nobody"),

@@ -204,9 +204,7 @@ async fn the_time_to_the_first_token_is_shown(world: World) {
 
 async fn the_resource_names_the_environment(world: World) {
     let named = |name: &str| json!({ "service.name": "shop", "deployment.environment.name": name });
-    for (number, name, expected) in
-        [(1, "staging", "staging"), (2, "dev", "development"), (3, "moon", "production")]
-    {
+    for (number, name, expected) in [(1, "staging", "staging"), (2, "dev", "dev"), (3, "moon", "moon")] {
         let session = format!("s{number}");
         let spans =
             [span(number, 1, None, json!({ "session.id": session })), span(number, 2, Some(1), chat(10, 1))];

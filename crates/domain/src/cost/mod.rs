@@ -7,6 +7,7 @@
 mod money;
 mod names;
 mod prices;
+mod service_tier;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ pub use money::{MAX_COST_NANOS, NANOS_PER_USD, nanos_to_usd, usd_to_nanos};
 pub use names::canonical_provider;
 pub use prices::{ONE_MILLIONTHS, Price, PriceError, PriceSpec, Rates, RatesSpec, Tier, TierSpec};
 use serde::{Deserialize, Serialize};
+pub use service_tier::ServiceTier;
 pub use table::PriceTable;
 
 use crate::usage::Usage;
@@ -22,26 +24,26 @@ use crate::usage::Usage;
 /// Rates are per this many tokens.
 const TOKENS_PER_RATE: i128 = 1_000_000;
 
-/// The cost of one call in nano-dollars: every token at the rate of its kind, rounded half to even once.
+/// The cost of one call at the standard service tier, in nano-dollars: every token at the rate of its kind, rounded half to even
+/// once. `None` if the price of so long an input isn't known.
 ///
 /// Cached input is billed at cache rates, the rest of the input as audio or text, output as reasoning,
 /// audio or text. A part that exceeds what its total leaves for it is cut there, negative parts count
 /// as 0, and the tier is chosen by the inclusive input.
-pub fn compute(price: &Price, usage: &Usage) -> i64 {
-    to_nanos(money::divide_half_even(token_rates(price, usage), TOKENS_PER_RATE))
+pub fn compute(price: &Price, usage: &Usage) -> Option<i64> {
+    compute_at(price, usage, ServiceTier::Standard)
 }
 
-/// The cost of one call made through the provider's batch API, in nano-dollars; as [`compute`] where the
-/// price names no batch factor.
-pub fn compute_batch(price: &Price, usage: &Usage) -> i64 {
-    let millionths = price.batch_millionths.unwrap_or(ONE_MILLIONTHS);
-    let scaled = token_rates(price, usage).saturating_mul(i128::from(millionths));
-    to_nanos(money::divide_half_even(scaled, TOKENS_PER_RATE * i128::from(ONE_MILLIONTHS)))
+/// The same at a service tier; `None` if the price doesn't say what that tier costs.
+pub fn compute_at(price: &Price, usage: &Usage, tier: ServiceTier) -> Option<i64> {
+    let rates = price.rates_for(usage.input)?;
+    let millionths = price.factor_millionths(tier, usage.input)?;
+    let scaled = token_rates(rates, usage).saturating_mul(i128::from(millionths));
+    Some(to_nanos(money::divide_half_even(scaled, TOKENS_PER_RATE * i128::from(ONE_MILLIONTHS))))
 }
 
 /// The sum of tokens times rate: nano-dollars times a million.
-fn token_rates(price: &Price, usage: &Usage) -> i128 {
-    let rates = price.rates_for(usage.input);
+fn token_rates(rates: &Rates, usage: &Usage) -> i128 {
     let plain_input = usage.uncached_input();
     let audio_input = usage.audio_input.clamp(0, plain_input);
     let output = usage.output.max(0);

@@ -4,6 +4,8 @@
 //! `us.anthropic.claude-sonnet-4-5-20250929-v1:0`, `claude-sonnet-4-5@20250929`. Everything here works
 //! on the stack: a name is read for every call that is priced.
 
+use super::table::Scope;
+
 /// A model name longer than this is not priced.
 const MAX_NAME_BYTES: usize = 120;
 
@@ -68,6 +70,35 @@ const VARIANT_WORDS: [&str; 25] = [
 const LOCAL_PROVIDERS: [&str; 9] =
     ["ollama", "vllm", "lmstudio", "lm_studio", "llamacpp", "llama_cpp", "sglang", "local", "localai"];
 
+/// Programs and gateways that pass calls on: the path in the model's name says to whom.
+const GATEWAYS: [&str; 12] = [
+    "litellm",
+    "litellm_proxy",
+    "langchain",
+    "langgraph",
+    "llamaindex",
+    "llama_index",
+    "portkey",
+    "helicone",
+    "vercel",
+    "gateway",
+    "bifrost",
+    "kong",
+];
+
+/// Amazon Bedrock's name in the price table.
+pub(super) const BEDROCK: &str = "bedrock";
+
+/// The beginnings of the models for which Bedrock's regional endpoints ask what the global ones do; later ones cost more there.
+const WITHOUT_REGIONAL_PREMIUM: [&str; 6] = [
+    "claude-instant",
+    "claude-2",
+    "claude-3",
+    "claude-opus-4-1",
+    "claude-sonnet-4-2025",
+    "claude-opus-4-2025",
+];
+
 /// A model name in the form the price table is keyed by.
 pub(super) struct ModelName {
     /// [`REGIONAL`] followed by the key, so that both lookups read from one buffer.
@@ -98,7 +129,7 @@ impl ModelName {
         write_key(name.as_bytes(), &mut bytes[REGIONAL.len()..]);
         let is_regional = geography.is_some_and(|geography| !geography.eq_ignore_ascii_case("global"));
         let provider = path_provider.filter(|path| !path.starts_with("arn:"));
-        let provider = provider.or(geography.map(|_| "bedrock"));
+        let provider = provider.or(geography.map(|_| BEDROCK));
         Some((ModelName { bytes, length: REGIONAL.len() + name.len(), is_regional }, provider))
     }
 
@@ -209,6 +240,8 @@ pub fn canonical_provider(provider: &str) -> Option<&'static str> {
         "groq" => "groq",
         "together" | "togetherai" | "together_ai" | "together-ai" => "together",
         "cerebras" => "cerebras",
+        "fireworks" | "fireworks_ai" | "fireworks-ai" | "fireworksai" => "fireworks",
+        "moonshot" | "moonshotai" | "moonshot_ai" => "moonshot",
         "openrouter" => "openrouter",
         local if LOCAL_PROVIDERS.contains(&local) => "local",
         _ => return None,
@@ -229,15 +262,32 @@ impl<'a> Callers<'a> {
         Callers { stated, in_path, is_local: stated == Some("local") || in_path == Some("local") }
     }
 
+    /// Whether the path of the model's name may say who served the call: not if the caller names a provider, who calls the
+    /// models of others by their makers' names (`deepseek/deepseek-chat` at OpenRouter).
+    fn is_path_telling(&self) -> bool {
+        self.stated.is_none_or(|stated| is_one_of(stated, &GATEWAYS))
+    }
+
     /// How well a price of that provider fits the call, more is better; `None` if it does not apply.
-    pub(super) fn fit(&self, provider: Option<&str>) -> Option<u8> {
+    pub(super) fn fit(&self, provider: Option<&str>, scope: Scope) -> Option<u8> {
         let Some(provider) = provider else { return (!self.is_local).then_some(0) };
         let is_same = |name: Option<&str>| name.is_some_and(|name| name.eq_ignore_ascii_case(provider));
         if is_same(self.stated) {
+            return Some(3);
+        }
+        if !self.is_path_telling() {
+            return None;
+        }
+        if is_same(self.in_path) {
             return Some(2);
         }
-        is_same(self.in_path).then_some(1)
+        (scope == Scope::Maker && self.in_path.is_none()).then_some(1)
     }
+}
+
+/// Whether Bedrock's regional endpoints ask no premium for the model.
+pub(super) fn has_no_regional_premium(key: &str) -> bool {
+    WITHOUT_REGIONAL_PREMIUM.iter().any(|beginning| key.starts_with(beginning))
 }
 
 /// The canonical spelling of a provider, or the name itself if no other spelling is known.

@@ -2,10 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ServiceTier;
 use super::money::{parse_nanos, parse_scaled};
 
 /// No vendor asks a million dollars per million tokens; a higher figure is a typing error.
 const MAX_RATE_NANOS: i64 = 1_000_000 * super::NANOS_PER_USD;
+
+/// No vendor asks more than this many times the standard price for a service tier.
+const MAX_FACTOR_MILLIONTHS: i64 = 100 * ONE_MILLIONTHS;
 
 /// One as a number of millionths, the unit of [`Price::batch_millionths`].
 pub const ONE_MILLIONTHS: i64 = 1_000_000;
@@ -35,6 +39,18 @@ pub struct PriceSpec {
     /// What the batch API asks as a fraction of these rates (`"0.5"`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<String>,
+    /// What the flex tier asks as a fraction of these rates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flex: Option<String>,
+    /// What the priority tier asks as a multiple of these rates (`"2"`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
+    /// Input tokens (inclusive total) up to which the priority tier has a price; absent means any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_up_to: Option<i64>,
+    /// Input tokens (inclusive total) above which the price isn't known; absent means never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
     /// Where the price was published.
     #[serde(default)]
     pub source: String,
@@ -95,6 +111,9 @@ pub enum PriceError {
     /// The batch factor is not a decimal from 0 to 1 with at most six decimals.
     #[error("{0:?} is not a batch factor between 0 and 1")]
     Batch(String),
+    /// The factor of a service tier is not a decimal from 0 to 100 with at most six decimals.
+    #[error("{0:?} is not a factor between 0 and 100")]
+    Factor(String),
     /// The tier begins at a negative number of tokens.
     #[error("a tier cannot begin above {0} tokens")]
     Tier(i64),
@@ -117,6 +136,14 @@ pub struct Price {
     pub tier: Option<Tier>,
     /// What the batch API asks, in millionths of the rates.
     pub batch_millionths: Option<i64>,
+    /// What the flex tier asks, in millionths of the rates.
+    pub flex_millionths: Option<i64>,
+    /// What the priority tier asks, in millionths of the rates.
+    pub priority_millionths: Option<i64>,
+    /// Input tokens up to which the priority tier has a price.
+    pub priority_up_to: Option<i64>,
+    /// Input tokens above which the price isn't known.
+    pub limit: Option<i64>,
     /// Where the price was published.
     pub source: String,
     /// The day the price was last seen there (ISO date).
@@ -182,16 +209,35 @@ impl Price {
             rates: Rates::from_spec(&spec.rates, habit)?,
             tier,
             batch_millionths: spec.batch.as_deref().map(batch_millionths).transpose()?,
+            flex_millionths: spec.flex.as_deref().map(factor_millionths).transpose()?,
+            priority_millionths: spec.priority.as_deref().map(factor_millionths).transpose()?,
+            priority_up_to: spec.priority_up_to,
+            limit: spec.limit,
             source: spec.source.clone(),
             checked: spec.checked.clone(),
         })
     }
 
-    /// The rates for a call with that many input tokens (inclusive total).
-    pub fn rates_for(&self, input_tokens: i64) -> &Rates {
+    /// The rates for a call with that many input tokens (inclusive total); `None` if they aren't known.
+    pub fn rates_for(&self, input_tokens: i64) -> Option<&Rates> {
+        if self.limit.is_some_and(|limit| input_tokens > limit) {
+            return None;
+        }
         match &self.tier {
-            Some(tier) if input_tokens > tier.above => &tier.rates,
-            _ => &self.rates,
+            Some(tier) if input_tokens > tier.above => Some(&tier.rates),
+            _ => Some(&self.rates),
+        }
+    }
+
+    /// What a service tier asks for a call with that many input tokens, in millionths of the rates; `None` if it isn't known.
+    pub fn factor_millionths(&self, tier: ServiceTier, input_tokens: i64) -> Option<i64> {
+        match tier {
+            ServiceTier::Standard => Some(ONE_MILLIONTHS),
+            ServiceTier::Batch => self.batch_millionths,
+            ServiceTier::Flex => self.flex_millionths,
+            ServiceTier::Priority if self.priority_up_to.is_some_and(|limit| input_tokens > limit) => None,
+            ServiceTier::Priority => self.priority_millionths,
+            ServiceTier::Other => None,
         }
     }
 }
@@ -254,6 +300,11 @@ fn rate_or(text: Option<&str>, otherwise: i64) -> Result<i64, PriceError> {
 fn batch_millionths(text: &str) -> Result<i64, PriceError> {
     let millionths = parse_scaled(text.trim(), 6).filter(|&millionths| millionths <= ONE_MILLIONTHS);
     millionths.ok_or_else(|| PriceError::Batch(text.to_owned()))
+}
+
+fn factor_millionths(text: &str) -> Result<i64, PriceError> {
+    let millionths = parse_scaled(text.trim(), 6).filter(|&millionths| millionths <= MAX_FACTOR_MILLIONTHS);
+    millionths.ok_or_else(|| PriceError::Factor(text.to_owned()))
 }
 
 fn instant_us(text: &str) -> Result<i64, PriceError> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
 
-use super::names::{Callers, ModelName, names_another_model, shorter_keys};
+use super::names::{BEDROCK, Callers, ModelName, has_no_regional_premium, names_another_model, shorter_keys};
 use super::prices::{Price, PriceSpec};
 
 /// Prices by model. Cheap to clone and to share; an organisation's own prices make a new table.
@@ -18,6 +18,16 @@ pub struct PriceTable {
 struct Row {
     price: Arc<Price>,
     is_override: bool,
+    scope: Scope,
+}
+
+/// Whose calls a price is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Scope {
+    /// Whoever names the provider of the price; without one, every provider.
+    Stated,
+    /// A model's maker: also calls that name no provider at all.
+    Maker,
 }
 
 impl PriceTable {
@@ -28,7 +38,7 @@ impl PriceTable {
         TABLE.get_or_init(|| {
             let prices = embedded_prices().expect("the embedded price list is well formed");
             let mut table = PriceTable::default();
-            prices.into_iter().for_each(|price| table.insert(price, false));
+            prices.into_iter().for_each(|(price, scope)| table.insert(price, scope, false));
             table
         })
     }
@@ -40,7 +50,7 @@ impl PriceTable {
     /// `gpt-4o-realtime-preview` alone). Of two own prices alike, the later in the list wins.
     pub fn with_overrides(&self, prices: Vec<Price>) -> PriceTable {
         let mut table = self.clone();
-        prices.into_iter().for_each(|price| table.insert(price, true));
+        prices.into_iter().for_each(|price| table.insert(price, Scope::Stated, true));
         table
     }
 
@@ -53,8 +63,13 @@ impl PriceTable {
     pub fn find(&self, provider: Option<&str>, model: &str, at_us: i64) -> Option<&Price> {
         let (name, path_provider) = ModelName::parse(model)?;
         let callers = Callers::new(provider, path_provider);
-        let regional = name.regional_key().and_then(|key| self.search(key, &callers, at_us));
-        regional.or_else(|| self.search(name.key(), &callers, at_us))
+        let Some(regional_key) = name.regional_key() else { return self.search(name.key(), &callers, at_us) };
+        // Regional endpoints ask a premium for newer models. Without a row for it, the global price would be a guess.
+        let is_regional_too = |price: &&Price| {
+            price.provider.as_deref() == Some(BEDROCK) || has_no_regional_premium(name.key())
+        };
+        let regional = self.search(regional_key, &callers, at_us);
+        regional.or_else(|| self.search(name.key(), &callers, at_us).filter(is_regional_too))
     }
 
     /// Every price with its own name, in no particular order; aliases are not repeated.
@@ -74,19 +89,19 @@ impl PriceTable {
         best(key).or_else(|| shorter_keys(key).find_map(shorter))
     }
 
-    fn insert(&mut self, price: Price, is_override: bool) {
+    fn insert(&mut self, price: Price, scope: Scope, is_override: bool) {
         let price = Arc::new(price);
         for name in std::iter::once(&price.model).chain(&price.aliases) {
             let Some((name, _)) = ModelName::parse(name) else { continue };
             let rows = self.rows_by_key.entry(name.key().into()).or_default();
-            rows.push(Row { price: Arc::clone(&price), is_override });
+            rows.push(Row { price: Arc::clone(&price), is_override, scope });
         }
     }
 }
 
 fn best_row<'a>(rows: &'a [Row], callers: &Callers<'_>, at_us: i64) -> Option<&'a Price> {
     let ranked = rows.iter().filter_map(|row| {
-        let fit = callers.fit(row.price.provider.as_deref())?;
+        let fit = callers.fit(row.price.provider.as_deref(), row.scope)?;
         let since_us = row.price.effective_from_us;
         let is_in_force = since_us <= at_us;
         // In force: the latest. Not yet in force: the earliest.
@@ -108,18 +123,26 @@ struct PriceGroup {
     checked: String,
     #[serde(default)]
     batch: Option<String>,
+    /// The maker of the models, which asks these prices itself; others that serve the models ask their own.
+    #[serde(default)]
+    maker: Option<String>,
+    /// The only provider that asks these prices, for models that others serve too.
+    #[serde(default)]
+    host: Option<String>,
     prices: Vec<PriceSpec>,
 }
 
-fn embedded_prices() -> Option<Vec<Price>> {
+fn embedded_prices() -> Option<Vec<(Price, Scope)>> {
     let list: PriceList = serde_json::from_str(include_str!("prices.json")).ok()?;
     let mut prices = Vec::new();
     for group in list.groups {
         for mut spec in group.prices {
             spec.batch = spec.batch.or_else(|| group.batch.clone());
+            spec.provider = spec.provider.or_else(|| group.maker.clone()).or_else(|| group.host.clone());
             spec.source.clone_from(&group.source);
             spec.checked.clone_from(&group.checked);
-            prices.push(Price::from_spec(&spec).ok()?);
+            let scope = if group.maker.is_some() { Scope::Maker } else { Scope::Stated };
+            prices.push((Price::from_spec(&spec).ok()?, scope));
         }
     }
     Some(prices)

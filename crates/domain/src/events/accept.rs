@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use sha2::{Digest, Sha256};
 
 use super::{EventType, NewEvent, Severity, UNKNOWN_AGENT, facts_of, is_failed_tool_result, payloads};
+use crate::environments;
 use crate::ids::UlidSequence;
 use crate::json::{self, Canonical, JsonError, Kind, Member, Value};
 use crate::ledger::Reason;
@@ -95,6 +96,7 @@ struct Envelope<'a> {
     severity: Option<Value<'a>>,
     payload: Option<Value<'a>>,
     metadata: Option<Value<'a>>,
+    environment: Option<Value<'a>>,
 }
 
 impl<'a> Envelope<'a> {
@@ -110,6 +112,7 @@ impl<'a> Envelope<'a> {
                 "severity" => &mut envelope.severity,
                 "payload" => &mut envelope.payload,
                 "metadata" => &mut envelope.metadata,
+                "environment" => &mut envelope.environment,
                 _ => continue,
             };
             if !value.is_null() {
@@ -157,6 +160,7 @@ pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Resul
         if reports_a_failure(event_type, &members) { severity.max(Severity::Error) } else { severity };
     let (metadata, wide_metadata) = metadata(envelope.metadata)?;
     let facts = facts_of(event_type, &members, &metadata);
+    let sent_environment = environment(envelope.environment)?;
     drop(members);
     // What was read above is read of the whole payload, whatever of it is too large to be kept.
     let (payload, wide_payload) = bounded(payload, "payload", limits::MAX_PAYLOAD_BYTES)?;
@@ -167,7 +171,7 @@ pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Resul
         (None, None) => None,
     };
     let content_digest = client_id.as_ref().map(|_| {
-        digest_content(&[
+        let parts: [&str; 7] = [
             &session_id,
             &agent_id,
             event_type.as_str(),
@@ -175,7 +179,9 @@ pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Resul
             sent_timestamp.as_deref().unwrap_or(""),
             &payload,
             &metadata,
-        ])
+        ];
+        // Last, and only where it is sent: the digests of other events stay as they are.
+        digest_content(parts.into_iter().chain(sent_environment.as_deref()))
     });
     Ok(NewEvent {
         id: client_id.unwrap_or_else(|| context.ids.take()),
@@ -187,9 +193,10 @@ pub fn accept(raw: &str, index: usize, context: &mut AcceptContext<'_>) -> Resul
         timestamp,
         ts_us,
         payload,
-        metadata,
         holds_wide_numbers: wide_payload || wide_metadata,
         span: None,
+        environment: sent_environment.or_else(|| environment_in_metadata(&metadata)),
+        metadata,
         facts,
     })
 }
@@ -200,7 +207,23 @@ fn reports_a_failure(event_type: EventType, payload: &[Member<'_>]) -> bool {
         && payload.iter().any(|Member { key, value }| key == "result" && is_failed_tool_result(value.text()))
 }
 
-fn digest_content(parts: &[&str]) -> [u8; 16] {
+/// The environment that the event names beside its payload.
+fn environment(value: Option<Value<'_>>) -> Result<Option<String>, Refusal> {
+    let Some(text) = optional_text(value, "environment")? else { return Ok(None) };
+    environments::parse(&text)
+        .map(|name| name.map(str::to_owned))
+        .map_err(|error| Refusal::new("environment", Reason::InvalidField, format!("environment {error}")))
+}
+
+/// The environment that the metadata name: published clients send metadata, and nothing beside the payload that they don't know.
+fn environment_in_metadata(metadata: &str) -> Option<String> {
+    memchr::memmem::find(metadata.as_bytes(), br#""environment""#)?;
+    let members = Value::parse(metadata).ok()?.members().ok()?;
+    let named = members.iter().find(|member| member.key == "environment")?;
+    environments::read(&named.value.as_str()?).map(str::to_owned)
+}
+
+fn digest_content<'a>(parts: impl IntoIterator<Item = &'a str>) -> [u8; 16] {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update(part.len().to_le_bytes());

@@ -155,6 +155,8 @@ pub struct NewEvent {
     pub metadata: String,
     /// Whether payload or metadata hold a number literal that a double can't; then the text is not yet what is hashed.
     pub holds_wide_numbers: bool,
+    /// The environment that the client names; absent where that of the key holds.
+    pub environment: Option<String>,
     /// What was read out of payload and metadata.
     pub facts: Facts,
     /// Set when the event is what arrived of an OpenTelemetry span.

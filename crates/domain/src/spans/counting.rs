@@ -73,10 +73,9 @@ fn cost_of(
     let model = contribution.model.as_deref();
     let price =
         model.and_then(|model| prices.find(contribution.provider.as_deref(), model, contribution.start_us));
-    let is_batch = around.iter().any(|node| node.facts.is_batch);
-    let computed = price.filter(|_| usage != Usage::default()).map(|price| {
-        if is_batch { cost::compute_batch(price, &usage) } else { cost::compute(price, &usage) }
-    });
+    let tier = around.iter().find_map(|node| node.facts.service_tier).unwrap_or_default();
+    let computed =
+        price.filter(|_| usage != Usage::default()).and_then(|price| cost::compute_at(price, &usage, tier));
     let cost = cost::resolve(reported, computed);
     contribution.usage = usage;
     // An answer from the client's own cache was billed by nobody; what it would have cost is what it saved.

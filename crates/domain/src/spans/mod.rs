@@ -25,6 +25,7 @@ pub use span::{MAX_ARRIVALS, MAX_VERSIONS, Span, StoredArrival};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cost::ServiceTier;
 use crate::events::EventType;
 use crate::usage::Usage;
 
@@ -189,7 +190,7 @@ pub struct Arrival {
     pub service: Option<String>,
     /// The end user.
     pub user_id: Option<String>,
-    /// The environment that the client names, if it is one of ours.
+    /// The environment that the client names.
     pub environment: Option<String>,
     /// The model's provider, in its canonical name.
     pub provider: Option<String>,
@@ -203,8 +204,8 @@ pub struct Arrival {
     pub reported_cost_nanos: Option<i64>,
     /// Whether the client answered from a cache of its own, so that nobody billed anything.
     pub is_cache_hit: bool,
-    /// Whether the call went through the provider's batch API.
-    pub is_batch: bool,
+    /// The service tier that the call was answered at, else the one asked for.
+    pub service_tier: Option<ServiceTier>,
     /// The tool, for tools.
     pub tool_name: Option<String>,
     /// The tool call's id.

@@ -128,7 +128,6 @@ fn fill(facts: &mut Arrival, weaker: &Arrival) {
     }
     facts.is_error |= weaker.is_error;
     facts.is_cache_hit |= weaker.is_cache_hit;
-    facts.is_batch |= weaker.is_batch;
     macro_rules! fill {
         ($($field:ident),+) => { $(if facts.$field.is_none() { facts.$field.clone_from(&weaker.$field); })+ };
     }
@@ -146,6 +145,7 @@ fn fill(facts: &mut Arrival, weaker: &Arrival) {
         model,
         response_id,
         usage,
+        service_tier,
         reported_cost_nanos,
         tool_name,
         call_id,

@@ -6,7 +6,7 @@ mod large;
 mod properties;
 
 use super::*;
-use crate::cost::{CostSource, PriceTable};
+use crate::cost::{CostSource, PriceTable, ServiceTier};
 
 const MINUTE_US: i64 = 60_000_000;
 
@@ -459,10 +459,11 @@ fn what_a_cache_of_the_client_answered_costs_nothing() {
         (own.cost_nanos, own.saved_cost_nanos, own.cost_source),
         (0, price, Some(CostSource::Computed))
     );
-    let batch = resolved([Arrival { is_batch: true, ..call }]);
+    let batch = resolved([Arrival { service_tier: Some(ServiceTier::Batch), ..call }]);
     assert_eq!(batch.shown(1).counted.cost_nanos, price / 2);
     // What wraps a call may know its model, and that it was part of a batch.
-    let wrapper = Arrival { model: Some("gpt-4o".to_owned()), is_batch: true, ..llm(1, None) };
+    let wrapper =
+        Arrival { model: Some("gpt-4o".to_owned()), service_tier: Some(ServiceTier::Batch), ..llm(1, None) };
     let inner = resolved([wrapper, llm(2, Some(1)).tokens(1_000_000)]);
     let counted = &inner.shown(2).counted;
     assert_eq!((counted.cost_nanos, counted.model.as_deref()), (price / 2, Some("gpt-4o")));

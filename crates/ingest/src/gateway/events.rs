@@ -8,7 +8,7 @@ use agentlens_domain::ledger::Refusals;
 use agentlens_domain::limits::MAX_BATCH_EVENTS;
 use agentlens_store::{Applied, Tenant};
 
-use super::{Gateway, IngestError, Sender, clash, within_retention};
+use super::{Gateway, IngestError, Sender, clash, within_environment, within_retention};
 use crate::queue::Receipt;
 
 /// Bytes of payloads after which a batch is closed. A request of the largest size can become several times as large in
@@ -47,7 +47,9 @@ impl Gateway {
         let retention_days = tenant.retention_days();
         let mut kept = Vec::with_capacity(events.len());
         for event in events {
-            match within_retention(&event, now_us, retention_days) {
+            let checked = within_retention(&event, now_us, retention_days)
+                .and_then(|()| within_environment(&event, &sender));
+            match checked {
                 Ok(()) => kept.push(event),
                 Err(mut refusal) => {
                     refusal.message.push_str(&place_of(&event));

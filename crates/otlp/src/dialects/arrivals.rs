@@ -1,6 +1,7 @@
 //! The typed facts of one arrival, read the same way when it comes in and when it is looked at.
 
-use agentlens_domain::cost::usd_to_nanos;
+use agentlens_domain::cost::{ServiceTier, usd_to_nanos};
+use agentlens_domain::environments;
 use agentlens_domain::events::{UNKNOWN_AGENT, is_failed_tool_result};
 use agentlens_domain::json::Value;
 use agentlens_domain::limits;
@@ -14,8 +15,11 @@ use super::names::{clean, clean_id};
 use super::providers::provider;
 use super::raw::RawValue;
 use super::reading::Reading;
-use super::table::{RESOURCE_RANK, table};
+use super::table::RESOURCE_RANK;
 use super::tokens::{number_in, usage};
+
+/// What Langfuse's clients send where nobody chose an environment.
+const UNCHOSEN_ENVIRONMENT: &str = "default";
 
 /// How a span ended, by its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +137,7 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
             usage,
             reported_cost_nanos: reported_cost_nanos(reading),
             is_cache_hit: calls_a_model && is_cache_hit(reading),
-            is_batch: calls_a_model && is_batch(reading),
+            service_tier: if calls_a_model { service_tier(reading) } else { None },
             tool_name: tool_name(reading, kind, self.name),
             call_id: call_id(reading, kind),
             first_token_us,
@@ -181,7 +185,8 @@ fn session<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Option<SessionClai
 }
 
 fn environment<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Option<String> {
-    table().environment(&reading.text(Field::Environment)?).map(str::to_owned)
+    let text = reading.text(Field::Environment)?;
+    environments::read(&text).filter(|name| *name != UNCHOSEN_ENVIRONMENT).map(str::to_owned)
 }
 
 fn tool_name<'a, V: RawValue + 'a>(
@@ -253,8 +258,19 @@ fn is_cache_hit<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> bool {
     object.structure().get("cache_hit").and_then(RawValue::flag).unwrap_or(false)
 }
 
-fn is_batch<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> bool {
-    reading.text(Field::Batch).is_some_and(|word| matches!(&*word, "batch" | "true" | "True" | "1"))
+fn service_tier<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Option<ServiceTier> {
+    if reading.get(Field::Batch).and_then(RawValue::flag) == Some(true) {
+        return Some(ServiceTier::Batch);
+    }
+    if let Some(word) = reading.text(Field::ServiceTier) {
+        return ServiceTier::parse(&word);
+    }
+    let request = reading.get(Field::Parameters)?;
+    // A text without the word need not be taken apart.
+    if request.string().is_some_and(|text| !text.contains("service_tier")) {
+        return None;
+    }
+    ServiceTier::parse(request.structure().get("service_tier")?.as_str()?)
 }
 
 /// The provider's own answer, where no attribute tells its id and its model.

@@ -125,6 +125,7 @@ impl Draft {
             payload: payload.text,
             metadata: "{}".to_owned(),
             holds_wide_numbers: payload.holds_wide_numbers,
+            environment: arrival.environment.clone(),
             facts: facts(&arrival, name),
             span: is_of_a_span.then(|| Box::new(arrival)),
         }

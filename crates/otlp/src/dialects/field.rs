@@ -113,6 +113,8 @@ fields! {
     CacheHitObject,
     /// Whether the call went through the batch API.
     Batch,
+    /// The service tier of the call.
+    ServiceTier,
     /// OpenTelemetry's name of the operation.
     Operation,
     /// Logfire's sort of span.

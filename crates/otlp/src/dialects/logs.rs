@@ -129,7 +129,7 @@ fn forget_the_call(arrival: &mut Arrival) {
         usage: None,
         reported_cost_nanos: None,
         is_cache_hit: false,
-        is_batch: false,
+        service_tier: None,
         first_token_us: None,
         is_error: false,
         ..std::mem::take(arrival)

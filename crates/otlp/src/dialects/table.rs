@@ -34,7 +34,6 @@ struct File {
     sessions: Vec<SessionRule>,
     providers: FxHashMap<String, String>,
     models: FxHashMap<String, String>,
-    environments: FxHashMap<String, Vec<String>>,
     finish_reasons: FxHashMap<String, Vec<String>>,
     events: Events,
     log_calls: Vec<LogCall>,
@@ -190,7 +189,6 @@ pub(super) struct Table {
     providers: FxHashMap<String, String>,
     /// By the beginning of the model's name, longest first.
     models: Vec<(String, String)>,
-    environments: FxHashMap<String, &'static str>,
     finish_reasons: FxHashMap<String, String>,
     secrets: Secrets,
     log_calls: Vec<LogCall>,
@@ -223,10 +221,6 @@ impl Table {
         families.extend(file.parameter_names.keys().cloned());
         let mut models: Vec<_> = file.models.into_iter().collect();
         models.sort_by(|(left, _), (right, _)| right.len().cmp(&left.len()).then(left.cmp(right)));
-        let environments = ["production", "staging", "development"].into_iter().flat_map(|ours| {
-            let spellings = file.environments.get(ours).cloned().unwrap_or_default();
-            spellings.into_iter().map(move |spelling| (spelling, ours))
-        });
         let finish_reasons = file
             .finish_reasons
             .into_iter()
@@ -239,7 +233,6 @@ impl Table {
             families,
             providers: file.providers,
             models,
-            environments: environments.collect(),
             secrets: file.secrets,
             log_calls: file.log_calls,
             log_tokens: file.log_tokens,
@@ -296,11 +289,6 @@ impl Table {
             model.get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning))
         };
         self.models.iter().find(|(beginning, _)| begins(beginning)).map(|(_, provider)| provider.as_str())
-    }
-
-    /// The environment of ours that a name stands for.
-    pub(super) fn environment(&self, name: &str) -> Option<&'static str> {
-        self.environments.get(&name.trim().to_ascii_lowercase()).copied()
     }
 
     /// The rules for log records of a name that are calls of their own.

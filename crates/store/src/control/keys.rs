@@ -29,8 +29,10 @@ row_type! {
         pub name: String,
         /// The workspace that it writes to and reads from.
         pub workspace_id: String,
-        /// The environment that its events get.
+        /// The environment of events that name none.
         pub environment: String,
+        /// Whether events that name another environment are refused.
+        pub is_environment_bound: bool,
         /// Its scopes, separated by spaces.
         pub scopes: String,
         /// When it was made, microseconds UTC.
@@ -57,8 +59,10 @@ pub struct NewKey {
     pub name: String,
     /// The workspace.
     pub workspace_id: String,
-    /// production, staging or development.
+    /// The environment of events that name none.
     pub environment: String,
+    /// Whether events that name another environment are refused.
+    pub is_environment_bound: bool,
     /// Scopes separated by spaces.
     pub scopes: String,
     /// When it stops working, microseconds UTC.
@@ -76,6 +80,7 @@ impl NewKey {
             name: options.name.clone(),
             workspace_id: options.workspace.clone(),
             environment: options.environment.clone(),
+            is_environment_bound: options.is_environment_bound,
             scopes: scopes.join(" "),
             expires_us: options.expires_us,
         }
@@ -93,6 +98,7 @@ impl NewKey {
             &self.scopes,
             now_us,
             self.expires_us,
+            self.is_environment_bound,
         ]
     }
 
@@ -100,17 +106,19 @@ impl NewKey {
     fn shown(&self) -> serde_json::Value {
         json!({
             "prefix": self.shown_prefix, "name": self.name, "workspace_id": self.workspace_id,
-            "environment": self.environment, "scopes": self.scopes, "expires_us": self.expires_us,
+            "environment": self.environment, "environment_bound": self.is_environment_bound, "scopes": self.scopes,
+            "expires_us": self.expires_us,
         })
     }
 }
 
 /// Stores a key of the transaction's org.
-pub(super) const INSERT_KEY: &str = "insert into api_keys (org_id, key_id, digest, shown_prefix, name, workspace_id, environment, scopes, created_us, expires_us)
-   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+pub(super) const INSERT_KEY: &str = "insert into api_keys (org_id, key_id, digest, shown_prefix, name, workspace_id, environment, scopes, created_us, expires_us,
+     is_environment_bound)
+   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
 /// What is found of a key by its digest.
-const KEY_BY_DIGEST: &str = "select k.org_id, k.key_id, k.shown_prefix, k.name, k.workspace_id, k.environment, k.scopes, k.created_us, k.expires_us,
+const KEY_BY_DIGEST: &str = "select k.org_id, k.key_id, k.shown_prefix, k.name, k.workspace_id, k.environment, k.is_environment_bound, k.scopes, k.created_us, k.expires_us,
      k.revoked_us, k.last_used_us
    from api_keys k join orgs o on o.org_id = k.org_id and o.deleted_us is null
    where k.digest = $1";
@@ -118,7 +126,7 @@ const KEY_BY_DIGEST: &str = "select k.org_id, k.key_id, k.shown_prefix, k.name, 
 /// The same, before the org is known. On PostgreSQL row security shows keys of the transaction's org only, so this is a
 /// function of the owner, which the application's role may call.
 const KEY_BY_DIGEST_OF_OWNER: &str =
-    "select org_id, key_id, shown_prefix, name, workspace_id, environment, scopes, created_us, expires_us,
+    "select org_id, key_id, shown_prefix, name, workspace_id, environment, is_environment_bound, scopes, created_us, expires_us,
      revoked_us, last_used_us
    from key_by_digest($1)";
 
@@ -165,7 +173,8 @@ impl Control {
     pub async fn list_keys(&self, org: &OrgId) -> Result<Vec<KeyRow>, StoreError> {
         self.fetch_of(
             org,
-            "select org_id, key_id, shown_prefix, name, workspace_id, environment, scopes, created_us, expires_us, revoked_us, last_used_us
+            "select org_id, key_id, shown_prefix, name, workspace_id, environment, is_environment_bound, scopes, created_us, expires_us,
+               revoked_us, last_used_us
              from api_keys where org_id = $1 order by created_us desc, key_id",
             args![],
         )

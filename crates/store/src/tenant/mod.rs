@@ -10,6 +10,7 @@ mod apply;
 mod chains;
 mod dead_letters;
 mod edges;
+pub(crate) mod environments;
 mod events;
 mod figures;
 mod ingest_requests;

@@ -83,7 +83,7 @@ impl<'a> Sealed<'a> {
             ],
             texts: [
                 Some(row.batch.workspace_id.as_str()),
-                Some(&row.batch.environment),
+                Some(row.environment),
                 facts.name.as_deref(),
                 facts.provider.as_deref(),
                 facts.model.as_deref(),

@@ -57,6 +57,7 @@ pub(crate) fn key(id: &str, digest: u8) -> NewKey {
         name: "n".to_owned(),
         workspace_id: "default".to_owned(),
         environment: "staging".to_owned(),
+        is_environment_bound: false,
         scopes: "events:read events:write".to_owned(),
         expires_us: Some(99),
     }

@@ -87,6 +87,7 @@ fn below(parent: u64, arrival: Arrival) -> Arrival {
 fn event(arrival: Arrival) -> NewEvent {
     let id: String = arrival.digest.iter().map(|byte| format!("{byte:02x}")).collect();
     NewEvent {
+        environment: arrival.environment.clone(),
         id: format!("otel_{}_{}_{id}", &arrival.trace_id[24..], &arrival.span_id[8..]),
         content_digest: None,
         session_id: arrival.trace_id.clone(),

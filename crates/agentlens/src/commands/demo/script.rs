@@ -306,7 +306,8 @@ impl Script {
         let (Some(model), Some(usage)) = (facts.model, facts.usage) else { return 0 };
         PriceTable::embedded()
             .find(facts.provider.as_deref(), &model, self.price_us)
-            .map_or(0, |price| cost::compute(price, &usage))
+            .and_then(|price| cost::compute(price, &usage))
+            .unwrap_or(0)
     }
 
     fn remember(&mut self, role: &str, content: &str) {

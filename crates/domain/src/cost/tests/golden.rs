@@ -140,27 +140,99 @@ fn listed_prices_give_the_worked_costs() {
     for (provider, model, day, usage, nanos, working) in CASES {
         let price = PriceTable::embedded().find(Some(provider), model, day_us(day));
         let price = price.unwrap_or_else(|| panic!("{model} has no price"));
-        assert_eq!(compute(price, usage), *nanos, "{model} on {day}: {working}");
+        assert_eq!(compute(price, usage), Some(*nanos), "{model} on {day}: {working}");
     }
 }
 
 #[test]
 fn unknown_models_have_no_cost_rather_than_a_guess() {
     let found = PriceTable::embedded().find(Some("openai"), "gpt-9-ultra", AUGUST_2026_US);
-    let cost = resolve(Some(0), found.map(|price| compute(price, &text(1000, 1000))));
+    let cost = resolve(Some(0), found.and_then(|price| compute(price, &text(1000, 1000))));
     assert_eq!((cost.nanos, cost.source), (0, CostSource::Unknown));
 }
 
 #[test]
 fn batch_calls_cost_the_vendors_fraction() {
     let batch = |model, usage| {
-        compute_batch(PriceTable::embedded().find(None, model, AUGUST_2026_US).unwrap(), &usage)
+        let price = PriceTable::embedded().find(None, model, AUGUST_2026_US).unwrap();
+        compute_at(price, &usage, ServiceTier::Batch)
     };
-    assert_eq!(batch("gpt-4o", text(1000, 500)), 3_750_000, "half of 7 500 000");
-    assert_eq!(batch("claude-haiku-4-5", text(1, 0)), 500, "half of 1000");
-    assert_eq!(batch("command-r7b", text(1, 0)), 38, "no batch price: 37.5");
-    assert_eq!(batch("gemini-1.5-flash-8b", text(1, 0)), 19, "18.75, rounded once");
-    assert_eq!(batch("voyage-4", text(100, 0)), 4_020, "100·60·0.67");
+    assert_eq!(batch("gpt-4o", text(1000, 500)), Some(3_750_000), "half of 7 500 000");
+    assert_eq!(batch("claude-haiku-4-5", text(1, 0)), Some(500), "half of 1000");
+    assert_eq!(batch("command-r7b", text(1, 0)), None, "no batch price is known");
+    assert_eq!(batch("gemini-1.5-flash-8b", text(1, 0)), Some(19), "18.75, rounded once");
+    assert_eq!(batch("voyage-4", text(100, 0)), Some(4_020), "100·60·0.67");
+}
+
+#[test]
+fn service_tiers_have_their_own_price_or_none() {
+    use ServiceTier::{Flex, Other, Priority, Standard};
+    let cost = |model, input, tier| {
+        let price = PriceTable::embedded().find(Some("openai"), model, AUGUST_2026_US).unwrap();
+        compute_at(price, &text(input, 1000), tier)
+    };
+    assert_eq!(cost("gpt-5-mini", 2000, Standard), Some(2_500_000), "2000·250 + 1000·2000");
+    assert_eq!(cost("gpt-5-mini", 2000, Flex), Some(1_250_000), "half");
+    assert_eq!(cost("gpt-5-mini", 2000, Priority), Some(4_500_000), "2000·450 + 1000·3600");
+    assert_eq!(cost("gpt-5-mini", 2000, Other), None);
+    assert_eq!(cost("gpt-4o", 2000, Flex), None, "not offered");
+    assert_eq!(cost("gpt-5-nano", 2000, Priority), None, "not offered");
+    assert_eq!(cost("gpt-5.5", 300_000, Standard), Some(3_045_000_000), "300000·10000 + 1000·45000");
+    assert_eq!(cost("gpt-5.5", 300_000, Flex), Some(1_522_500_000), "half");
+    assert_eq!(cost("gpt-5.5", 272_000, Priority), Some(3_475_000_000), "272000·12500 + 1000·75000");
+    assert_eq!(cost("gpt-5.5", 272_001, Priority), None, "long inputs have no priority price");
+    assert_eq!(cost("gpt-5.5-pro", 300_000, Standard), Some(18_270_000_000), "300000·60000 + 1000·270000");
+}
+
+#[test]
+fn a_price_that_is_not_known_for_a_size_or_region_is_none() {
+    let cost = |model, input| {
+        PriceTable::embedded()
+            .find(Some("aws.bedrock"), model, AUGUST_2026_US)
+            .and_then(|price| compute(price, &text(input, 0)))
+    };
+    assert_eq!(cost("us.openai.gpt-5.5", 272_000), Some(1_496_000_000), "272000·5500");
+    assert_eq!(cost("us.openai.gpt-5.5", 272_001), None);
+    assert_eq!(cost("us.openai.gpt-5.4", 300_000), None);
+    assert_eq!(cost("us.openai.gpt-5.4-mini", 1000), None, "the premium isn't known");
+    assert_eq!(cost("us.anthropic.claude-sonnet-5-v1:0", 1000), Some(2_200_000));
+    assert_eq!(cost("us.anthropic.claude-sonnet-4-20250514-v1:0", 1000), Some(3_000_000), "no premium");
+    assert_eq!(cost("us.anthropic.claude-3-5-haiku-20241022-v1:0", 1000), Some(800_000), "no premium");
+    assert_eq!(cost("us.amazon.nova-micro-v1:0", 1000), Some(35_000));
+}
+
+#[test]
+fn open_models_cost_what_their_host_asks() {
+    let cost = |provider, model| {
+        PriceTable::embedded()
+            .find(provider, model, AUGUST_2026_US)
+            .and_then(|price| compute(price, &text(1000, 1000)))
+    };
+    let path = "accounts/fireworks/models/deepseek-v4-pro";
+    assert_eq!(cost(Some("fireworks"), path), Some(5_220_000), "1000·1740 + 1000·3480");
+    assert_eq!(cost(Some("fireworks_ai"), "deepseek-v4-pro"), Some(5_220_000));
+    assert_eq!(cost(Some("deepseek"), "deepseek-v4-pro"), Some(1_305_000), "1000·435 + 1000·870");
+    assert_eq!(cost(None, "deepseek-v4-pro"), Some(1_305_000), "the name that the maker's own API uses");
+    assert_eq!(cost(None, "deepseek/deepseek-v4-pro"), Some(1_305_000));
+    assert_eq!(cost(Some("litellm"), "deepseek/deepseek-v4-pro"), Some(1_305_000));
+    for (provider, model) in [
+        (None, path),
+        (None, "deepseek-ai/deepseek-v4-pro"),
+        (Some("novita"), "deepseek-v4-pro"),
+        (Some("openrouter"), "deepseek/deepseek-v4-pro"),
+        (Some("my-gateway"), "deepseek-v4-pro"),
+        (Some("fireworks"), "mixtral-8x7b"),
+        (Some("azure"), "mistral-large-2411"),
+        (Some("deepinfra"), "kimi-k2.5"),
+        (Some("bedrock"), "command-r-plus"),
+        (Some("fireworks"), "llama-3.3-70b-versatile"),
+        (Some("groq"), "llama3-8b-instruct"),
+        (None, "llama-3.3-70b-instruct-turbo"),
+    ] {
+        assert_eq!(cost(provider, model), None, "{provider:?} {model}");
+    }
+    // Nobody but their makers and the makers' partners serves closed models, and those ask the list price.
+    assert_eq!(cost(Some("my-gateway"), "gpt-4o"), Some(12_500_000));
 }
 
 #[test]
@@ -172,7 +244,8 @@ fn own_prices_give_the_worked_costs() {
     };
     let claude = price("claude-mine", "3.0000001", "15");
     let table = PriceTable::embedded().with_overrides(vec![Price::from_spec(&own).unwrap(), claude]);
-    let cost = |model, usage: Usage| compute(table.find(None, model, AUGUST_2026_US).unwrap(), &usage);
+    let cost =
+        |model, usage: Usage| compute(table.find(None, model, AUGUST_2026_US).unwrap(), &usage).unwrap();
     assert_eq!(cost("gpt-4o", text(1000, 100)), 2_600_000, "1000·2000 + 100·6000");
     assert_eq!(cost("gpt-4o", reasoned(0, 100, 60)), 660_000, "40·6000 + 60·7000");
     assert_eq!(cost("gpt-4o", cached(100, 50, 0)), 150_000, "50·2000 + 50·1000");

@@ -12,7 +12,7 @@ mod shapes;
 mod values;
 mod work;
 
-use agentlens_domain::cost::nanos_to_usd;
+use agentlens_domain::cost::{ServiceTier, nanos_to_usd};
 use agentlens_domain::spans::{Arrival, SpanKind};
 use agentlens_domain::usage::Usage;
 use serde_json::{Map, Value as Json, json};
@@ -119,7 +119,12 @@ impl View {
         self.put_some("usage", arrival.usage.map(|usage| Json::Object(usage_view(&usage))));
         self.put_some("costUsd", arrival.reported_cost_nanos.map(nanos_to_usd));
         self.put_some("cacheHit", arrival.is_cache_hit.then_some(true));
-        self.put_some("batch", arrival.is_batch.then_some(true));
+        let tier = arrival.service_tier;
+        self.put_some("batch", tier.filter(|tier| *tier == ServiceTier::Batch).map(|_| true));
+        self.put_some(
+            "serviceTier",
+            tier.filter(|tier| *tier != ServiceTier::Batch).map(ServiceTier::as_str),
+        );
     }
 
     fn settings(&mut self, merged: &Merged) {

@@ -54,7 +54,7 @@ fn other_records_of_a_span_arrive_with_it_and_do_not_fail_it() {
 
 #[test]
 fn what_a_program_logs_says_nothing_of_the_call() {
-    let words = json!({"cache_hit": true, "gen_ai.request.batch": true, "gen_ai.usage.input_tokens": 5,
+    let words = json!({"cache_hit": true, "gen_ai.request.batch": true, "openai.response.service_tier": "flex", "gen_ai.usage.input_tokens": 5,
         "gen_ai.usage.cost": 1, "gen_ai.request.model": "gpt-4o", "gen_ai.response.id": "r",
         "time_to_first_token_ms": 3, "exception.message": "mine"});
     let call = read_spans(vec![span(&json!({"attributes": {"gen_ai.operation.name": "chat"},
@@ -62,15 +62,23 @@ fn what_a_program_logs_says_nothing_of_the_call() {
     for name in ["cache.looked_up", "exception", ""] {
         let logged = read_logs(vec![log(&json!({"name": name, "attributes": words}))]);
         let arrival = logged.events[0].span.as_deref().unwrap();
-        assert!(!arrival.is_cache_hit && !arrival.is_batch && !arrival.is_error, "{name}");
+        assert!(!arrival.is_cache_hit && arrival.service_tier.is_none() && !arrival.is_error, "{name}");
         assert_eq!((arrival.usage, arrival.reported_cost_nanos, arrival.first_token_us), (None, None, None));
         assert_eq!((&arrival.provider, &arrival.model, &arrival.response_id), (&None, &None, &None));
         let view = present(&[&call.events[0].payload, &logged.events[0].payload]);
-        let told: Vec<&str> =
-            ["cacheHit", "batch", "usage", "costUsd", "model", "responseId", "timeToFirstTokenMs"]
-                .into_iter()
-                .filter(|key| view.contains_key(*key))
-                .collect();
+        let told: Vec<&str> = [
+            "cacheHit",
+            "batch",
+            "serviceTier",
+            "usage",
+            "costUsd",
+            "model",
+            "responseId",
+            "timeToFirstTokenMs",
+        ]
+        .into_iter()
+        .filter(|key| view.contains_key(*key))
+        .collect();
         assert_eq!((told, &view["error"]), (vec![], &json!({})), "{name}");
         assert_eq!(view["events"][0]["attributes"]["cache_hit"], true, "it is shown as what it is");
     }

@@ -1,5 +1,6 @@
 //! The mapping table, row by row: each field under the key of each dialect.
 
+use agentlens_domain::cost::ServiceTier;
 use serde_json::{Value as Json, json};
 
 use super::super::present;
@@ -273,9 +274,12 @@ fn users_agents_and_environments() {
     check(
         "environment",
         &[
-            (json!({"langfuse.environment": "prod"}), json!("production")),
-            (json!({"deployment.environment.name": "Staging"}), json!("staging")),
-            (json!({"deployment.environment": "dev"}), json!("development")),
+            (json!({"langfuse.environment": "prod"}), json!("prod")),
+            (
+                json!({"deployment.environment.name": "bedrock-agentcore:default"}),
+                json!("bedrock-agentcore:default"),
+            ),
+            (json!({"deployment.environment": " dev "}), json!("dev")),
             (json!({"langfuse.environment": "default"}), Json::Null),
         ],
     );
@@ -342,14 +346,25 @@ fn caches_and_batches() {
         attributes["gen_ai.operation.name"] = json!("execute_tool");
         assert!(!arrival_of(&attributes).is_cache_hit, "{attributes}");
     }
-    for (attributes, batch) in [
-        (json!({"gen_ai.request.batch": true}), true),
-        (json!({"openai.response.service_tier": "batch"}), true),
-        (json!({"openai.response.service_tier": "default"}), false),
+    for (attributes, tier) in [
+        (json!({"gen_ai.request.batch": true}), Some(ServiceTier::Batch)),
+        (json!({"gen_ai.request.batch": "True"}), Some(ServiceTier::Batch)),
+        (json!({"gen_ai.request.batch": false}), None),
+        (json!({"openai.response.service_tier": "batch"}), Some(ServiceTier::Batch)),
+        (json!({"openai.response.service_tier": "default"}), Some(ServiceTier::Standard)),
+        (json!({"openai.request.service_tier": "flex"}), Some(ServiceTier::Flex)),
+        (json!({"gen_ai.openai.request.service_tier": "priority"}), Some(ServiceTier::Priority)),
+        (
+            json!({"openai.request.service_tier": "priority", "openai.response.service_tier": "default"}),
+            Some(ServiceTier::Standard),
+        ),
+        (json!({"openai.response.service_tier": "scale"}), Some(ServiceTier::Other)),
+        (json!({"llm.invocation_parameters": "{\"service_tier\": \"flex\"}"}), Some(ServiceTier::Flex)),
+        (json!({"llm.invocation_parameters": "{\"temperature\": 1}"}), None),
     ] {
         let mut attributes = attributes;
         attributes["gen_ai.operation.name"] = json!("chat");
-        assert_eq!(arrival_of(&attributes).is_batch, batch, "{attributes}");
+        assert_eq!(arrival_of(&attributes).service_tier, tier, "{attributes}");
     }
 }
 

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use agentlens_domain::ledger::Reason;
+use agentlens_domain::ledger::{ENVIRONMENT_LIMIT, Reason};
 use agentlens_ingest::{EventResult, IngestError, IngestReport, IngestRequest};
 
 use crate::api::hex;
@@ -223,6 +223,8 @@ struct KeyLedger {
     /// Events that are not, by reason. `duplicate` are repeats of stored ones, `dead_letter` could not be applied and
     /// are kept until they are replayed.
     refused: BTreeMap<String, i64>,
+    /// Stored events that belong to the environment `other`, because the workspace has no room for the one that they name.
+    environment_limit: i64,
     /// Events that are durable in the queue and not applied yet.
     waiting: i64,
 }
@@ -244,6 +246,7 @@ async fn get_ledger(
         match row.outcome.as_str() {
             "received" => key.received += row.event_count,
             "stored" => key.stored = row.event_count,
+            ENVIRONMENT_LIMIT => key.environment_limit = row.event_count,
             outcome => {
                 // Dead letters were received and never applied, so the store has not counted them yet.
                 key.received += if outcome == DEAD_LETTER { row.event_count } else { 0 };

@@ -8,7 +8,7 @@
 //! same reason no whole index but the primary key may begin with the key's first columns (see `sessions_started`).
 
 use deadpool_postgres::{Object, Transaction};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio_postgres::types::ToSql;
 
 use agentlens_domain::batches::Batch;
@@ -21,6 +21,7 @@ use agentlens_domain::time::day_of;
 use super::PostgresEngine;
 use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
+use crate::tenant::environments::{Environments, names_to_look_up};
 use crate::tenant::{
     ApplyReport, Cell, Ending, EventRow, LateKey, NumberedSession, OrgState, Plan, PlanInput, SessionKey,
     StoredEvent, TenantContext, Verdict, encode_changes, merged, merged_latency, plan, session_keys,
@@ -69,7 +70,8 @@ async fn try_apply(
     let state = lock_state(&transaction, org).await?;
     let fresh = claim_batches(&transaction, org, batches, now_us).await?;
     let verdicts = claim_ids(&transaction, context, batches, &fresh).await?;
-    let projection = project_spans(&transaction, context, batches, &fresh).await?;
+    let environments = take_environments(&transaction, org, batches, &fresh, now_us).await?;
+    let projection = project_spans(&transaction, context, batches, &fresh, &environments).await?;
     let staying = load_staying(&transaction, org, &projection).await?;
     let keys = session_keys(batches, &fresh, &projection).into_iter().collect();
     let sessions = load_sessions(&transaction, org, keys).await?;
@@ -79,6 +81,7 @@ async fn try_apply(
         fresh,
         verdicts,
         sessions: &sessions,
+        environments: &environments,
         projection: &projection,
         staying: &staying,
         org: state,
@@ -160,6 +163,31 @@ async fn claim_batches(
         rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     // The same batch twice in one group counts once.
     Ok(ids.iter().map(|id| fresh.remove(*id)).collect())
+}
+
+/// Adds the names of environments that have room in their workspaces.
+async fn take_environments<'a>(
+    transaction: &Transaction<'_>,
+    org: &str,
+    batches: &'a [Batch],
+    fresh: &[bool],
+    now_us: i64,
+) -> Result<Environments<'a>, StoreError> {
+    let mut environments = Environments::default();
+    for (workspace, names) in names_to_look_up(batches, fresh) {
+        let sql = "select name from environments where org_id = $1 and workspace_id = $2";
+        let statement = transaction.prepare_cached(sql).await?;
+        let rows = transaction.query(&statement, &[&org, &workspace]).await?;
+        let known = rows.iter().map(|row| row.try_get(0)).collect::<Result<FxHashSet<String>, _>>()?;
+        let added = environments.settle(workspace, &names, &known);
+        if !added.is_empty() {
+            let sql = "insert into environments (org_id, workspace_id, name, first_seen_us)
+                 select $1, $2, name, $4 from unnest($3::text[]) as n (name)";
+            let statement = transaction.prepare_cached(sql).await?;
+            transaction.execute(&statement, &[&org, &workspace, &added, &now_us]).await?;
+        }
+    }
+    Ok(environments)
 }
 
 async fn claim_ids(
@@ -372,7 +400,7 @@ async fn insert_events(
         .column("position", "bigint", rows, |row| row.position)
         .column("id", "text", rows, |row| row.event.id.as_str())
         .column("workspace_id", "text", rows, |row| row.batch.workspace_id.as_str())
-        .column("environment", "text", rows, |row| row.batch.environment.as_str())
+        .column("environment", "text", rows, |row| row.environment)
         .column("session_id", "text", rows, |row| row.session_id)
         .column("session_number", "bigint", rows, |row| row.session_number)
         .column("seq", "bigint", rows, |row| row.seq)

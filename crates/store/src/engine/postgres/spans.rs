@@ -8,6 +8,7 @@ use agentlens_domain::spans::{MAX_SAME_ANSWER, Needs, Span};
 
 use super::apply::Insert;
 use crate::error::StoreError;
+use crate::tenant::environments::Environments;
 use crate::tenant::spans::{
     ChangedSpan, Projecting, Projection, SpanColumns, Staying, StoredTrace, decode, encode,
 };
@@ -19,9 +20,10 @@ pub(super) async fn project_spans<'a>(
     context: &TenantContext,
     batches: &'a [Batch],
     fresh: &[bool],
+    environments: &'a Environments<'a>,
 ) -> Result<Projection<'a>, StoreError> {
     let mut projection = Projection::default();
-    for mut projecting in Projecting::of(batches, fresh) {
+    for mut projecting in Projecting::of(batches, fresh, environments) {
         loop {
             let needs = projecting.needs(batches, fresh, &context.prices, &mut projection);
             if needs.is_empty() {

@@ -13,6 +13,7 @@ use agentlens_domain::sessions::SessionState;
 
 use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
+use crate::tenant::environments::{Environments, names_to_look_up};
 use crate::tenant::{
     ApplyReport, Cell, Ending, EventRow, LateKey, NumberedSession, OrgState, Plan, PlanInput, SessionKey,
     StoredEvent, TenantContext, Verdict, encode_changes, merged, plan, session_keys,
@@ -35,7 +36,8 @@ pub(crate) fn apply(
     let state = state(&transaction, org)?;
     let fresh = claim_batches(&transaction, org, batches, now_us)?;
     let verdicts = claim_ids(&transaction, context, batches, &fresh)?;
-    let projection = project_spans(&transaction, context, batches, &fresh)?;
+    let environments = take_environments(&transaction, org, batches, &fresh, now_us)?;
+    let projection = project_spans(&transaction, context, batches, &fresh, &environments)?;
     let staying = load_staying(&transaction, org, &projection)?;
     let sessions = load_sessions(&transaction, org, session_keys(batches, &fresh, &projection))?;
     let input = PlanInput {
@@ -43,6 +45,7 @@ pub(crate) fn apply(
         fresh,
         verdicts,
         sessions: &sessions,
+        environments: &environments,
         projection: &projection,
         staying: &staying,
         org: state,
@@ -120,6 +123,31 @@ fn claim_batches(
         .iter()
         .map(|batch| Ok(statement.execute(params![org, batch.batch_id.as_str(), now_us])? == 1))
         .collect()
+}
+
+/// Adds the names of environments that have room in their workspaces.
+fn take_environments<'a>(
+    transaction: &Transaction<'_>,
+    org: &str,
+    batches: &'a [Batch],
+    fresh: &[bool],
+    now_us: i64,
+) -> Result<Environments<'a>, StoreError> {
+    let mut environments = Environments::default();
+    for (workspace, names) in names_to_look_up(batches, fresh) {
+        let known = transaction
+            .prepare_cached("select name from environments where org_id = ?1 and workspace_id = ?2")?
+            .query_map([org, workspace], |row| row.get(0))?
+            .collect::<Result<FxHashSet<String>, _>>()?;
+        for name in environments.settle(workspace, &names, &known) {
+            transaction
+                .prepare_cached(
+                    "insert into environments (org_id, workspace_id, name, first_seen_us) values (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![org, workspace, name, now_us])?;
+        }
+    }
+    Ok(environments)
 }
 
 fn claim_ids(
@@ -284,13 +312,16 @@ fn insert_events<'a>(
     )?;
     statement.raw_bind_parameter(1, org)?;
     // What is the same for a whole batch is bound once; SQLite would copy it for each row.
-    let mut bound: Option<&Batch> = None;
+    let (mut bound, mut environment): (Option<&Batch>, Option<&str>) = (None, None);
     for row in rows.flatten() {
         if !bound.is_some_and(|batch| std::ptr::eq(batch, row.batch)) {
             bound = Some(row.batch);
             statement.raw_bind_parameter(2, row.batch.workspace_id.as_str())?;
-            statement.raw_bind_parameter(3, row.batch.environment.as_str())?;
             statement.raw_bind_parameter(4, row.batch.received_us)?;
+        }
+        if environment != Some(row.environment) {
+            environment = Some(row.environment);
+            statement.raw_bind_parameter(3, row.environment)?;
         }
         bind_event(&mut statement, &row)?;
         statement.raw_execute()?;

@@ -67,7 +67,8 @@ create table api_keys (
   shown_prefix text not null,
   name text not null default '',
   workspace_id text not null,
-  environment text not null check (environment in ('production', 'staging', 'development')),
+  environment text not null,
+  is_environment_bound boolean not null default false,
   scopes text not null,
   created_us bigint not null,
   expires_us bigint,
@@ -98,11 +99,11 @@ create table settings (
 -- of the owner shows the one key with exactly this digest.
 create policy api_keys_owner on api_keys for select to current_user using (true);
 create function key_by_digest(wanted bytea) returns table (
-  org_id text, key_id text, shown_prefix text, name text, workspace_id text, environment text, scopes text, created_us bigint,
-  expires_us bigint, revoked_us bigint, last_used_us bigint)
+  org_id text, key_id text, shown_prefix text, name text, workspace_id text, environment text,
+  is_environment_bound boolean, scopes text, created_us bigint, expires_us bigint, revoked_us bigint, last_used_us bigint)
 language sql stable security definer set search_path = control, pg_temp as $$
-  select k.org_id, k.key_id, k.shown_prefix, k.name, k.workspace_id, k.environment, k.scopes, k.created_us, k.expires_us, k.revoked_us,
-    k.last_used_us
+  select k.org_id, k.key_id, k.shown_prefix, k.name, k.workspace_id, k.environment, k.is_environment_bound, k.scopes, k.created_us,
+    k.expires_us, k.revoked_us, k.last_used_us
   from api_keys k join orgs o on o.org_id = k.org_id and o.deleted_us is null
   where k.digest = wanted
 $$;

@@ -303,6 +303,16 @@ alter table rollup_changes alter column cells set storage external;
 -- both
 select secure('rollup_changes');
 
+-- The environments of a workspace besides those that every workspace has (see `environments.rs`).
+create table environments (
+  org_id text not null,
+  workspace_id text not null,
+  name text not null,
+  first_seen_us bigint not null,
+  primary key (org_id, workspace_id, name)
+) without rowid;
+select secure('environments');
+
 -- What was ingested, by day of arrival; billing reads it.
 create table usage_days (
   org_id text not null,

@@ -6,7 +6,7 @@ use agentlens_domain::batches::{Batch, Outcome};
 use agentlens_domain::chain::{Hash, NO_SEAL, Seal};
 use agentlens_domain::cost::{self, Cost, CostSource};
 use agentlens_domain::events::{EventType, NewEvent, SessionFact};
-use agentlens_domain::ledger::Reason;
+use agentlens_domain::ledger::{ENVIRONMENT_LIMIT, Reason};
 use agentlens_domain::rollups::{Counted, Rollup};
 use agentlens_domain::sessions::SessionState;
 use agentlens_domain::spans::{Contribution, Sign, TraceShown};
@@ -15,6 +15,7 @@ use agentlens_domain::time::day_of;
 use super::Applied;
 use super::columns::{hash_of, preview, usage_parts};
 use crate::tenant::TenantContext;
+use crate::tenant::environments::Environments;
 use crate::tenant::rollups::{Cell, MAX_WAITING_CHANGES};
 use crate::tenant::seal::{Sealed, SealedHead, SealedState};
 use crate::tenant::spans::{ChangedTrace, Projection, SpanNumbers, SpanPlace, Staying, TraceRow, TraceState};
@@ -42,6 +43,8 @@ pub(crate) struct PlanInput<'a> {
     pub(crate) verdicts: FxHashMap<(usize, usize), Verdict>,
     /// How the touched sessions stand; absent for new ones.
     pub(crate) sessions: &'a FxHashMap<SessionKey<'a>, NumberedSession>,
+    /// Which environments the events belong to.
+    pub(crate) environments: &'a Environments<'a>,
     /// What becomes of the spans that arrive.
     pub(crate) projection: &'a Projection<'a>,
     /// What is left of the sessions that traces leave.
@@ -104,6 +107,7 @@ pub(crate) fn session_keys<'a>(
 pub(crate) struct EventRow<'a> {
     pub(crate) position: i64,
     pub(crate) batch: &'a Batch,
+    pub(crate) environment: &'a str,
     pub(crate) event: &'a NewEvent,
     /// The session of its chain. For what arrives of a span, the one in which the span is shown then.
     pub(crate) session_id: &'a str,
@@ -269,6 +273,7 @@ impl<'a> Session<'a> {
 struct Planner<'a, 'c, E> {
     context: &'c TenantContext,
     emit: E,
+    environments: &'a Environments<'a>,
     projection: &'a Projection<'a>,
     staying: &'a Staying<'a>,
     loaded: &'a FxHashMap<SessionKey<'a>, NumberedSession>,
@@ -293,6 +298,7 @@ pub(crate) fn plan<'a>(
     let mut planner = Planner {
         context,
         emit,
+        environments: input.environments,
         projection: input.projection,
         staying: input.staying,
         loaded: input.sessions,
@@ -350,6 +356,9 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
                 }
                 (Verdict::New, None) => (Outcome::Stored { hash: self.add_event(batch, event) }, "stored"),
             };
+            if ledger_outcome == "stored" && self.environments.is_beyond(batch, event) {
+                *self.ledger.entry((batch.key_id.as_str(), ENVIRONMENT_LIMIT)).or_default() += 1;
+            }
             outcomes[index] = outcome;
             *self.ledger.entry((batch.key_id.as_str(), ledger_outcome)).or_default() += 1;
         }
@@ -361,12 +370,13 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         let cost = self.cost_of(event);
         let cost_nanos = cost.as_ref().map_or(0, |cost| cost.nanos);
         let key = (workspace, event.session_id.as_str());
-        let session = self.open(key, event, &batch.environment);
+        let environment = self.environments.of(batch, event);
+        let session = self.open(key, event, environment);
         let state = &mut session.state;
         let prev_hash = (state.last_seq > 0).then_some(state.last_hash);
         let hash = hash_of(event, (&event.session_id, &event.agent_id), prev_hash);
-        state.add(event, &batch.environment, cost_nanos, hash);
-        session.follow(&batch.environment, &event.agent_id);
+        state.add(event, environment, cost_nanos, hash);
+        session.follow(environment, &event.agent_id);
         let row = self.row(key, batch, event, (prev_hash, hash));
         self.emit_sealed(key, EventRow { cost, ..row });
         let is_unknown = cost.is_some_and(|cost| cost.source == CostSource::Unknown);
@@ -422,6 +432,7 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
         EventRow {
             position: self.last_position,
             batch,
+            environment: self.environments.of(batch, event),
             event,
             session_id: &event.session_id,
             session_number,
@@ -625,13 +636,14 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
             .model
             .as_deref()
             .and_then(|model| self.context.prices.find(facts.provider.as_deref(), model, event.ts_us));
-        let computed = price.zip(facts.usage.as_ref()).map(|(price, usage)| cost::compute(price, usage));
+        let computed = price.zip(facts.usage.as_ref()).and_then(|(price, usage)| cost::compute(price, usage));
         Some(cost::resolve(facts.reported_cost_nanos, computed))
     }
 
     fn count(&mut self, batch: &'a Batch, event: &'a NewEvent, cost_nanos: i64, cost_is_unknown: bool) {
         let workspace_id = batch.workspace_id.as_str();
-        let counted = Counted { workspace_id, environment: &batch.environment, cost_nanos, cost_is_unknown };
+        let environment = self.environments.of(batch, event);
+        let counted = Counted { workspace_id, environment, cost_nanos, cost_is_unknown };
         self.rollup.add(event, counted);
         if let Some(SessionFact::Started { agent_name, .. }) = &event.facts.session {
             self.name_agent((workspace_id, &event.agent_id), agent_name.as_deref(), event.ts_us);

@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use agentlens_domain::batches::Batch;
 use agentlens_domain::cost::PriceTable;
+use agentlens_domain::environments::OTHER;
 use agentlens_domain::spans::{Kept, Needs, Region, Shown, Span, SpanPlace, StoredArrival, TraceShown};
 
 use crate::error::StoreError;
 use crate::tenant::SessionKey;
+use crate::tenant::environments::Environments;
 
 /// The version of the stored state of spans and traces.
 const STATE_VERSION: u8 = 2;
@@ -161,6 +163,7 @@ impl<'a> Projection<'a> {
 /// The projection of one workspace while it is being loaded.
 pub(crate) struct Projecting<'a> {
     workspace_id: &'a str,
+    environments: &'a Environments<'a>,
     region: Region,
     /// The chains of the stored traces.
     states: FxHashMap<String, TraceState>,
@@ -171,13 +174,14 @@ pub(crate) struct Projecting<'a> {
 
 impl<'a> Projecting<'a> {
     /// One for each workspace to which the fresh batches bring spans, in the order of their ids.
-    pub(crate) fn of(batches: &'a [Batch], fresh: &[bool]) -> Vec<Self> {
+    pub(crate) fn of(batches: &'a [Batch], fresh: &[bool], environments: &'a Environments<'a>) -> Vec<Self> {
         let mut all: FxHashMap<&str, Self> = FxHashMap::default();
         for (_, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
             for arrival in batch.events.iter().filter_map(|event| event.span.as_deref()) {
                 let workspace_id = batch.workspace_id.as_str();
                 let projecting = all.entry(workspace_id).or_insert_with(|| Self {
                     workspace_id,
+                    environments,
                     region: Region::default(),
                     states: FxHashMap::default(),
                     arrived: Vec::new(),
@@ -241,11 +245,12 @@ impl<'a> Projecting<'a> {
             }
             for (event_index, event) in batch.events.iter().enumerate() {
                 let Some(arrival) = event.span.as_deref() else { continue };
-                let stored = StoredArrival {
-                    event_id: event.id.clone(),
-                    environment: batch.environment.clone(),
-                    arrival: arrival.clone(),
-                };
+                let mut arrival = arrival.clone();
+                if self.environments.is_beyond(batch, event) {
+                    arrival.environment = Some(OTHER.to_owned());
+                }
+                let environment = self.environments.of_key(batch).to_owned();
+                let stored = StoredArrival { event_id: event.id.clone(), environment, arrival };
                 match self.region.join(stored) {
                     Some(place) => self.arrived.push(((batch_index, event_index), place)),
                     None => {
