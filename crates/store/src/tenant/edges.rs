@@ -257,6 +257,7 @@ fn counted_event(row: CountedRow) -> Option<(NewEvent, String, i64, bool)> {
     });
     let event = NewEvent {
         id: row.id,
+        environment: None,
         content_digest: None,
         session_id: String::new(),
         agent_id: row.agent_id,
