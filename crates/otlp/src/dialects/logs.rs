@@ -62,14 +62,9 @@ fn event_of(
     })
     .in_scope(scope);
     let payload = payload::of_log(record, name, surroundings)?;
-    if log_calls::may_be_call(name, pairs(&record.attributes), span_id.is_some())
-        && let Some(mut arrival) = present::arrival_of_log(&payload.text)
-    {
-        let stated_us = if arrival.end_us == 0 { 0 } else { arrival.start_us };
-        if arrival.end_us == 0 {
-            (arrival.start_us, arrival.end_us) = (at_us, at_us);
-        }
-        return Ok(traces::draft(payload, arrival, stated_us).event());
+    let may_be_call = log_calls::may_be_call(name, pairs(&record.attributes), span_id.is_some());
+    if let Some(arrival) = may_be_call.then(|| present::arrival_of_log(&payload.text)).flatten() {
+        return Ok(call(payload, arrival, at_us));
     }
     let is_evaluation = table().events.evaluation.iter().any(|known| known == name);
     let is_of_a_span = trace_id.is_some() && span_id.is_some();
@@ -117,6 +112,15 @@ fn event_of(
         event.session_id = home;
     }
     Ok(event)
+}
+
+/// The event of a record that is a call of its own.
+fn call(payload: payload::Payload, mut arrival: Arrival, at_us: i64) -> NewEvent {
+    let stated_us = if arrival.end_us == 0 { 0 } else { arrival.start_us };
+    if arrival.end_us == 0 {
+        (arrival.start_us, arrival.end_us) = (at_us, at_us);
+    }
+    traces::draft(payload, arrival, stated_us).event()
 }
 
 /// What a program logs inside a span has its own words, and says nothing of the call that the span may be: its
