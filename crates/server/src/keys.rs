@@ -2,7 +2,8 @@
 //!
 //! Every change of settings, whoever makes it, is in the change feed of the control tables. Every node reads the feed twice a
 //! second, and drops what it had cached of the orgs named there. When the feed can't be read, nothing cached is trusted for
-//! longer than a second.
+//! longer than a second, except on nodes with a [`ChangeRelay`]: they go on with the keys and orgs that they know for up to
+//! [`TRUST_WHILE_AWAY`](agentlens_store::TRUST_WHILE_AWAY), as long as the relay tells of no change.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use agentlens_domain::ids::{KeyId, OrgId, WorkspaceId};
 use agentlens_domain::keys::{ApiKey, KeyScope, ServerSecret};
 use agentlens_domain::permissions::{Actor, Caller};
 use agentlens_ingest::Sender;
+use agentlens_ingest::queue::redis::ChangeRelay;
 use agentlens_store::{Change, KeyRow, News, Store, StoreError};
 
 /// How often the change feed is read.
@@ -75,13 +77,25 @@ pub struct KeyCache {
     store: Store,
     secret: ServerSecret,
     entries: Mutex<FxHashMap<[u8; 32], Principal>>,
+    relay: Option<ChangeRelay>,
     used: Mutex<FxHashMap<(OrgId, KeyId), i64>>,
 }
 
 impl KeyCache {
     /// An empty cache.
     pub fn new(store: Store, secret: ServerSecret) -> Self {
-        Self { store, secret, entries: Mutex::default(), used: Mutex::default() }
+        Self { store, secret, entries: Mutex::default(), relay: None, used: Mutex::default() }
+    }
+
+    /// The same cache for a node that goes on while the database is away.
+    #[must_use]
+    pub fn with_relay(self, relay: Option<ChangeRelay>) -> Self {
+        Self { relay, ..self }
+    }
+
+    /// Whether this node takes events although the database does not answer.
+    pub fn goes_on_without_store(&self) -> bool {
+        self.relay.is_some() && self.store.is_trusted()
     }
 
     /// The secret that digests keys and signs reports.
@@ -136,12 +150,17 @@ impl KeyCache {
     /// Follows the change feed and writes times of last use until shutdown.
     pub async fn watch(&self, shutdown: CancellationToken) {
         let mut touched = Instant::now();
+        let mut published = None;
         while !shutdown.is_cancelled() {
             match self.store.read_changes().await {
                 Ok(News::Anything) => self.entries.lock().clear(),
                 Ok(News::Changes(changes)) => self.forget(&changes),
-                Err(error) => tracing::warn!(error = %error, "the change feed can't be read"),
+                Err(error) => {
+                    tracing::warn!(error = %error, "the change feed can't be read");
+                    self.go_on_or_stop(&error).await;
+                }
             }
+            self.publish(&mut published).await;
             if touched.elapsed() >= TOUCH_EVERY {
                 self.write_last_use().await;
                 touched = Instant::now();
@@ -152,6 +171,40 @@ impl KeyCache {
             }
         }
         self.write_last_use().await;
+    }
+
+    /// While the database is away, a node with a relay goes on with what it knows, until the relay tells of a change or can't
+    /// be reached either.
+    async fn go_on_or_stop(&self, error: &StoreError) {
+        let Some(relay) = self.relay.as_ref().filter(|_| error.is_away()) else {
+            return self.store.stop_without_feed();
+        };
+        match relay.newest().await {
+            Ok(newest) => {
+                if newest.is_some_and(|newest| newest > self.store.feed_position()) {
+                    // Perhaps a revocation. Which keys it concerns is not known, so all have to be looked up again.
+                    self.entries.lock().clear();
+                }
+                self.store.go_on_without_feed();
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "changes can't be read from Redis either; no key is trusted");
+                self.store.stop_without_feed();
+            }
+        }
+    }
+
+    /// Tells nodes that can't reach the database how far this one has read.
+    async fn publish(&self, published: &mut Option<i64>) {
+        let position = self.store.feed_position();
+        let Some(relay) = self.relay.as_ref().filter(|_| *published != Some(position) && position >= 0)
+        else {
+            return;
+        };
+        match relay.publish(position).await {
+            Ok(()) => *published = Some(position),
+            Err(error) => tracing::warn!(error = %error, "a change could not be passed on through Redis"),
+        }
     }
 
     fn forget(&self, changes: &[Change]) {

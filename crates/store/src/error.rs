@@ -122,7 +122,11 @@ impl From<tokio_postgres::Error> for StoreError {
 impl From<deadpool_postgres::PoolError> for StoreError {
     fn from(error: deadpool_postgres::PoolError) -> Self {
         match error {
-            deadpool_postgres::PoolError::Backend(error) => error.into(),
+            // Whatever keeps a connection from being made, what it was for is not at fault.
+            deadpool_postgres::PoolError::Backend(error) => {
+                let text = error.as_db_error().map(ToString::to_string);
+                Self::Unavailable(text.unwrap_or_else(|| error.to_string()))
+            }
             other => Self::Unavailable(other.to_string()),
         }
     }

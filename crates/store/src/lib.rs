@@ -32,7 +32,7 @@ pub use control::{
 };
 pub use directory::{DataDirectory, DirectoryLock};
 pub use error::{StoreError, names_a_full_disk};
-pub use feed::News;
+pub use feed::{News, TRUST_WHILE_AWAY};
 pub use outbox::{Delivery, OutboxMessage, Target, Targets};
 pub use tenant::*;
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use agentlens_ingest::queue::memory::MemoryQueue;
-use agentlens_ingest::queue::redis::RedisQueue;
+use agentlens_ingest::queue::redis::{ChangeRelay, RedisQueue};
 use agentlens_ingest::worker::Worker;
 use agentlens_ingest::{Gateway, Live, Queue};
 use agentlens_outbound::{AllowList, Bounds, Outbound};
@@ -48,7 +48,7 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     // Two stages: first no new work comes in, then what is under way ends.
     let (closing, draining, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
     let live = Live::default();
-    let queue = open_queue(&options, settings, &store, &live, &tasks, &draining).await?;
+    let (queue, relay) = open_queue(&options, settings, &store, &live, &tasks, &draining).await?;
     let steps = if options.role.takes_requests() {
         first_steps(&store, &secret, bootstrap_key.as_ref()).await?
     } else {
@@ -56,7 +56,7 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     };
     report_lost_orgs(&store).await?;
     let metrics = Arc::new(Metrics::default());
-    let keys = Arc::new(KeyCache::new(store.clone(), secret));
+    let keys = Arc::new(KeyCache::new(store.clone(), secret).with_relay(relay));
     let state = AppState {
         store: store.clone(),
         gateway: Gateway::new(queue),
@@ -221,10 +221,10 @@ async fn open_queue(
     live: &Live,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
-) -> Result<Arc<dyn Queue>, String> {
+) -> Result<(Arc<dyn Queue>, Option<ChangeRelay>), String> {
     let index_text = options.search == Switch::On;
     let Some(url) = &settings.redis_url else {
-        return Ok(Arc::new(MemoryQueue::new(tasks.clone(), live.clone(), index_text)));
+        return Ok((Arc::new(MemoryQueue::new(tasks.clone(), live.clone(), index_text)), None));
     };
     let prefix = &settings.redis_prefix;
     let queue = RedisQueue::open(url, prefix, tasks, shutdown.clone())
@@ -236,7 +236,8 @@ async fn open_queue(
         let worker = Worker::new(&queue, &name, store.clone(), live.clone(), tasks, index_text);
         worker.start(tasks, shutdown);
     }
-    Ok(Arc::new(queue))
+    let relay = options.role.takes_requests().then(|| queue.change_relay());
+    Ok((Arc::new(queue), relay))
 }
 
 /// Ends when the process is asked to stop. The handlers stand from this call on, not from the first poll.

@@ -39,6 +39,7 @@ macro_rules! on_the_cloud_form {
 mod agents;
 mod analytics;
 mod audit;
+mod away;
 mod bodies;
 mod bounded_reads;
 mod chains;

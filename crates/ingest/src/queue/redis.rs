@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, RedisError};
+use redis::{Client, RedisError, Script};
 use rustc_hash::FxHashMap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -61,6 +61,10 @@ impl Keys {
 
     pub(crate) fn room(&self) -> String {
         format!("{}:ingest_room", self.prefix)
+    }
+
+    fn changes(&self) -> String {
+        format!("{}:changes", self.prefix)
     }
 
     pub(crate) fn waiting(&self, org: &str) -> String {
@@ -135,10 +139,51 @@ impl RedisQueue {
         Ok(queue)
     }
 
+    /// The way by which gateways learn of changes while the database is away.
+    pub fn change_relay(&self) -> ChangeRelay {
+        ChangeRelay {
+            connection: self.connection.clone(),
+            key: self.keys.changes(),
+            advance: Arc::new(Script::new(ADVANCE)),
+        }
+    }
+
     async fn refresh(&self) -> Result<(), QueueError> {
         read_fill(&mut self.connection.clone(), &self.keys, &self.fill)
             .await
             .map_err(|error| unavailable(&error))
+    }
+}
+
+/// How far the change feed of the database has been read by any node, kept in Redis: a gateway that can't reach the database
+/// learns from it that something changed, for instance that a key was revoked.
+#[derive(Clone)]
+pub struct ChangeRelay {
+    connection: ConnectionManager,
+    key: String,
+    advance: Arc<Script>,
+}
+
+/// The position never goes back, whichever node comes last.
+const ADVANCE: &str = "
+local known = redis.call('get', KEYS[1])
+if known == false or tonumber(known) < tonumber(ARGV[1]) then redis.call('set', KEYS[1], ARGV[1]) end
+return 1";
+
+impl ChangeRelay {
+    /// Tells other nodes how far the feed was read.
+    pub async fn publish(&self, position: i64) -> Result<(), QueueError> {
+        let mut advance = self.advance.key(&self.key);
+        let done: Result<i64, RedisError> =
+            advance.arg(position).invoke_async(&mut self.connection.clone()).await;
+        done.map(|_| ()).map_err(|error| unavailable(&error))
+    }
+
+    /// How far any node has read it; `None` if nobody said so yet.
+    pub async fn newest(&self) -> Result<Option<i64>, QueueError> {
+        let newest: Result<Option<i64>, RedisError> =
+            redis::cmd("GET").arg(&self.key).query_async(&mut self.connection.clone()).await;
+        newest.map_err(|error| unavailable(&error))
     }
 }
 

@@ -81,6 +81,31 @@ impl Database {
         }
     }
 
+    /// Ends all connections to this world's database and lets no new ones in (cloud form).
+    pub(crate) async fn go_away(&self) {
+        self.allow_connections(false).await;
+        let Self::Cloud { server_url, app_url, name, .. } = self else { return };
+        let (server, _) = app_url.split_once(name.as_str()).unwrap();
+        let (_, database) = server_url.rsplit_once('/').unwrap();
+        // The application's role ends its own connections.
+        let app = connect(&format!("{server}{database}")).await;
+        let end = format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' and usename = current_user"
+        );
+        app.batch_execute(&end).await.unwrap();
+    }
+
+    /// Lets connections in again.
+    pub(crate) async fn come_back(&self) {
+        self.allow_connections(true).await;
+    }
+
+    async fn allow_connections(&self, allow: bool) {
+        let Self::Cloud { server_url, name, .. } = self else { panic!("a file is never away") };
+        let sql = format!("alter database {name} allow_connections {allow}");
+        connect(server_url).await.batch_execute(&sql).await.unwrap();
+    }
+
     pub(crate) fn remove(&self) {
         let Self::Cloud { server_url, name, .. } = self else { return };
         let (server_url, name) = (server_url.clone(), name.clone());

@@ -73,12 +73,18 @@ async fn get_version() -> Json<Version> {
     Json(Version { version: VERSION, api_version: "v1" })
 }
 
-/// Ready means: the store and the queue answer and the server is not stopping.
+/// Ready means: the store and the queue answer and the server is not stopping. While the store is away, a gateway with a durable
+/// queue is still ready for events.
 async fn ready(State(state): State<AppState>) -> Result<(StatusCode, &'static str), ApiError> {
     if state.shutdown.is_cancelled() {
         return Err(ApiError::unavailable("the server is stopping"));
     }
-    state.store.control().ping().await?;
     state.gateway.queue().ping().await?;
-    Ok((StatusCode::OK, "ready"))
+    match state.store.control().ping().await {
+        Ok(()) => Ok((StatusCode::OK, "ready")),
+        Err(error) if error.is_away() && state.keys.goes_on_without_store() => {
+            Ok((StatusCode::OK, "ready for events; the store is away and reads are refused"))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
