@@ -134,6 +134,10 @@ impl Lanes {
         }
         while let Some(org) = self.ready.pop_front() {
             let Some(lane) = self.orgs.get_mut(&org) else { continue };
+            if lane.waiting.is_empty() {
+                self.orgs.remove(&org);
+                continue;
+            }
             if lane.is_next_blocked() {
                 lane.state = State::Blocked;
                 self.blocked += 1;
@@ -213,9 +217,11 @@ impl Lanes {
 
     fn want_fetch(&mut self, org: &OrgId) {
         let Some(lane) = self.orgs.get_mut(org) else { return };
-        let is_any_missing = lane.waiting.back().is_some_and(|last| last.message.is_none())
-            || lane.waiting.front().is_some_and(|first| first.message.is_none());
-        if is_any_missing && !lane.is_fetching && lane.held_bytes <= MAX_LANE_BYTES / 2 {
+        let is_missing = |waiting: Option<&Waiting>| waiting.is_some_and(|waiting| waiting.message.is_none());
+        // Without the first one nothing goes on; the others are fetched when there is room for them.
+        let is_wanted = is_missing(lane.waiting.front())
+            || (is_missing(lane.waiting.back()) && lane.held_bytes <= MAX_LANE_BYTES / 2);
+        if is_wanted && !lane.is_fetching {
             lane.is_fetching = true;
             self.fetches.push_back(org.clone());
         }
@@ -224,7 +230,7 @@ impl Lanes {
     /// The next messages to fetch: the first ones of an org that are not in memory, as far as there is room.
     pub(super) fn next_fetch(&mut self) -> Option<(OrgId, Vec<Pending>)> {
         let org = self.fetches.pop_front()?;
-        let lane = self.orgs.get(&org)?;
+        let lane = self.orgs.get_mut(&org)?;
         let (mut lane_bytes, mut all_bytes) = (lane.held_bytes, self.held_bytes);
         let missing = lane.waiting.iter().skip_while(|waiting| waiting.message.is_some());
         let mut wanted = Vec::new();
@@ -234,6 +240,10 @@ impl Lanes {
                 break;
             }
             wanted.push(Pending { id: waiting.id, attempts: waiting.attempts });
+        }
+        if wanted.is_empty() {
+            lane.is_fetching = false;
+            return None;
         }
         Some((org, wanted))
     }
@@ -363,6 +373,28 @@ mod tests {
         }
         assert_eq!(seen, (0..10).map(|millis| format!("{millis}-0")).collect::<Vec<_>>());
         assert_eq!((lanes.held_bytes, lanes.orgs.len()), (0, 0));
+    }
+
+    #[test]
+    fn an_older_message_that_comes_late_is_fetched_first() {
+        let (mut lanes, now) = (Lanes::default(), Instant::now());
+        lanes.push(message("p", 2, MAX_LANE_BYTES - 10));
+        lanes.push(message("p", 1, 100));
+        assert!(lanes.next_group(now).is_none());
+        let (org, wanted) = lanes.next_fetch().unwrap();
+        let asked: Vec<MessageId> = wanted.iter().map(|pending| pending.id).collect();
+        lanes.end_fetch(&org, &asked, vec![*message("p", 1, 100)]);
+        let group = lanes.next_group(now).unwrap();
+        assert_eq!(ids(&group.messages), ["1-0", "2-0"]);
+        lanes.end_group(&org, Vec::new(), false, now);
+        // What is gone from the stream by then holds nothing up.
+        lanes.push(message("p", 4, MAX_LANE_BYTES - 10));
+        lanes.push(message("p", 3, 100));
+        assert!(lanes.next_group(now).is_none());
+        let (org, wanted) = lanes.next_fetch().unwrap();
+        let asked: Vec<MessageId> = wanted.iter().map(|pending| pending.id).collect();
+        lanes.end_fetch(&org, &asked, Vec::new());
+        assert_eq!(ids(&lanes.next_group(now).unwrap().messages), ["4-0"]);
     }
 
     #[test]
