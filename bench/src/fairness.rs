@@ -28,7 +28,7 @@ const EVENTS_PER_REQUEST: usize = 10;
 const SEED_BATCH: usize = 500;
 const EVENT_BYTES: usize = 1_000;
 /// Between two requests of the quiet org.
-const PACE: Duration = Duration::from_millis(10);
+const PACE: Duration = Duration::from_millis(20);
 /// Between two bytes of a slow connection.
 const DRIP: Duration = Duration::from_secs(1);
 /// How long a searching client waits for its answer before it hangs up.

@@ -18,6 +18,7 @@ pub mod metrics;
 mod permissions;
 pub mod positions;
 pub mod query;
+pub mod reading;
 pub mod router;
 pub mod shares;
 pub mod spans;

@@ -27,6 +27,7 @@ use tower::ServiceExt;
 use agentlens_fairness::{FairShare, Share, Shortage};
 
 use self::watch::{Answering, Verdict, Watch, Watched};
+use crate::reading::Reading;
 use crate::shares::ClientNetwork;
 
 /// Bytes of a request's head over HTTP/1.1, and of what is read at once of a body.
@@ -75,6 +76,7 @@ pub(crate) async fn serve(
     router: Router,
     connections: &FairShare<ClientNetwork>,
     timeouts: Timeouts,
+    reading: Option<Arc<Reading>>,
     closing: CancellationToken,
 ) {
     let builder = Arc::new(builder());
@@ -94,7 +96,14 @@ pub(crate) async fn serve(
         };
         match connections.try_take(&ClientNetwork::of(address.ip()), 1) {
             Ok(share) => {
-                let connection = Connection { stream, address, router: router.clone(), timeouts, share };
+                let connection = Connection {
+                    stream,
+                    address,
+                    router: router.clone(),
+                    timeouts,
+                    reading: reading.clone(),
+                    share,
+                };
                 tasks.spawn(connection.run(Arc::clone(&builder), closing.clone()));
             }
             Err(shortage) => refuse(&stream, address, shortage),
@@ -164,12 +173,13 @@ struct Connection {
     address: SocketAddr,
     router: Router,
     timeouts: Timeouts,
+    reading: Option<Arc<Reading>>,
     share: Share<ClientNetwork>,
 }
 
 impl Connection {
     async fn run(self, builder: Arc<Builder<TokioExecutor>>, closing: CancellationToken) {
-        let Self { stream, address, router, timeouts, share } = self;
+        let Self { stream, address, router, timeouts, reading, share } = self;
         // Without this, answers in several writes wait for the client's acknowledgement.
         let _ = stream.set_nodelay(true);
         let network = ClientNetwork::of(address.ip());
@@ -178,8 +188,15 @@ impl Connection {
             let answering = Answering::begin(Arc::clone(&watch));
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(network);
+            let reading = reading.clone().filter(|_| Reading::takes(&request));
             let answer = router.clone().oneshot(request);
-            async move { answer.await.map(|response| response.map(|body| answering.until_sent(body))) }
+            async move {
+                let response = match reading {
+                    Some(reading) => reading.answer(answer).await,
+                    None => answer.await,
+                };
+                response.map(|response| response.map(|body| answering.until_sent(body)))
+            }
         });
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&watch)));
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));

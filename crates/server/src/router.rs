@@ -75,7 +75,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// Answers requests until `closing`, then finishes those under way. HTTP/1.1 and HTTP/2 (prior knowledge) alike.
 pub async fn serve_api(listener: TcpListener, state: AppState, closing: CancellationToken) {
     let shares = Arc::clone(&state.shares);
-    serve(listener, router(state), &shares.connections, Timeouts::default(), closing).await;
+    let reading = Some(Arc::clone(&state.reading));
+    serve(listener, router(state), &shares.connections, Timeouts::default(), reading, closing).await;
 }
 
 /// Like [`serve_api`], but answers only probes and metrics: for nodes that take no requests.
@@ -87,6 +88,7 @@ pub async fn serve_probes(listener: TcpListener, state: AppState, closing: Cance
         finish(probes, KnownParameters::default(), state),
         &shares.connections,
         Timeouts::default(),
+        None,
         closing,
     )
     .await;

@@ -11,6 +11,7 @@ use agentlens_store::Store;
 use crate::ingest_requests::Recorder;
 use crate::keys::KeyCache;
 use crate::metrics::Metrics;
+use crate::reading::Reading;
 use crate::shares::Shares;
 
 /// The state of a server; cheap to clone.
@@ -30,6 +31,8 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// What orgs and clients share, so that none of them takes it all.
     pub shares: Arc<Shares>,
+    /// The threads that answer requests that read.
+    pub reading: Arc<Reading>,
     /// The one way to addresses that customers choose.
     pub outbound: Outbound,
     /// Set when the server is to stop; streams end then.

@@ -18,6 +18,7 @@ use agentlens_server::ingest_requests::Recorder;
 use agentlens_server::jobs::Runner;
 use agentlens_server::keys::KeyCache;
 use agentlens_server::metrics::Metrics;
+use agentlens_server::reading::Reading;
 use agentlens_server::shares::Shares;
 use agentlens_server::{AppState, positions, serve_api, serve_probes};
 use agentlens_store::{DataDirectory, DirectoryLock, Store};
@@ -65,6 +66,7 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
         ingest_requests: Arc::new(Recorder::new(tasks.clone())),
         metrics: Arc::clone(&metrics),
         shares: Arc::new(Shares::new(open_files::max_connections(options.http.max_connections))),
+        reading: Arc::new(Reading::start().map_err(|error| format!("no threads to read with: {error}"))?),
         outbound: outbound(&options)?,
         shutdown: closing.clone(),
     };

@@ -27,9 +27,10 @@ use crate::live::Live;
 
 /// Batches of one org that may wait.
 const MAX_WAITING_BATCHES: usize = 512;
-/// Bytes of all orgs that may wait. An org may use as much as it leaves free for others: alone it gets half, and however
-/// much it sends, there is room for a newcomer.
+/// Bytes of all orgs that may wait. However much an org sends, there is room for a newcomer.
 const MAX_WAITING_BYTES: u64 = 128 << 20;
+/// An org alone may have two thirds of them, which is more than the largest batch.
+const WAITING_GREED: u64 = 2;
 /// Events of one group commit: enough to share the cost of a sync, few enough that the next group gathers meanwhile.
 const MAX_GROUP_EVENTS: usize = 2_000;
 /// When to come back after a refusal.
@@ -108,7 +109,7 @@ impl MemoryQueue {
     /// A queue whose writers run on `tasks`; `index_text` says whether payload texts are indexed for search.
     pub fn new(tasks: TaskTracker, live: Live, index_text: bool) -> Self {
         let indexer = Indexer::new(tasks.clone(), index_text);
-        let bytes = FairShare::new(Rule::new(MAX_WAITING_BYTES));
+        let bytes = FairShare::new(Rule::new(MAX_WAITING_BYTES).with_greed(WAITING_GREED));
         Self { writers: Arc::default(), waiting: Arc::default(), bytes, tasks, live, indexer }
     }
 
@@ -154,7 +155,9 @@ fn full() -> QueueError {
 #[async_trait]
 impl Queue for MemoryQueue {
     async fn publish(&self, tenant: &Tenant, batch: Batch) -> Result<Receipt, QueueError> {
-        let bytes = self.bytes.try_take(tenant.org(), size_of_batch(&batch) as u64).map_err(|_| full())?;
+        // The largest batch may count for a little more than an org can have; refused it would never be taken.
+        let size = (size_of_batch(&batch) as u64).min(self.bytes.rule().most());
+        let bytes = self.bytes.try_take(tenant.org(), size).map_err(|_| full())?;
         let room = Room::take(&self.waiting, bytes, tenant.org(), &batch);
         let (reply, answer) = oneshot::channel();
         self.send(Job { tenant: tenant.clone(), batch, reply, room })?;

@@ -45,7 +45,7 @@ async fn server(max_connections: u64, timeouts: Timeouts) -> Server {
     let closing = CancellationToken::new();
     let serving = tokio::spawn({
         let (connections, closing) = (connections.clone(), closing.clone());
-        async move { serve(listener, router, &connections, timeouts, closing).await }
+        async move { serve(listener, router, &connections, timeouts, None, closing).await }
     });
     Server { address, connections, closing, serving }
 }
