@@ -10,7 +10,7 @@ use agentlens_domain::cost::{CostSource, nanos_to_usd};
 use agentlens_domain::limits::MAX_ANSWER_BYTES;
 use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Span, SpanKind};
 use agentlens_otlp::dialects::present;
-use agentlens_store::{SpanRow, StoreError, StoredEvent, Tenant};
+use agentlens_store::{SpanRow, StoreError, StoredEvent, Tenant, span_address};
 
 use crate::api::{CostView, EventView, ms};
 use crate::client::Client;
@@ -334,15 +334,8 @@ impl EventView {
 
 /// Trace and span of an event that arrived of one.
 fn address(event: &StoredEvent) -> Option<(String, String)> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Address {
-        trace_id: Option<String>,
-        span_id: Option<String>,
-    }
     if !event.id.starts_with(ARRIVAL_ID_PREFIX) {
         return None;
     }
-    let address: Address = serde_json::from_str(&event.payload).ok()?;
-    Some((address.trace_id?, address.span_id?))
+    span_address(&event.metadata, event.payload.as_bytes())
 }

@@ -120,7 +120,13 @@ fn call(payload: payload::Payload, mut arrival: Arrival, at_us: i64) -> NewEvent
     if arrival.end_us == 0 {
         (arrival.start_us, arrival.end_us) = (at_us, at_us);
     }
-    traces::draft(payload, arrival, stated_us).event()
+    // The payload names the span in which the record was sent, if any: the one that it is stands beside it.
+    let metadata = span_metadata(&arrival);
+    NewEvent { metadata, ..traces::draft(payload, arrival, stated_us).event() }
+}
+
+fn span_metadata(arrival: &Arrival) -> String {
+    format!(r#"{{"span":{{"traceId":"{}","spanId":"{}"}}}}"#, arrival.trace_id, arrival.span_id)
 }
 
 /// What a program logs inside a span has its own words, and says nothing of the call that the span may be: its

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use rustc_hash::FxHashSet;
-use serde::Deserialize;
 
 use agentlens_domain::cost::CostSource;
 use agentlens_domain::events::{EventType, Facts, NewEvent, Severity};
@@ -17,6 +16,7 @@ use agentlens_domain::usage::Usage;
 
 use super::Tenant;
 use super::analytics::{CellQuery, CellRow};
+use super::spans::span_address;
 use crate::error::StoreError;
 use crate::row_type;
 use crate::statement::{Builder, Row};
@@ -48,14 +48,6 @@ row_type! {
         pub position: i64,
         pub size_bytes: i64,
     }
-}
-
-/// Trace and span of what arrived of one.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Address {
-    trace_id: Option<String>,
-    span_id: Option<String>,
 }
 
 /// A cell's key with texts of its own.
@@ -155,10 +147,9 @@ impl Tenant {
             });
             let (some, others) = rest.split_at(fitting.count().max(1));
             let positions: Vec<i64> = some.iter().map(|(position, _)| *position).collect();
-            let sql = "select payload from events where org_id = $1 and position = any($2)";
+            let sql = "select metadata, payload from events where org_id = $1 and position = any($2)";
             for row in self.fetch::<Row>(sql, crate::args![positions]).await? {
-                let Ok(address) = serde_json::from_slice::<Address>(row.bytes(0)?) else { continue };
-                addresses.extend(address.trace_id.zip(address.span_id));
+                addresses.extend(span_address(&row.get::<String>(0)?, row.bytes(1)?));
             }
             rest = others;
         }

@@ -51,7 +51,7 @@ pub use removals::{Removal, RemovalOrder, RemovalReason};
 pub(crate) use retention::{drop_partitions, make_partitions};
 pub(crate) use rollups::{Cell, encode_changes, merged, merged_latency};
 pub use sessions::{SessionFilter, SessionPage, SessionRow};
-pub use spans::SpanRow;
+pub use spans::{SpanRow, span_address};
 
 use crate::control::Control;
 use crate::engine::postgres::PostgresEngine;

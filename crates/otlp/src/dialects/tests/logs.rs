@@ -231,7 +231,6 @@ fn calls_that_only_log_records_tell_are_spans_of_their_own() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn tools_and_failures_that_only_log_records_tell_are_spans_of_their_own() {
     for (name, attributes, kind, tool, is_error) in [
         (

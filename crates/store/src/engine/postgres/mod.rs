@@ -6,6 +6,7 @@
 
 pub(crate) mod apply;
 mod guard;
+mod insert;
 pub(crate) mod migrate;
 mod spans;
 

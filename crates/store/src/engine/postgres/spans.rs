@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use agentlens_domain::batches::Batch;
 use agentlens_domain::spans::{MAX_SAME_ANSWER, Needs, Span};
 
-use super::apply::Insert;
+use super::insert::Insert;
 use crate::error::StoreError;
 use crate::tenant::environments::Environments;
 use crate::tenant::spans::{

@@ -5,6 +5,7 @@
 
 mod columns;
 mod plan;
+mod sessions;
 
 pub(crate) use plan::{
     EventRow, LateKey, NumberedSession, OrgState, Plan, PlanInput, SessionKey, Verdict, plan, session_keys,

@@ -9,11 +9,12 @@ use agentlens_domain::events::{EventType, NewEvent, SessionFact};
 use agentlens_domain::ledger::{ENVIRONMENT_LIMIT, Reason};
 use agentlens_domain::rollups::{Counted, Rollup};
 use agentlens_domain::sessions::SessionState;
-use agentlens_domain::spans::{Contribution, Sign, TraceShown};
+use agentlens_domain::spans::{Contribution, Sign};
 use agentlens_domain::time::day_of;
 
 use super::Applied;
 use super::columns::{hash_of, preview, usage_parts};
+use super::sessions::{Beginning, Session};
 use crate::tenant::TenantContext;
 use crate::tenant::environments::Environments;
 use crate::tenant::rollups::{Cell, MAX_WAITING_CHANGES};
@@ -187,88 +188,6 @@ impl NumberedSession {
 
 /// (workspace, event id) and the day on which the event expires.
 pub(crate) type LateKey<'a> = ((&'a str, &'a str), i32);
-
-/// A session that the group touches.
-struct Session<'a> {
-    number: i64,
-    state: SessionState,
-    /// The environment and the agent of `state`, as they outlive it.
-    environment: &'a str,
-    agent_id: &'a str,
-    /// Where its beginning was counted before the group; absent if it was not.
-    stood: Option<Beginning<'a>>,
-    last_seal: Seal,
-    expire_day: i32,
-}
-
-/// Where the beginning of a session is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Beginning<'a> {
-    environment: &'a str,
-    agent_id: &'a str,
-    start_us: i64,
-}
-
-impl<'a> Session<'a> {
-    fn of(stored: &'a NumberedSession) -> Self {
-        let NumberedSession { number, state, last_seal, expire_day } = stored;
-        let (environment, agent_id) = (state.environment.as_str(), state.agent_id.as_str());
-        let start_us = state.started_us;
-        let stood = state.is_counted().then_some(Beginning { environment, agent_id, start_us });
-        let (number, last_seal, expire_day) = (*number, *last_seal, *expire_day);
-        let state = state.clone();
-        let mut session = Self { number, state, environment, agent_id, stood, last_seal, expire_day };
-        session.forget_what_left();
-        session
-    }
-
-    fn opening(number: i64, event: &'a NewEvent, environment: &'a str) -> Self {
-        let state = SessionState::opening(event, environment);
-        let agent_id = event.agent_id.as_str();
-        Self { number, state, environment, agent_id, stood: None, last_seal: NO_SEAL, expire_day: 0 }
-    }
-
-    /// One that is begun by spans alone.
-    fn of_spans(number: i64, at_us: i64) -> Self {
-        let state = SessionState::of_spans(at_us);
-        Self { number, state, environment: "", agent_id: "", stood: None, last_seal: NO_SEAL, expire_day: 0 }
-    }
-
-    /// What is left after all its spans moved away is a chain; what comes to it later begins it anew.
-    fn forget_what_left(&mut self) {
-        if !self.state.is_counted() {
-            self.state.begin_anew();
-        }
-    }
-
-    /// Hears what is said of it from the traces that stay when others leave. What events of its own said is not told again,
-    /// so a session that has some keeps what it heard.
-    fn tell_anew(&mut self, staying: &'a [TraceShown]) {
-        if !self.state.is_counted() || self.state.own_events > 0 {
-            return;
-        }
-        self.state.begin_anew();
-        for shown in staying {
-            self.state.add_trace(shown);
-            self.follow(&shown.environment, &shown.agent_id);
-        }
-    }
-
-    /// Takes over the texts of the state from something that may have changed it.
-    fn follow(&mut self, environment: &'a str, agent_id: &'a str) {
-        if self.state.environment == environment {
-            self.environment = environment;
-        }
-        if self.state.agent_id == agent_id {
-            self.agent_id = agent_id;
-        }
-    }
-
-    fn stands(&self) -> Option<Beginning<'a>> {
-        let (environment, agent_id, start_us) = (self.environment, self.agent_id, self.state.started_us);
-        self.state.is_counted().then_some(Beginning { environment, agent_id, start_us })
-    }
-}
 
 struct Planner<'a, 'c, E> {
     context: &'c TenantContext,

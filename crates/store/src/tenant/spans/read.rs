@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use agentlens_domain::spans::Span;
+use serde::Deserialize;
 
 use super::project::decode;
 use crate::args;
@@ -36,6 +37,26 @@ impl FromRow for SpanRow {
             span: decode(&state)?,
         })
     }
+}
+
+/// Trace and span of an event that is an arrival of one. The metadata names the span if the payload does not.
+pub fn span_address(metadata: &str, payload: &[u8]) -> Option<(String, String)> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Address {
+        trace_id: Option<String>,
+        span_id: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        span: Address,
+    }
+    let named = match metadata {
+        "{}" => None,
+        _ => serde_json::from_str::<Metadata>(metadata).ok().map(|metadata| metadata.span),
+    };
+    let address = named.or_else(|| serde_json::from_slice(payload).ok())?;
+    Some((address.trace_id?, address.span_id?))
 }
 
 /// A place among siblings: the start and the id of the span before.
