@@ -92,9 +92,7 @@ impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         // Without a code it is the connection; why it failed is in the source: "error connecting to server: Connection refused".
         let Some(state) = error.code() else {
-            let cause =
-                std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
-            return Self::Unavailable(format!("{error}{cause}"));
+            return Self::Unavailable(with_cause(&error));
         };
         let text = error
             .as_db_error()
@@ -119,13 +117,19 @@ impl From<tokio_postgres::Error> for StoreError {
     }
 }
 
+/// The error and what caused it, such as "error connecting to server: Connection refused".
+fn with_cause(error: &tokio_postgres::Error) -> String {
+    let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+    format!("{error}{cause}")
+}
+
 impl From<deadpool_postgres::PoolError> for StoreError {
     fn from(error: deadpool_postgres::PoolError) -> Self {
         match error {
             // Whatever keeps a connection from being made, what it was for is not at fault.
             deadpool_postgres::PoolError::Backend(error) => {
                 let text = error.as_db_error().map(ToString::to_string);
-                Self::Unavailable(text.unwrap_or_else(|| error.to_string()))
+                Self::Unavailable(text.unwrap_or_else(|| with_cause(&error)))
             }
             other => Self::Unavailable(other.to_string()),
         }

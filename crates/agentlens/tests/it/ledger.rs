@@ -14,7 +14,8 @@ use crate::world::World;
 on_both_engines!(
     what_was_sent_is_accounted_for,
     nothing_acknowledged_is_ever_missing,
-    other_orgs_are_not_in_it
+    other_orgs_are_not_in_it,
+    other_workspaces_are_not_in_it
 );
 
 fn sum(key: &Value) -> i64 {
@@ -92,4 +93,15 @@ async fn other_orgs_are_not_in_it(world: World) {
     other.send(&[note("s", "x")]).await;
     assert_eq!(world.read("/v1/ingest/ledger").await["keys"], json!([]));
     assert_eq!(other.read("/v1/ingest/ledger").await["keys"][0]["stored"], 1);
+}
+
+async fn other_workspaces_are_not_in_it(world: World) {
+    let project = world.make_key(&["--workspace", "project"]);
+    world.send(&[note("s", "ours")]).await;
+    project.send(&[note("s", "theirs"), note("s", "theirs too")]).await;
+    for (api, stored) in [(&*world, 1), (&project, 2)] {
+        let ledger = api.read("/v1/ingest/ledger").await;
+        let keys = ledger["keys"].as_array().unwrap();
+        assert_eq!((keys.len(), &keys[0]["stored"]), (1, &json!(stored)), "{ledger}");
+    }
 }

@@ -2,10 +2,12 @@
 
 use agentlens_domain::latency::Latency;
 use agentlens_domain::rollups::{CellKey, Dimension, Measures, Tier};
+use agentlens_domain::time::day_of;
 use agentlens_domain::usage::Usage;
 
+use super::Tenant;
 use super::rollups::decode_changes;
-use super::{Place, Tenant};
+use crate::args;
 use crate::error::StoreError;
 use crate::statement::{Builder, Row};
 
@@ -157,8 +159,8 @@ impl CellQuery {
 /// Figures about everything that an org has in a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrgStats {
-    /// Bytes of the org's file (embedded store), or absent where orgs share tables.
-    pub storage_bytes: Option<i64>,
+    /// Bytes of the payloads that came in on the days that the org keeps.
+    pub storage_bytes: i64,
     /// How many sessions there are.
     pub session_count: i64,
 }
@@ -196,10 +198,11 @@ impl Tenant {
 
     /// Figures that no rollup holds.
     pub async fn stats(&self, workspace: &str) -> Result<OrgStats, StoreError> {
-        let storage_bytes = match &self.place {
-            Place::Sqlite(file) => Some(file.size_bytes()),
-            Place::Postgres(_) => None,
-        };
+        let first_day = self.retention_days().map_or(0, |days| day_of(self.clock().now_us()) - days);
+        let sql =
+            "select payload_bytes from usage_days where org_id = $1 and workspace_id = $2 and day >= $3";
+        let bytes: Vec<i64> = self.fetch(sql, args![workspace, first_day]).await?;
+        let storage_bytes = bytes.into_iter().fold(0, i64::saturating_add);
         let days = CellQuery {
             tier: Tier::Day,
             dimension: Dimension::Total,

@@ -1,6 +1,6 @@
 //! Sending events, and the ledger of what became of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -205,7 +205,7 @@ fn answer(report: IngestReport) -> IngestAnswer {
     }
 }
 
-/// The ledger: for each key `received = stored + refused (summed) + waiting`.
+/// The ledger of a workspace: for each of its keys `received = stored + refused (summed) + waiting`.
 #[derive(Debug, Serialize, ToSchema)]
 struct Ledger {
     /// By key.
@@ -229,7 +229,7 @@ struct KeyLedger {
     waiting: i64,
 }
 
-/// What became of every event that the org's keys sent.
+/// What became of every event that the keys of the workspace sent.
 #[utoipa::path(get, path = "/v1/ingest/ledger", tag = "ingest", responses((status = 200, body = Ledger), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn get_ledger(
     scope: Scope<EventsRead>,
@@ -240,6 +240,13 @@ async fn get_ledger(
     let waiting = state.gateway.queue().waiting(&scope.tenant).await?;
     let mut rows = scope.tenant.ledger().await?;
     rows.extend(scope.tenant.dead_letter_events().await?);
+    let keys_of_org = state.store.control().list_keys(scope.tenant.org()).await?;
+    let own: HashSet<&str> = keys_of_org
+        .iter()
+        .filter(|key| key.workspace_id == scope.workspace())
+        .map(|key| key.key_id.as_str())
+        .collect();
+    rows.retain(|row| own.contains(row.key_id.as_str()));
     let mut keys: BTreeMap<String, KeyLedger> = BTreeMap::new();
     for row in rows {
         let key = keys.entry(row.key_id).or_default();
@@ -254,7 +261,9 @@ async fn get_ledger(
             }
         }
     }
-    for (key_id, count) in waiting.into_iter().filter(|(_, count)| *count > 0) {
+    for (key_id, count) in
+        waiting.into_iter().filter(|(key_id, count)| *count > 0 && own.contains(key_id.as_str()))
+    {
         let key = keys.entry(key_id).or_default();
         key.waiting = count;
         key.received += count;

@@ -31,7 +31,7 @@ struct Stats {
     oldest_event: Option<String>,
     /// The instant of the latest event.
     newest_event: Option<String>,
-    /// Bytes of the org's database file; 0 where orgs share a database.
+    /// Bytes of the payloads that came in on the days that the org keeps; what the database adds to them is not counted.
     storage_size_bytes: i64,
 }
 
@@ -51,7 +51,7 @@ async fn get_stats(scope: Scope<EventsRead>) -> Result<Json<Stats>, ApiError> {
         total_agents,
         oldest_event: oldest.map(format_rfc3339),
         newest_event: newest.map(format_rfc3339),
-        storage_size_bytes: stats.storage_bytes.unwrap_or(0),
+        storage_size_bytes: stats.storage_bytes,
     }))
 }
 

@@ -227,11 +227,6 @@ impl SqliteFile {
         prepare_connection(&connection)?;
         Ok(connection)
     }
-
-    /// Bytes of the file, without its write-ahead log.
-    pub(crate) fn size_bytes(&self) -> i64 {
-        std::fs::metadata(&self.path).map_or(0, |data| i64::try_from(data.len()).unwrap_or(i64::MAX))
-    }
 }
 
 /// Makes the file, if it is missing, for its owner alone; SQLite gives its log the same mode. One that exists keeps the mode
