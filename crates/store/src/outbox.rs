@@ -167,7 +167,7 @@ fn failed(
 
 /// How long after a failure the next try comes.
 fn pause_us(attempts: i64) -> i64 {
-    let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(12);
+    let doublings = attempts.saturating_sub(1).clamp(0, 12);
     FIRST_PAUSE_US.saturating_mul(1 << doublings).min(LONGEST_PAUSE_US)
 }
 
