@@ -176,9 +176,9 @@ impl SessionState {
         self.cost_nanos = self.cost_nanos.saturating_add(sign.of(span.cost_nanos));
     }
 
-    /// Takes what a trace of the session says of it as a whole. The session begins with its earliest trace. It has ended
-    /// when of those of its traces whose root has ended none goes on beyond the latest of them; by the latest instants of
-    /// the traces, which only ever move forward, so that the order in which spans arrive decides nothing.
+    /// Adds what one trace of the session states about the session as a whole. The session begins with its earliest trace. It
+    /// counts as ended when its latest trace has a finished root span. The traces' last timestamps are compared, which never
+    /// move backwards, so the result does not depend on arrival order.
     pub fn add_trace(&mut self, trace: &TraceShown) {
         if trace.start_us <= self.started_us || self.agent_id.is_empty() {
             let kept_name = self.agent_name.take().filter(|_| self.agent_id == trace.agent_id);

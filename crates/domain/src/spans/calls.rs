@@ -189,8 +189,9 @@ impl<'a> Structure<'a> {
         }
     }
 
-    /// Calls that name one answer of one provider within a short time, each group by age. Where all that say their provider
-    /// say the same, those that don't are of it. Ids that many spans name are left out.
+    /// Groups of calls that name the same answer of the same provider within a short time, oldest first. If every span that
+    /// names a provider names the same one, spans without a provider are assumed to belong to it. Ids that many spans name are
+    /// skipped.
     fn same_answers<'s>(&'s self, answer: impl Fn(usize) -> Option<&'s str>) -> Vec<Vec<usize>> {
         let mut answers: FxHashMap<&str, Vec<usize>> = FxHashMap::default();
         for (index, _) in self.nodes.iter().enumerate().filter(|(_, node)| node.kind.calls_a_model()) {

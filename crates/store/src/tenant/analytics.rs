@@ -111,7 +111,7 @@ impl CellQuery {
     pub(super) fn changes(&self, bytes: &[u8]) -> Result<Vec<CellRow>, StoreError> {
         let mut rows = Vec::new();
         for (key, measures) in decode_changes(bytes)? {
-            // A change of an hour is one of its day; a change of a day alone is none of an hour.
+            // An hourly change also applies to its day. A daily change (users) has no hour.
             let key = if self.tier == Tier::Day { key.of_day() } else { key };
             if self.asks_for(&key) {
                 rows.push(CellRow {

@@ -254,7 +254,7 @@ impl Tenant {
                 })
                 .await?;
         }
-        // What spans were counted in until more was known of them has nothing in it any more.
+        // Drop empty cells. A span that later moved to another cell leaves zeros behind.
         sums.retain(|_, measures| is_something(measures));
         for measures in sums.values_mut() {
             measures.latency.subtract(&std::mem::take(&mut measures.removed_latency));

@@ -8,7 +8,7 @@ use crate::statement::Builder;
 const IDS_AT_A_TIME: usize = 32;
 
 impl Tenant {
-    /// The numbers of sessions, by their ids; of those that are not there, none.
+    /// The numbers of sessions, by their ids. Unknown ids are skipped.
     pub(crate) async fn session_numbers(
         &self,
         workspace: &str,
@@ -18,7 +18,7 @@ impl Tenant {
         self.numbers(select, workspace, " and session_id = $", session_ids).await
     }
 
-    /// The numbers of traces, by their ids; of those that are not there, none.
+    /// The numbers of traces, by their ids. Unknown ids are skipped.
     pub(crate) async fn trace_numbers(
         &self,
         workspace: &str,

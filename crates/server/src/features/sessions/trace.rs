@@ -44,8 +44,8 @@ pub(super) struct TraceQuery {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Trace {
-    /// The roots by time, or the children asked for. In a session with spans, steps that are no spans are roots among theirs.
-    /// Each has as much below it as the answer has room for; `childCount` and `childrenCursor` say what is left.
+    /// The roots by time, or the requested children. Events that are not spans appear as additional roots. Each node includes
+    /// as many descendants as fit in the response; use `childrenCursor` for the rest, and `childCount` for how many there are.
     tree: Vec<TraceNode>,
     /// Whether all chains of the session hold; null where they have more than 2,000 events, which `/api/audit/verify` verifies.
     chain_valid: Option<bool>,
@@ -202,8 +202,8 @@ async fn own_steps(
     Ok((tree(steps(&own, client)), are_cut))
 }
 
-/// Puts the steps that are no spans between the roots of a page, by time. Those of one instant come together and before spans,
-/// so that the place of any root is where the next page can begin.
+/// Inserts events that are not spans between the roots of a page, by time. Events of one instant stay together and precede
+/// spans, so that the next page can begin at any root.
 fn mixed(page: TreePage, steps: Vec<TraceNode>, query: &TreeQuery<'_>) -> TreePage {
     let instant = |node: &TraceNode| node.place.as_ref().map_or(0, |place| place.value);
     let is_of_page = |step: &TraceNode| {

@@ -60,8 +60,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Hears what is said of it from the traces that stay when others leave. What events of its own said is not told again,
-    /// so a session that has some keeps what it heard.
+    /// After some traces moved to another session, recomputes agent, user and times from the traces that remain. Sessions that
+    /// also have native events are left alone: those events are not in memory and cannot be replayed.
     pub(super) fn tell_anew(&mut self, staying: &'a [TraceShown]) {
         if !self.state.is_counted() || self.state.own_events > 0 {
             return;

@@ -295,8 +295,8 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// The shards of segments that the query asks for. Half of them exclude most segments, of which the others are left out:
-    /// what lacks a shard has no match.
+    /// The shards of segments that the query asks for. Half of the shards are fetched first. A segment that lacks one of them
+    /// cannot match, so its remaining shards are never read.
     async fn shards(&self, group: &[SegmentRow]) -> Result<Shards, StoreError> {
         let numbers = self.query.shards();
         let (some, others) = numbers.split_at(numbers.len().div_ceil(2));
