@@ -6,7 +6,7 @@ use agentlens_domain::ids::{OrgId, UserId};
 use agentlens_domain::keys::{ApiKey, KeyKind, KeyOptions, ServerSecret};
 use agentlens_domain::passwords;
 use agentlens_domain::permissions::Caller;
-use agentlens_store::{DataDirectory, NewKey, NewLogin, Store, StoreError, Tenant};
+use agentlens_store::{DataDirectory, NewKey, NewLogin, Org, Store, StoreError};
 
 use crate::clock;
 use crate::config::StoreSettings;
@@ -51,10 +51,10 @@ pub(crate) async fn open_store(settings: &StoreSettings) -> Result<Store, String
 }
 
 /// Opens one org of a store that is there.
-pub(crate) async fn open_tenant(settings: &StoreSettings, org: &str) -> Result<Tenant, String> {
+pub(crate) async fn open_org(settings: &StoreSettings, org: &str) -> Result<Org, String> {
     let store = open_store(settings).await?;
     let org = find_org(&store, org).await?;
-    store.tenant(&org).await.map_err(|error| format!("org {org}: {error}"))
+    store.org(&org).await.map_err(|error| format!("org {org}: {error}"))
 }
 
 /// The org with this id. Where only an org with this name is found, the refusal names its id.

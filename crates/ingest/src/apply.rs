@@ -7,24 +7,24 @@ use std::sync::Arc;
 use agentlens_domain::batches::Batch;
 use agentlens_domain::events::NewEvent;
 use agentlens_domain::ledger::Refusals;
-use agentlens_store::{ApplyReport, Commit, StoreError, Tenant};
+use agentlens_store::{ApplyReport, Commit, Org, StoreError};
 
 /// Trials in which the refused events of a batch are looked for. A part that is still refused after them is refused whole.
 const MAX_TRIALS: usize = 64;
 
 /// Applies batches in one transaction, all or nothing.
-pub(crate) async fn apply(tenant: &Tenant, batches: &Arc<Vec<Batch>>) -> Result<ApplyReport, StoreError> {
-    let (tenant, batches) = (tenant.clone(), Arc::clone(batches));
-    caught(tokio::spawn(async move { tenant.apply(batches, tenant.clock().now_us()).await })).await
+pub(crate) async fn apply(org: &Org, batches: &Arc<Vec<Batch>>) -> Result<ApplyReport, StoreError> {
+    let (org, batches) = (org.clone(), Arc::clone(batches));
+    caught(tokio::spawn(async move { org.apply(batches, org.clock().now_us()).await })).await
 }
 
 /// The same without waiting for the disk.
 pub(crate) async fn apply_ahead(
-    tenant: &Tenant,
+    org: &Org,
     batches: &Arc<Vec<Batch>>,
 ) -> Result<(ApplyReport, Commit), StoreError> {
-    let (tenant, batches) = (tenant.clone(), Arc::clone(batches));
-    caught(tokio::spawn(async move { tenant.apply_ahead(batches, tenant.clock().now_us()).await })).await
+    let (org, batches) = (org.clone(), Arc::clone(batches));
+    caught(tokio::spawn(async move { org.apply_ahead(batches, org.clock().now_us()).await })).await
 }
 
 /// A batch whose application panics is refused like any other.
@@ -39,7 +39,7 @@ async fn caught<T>(applying: tokio::task::JoinHandle<Result<T, StoreError>>) -> 
 /// The events of a batch that the store refuses, by their index, and why. Nothing is stored. The batch is tried by halves,
 /// so a few bad events among thousands are found with a few trials.
 pub(crate) async fn refused_events(
-    tenant: &Tenant,
+    org: &Org,
     batch: &Batch,
     reason: String,
 ) -> Result<(Vec<usize>, String), StoreError> {
@@ -58,7 +58,7 @@ pub(crate) async fn refused_events(
             continue;
         }
         let trial = part_of(batch, batch.events.get(part.clone()).unwrap_or_default().to_vec());
-        match try_out(tenant, trial).await {
+        match try_out(org, trial).await {
             Ok(()) => {}
             Err(error) if !error.is_of_input() => return Err(error),
             Err(_) if part.len() > 1 => parts.extend(halves(part)),
@@ -92,12 +92,10 @@ fn halves(range: Range<usize>) -> Vec<Range<usize>> {
     vec![middle..range.end, range.start..middle]
 }
 
-async fn try_out(tenant: &Tenant, batch: Batch) -> Result<(), StoreError> {
-    let tenant = tenant.clone();
-    caught(tokio::spawn(
-        async move { tenant.try_apply(Arc::new(vec![batch]), tenant.clock().now_us()).await },
-    ))
-    .await
+async fn try_out(org: &Org, batch: Batch) -> Result<(), StoreError> {
+    let org = org.clone();
+    caught(tokio::spawn(async move { org.try_apply(Arc::new(vec![batch]), org.clock().now_us()).await }))
+        .await
 }
 
 /// Takes events out of a batch, by their sorted indexes.

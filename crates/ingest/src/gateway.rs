@@ -15,7 +15,7 @@ use agentlens_domain::ids::{BatchId, KeyId, UlidSequence, WorkspaceId};
 use agentlens_domain::ledger::{Reason, Refusals};
 use agentlens_domain::limits::{MAX_DECOMPRESSED_BYTES, MAX_IDEMPOTENCY_KEY_BYTES};
 use agentlens_domain::time::DAY_US;
-use agentlens_store::{Applied, StoreError, Tenant};
+use agentlens_store::{Applied, Org, StoreError};
 
 pub use self::events::EventsRequest;
 use crate::queue::{Queue, QueueError, Receipt};
@@ -115,8 +115,8 @@ impl Gateway {
     }
 
     /// Takes one request: every event is accepted or refused by itself, and all accepted ones are durable on return.
-    pub async fn ingest(&self, tenant: &Tenant, request: IngestRequest) -> Result<IngestReport, IngestError> {
-        let retention_days = tenant.retention_days();
+    pub async fn ingest(&self, org: &Org, request: IngestRequest) -> Result<IngestReport, IngestError> {
+        let retention_days = org.retention_days();
         let parsed = if request.body.len() > LARGE_BODY_BYTES {
             let parse = move || Parsed::read(request, retention_days);
             tokio::task::spawn_blocking(parse)
@@ -125,11 +125,11 @@ impl Gateway {
         } else {
             Parsed::read(request, retention_days)?
         };
-        self.publish(tenant, parsed).await
+        self.publish(org, parsed).await
     }
 
-    async fn publish(&self, tenant: &Tenant, mut parsed: Parsed) -> Result<IngestReport, IngestError> {
-        parsed.refuse_known_clashes(tenant).await.map_err(IngestError::Store)?;
+    async fn publish(&self, org: &Org, mut parsed: Parsed) -> Result<IngestReport, IngestError> {
+        parsed.refuse_known_clashes(org).await.map_err(IngestError::Store)?;
         let is_refused_whole = parsed.request.strict && !parsed.refusals.is_empty();
         if is_refused_whole {
             parsed
@@ -142,7 +142,7 @@ impl Gateway {
             .into_iter()
             .zip(batch.events.iter().map(|event| event.id.clone()))
             .collect();
-        let receipt = self.queue.publish(tenant, batch).await.map_err(IngestError::Queue)?;
+        let receipt = self.queue.publish(org, batch).await.map_err(IngestError::Queue)?;
         let report = parsed.report(ids, &receipt);
         if is_refused_whole { Err(IngestError::Strict(report)) } else { Ok(report) }
     }
@@ -210,7 +210,7 @@ impl Parsed {
 
     /// Events whose id is known to be used for another content are refused now rather than by the worker, so that the
     /// client hears of it.
-    async fn refuse_known_clashes(&mut self, tenant: &Tenant) -> Result<(), StoreError> {
+    async fn refuse_known_clashes(&mut self, org: &Org) -> Result<(), StoreError> {
         let ids: Vec<String> = self
             .events
             .iter()
@@ -220,7 +220,7 @@ impl Parsed {
         if ids.is_empty() {
             return Ok(());
         }
-        let known = self.known_digests(tenant, ids).await?;
+        let known = self.known_digests(org, ids).await?;
         let mut taken: FxHashMap<String, [u8; 16]> = FxHashMap::default();
         let (mut events, mut places) =
             (Vec::with_capacity(self.events.len()), Vec::with_capacity(self.places.len()));
@@ -251,10 +251,10 @@ impl Parsed {
     /// decides anyway and counts what it refuses; only a request that asked for all or nothing needs the answer now.
     async fn known_digests(
         &self,
-        tenant: &Tenant,
+        org: &Org,
         ids: Vec<String>,
     ) -> Result<FxHashMap<String, [u8; 16]>, StoreError> {
-        let asking = tenant.event_key_digests(self.request.sender.workspace_id.as_str(), ids);
+        let asking = org.event_key_digests(self.request.sender.workspace_id.as_str(), ids);
         if self.request.strict {
             return Ok(asking.await?.into_iter().collect());
         }

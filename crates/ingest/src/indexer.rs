@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::limits::SEGMENT_EVENTS;
-use agentlens_store::Tenant;
+use agentlens_store::Org;
 
 /// Segments that may wait before the writer itself waits for the index.
 const MAX_LAG_SEGMENTS: usize = 16;
@@ -27,12 +27,12 @@ impl Indexer {
     }
 
     /// Called after a commit with the number of events that are not indexed.
-    pub(crate) async fn follow(&self, tenant: &Tenant, lag_events: i64) {
+    pub(crate) async fn follow(&self, org: &Org, lag_events: i64) {
         let lag = usize::try_from(lag_events).unwrap_or(0);
-        if lag < SEGMENT_EVENTS || !self.running.lock().insert(tenant.org().clone()) {
+        if lag < SEGMENT_EVENTS || !self.running.lock().insert(org.id().clone()) {
             return;
         }
-        let run = Run { indexer: self.clone(), tenant: tenant.clone() };
+        let run = Run { indexer: self.clone(), org: org.clone() };
         let task = self.tasks.spawn(run.index());
         if lag > SEGMENT_EVENTS * MAX_LAG_SEGMENTS {
             let _ = task.await;
@@ -42,18 +42,18 @@ impl Indexer {
 
 struct Run {
     indexer: Indexer,
-    tenant: Tenant,
+    org: Org,
 }
 
 impl Run {
     async fn index(self) {
         loop {
-            match self.tenant.index_next_segment(self.indexer.with_text).await {
+            match self.org.index_next_segment(self.indexer.with_text).await {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
                     // The tail grows and stays searchable; the next commit tries again.
-                    tracing::warn!(org.id = %self.tenant.org(), error = %error, "indexing for search failed");
+                    tracing::warn!(org.id = %self.org.id(), error = %error, "indexing for search failed");
                     return;
                 }
             }
@@ -63,6 +63,6 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        self.indexer.running.lock().remove(self.tenant.org());
+        self.indexer.running.lock().remove(self.org.id());
     }
 }

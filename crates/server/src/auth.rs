@@ -1,5 +1,5 @@
 //! The extractor that is the permission. A handler that takes `Scope<EventsRead>` can only run for a credential that
-//! may read events, and gets the tenant's handle from it; there is no other way to a tenant in this room.
+//! may read events, and gets the org's handle from it; there is no other way to an org in this room.
 
 use std::marker::PhantomData;
 
@@ -12,7 +12,7 @@ use data_encoding::{BASE64, BASE64_NOPAD};
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::permissions;
 use agentlens_fairness::Share;
-use agentlens_store::Tenant;
+use agentlens_store::Org;
 
 use crate::error::{ApiError, note_caller};
 use crate::keys::{KeyError, Principal};
@@ -44,7 +44,7 @@ permissions!(
 /// An authenticated request that has the permission `P`, with the handle of its org.
 pub struct Scope<P> {
     /// The org's data.
-    pub tenant: Tenant,
+    pub org: Org,
     /// Who asks.
     pub principal: Principal,
     permission: PhantomData<P>,
@@ -55,7 +55,7 @@ pub struct Scope<P> {
 impl<P> Scope<P> {
     /// The time, in microseconds UTC.
     pub fn now_us(&self) -> i64 {
-        self.tenant.clock().now_us()
+        self.org.clock().now_us()
     }
 
     /// The workspace of the credential.
@@ -87,8 +87,8 @@ impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
             }
             _ => None,
         };
-        let tenant = state.store.tenant(&principal.org).await?;
-        Ok(Self { tenant, principal, permission: PhantomData, _turn: turn })
+        let org = state.store.org(&principal.org).await?;
+        Ok(Self { org, principal, permission: PhantomData, _turn: turn })
     }
 }
 

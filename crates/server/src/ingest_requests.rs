@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use agentlens_domain::ids::{KeyId, OrgId};
 use agentlens_otlp::dialects::ClientReport;
-use agentlens_store::{IngestRequestRow, Tenant};
+use agentlens_store::{IngestRequestRow, Org};
 
 use crate::keys::Principal;
 
@@ -94,14 +94,14 @@ impl Recorder {
     }
 
     /// Keeps a request if it is worth it.
-    pub fn note(&self, tenant: &Tenant, principal: &Principal, observed: Observed) {
+    pub fn note(&self, org: &Org, principal: &Principal, observed: Observed) {
         if !self.is_kept(principal, &observed) {
             return;
         }
         let Ok(permit) = Arc::clone(&self.writing).try_acquire_owned() else { return };
-        let (tenant, row) = (tenant.clone(), row_of(principal, observed));
+        let (org, row) = (org.clone(), row_of(principal, observed));
         self.tasks.spawn(async move {
-            if let Err(error) = tenant.insert_ingest_request(&row).await {
+            if let Err(error) = org.insert_ingest_request(&row).await {
                 tracing::warn!(request.id = row.request_id, error = %error, "what became of a request can't be kept");
             }
             drop(permit);

@@ -1,7 +1,7 @@
 //! HTTP: authentication, one folder per feature, jobs on a clock. The only room that knows HTTP.
 //!
 //! A handler is thin: extractor, one call, response. The extractor is the permission: [`auth::Scope`] authenticates, checks
-//! the key's scope and hands over the tenant's handle.
+//! the key's scope and hands over the org's handle.
 
 pub mod api;
 pub mod auth;

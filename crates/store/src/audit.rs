@@ -5,7 +5,7 @@ use agentlens_domain::ids::OrgId;
 
 use crate::error::StoreError;
 use crate::statement::FromRow;
-use crate::tenant::Tenant;
+use crate::tenant::Org;
 use crate::transaction::Tx;
 use crate::{args, row_type};
 
@@ -125,11 +125,11 @@ pub struct AuditReport {
     pub broken: Vec<String>,
 }
 
-impl Tenant {
+impl Org {
     /// The newest entries of both of the org's chains, newest first.
     pub async fn list_audit(&self, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
         let mut rows: Vec<AuditRow> = self.fetch(TENANT_AUDIT.newest, args![limit]).await?;
-        rows.extend(self.control.fetch_of::<AuditRow>(self.org(), CONTROL_AUDIT.newest, args![limit]).await?);
+        rows.extend(self.control.fetch_of::<AuditRow>(self.id(), CONTROL_AUDIT.newest, args![limit]).await?);
         rows.sort_by_key(|row| std::cmp::Reverse((row.at_us, row.seq)));
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         Ok(rows)
@@ -139,7 +139,7 @@ impl Tenant {
     pub async fn verify_audit(&self) -> Result<AuditReport, StoreError> {
         let mut report = AuditReport::default();
         for tables in [&TENANT_AUDIT, &CONTROL_AUDIT] {
-            let chain = tables.chain(self.org());
+            let chain = tables.chain(self.id());
             let mut verifier = AuditVerifier::new(&self.control.audit, &chain);
             let mut after = 0;
             let broken = loop {
@@ -175,7 +175,7 @@ impl Tenant {
         if tables.name == TENANT_AUDIT.name {
             self.fetch(sql, args).await
         } else {
-            self.control.fetch_of(self.org(), sql, args).await
+            self.control.fetch_of(self.id(), sql, args).await
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Data at rest: [`Control`] (orgs, people, keys) and [`Tenant`] (everything that belongs to one org), on SQLite and
+//! Data at rest: [`Control`] (orgs, people, keys) and [`Org`] (everything that belongs to one org), on SQLite and
 //! PostgreSQL. One SQL text serves both engines; what truly differs lies in `engine/`.
 
 mod audit;
@@ -40,13 +40,13 @@ use control::ControlPlace;
 use engine::postgres::PostgresEngine;
 use engine::sqlite::SqliteEngine;
 use feed::Feed;
-use tenant::{Place, TenantContext};
+use tenant::{OrgContext, Place};
 
 /// Contexts of orgs (retention, prices) that are kept at most.
 const MAX_CONTEXTS: usize = 100_000;
 
 /// Contexts of orgs.
-type Contexts = FxHashMap<OrgId, Arc<TenantContext>>;
+type Contexts = FxHashMap<OrgId, Arc<OrgContext>>;
 
 /// The store of one server.
 #[derive(Clone)]
@@ -135,7 +135,7 @@ impl Store {
     }
 
     /// The handle of one org; [`StoreError::NotFound`] if there is no such org.
-    pub async fn tenant(&self, org: &OrgId) -> Result<Tenant, StoreError> {
+    pub async fn org(&self, org: &OrgId) -> Result<Org, StoreError> {
         let known = if self.feed.is_trusted() { self.contexts.lock().get(org).cloned() } else { None };
         if let Some(context) = known {
             return self.open(context).await;
@@ -143,15 +143,15 @@ impl Store {
         // The position is read first: a change after it drops the context again.
         let position = self.feed.position();
         let row = self.control.find_org(org).await?.ok_or(StoreError::NotFound)?;
-        let context = TenantContext {
+        let context = OrgContext {
             org: org.clone(),
             retention_days: row.retention_days,
             prices: tenant::embedded_prices(),
             seals: self.seals.clone(),
         };
-        let tenant = self.open(Arc::new(context.clone())).await?;
-        let prices = tenant.prices().await?;
-        let context = Arc::new(TenantContext { prices, ..context });
+        let org = self.open(Arc::new(context.clone())).await?;
+        let prices = org.prices().await?;
+        let context = Arc::new(OrgContext { prices, ..context });
         self.remember(&context, position);
         self.open(context).await
     }
@@ -169,8 +169,8 @@ impl Store {
         let targets = Targets::of(&self.control);
         let mut delivered = 0;
         for org in self.control.orgs_with_intents(now_us).await? {
-            let delivery = match self.tenant(&org).await {
-                Ok(tenant) => tenant.deliver_outbox(&targets, now_us).await,
+            let delivery = match self.org(&org).await {
+                Ok(org) => org.deliver_outbox(&targets, now_us).await,
                 // The org is gone, and its outbox with it.
                 Err(StoreError::NotFound) => Ok(Delivery::default()),
                 Err(error) => Err(error),
@@ -197,21 +197,21 @@ impl Store {
     }
 
     /// Drops the partitions whose last day is over (PostgreSQL only); returns how many. Every org must have recorded before,
-    /// by [`Tenant::delete_expired`], what it loses.
+    /// by [`Org::delete_expired`], what it loses.
     pub async fn drop_partitions(&self, now_us: i64) -> Result<i64, StoreError> {
         let ControlPlace::Postgres(engine) = &self.control.place else { return Ok(0) };
         tenant::drop_partitions(engine, now_us).await
     }
 
     /// Keeps a context that was looked up, unless something changed meanwhile.
-    fn remember(&self, context: &Arc<TenantContext>, position: i64) {
+    fn remember(&self, context: &Arc<OrgContext>, position: i64) {
         let mut contexts = self.contexts.lock();
         if self.feed.position() == position && contexts.len() < MAX_CONTEXTS {
             contexts.insert(context.org.clone(), Arc::clone(context));
         }
     }
 
-    async fn open(&self, context: Arc<TenantContext>) -> Result<Tenant, StoreError> {
+    async fn open(&self, context: Arc<OrgContext>) -> Result<Org, StoreError> {
         let place = match &self.control.place {
             ControlPlace::Sqlite(engine) => match engine.opened(&context.org) {
                 Some(file) => Place::Sqlite(file),
@@ -222,6 +222,6 @@ impl Store {
             },
             ControlPlace::Postgres(engine) => Place::Postgres(Arc::clone(engine)),
         };
-        Ok(Tenant { place, context, clock: self.clock().clone(), control: self.control.clone() })
+        Ok(Org { place, context, clock: self.clock().clone(), control: self.control.clone() })
     }
 }

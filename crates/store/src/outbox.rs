@@ -12,7 +12,7 @@ use agentlens_domain::ids::{OrgId, ulid_at};
 
 use crate::control::{Control, append_change};
 use crate::error::StoreError;
-use crate::tenant::Tenant;
+use crate::tenant::Org;
 use crate::transaction::Tx;
 use crate::{args, row_type};
 
@@ -109,7 +109,7 @@ pub(crate) async fn append(tx: &Tx<'_>, kind: &str, body: &str, now_us: i64) -> 
     tx.execute(sql, args![ulid_at(now_us), kind, body, now_us]).await.map(|_| ())
 }
 
-impl Tenant {
+impl Org {
     /// Delivers what is due.
     pub async fn deliver_outbox(&self, targets: &Targets, now_us: i64) -> Result<Delivery, StoreError> {
         let mut delivery = Delivery::default();
@@ -121,7 +121,7 @@ impl Tenant {
             )
             .await?;
         for message in due {
-            let delivered = targets.deliver(self.org(), &message).await;
+            let delivered = targets.deliver(self.id(), &message).await;
             let (sql, args) = match delivered {
                 Ok(()) => {
                     delivery.delivered += 1;

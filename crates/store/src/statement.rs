@@ -285,7 +285,7 @@ macro_rules! row_type {
 }
 
 /// A tenant statement under construction whose conditions depend on the request. Only texts of the program go into
-/// the SQL; values always become arguments. `$1` is the org, which the tenant's handle binds.
+/// the SQL; values always become arguments. `$1` is the org, which the handle binds.
 #[derive(Debug)]
 pub struct Builder {
     sql: String,

@@ -1,6 +1,6 @@
 //! A transaction that reads and writes, on both engines.
 //!
-//! [`Tenant::transact`] and [`Control::transact`] begin it, name the org to row security, run the work, and commit if the work
+//! [`Org::transact`] and [`Control::transact`] begin it, name the org to row security, run the work, and commit if the work
 //! succeeded. On SQLite the work runs on the blocking pool with the writing connection: its statements are ready at once, and it
 //! must await nothing else.
 
@@ -18,7 +18,7 @@ use crate::engine::postgres::PostgresEngine;
 use crate::engine::sqlite::{self, SqliteFile};
 use crate::error::StoreError;
 use crate::statement::{FromRow, Row, Value};
-use crate::tenant::{Place, Tenant, blocking};
+use crate::tenant::{Org, Place, blocking};
 
 /// The future of work in a transaction.
 pub(crate) type Work<'t, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 't>>;
@@ -85,7 +85,7 @@ impl Tx<'_> {
     }
 }
 
-impl Tenant {
+impl Org {
     /// Runs work in one transaction: all of it is committed, or, if it fails, nothing. On SQLite it is durable when this returns.
     pub(crate) async fn transact<T, F>(&self, work: F) -> Result<T, StoreError>
     where
@@ -93,8 +93,8 @@ impl Tenant {
         F: for<'t> FnOnce(&'t Tx<'_>) -> Work<'t, T> + Send + 'static,
     {
         match &self.place {
-            Place::Sqlite(file) => on_sqlite(Arc::clone(file), self.org().clone(), work).await,
-            Place::Postgres(engine) => on_postgres(engine, self.org(), work).await,
+            Place::Sqlite(file) => on_sqlite(Arc::clone(file), self.id().clone(), work).await,
+            Place::Postgres(engine) => on_postgres(engine, self.id(), work).await,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The door for every change that isn't ingest.
 //!
-//! [`Tenant::write`] and [`Control::write`] run work in one transaction and add to it, in the same database, the entry of the
+//! [`Org::write`] and [`Control::write`] run work in one transaction and add to it, in the same database, the entry of the
 //! audit log and the news of what changed. A change of an org's own data lies in another database than the change feed
 //! (a file of its own, on SQLite), so its news goes through the org's outbox. An intent that is noted before shows the job
 //! that delivers outboxes where to look if the process dies between the two commits.
@@ -17,7 +17,7 @@ use crate::audit::{AuditTables, CONTROL_AUDIT, TENANT_AUDIT, append};
 use crate::control::{Control, append_change};
 use crate::error::StoreError;
 use crate::outbox;
-use crate::tenant::Tenant;
+use crate::tenant::Org;
 use crate::transaction::{Tx, Work};
 
 /// The result of a change, with what the audit log says about it. There is no other way out of a write, so none can be
@@ -105,7 +105,7 @@ impl Control {
     }
 }
 
-impl Tenant {
+impl Org {
     /// Changes the org's own data on behalf of a caller of this org. `act` is a noun and a verb, such as `prices.set`.
     pub(crate) async fn write<T, F>(
         &self,
@@ -117,12 +117,12 @@ impl Tenant {
         T: Send + 'static,
         F: for<'t> FnOnce(&'t Tx<'_>) -> Work<'t, Audited<T>> + Send + 'static,
     {
-        if caller.org != *self.org() {
+        if caller.org != *self.id() {
             return Err(StoreError::NotFound);
         }
         let stamp = Stamp::of(&self.control, caller, act, &TENANT_AUDIT);
         let at_us = stamp.at_us;
-        let intent = self.control.note_intent(self.org(), at_us).await?;
+        let intent = self.control.note_intent(self.id(), at_us).await?;
         let value = self
             .transact(move |tx| {
                 Box::pin(async move {

@@ -8,9 +8,9 @@ use agentlens_domain::ids::BatchId;
 use agentlens_domain::permissions::Caller;
 use agentlens_domain::time::format_rfc3339;
 use agentlens_ingest::message;
-use agentlens_store::{DataDirectory, DirectoryLock, StoreError, Tenant};
+use agentlens_store::{DataDirectory, DirectoryLock, Org, StoreError};
 
-use crate::boot::open_tenant;
+use crate::boot::open_org;
 use crate::config::{Common, DeadLettersCommand};
 use crate::output;
 
@@ -26,8 +26,8 @@ pub(crate) async fn run(command: DeadLettersCommand, common: &Common) -> Result<
 }
 
 async fn list(org: &str, common: &Common) -> Result<(), String> {
-    let tenant = open_tenant(&common.store, org).await?;
-    let letters = tenant.list_dead_letters(MAX_LETTERS).await.map_err(|error| error.to_string())?;
+    let org = open_org(&common.store, org).await?;
+    let letters = org.list_dead_letters(MAX_LETTERS).await.map_err(|error| error.to_string())?;
     if common.json {
         let all: Vec<_> = letters
             .iter()
@@ -46,18 +46,18 @@ async fn list(org: &str, common: &Common) -> Result<(), String> {
 }
 
 async fn replay_all(batch_id: Option<String>, org: &str, common: &Common) -> Result<(), String> {
-    let tenant = open_tenant(&common.store, org).await?;
+    let org = open_org(&common.store, org).await?;
     let batches = match batch_id {
         Some(id) => vec![id],
         None => {
-            let letters = tenant.list_dead_letters(MAX_LETTERS).await.map_err(|error| error.to_string())?;
+            let letters = org.list_dead_letters(MAX_LETTERS).await.map_err(|error| error.to_string())?;
             letters.into_iter().map(|letter| letter.batch_id).collect()
         }
     };
     let mut lock = None;
     let (mut replayed, mut failed) = (0_usize, Vec::new());
     for id in batches {
-        match replay(&tenant, &id, common, &mut lock).await {
+        match replay(&org, &id, common, &mut lock).await {
             Ok(()) => replayed += 1,
             Err(reason) => failed.push((id, reason)),
         }
@@ -76,13 +76,13 @@ async fn replay_all(batch_id: Option<String>, org: &str, common: &Common) -> Res
 }
 
 async fn replay(
-    tenant: &Tenant,
+    org: &Org,
     id: &str,
     common: &Common,
     lock: &mut Option<DirectoryLock>,
 ) -> Result<(), String> {
     let id = BatchId::parse(id).map_err(|error| error.to_string())?;
-    let bytes = tenant.dead_letter_message(&id).await.map_err(|error| match error {
+    let bytes = org.dead_letter_message(&id).await.map_err(|error| match error {
         StoreError::NotFound => "there is no such dead letter".to_owned(),
         other => other.to_string(),
     })?;
@@ -93,7 +93,7 @@ async fn replay(
     }
     let batch = message::decode(&bytes).map_err(|error| error.to_string())?;
     // Applying is idempotent, so a failure between the two steps harms nothing.
-    tenant.apply(Arc::new(vec![batch]), tenant.clock().now_us()).await.map_err(|error| error.to_string())?;
-    let caller = Caller::service("cli", tenant.org());
-    tenant.delete_dead_letter(&caller, "dead_letters.replay", &id).await.map_err(|error| error.to_string())
+    org.apply(Arc::new(vec![batch]), org.clock().now_us()).await.map_err(|error| error.to_string())?;
+    let caller = Caller::service("cli", org.id());
+    org.delete_dead_letter(&caller, "dead_letters.replay", &id).await.map_err(|error| error.to_string())
 }

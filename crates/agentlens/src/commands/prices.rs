@@ -6,7 +6,7 @@ use agentlens_domain::cost::{Price, PriceSpec, RatesSpec};
 use agentlens_domain::permissions::Caller;
 use agentlens_domain::time::parse_rfc3339;
 
-use crate::boot::open_tenant;
+use crate::boot::open_org;
 use crate::config::{Common, PriceCommand};
 use crate::output;
 
@@ -26,23 +26,24 @@ pub(crate) async fn run(command: PriceCommand, common: &Common) -> Result<(), St
 async fn set(spec: &PriceSpec, org: &str, common: &Common) -> Result<(), String> {
     let effective_us = spec.effective_from.as_deref().map_or(Ok(0), read_instant)?;
     Price::from_spec(spec).map_err(|error| error.to_string())?;
-    let tenant = open_tenant(&common.store, org).await?;
-    let stored = tenant.set_price(&Caller::service("cli", tenant.org()), spec, effective_us).await;
+    let org = open_org(&common.store, org).await?;
+    let stored = org.set_price(&Caller::service("cli", org.id()), spec, effective_us).await;
     stored.map_err(|error| error.to_string())?;
     if common.json {
         output::json(&json!(spec));
     } else {
         output::line(&format!(
-            "{} has its own price in org {org}; servers use it within a second",
-            output::plain(&spec.model)
+            "{} has its own price in org {}; servers use it within a second",
+            output::plain(&spec.model),
+            org.id()
         ));
     }
     Ok(())
 }
 
 async fn list(org: &str, common: &Common) -> Result<(), String> {
-    let tenant = open_tenant(&common.store, org).await?;
-    let prices = tenant.list_prices().await.map_err(|error| error.to_string())?;
+    let org = open_org(&common.store, org).await?;
+    let prices = org.list_prices().await.map_err(|error| error.to_string())?;
     if common.json {
         output::json(&json!({ "prices": prices }));
         return Ok(());

@@ -69,8 +69,8 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
 
 /// Verifies the chains of an org's sessions, and its audit log.
 async fn verify(store: &Store, org: &OrgId) -> Result<(ChainReport, AuditReport), StoreError> {
-    let tenant = store.tenant(org).await?;
-    Ok((tenant.verify_all(None, None).await?, tenant.verify_audit().await?))
+    let org = store.org(org).await?;
+    Ok((org.verify_all(None, None).await?, org.verify_audit().await?))
 }
 
 fn with_reasons(orgs: &[(OrgId, String)]) -> Vec<Value> {

@@ -6,7 +6,7 @@ use agentlens_domain::events::{NewEvent, Refusal};
 use agentlens_domain::ids::BatchId;
 use agentlens_domain::ledger::Refusals;
 use agentlens_domain::limits::MAX_BATCH_EVENTS;
-use agentlens_store::{Applied, Tenant};
+use agentlens_store::{Applied, Org};
 
 use super::{Gateway, IngestError, Sender, clash, within_environment, within_retention};
 use crate::queue::Receipt;
@@ -36,7 +36,7 @@ impl Gateway {
     /// once.
     pub async fn ingest_events(
         &self,
-        tenant: &Tenant,
+        org: &Org,
         request: EventsRequest,
     ) -> Result<Vec<Refusal>, IngestError> {
         let EventsRequest { sender, now_us, received_count, events, mut refused } = request;
@@ -44,7 +44,7 @@ impl Gateway {
         if received_count == 0 {
             return Ok(refusals);
         }
-        let retention_days = tenant.retention_days();
+        let retention_days = org.retention_days();
         let mut kept = Vec::with_capacity(events.len());
         for event in events {
             let checked = within_retention(&event, now_us, retention_days)
@@ -79,7 +79,7 @@ impl Gateway {
                 },
                 events,
             };
-            let receipt = self.queue.publish(tenant, batch).await.map_err(IngestError::Queue)?;
+            let receipt = self.queue.publish(org, batch).await.map_err(IngestError::Queue)?;
             refusals.extend(clashes(&ids, &receipt));
         }
         Ok(refusals)

@@ -18,7 +18,7 @@ use agentlens_domain::batches::{Batch, Outcome};
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::ledger::Reason;
 use agentlens_fairness::{FairShare, Rule, Share};
-use agentlens_store::{Applied, ApplyReport, StoreError, Tenant};
+use agentlens_store::{Applied, ApplyReport, Org, StoreError};
 
 use super::{Queue, QueueError, QueueStatus, Receipt, size_of_batch};
 use crate::apply;
@@ -41,7 +41,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const MAX_WRITERS_TRIED: usize = 3;
 
 struct Job {
-    tenant: Tenant,
+    org: Org,
     batch: Batch,
     reply: oneshot::Sender<Result<Applied, QueueError>>,
     room: Room,
@@ -135,7 +135,7 @@ impl MemoryQueue {
     }
 
     fn send(&self, mut job: Job) -> Result<(), QueueError> {
-        let org = job.tenant.org().clone();
+        let org = job.org.id().clone();
         for _ in 0..MAX_WRITERS_TRIED {
             match self.writer(&org).try_send(job) {
                 Ok(()) => return Ok(()),
@@ -154,22 +154,22 @@ fn full() -> QueueError {
 
 #[async_trait]
 impl Queue for MemoryQueue {
-    async fn publish(&self, tenant: &Tenant, batch: Batch) -> Result<Receipt, QueueError> {
+    async fn publish(&self, org: &Org, batch: Batch) -> Result<Receipt, QueueError> {
         // The largest batch may count for a little more than an org can have; refused it would never be taken.
         let size = (size_of_batch(&batch) as u64).min(self.bytes.rule().most());
-        let bytes = self.bytes.try_take(tenant.org(), size).map_err(|_| full())?;
-        let room = Room::take(&self.waiting, bytes, tenant.org(), &batch);
+        let bytes = self.bytes.try_take(org.id(), size).map_err(|_| full())?;
+        let room = Room::take(&self.waiting, bytes, org.id(), &batch);
         let (reply, answer) = oneshot::channel();
-        self.send(Job { tenant: tenant.clone(), batch, reply, room })?;
+        self.send(Job { org: org.clone(), batch, reply, room })?;
         match answer.await {
             Ok(result) => result.map(Receipt::Applied),
             Err(_) => Err(QueueError::Unavailable("the writer stopped".to_owned())),
         }
     }
 
-    async fn waiting(&self, tenant: &Tenant) -> Result<FxHashMap<String, i64>, QueueError> {
+    async fn waiting(&self, org: &Org) -> Result<FxHashMap<String, i64>, QueueError> {
         let all = self.waiting.lock();
-        Ok(all.orgs.get(tenant.org()).cloned().unwrap_or_default())
+        Ok(all.orgs.get(org.id()).cloned().unwrap_or_default())
     }
 
     async fn ping(&self) -> Result<(), QueueError> {
@@ -235,7 +235,7 @@ impl Writer {
     }
 
     async fn commit(&mut self, group: Vec<Job>) {
-        let Some(tenant) = group.first().map(|job| job.tenant.clone()) else { return };
+        let Some(org) = group.first().map(|job| job.org.clone()) else { return };
         let mut waiting = Vec::with_capacity(group.len());
         let mut batches = Vec::with_capacity(group.len());
         for job in group {
@@ -243,18 +243,18 @@ impl Writer {
             waiting.push((job.reply, job.room));
         }
         let batches = Arc::new(batches);
-        match apply::apply_ahead(&tenant, &batches).await {
+        match apply::apply_ahead(&org, &batches).await {
             Ok((report, commit)) => {
                 let lag = report.last_position - report.indexed_position;
                 if let Some(before) = self.answering.take() {
                     // A panic there has been reported by the task itself.
                     let _ = before.await;
                 }
-                let (live, org) = (self.live.clone(), tenant.org().clone());
+                let (live, org_id) = (self.live.clone(), org.id().clone());
                 self.answering = Some(self.tasks.spawn(async move {
                     let durable = commit.durable().await;
                     if durable.is_ok() {
-                        live.advance(&org, report.last_position);
+                        live.advance(&org_id, report.last_position);
                     }
                     for ((reply, room), applied) in waiting.into_iter().zip(report.batches) {
                         drop(room);
@@ -263,7 +263,7 @@ impl Writer {
                     }
                     drop(batches);
                 }));
-                self.indexer.follow(&tenant, lag).await;
+                self.indexer.follow(&org, lag).await;
             }
             // Where the store is away, none of them would fare better alone.
             Err(error) if error.is_away() => {
@@ -280,7 +280,7 @@ impl Writer {
                     let result = if is_alone && !error.is_of_input() {
                         Err(refusal(&error))
                     } else {
-                        self.apply_alone(&tenant, batch).await
+                        self.apply_alone(&org, batch).await
                     };
                     drop(room);
                     let _ = reply.send(result);
@@ -290,10 +290,10 @@ impl Writer {
     }
 
     /// Applies a batch by itself; of one that the store refuses, the events that it takes.
-    async fn apply_alone(&self, tenant: &Tenant, batch: Batch) -> Result<Applied, QueueError> {
+    async fn apply_alone(&self, org: &Org, batch: Batch) -> Result<Applied, QueueError> {
         let batches = Arc::new(vec![batch]);
-        let error = match apply::apply(tenant, &batches).await {
-            Ok(report) => return self.applied(tenant, report).await,
+        let error = match apply::apply(org, &batches).await {
+            Ok(report) => return self.applied(org, report).await,
             Err(error) => error,
         };
         let Some(batch) = Arc::try_unwrap(batches).unwrap_or_else(|shared| shared.to_vec()).pop() else {
@@ -302,15 +302,15 @@ impl Writer {
         if !error.is_of_input() {
             return Err(refusal(&error));
         }
-        let found = apply::refused_events(tenant, &batch, error.to_string()).await;
+        let found = apply::refused_events(org, &batch, error.to_string()).await;
         let (refused, reason) = found.map_err(|error| refusal(&error))?;
         let (count, mut rest) = (batch.events.len(), batch);
         apply::take_events(&mut rest, &refused);
         rest.refused.add_many(Reason::StoreRefused, u32::try_from(refused.len()).unwrap_or(u32::MAX));
-        tracing::error!(org.id = %tenant.org(), batch.id = %rest.batch_id, events = refused.len(), reason, "the store refused events");
+        tracing::error!(org.id = %org.id(), batch.id = %rest.batch_id, events = refused.len(), reason, "the store refused events");
         // Also without any event: the ledger counts what was refused.
-        let report = apply::apply(tenant, &Arc::new(vec![rest])).await.map_err(|error| refusal(&error))?;
-        let applied = self.applied(tenant, report).await?;
+        let report = apply::apply(org, &Arc::new(vec![rest])).await.map_err(|error| refusal(&error))?;
+        let applied = self.applied(org, report).await?;
         if refused.len() == count {
             return Err(QueueError::Refused(reason));
         }
@@ -322,9 +322,9 @@ impl Writer {
         Ok(Applied::Now((0..count).filter_map(outcome).collect()))
     }
 
-    async fn applied(&self, tenant: &Tenant, report: ApplyReport) -> Result<Applied, QueueError> {
-        self.live.advance(tenant.org(), report.last_position);
-        self.indexer.follow(tenant, report.last_position - report.indexed_position).await;
+    async fn applied(&self, org: &Org, report: ApplyReport) -> Result<Applied, QueueError> {
+        self.live.advance(org.id(), report.last_position);
+        self.indexer.follow(org, report.last_position - report.indexed_position).await;
         report.batches.into_iter().next().ok_or_else(|| QueueError::Unavailable("no outcome".to_owned()))
     }
 }

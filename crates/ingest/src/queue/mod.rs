@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use rustc_hash::FxHashMap;
 
 use agentlens_domain::batches::Batch;
-use agentlens_store::{Applied, Tenant};
+use agentlens_store::{Applied, Org};
 
 use self::redis::SHARDS;
 
@@ -90,10 +90,10 @@ impl Counters {
 #[async_trait]
 pub trait Queue: Send + Sync {
     /// Makes a batch durable, in the order of the calls for one org.
-    async fn publish(&self, tenant: &Tenant, batch: Batch) -> Result<Receipt, QueueError>;
+    async fn publish(&self, org: &Org, batch: Batch) -> Result<Receipt, QueueError>;
 
     /// How many events of each of the org's keys wait to be applied.
-    async fn waiting(&self, tenant: &Tenant) -> Result<FxHashMap<String, i64>, QueueError>;
+    async fn waiting(&self, org: &Org) -> Result<FxHashMap<String, i64>, QueueError>;
 
     /// Whether the queue answers.
     async fn ping(&self) -> Result<(), QueueError>;

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use agentlens_domain::batches::Batch;
 use agentlens_domain::ids::OrgId;
 use agentlens_fairness::Rule;
-use agentlens_store::Tenant;
+use agentlens_store::Org;
 
 use super::{Counters, Queue, QueueError, QueueStatus, Receipt};
 use crate::message;
@@ -244,8 +244,8 @@ fn unavailable(error: &RedisError) -> QueueError {
 
 #[async_trait]
 impl Queue for RedisQueue {
-    async fn publish(&self, tenant: &Tenant, batch: Batch) -> Result<Receipt, QueueError> {
-        let org = tenant.org();
+    async fn publish(&self, org: &Org, batch: Batch) -> Result<Receipt, QueueError> {
+        let org = org.id();
         let message = message::encode(&batch).map_err(|error| QueueError::Refused(error.to_string()))?;
         let wanted = room_of(&message);
         {
@@ -285,9 +285,9 @@ impl Queue for RedisQueue {
         Ok(Receipt::Queued)
     }
 
-    async fn waiting(&self, tenant: &Tenant) -> Result<FxHashMap<String, i64>, QueueError> {
+    async fn waiting(&self, org: &Org) -> Result<FxHashMap<String, i64>, QueueError> {
         let all: HashMap<String, i64> = redis::cmd("HGETALL")
-            .arg(self.keys.waiting(tenant.org().as_str()))
+            .arg(self.keys.waiting(org.id().as_str()))
             .query_async(&mut self.connection.clone())
             .await
             .map_err(|error| unavailable(&error))?;

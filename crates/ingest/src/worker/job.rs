@@ -152,7 +152,7 @@ impl Job {
     }
 
     async fn store(&self, org: &OrgId, messages: &mut [Message]) -> Result<(), StoreError> {
-        let tenant = self.worker.store.tenant(org).await?;
+        let org = self.worker.store.org(org).await?;
         let mut batches = Vec::with_capacity(messages.len());
         for message in messages.iter_mut() {
             match std::mem::replace(&mut message.content, Content::Taken) {
@@ -161,7 +161,7 @@ impl Job {
             }
         }
         let batches = Arc::new(batches);
-        let result = apply::apply(&tenant, &batches).await;
+        let result = apply::apply(&org, &batches).await;
         let mut batches = Arc::try_unwrap(batches).unwrap_or_else(|shared| shared.to_vec()).into_iter();
         for message in messages.iter_mut().filter(|message| matches!(message.content, Content::Taken)) {
             if let Some(batch) = batches.next() {
@@ -169,8 +169,8 @@ impl Job {
             }
         }
         let report = result?;
-        self.worker.live.advance(org, report.last_position);
-        self.worker.indexer.follow(&tenant, report.last_position - report.indexed_position).await;
+        self.worker.live.advance(org.id(), report.last_position);
+        self.worker.indexer.follow(&org, report.last_position - report.indexed_position).await;
         Ok(())
     }
 
@@ -211,10 +211,10 @@ impl Job {
         reason: String,
     ) -> Result<(), StoreError> {
         let Content::Whole(batch) = &message.content else { return self.bury(org, message, &reason).await };
-        let tenant = self.worker.store.tenant(org).await?;
-        let (indexes, reason) = apply::refused_events(&tenant, batch, reason).await?;
+        let org = self.worker.store.org(org).await?;
+        let (indexes, reason) = apply::refused_events(&org, batch, reason).await?;
         if indexes.len() == batch.events.len() {
-            return self.bury(org, message, &reason).await;
+            return self.bury(org.id(), message, &reason).await;
         }
         if !self.held.is_held() {
             return Err(StoreError::Unavailable("the lease of the shard was lost".to_owned()));
@@ -228,16 +228,16 @@ impl Job {
             let letter = DeadLetter {
                 batch_id: refused.batch_id.as_str().to_owned(),
                 key_id: message.head.key.clone(),
-                failed_us: tenant.clock().now_us(),
+                failed_us: org.clock().now_us(),
                 reason,
                 event_count: i64::from(refused.received_count),
             };
             // First: should we end in between, the batch is tried again and the letter is written over.
-            tenant.insert_dead_letter(&letter, &raw).await?;
+            org.insert_dead_letter(&letter, &raw).await?;
             self.worker.counters.buried.fetch_add(1, Ordering::Relaxed);
         }
-        let report = apply::apply(&tenant, &Arc::new(vec![good])).await?;
-        self.worker.live.advance(org, report.last_position);
+        let report = apply::apply(&org, &Arc::new(vec![good])).await?;
+        self.worker.live.advance(org.id(), report.last_position);
         Ok(())
     }
 
@@ -266,7 +266,7 @@ impl Job {
     }
 
     async fn bury(&self, org: &OrgId, message: &Message, reason: &str) -> Result<(), StoreError> {
-        let tenant = match self.worker.store.tenant(org).await {
+        let org = match self.worker.store.org(org).await {
             // The org is gone, and its data with it.
             Err(StoreError::NotFound) => return Ok(()),
             other => other?,
@@ -275,15 +275,15 @@ impl Job {
             Content::Whole(batch) => batch.batch_id.as_str().to_owned(),
             _ => format!("stream-{}", message.head.id),
         };
-        tracing::error!(org.id = %org, batch.id = %batch_id, reason, "a batch goes to the dead letters");
+        tracing::error!(org.id = %org.id(), batch.id = %batch_id, reason, "a batch goes to the dead letters");
         let letter = DeadLetter {
             batch_id,
             key_id: message.head.key.clone(),
-            failed_us: tenant.clock().now_us(),
+            failed_us: org.clock().now_us(),
             reason: reason.to_owned(),
             event_count: message.head.events,
         };
-        tenant.insert_dead_letter(&letter, &message.head.raw).await?;
+        org.insert_dead_letter(&letter, &message.head.raw).await?;
         self.worker.counters.buried.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

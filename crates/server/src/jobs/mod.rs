@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentlens_store::{Store, StoreError, Tenant};
+use agentlens_store::{Org, Store, StoreError};
 
 pub use runner::{RunReport, Runner};
 
@@ -50,7 +50,7 @@ pub trait OrgJob: Send + Sync + 'static {
     const SCHEDULE: Schedule;
 
     /// Does the work for one org.
-    fn run(tenant: Tenant, run: Run) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    fn run(org: Org, run: Run) -> impl Future<Output = Result<u64, StoreError>> + Send;
 }
 
 /// A job that runs once for the server as a whole.
@@ -66,7 +66,7 @@ type Doing = Pin<Box<dyn Future<Output = Result<u64, StoreError>> + Send>>;
 
 #[derive(Clone)]
 enum Work {
-    EachOrg(Arc<dyn Fn(Tenant, Run) -> Doing + Send + Sync>),
+    EachOrg(Arc<dyn Fn(Org, Run) -> Doing + Send + Sync>),
     Server(Arc<dyn Fn(Store, Run) -> Doing + Send + Sync>),
 }
 
@@ -81,7 +81,7 @@ pub struct Job {
 impl Job {
     /// A job that runs once for each org.
     pub fn each_org<J: OrgJob>() -> Self {
-        let work = |tenant, run| -> Doing { Box::pin(J::run(tenant, run)) };
+        let work = |org, run| -> Doing { Box::pin(J::run(org, run)) };
         Self { schedule: J::SCHEDULE, work: Work::EachOrg(Arc::new(work)) }
     }
 

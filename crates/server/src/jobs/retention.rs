@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agentlens_store::{StoreError, Tenant};
+use agentlens_store::{Org, StoreError};
 
 use super::{OrgJob, Run, Schedule};
 
@@ -17,7 +17,7 @@ impl OrgJob for Retention {
         parallel: 4,
     };
 
-    async fn run(tenant: Tenant, run: Run) -> Result<u64, StoreError> {
-        tenant.delete_expired(run.now_us).await
+    async fn run(org: Org, run: Run) -> Result<u64, StoreError> {
+        org.delete_expired(run.now_us).await
     }
 }

@@ -199,7 +199,7 @@ impl Runner {
     async fn attempt(&self, job: &Job, org: Option<&OrgId>, run: Run) -> Result<u64, StoreError> {
         let doing: Doing = match (&job.work, org) {
             (Work::Server(work), _) => work(self.store.clone(), run),
-            (Work::EachOrg(work), Some(org)) => work(self.store.tenant(org).await?, run),
+            (Work::EachOrg(work), Some(org)) => work(self.store.org(org).await?, run),
             (Work::EachOrg(_), None) => return Err(StoreError::NotFound),
         };
         let mut task = AbortOnDrop(tokio::spawn(doing));
@@ -257,7 +257,7 @@ mod tests {
     use agentlens_domain::clock::{Clock, ManualClock};
     use agentlens_domain::keys::ServerSecret;
     use agentlens_domain::permissions::Caller;
-    use agentlens_store::Tenant;
+    use agentlens_store::Org;
 
     use super::super::{OrgJob, Schedule};
     use super::*;
@@ -274,8 +274,8 @@ mod tests {
             parallel: 2,
         };
 
-        async fn run(tenant: Tenant, run: Run) -> Result<u64, StoreError> {
-            match tenant.org().as_str() {
+        async fn run(org: Org, run: Run) -> Result<u64, StoreError> {
+            match org.id().as_str() {
                 "fails" => Err(StoreError::Refused("no".to_owned())),
                 "hangs" => std::future::pending().await,
                 "panics" => panic!("a bug"),

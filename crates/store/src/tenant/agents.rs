@@ -1,6 +1,6 @@
 //! Agents: what was observed, counted as events come in.
 
-use super::Tenant;
+use super::Org;
 use crate::error::StoreError;
 use crate::statement::Row;
 use crate::{args, row_type};
@@ -35,7 +35,7 @@ row_type! {
     }
 }
 
-impl Tenant {
+impl Org {
     /// A workspace's agents, latest first; without those that were only taken for the agent of spans until more arrived. `after` is the last row of the page before.
     pub async fn list_agents(
         &self,

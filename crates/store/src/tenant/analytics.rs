@@ -5,7 +5,7 @@ use agentlens_domain::rollups::{CellKey, Dimension, Measures, Tier};
 use agentlens_domain::time::day_of;
 use agentlens_domain::usage::Usage;
 
-use super::Tenant;
+use super::Org;
 use super::rollups::decode_changes;
 use crate::args;
 use crate::error::StoreError;
@@ -165,7 +165,7 @@ pub struct OrgStats {
     pub session_count: i64,
 }
 
-impl Tenant {
+impl Org {
     /// Cells in the order of their buckets.
     pub async fn cells(&self, query: &CellQuery) -> Result<Vec<CellRow>, StoreError> {
         let mut statement = Builder::new(match query.tier {

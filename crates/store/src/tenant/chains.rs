@@ -8,7 +8,7 @@ use super::events::{COLUMNS, StoredEvent};
 use super::recount::Sums;
 use super::removals::Removal;
 use super::seal::{Sealed, SealedHead, SealedState};
-use super::{SessionRow, Tenant, TenantContext};
+use super::{Org, OrgContext, SessionRow};
 use crate::args;
 use crate::error::StoreError;
 use crate::row_type;
@@ -65,7 +65,7 @@ pub struct ChainReport {
 /// How often a session is verified again because retention, or an event that came in, changed it meanwhile.
 const MAX_TRIES: usize = 3;
 
-impl Tenant {
+impl Org {
     /// Verifies one session from its stored bytes: every hash, link and seal, the head, and that events are missing only where
     /// a record says that they were removed.
     pub async fn verify_session(&self, session: &SessionRow) -> Result<SessionChain, StoreError> {
@@ -264,7 +264,7 @@ row_type! {
 }
 
 impl OrgCounters {
-    fn faults(&self, context: &TenantContext) -> Vec<String> {
+    fn faults(&self, context: &OrgContext) -> Vec<String> {
         let state = SealedState {
             last_position: self.last_position,
             last_session: self.last_session,
@@ -295,7 +295,7 @@ impl BrokenChain {
 /// A walk along one session.
 struct Walk<'a> {
     session_id: &'a str,
-    context: &'a TenantContext,
+    context: &'a OrgContext,
     /// What was removed on purpose, by the first event.
     removals: &'a [Removal],
     verifier: Verifier,
@@ -306,7 +306,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(session_id: &'a str, context: &'a TenantContext, removals: &'a [Removal]) -> Self {
+    fn new(session_id: &'a str, context: &'a OrgContext, removals: &'a [Removal]) -> Self {
         Self {
             session_id,
             context,
@@ -414,7 +414,7 @@ impl<'a> Walk<'a> {
 }
 
 /// The seal that the head of a session should have; `None` if the stored one can't be of any head.
-fn head_seal(session: &SessionRow, context: &TenantContext) -> Option<Seal> {
+fn head_seal(session: &SessionRow, context: &OrgContext) -> Option<Seal> {
     let last_seal: Seal = session.last_seal.as_slice().try_into().ok()?;
     let head = SealedHead {
         workspace_id: &session.workspace_id,

@@ -5,7 +5,7 @@ use serde_json::json;
 use agentlens_domain::ids::BatchId;
 use agentlens_domain::permissions::Caller;
 
-use super::{LedgerRow, Tenant};
+use super::{LedgerRow, Org};
 use crate::error::StoreError;
 use crate::write::Record;
 use crate::{args, row_type};
@@ -26,7 +26,7 @@ row_type! {
     }
 }
 
-impl Tenant {
+impl Org {
     /// Keeps a batch as it was in the queue.
     pub async fn insert_dead_letter(&self, letter: &DeadLetter, message: &[u8]) -> Result<(), StoreError> {
         let sql = "insert into dead_letters (org_id, batch_id, key_id, failed_us, reason, event_count, message)

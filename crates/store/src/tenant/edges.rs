@@ -14,7 +14,7 @@ use agentlens_domain::rollups::{CellKey, Counted, Measures, Rollup};
 use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Contribution, Sign};
 use agentlens_domain::usage::Usage;
 
-use super::Tenant;
+use super::Org;
 use super::analytics::{CellQuery, CellRow};
 use super::spans::span_address;
 use crate::error::StoreError;
@@ -59,7 +59,7 @@ struct Sums<'q> {
     cells: BTreeMap<OwnKey, Measures>,
 }
 
-impl Tenant {
+impl Org {
     /// The cells that the events of the ranges [from, to) make, whatever the tier and range of the query; `None` if that would
     /// read more than one request may. A cell begins with its hour, or with its range.
     pub async fn cells_of_events(

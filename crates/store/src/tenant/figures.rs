@@ -11,7 +11,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use agentlens_domain::rollups::{Measures, Tier};
 use agentlens_domain::usage::Usage;
 
-use super::Tenant;
+use super::Org;
 use super::analytics::{CELLS_OF_DAYS, CELLS_OF_HOURS, CHANGES_COLUMN, CHANGES_SQL, CellQuery, CellRow};
 use crate::error::StoreError;
 use crate::statement::{Builder, Row, Value};
@@ -212,7 +212,7 @@ struct Found {
     page: TablePage,
 }
 
-impl Tenant {
+impl Org {
     /// Sums by a key of the cells, of all cells or only of those that are about the given rows of a table.
     pub async fn sums<K: Ord + Send + 'static>(
         &self,

@@ -2,7 +2,7 @@
 
 use agentlens_domain::page::Cursor;
 
-use super::Tenant;
+use super::Org;
 use crate::error::StoreError;
 use crate::statement::Builder;
 use crate::{args, row_type};
@@ -34,7 +34,7 @@ row_type! {
     }
 }
 
-impl Tenant {
+impl Org {
     /// Keeps a request, and of its key no more than the newest [`MAX_REQUESTS_PER_KEY`].
     pub async fn insert_ingest_request(&self, request: &IngestRequestRow) -> Result<(), StoreError> {
         let insert = "insert into ingest_requests

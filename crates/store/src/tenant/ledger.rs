@@ -1,6 +1,6 @@
 //! The ingest ledger: what became of every event that a key sent.
 
-use super::Tenant;
+use super::Org;
 use crate::error::StoreError;
 use crate::{args, row_type};
 
@@ -16,7 +16,7 @@ row_type! {
     }
 }
 
-impl Tenant {
+impl Org {
     /// All counts, by key.
     pub async fn ledger(&self) -> Result<Vec<LedgerRow>, StoreError> {
         self.fetch("select key_id, outcome, event_count from ingest_ledger where org_id = $1 order by key_id, outcome", args![]).await

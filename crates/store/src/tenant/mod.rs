@@ -1,4 +1,4 @@
-//! An org's data. A [`Tenant`] is opened for one org, and that org is bound as `$1` of every statement it runs: no
+//! An org's data. A [`Org`] is opened for one org, and that org is bound as `$1` of every statement it runs: no
 //! function of it takes an org id, so no caller can name another.
 //!
 //! On PostgreSQL each statement also runs in a transaction that names the org to row security; on SQLite the
@@ -70,14 +70,14 @@ pub(crate) enum Place {
 
 /// What applying and reading need to know of the org.
 #[derive(Clone)]
-pub(crate) struct TenantContext {
+pub(crate) struct OrgContext {
     pub(crate) org: OrgId,
     pub(crate) retention_days: Option<i32>,
     pub(crate) prices: Arc<PriceTable>,
     pub(crate) seals: SealKey,
 }
 
-impl TenantContext {
+impl OrgContext {
     /// The day on which an event of the given instant may be deleted: its day, the retention, and a day of grace.
     pub(crate) fn expire_day(&self, ts_us: i64) -> i32 {
         self.retention_days.map_or(NEVER_EXPIRES_DAY, |days| day_of(ts_us) + days + 1)
@@ -86,16 +86,16 @@ impl TenantContext {
 
 /// The handle of one org.
 #[derive(Clone)]
-pub struct Tenant {
+pub struct Org {
     pub(crate) place: Place,
-    pub(crate) context: Arc<TenantContext>,
+    pub(crate) context: Arc<OrgContext>,
     pub(crate) clock: Clock,
     pub(crate) control: Control,
 }
 
-impl Tenant {
+impl Org {
     /// The org that this handle is bound to.
-    pub fn org(&self) -> &OrgId {
+    pub fn id(&self) -> &OrgId {
         &self.context.org
     }
 
@@ -109,7 +109,7 @@ impl Tenant {
         self.context.retention_days
     }
 
-    pub(crate) fn context(&self) -> Arc<TenantContext> {
+    pub(crate) fn context(&self) -> Arc<OrgContext> {
         Arc::clone(&self.context)
     }
 
@@ -125,15 +125,15 @@ impl Tenant {
             Place::Sqlite(file) => {
                 let read = Arc::clone(file);
                 file.readers()
-                    .read(self.org(), read, move |connection| sqlite::query(connection, &sql, &args))
+                    .read(self.id(), read, move |connection| sqlite::query(connection, &sql, &args))
                     .await?
             }
-            Place::Postgres(engine) => engine.query(Some(self.org()), &sql, &args).await?,
+            Place::Postgres(engine) => engine.query(Some(self.id()), &sql, &args).await?,
         };
         rows.iter().map(T::from_row).collect()
     }
 
-    /// Like [`Tenant::fetch`] for what a write has to know before it can begin: it does not wait behind the org's reads.
+    /// Like [`Org::fetch`] for what a write has to know before it can begin: it does not wait behind the org's reads.
     pub(crate) async fn fetch_for_write<T: FromRow>(
         &self,
         sql: &'static str,
@@ -145,12 +145,12 @@ impl Tenant {
                 let file = Arc::clone(file);
                 blocking(move || file.read(|connection| sqlite::query(connection, sql, &args))).await?
             }
-            Place::Postgres(engine) => engine.query_for_write(Some(self.org()), sql, &args).await?,
+            Place::Postgres(engine) => engine.query_for_write(Some(self.id()), sql, &args).await?,
         };
         rows.iter().map(T::from_row).collect()
     }
 
-    /// Like [`Tenant::fetch`] for a statement with one row or none.
+    /// Like [`Org::fetch`] for a statement with one row or none.
     pub(crate) async fn find<T: FromRow>(
         &self,
         sql: impl Into<String>,
@@ -182,7 +182,7 @@ impl Tenant {
                 .await
             }
             Place::Postgres(engine) => {
-                engine.for_each(self.org(), &sql, &args, |row| step(&mut collected, row)).await?;
+                engine.for_each(self.id(), &sql, &args, |row| step(&mut collected, row)).await?;
                 Ok(collected)
             }
         }
@@ -199,12 +199,12 @@ impl Tenant {
                 let file = Arc::clone(file);
                 blocking(move || file.write(|connection| sqlite::execute_all(connection, &statements))).await
             }
-            Place::Postgres(engine) => engine.execute_all(Some(self.org()), &statements).await,
+            Place::Postgres(engine) => engine.execute_all(Some(self.id()), &statements).await,
         }
     }
 
     fn bind(&self, mut args: Vec<Value>) -> Vec<Value> {
-        args.insert(0, Value::from(self.org().as_str()));
+        args.insert(0, Value::from(self.id().as_str()));
         args
     }
 }

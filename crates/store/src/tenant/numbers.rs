@@ -1,13 +1,13 @@
 //! The numbers of sessions and traces, by which their events and spans are found.
 
-use super::Tenant;
+use super::Org;
 use crate::error::StoreError;
 use crate::statement::Builder;
 
 /// Ids of one statement.
 const IDS_AT_A_TIME: usize = 32;
 
-impl Tenant {
+impl Org {
     /// The numbers of sessions, by their ids. Unknown ids are skipped.
     pub(crate) async fn session_numbers(
         &self,

@@ -6,12 +6,12 @@ use agentlens_domain::changes::Topic;
 use agentlens_domain::cost::{Price, PriceSpec, PriceTable};
 use agentlens_domain::permissions::Caller;
 
-use super::Tenant;
+use super::Org;
 use crate::args;
 use crate::error::StoreError;
 use crate::write::Record;
 
-impl Tenant {
+impl Org {
     /// The price table of the org: the program's, with the org's own prices before it. A price that can't be read is left
     /// out and logged: every request of the org needs this table.
     pub(crate) async fn prices(&self) -> Result<Arc<PriceTable>, StoreError> {
@@ -42,7 +42,7 @@ impl Tenant {
     }
 
     fn report_unreadable_price(&self, error: &dyn std::fmt::Display) {
-        tracing::error!(org.id = %self.org(), %error, "a price of the org can't be read and is not used; set it again");
+        tracing::error!(org.id = %self.id(), %error, "a price of the org can't be read and is not used; set it again");
     }
 
     /// Sets the org's own price of a model from an instant on (microseconds UTC). Costs that were computed before stay.

@@ -5,7 +5,7 @@ use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Contribution, Span};
 
 use super::events::StoredEvent;
 use super::spans::{SealedSpan, SealedTrace, decode};
-use super::{SessionRow, Tenant, TenantContext};
+use super::{Org, OrgContext, SessionRow};
 use crate::error::StoreError;
 use crate::{args, row_type};
 
@@ -116,7 +116,7 @@ row_type! {
 }
 
 impl TraceSeal {
-    fn is_authentic(&self, context: &TenantContext) -> bool {
+    fn is_authentic(&self, context: &OrgContext) -> bool {
         let sealed = SealedTrace {
             workspace_id: &self.workspace_id,
             trace_id: &self.trace_id,
@@ -130,7 +130,7 @@ impl TraceSeal {
 }
 
 impl SpanSeal {
-    fn is_authentic(&self, context: &TenantContext) -> bool {
+    fn is_authentic(&self, context: &OrgContext) -> bool {
         let sealed = SealedSpan {
             trace_number: self.trace_number,
             span_id: &self.span_id,
@@ -144,7 +144,7 @@ impl SpanSeal {
     }
 }
 
-impl Tenant {
+impl Org {
     /// What is wrong with what is shown of a session: spans and traces that were changed by hand, or sums that differ from a
     /// recount. `own` counts the events of the session. `None` also if the session changes while it is counted.
     pub(super) async fn recount(

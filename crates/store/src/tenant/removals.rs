@@ -9,7 +9,7 @@ use agentlens_domain::chain::{NO_SEAL, RowFields, Seal};
 use agentlens_domain::ids::ulid_at;
 
 use super::retention::{forget_sessions, lock_state};
-use super::{SessionRow, Tenant, TenantContext};
+use super::{Org, OrgContext, SessionRow};
 use crate::args;
 use crate::error::StoreError;
 use crate::row_type;
@@ -85,11 +85,11 @@ pub(crate) struct LastRemoved {
 
 impl Removal {
     /// Whether the record is as it was written.
-    pub(crate) fn is_authentic(&self, context: &TenantContext) -> bool {
+    pub(crate) fn is_authentic(&self, context: &OrgContext) -> bool {
         self.seal == self.compute_seal(context)
     }
 
-    fn compute_seal(&self, context: &TenantContext) -> Seal {
+    fn compute_seal(&self, context: &OrgContext) -> Seal {
         let fields = RowFields::of("removal")
             .text(context.org.as_str())
             .text(&self.removal_id)
@@ -110,7 +110,7 @@ impl Removal {
     }
 
     /// Writes the record, sealed, over one with the same id.
-    async fn put(mut self, tx: &Tx<'_>, context: &TenantContext) -> Result<(), StoreError> {
+    async fn put(mut self, tx: &Tx<'_>, context: &OrgContext) -> Result<(), StoreError> {
         self.seal = self.compute_seal(context);
         let sql = "insert into removals (org_id, removal_id, workspace_id, session_id, session_number, what, why, removed_by, removed_us,
                event_count, first_seq, last_seq, hash_before, last_hash, last_seal, seal)
@@ -143,7 +143,7 @@ impl Removal {
 /// Records that retention removes the beginning of a session's chain, up to an event. A session has one such record, which grows.
 pub(crate) async fn record_expired(
     tx: &Tx<'_>,
-    context: &TenantContext,
+    context: &OrgContext,
     (workspace_id, session_id, session_number): (&str, &str, i64),
     last: &LastRemoved,
     now_us: i64,
@@ -212,7 +212,7 @@ pub struct RemovalOrder {
 /// Removes events, with a record for each run of neighbours in a chain. They must be sorted by session and sequence number.
 async fn remove(
     tx: &Tx<'_>,
-    context: &TenantContext,
+    context: &OrgContext,
     order: &RemovalOrder,
     events: &[Removed],
 ) -> Result<u64, StoreError> {
@@ -252,7 +252,7 @@ async fn remove(
 
 async fn remove_of_user(
     tx: &Tx<'_>,
-    context: Arc<TenantContext>,
+    context: Arc<OrgContext>,
     order: RemovalOrder,
     (workspace, user_id): (String, String),
     after_position: i64,
@@ -272,7 +272,7 @@ async fn remove_of_user(
 /// Deletes a handful of a session's events, and after the last of them the session itself.
 async fn remove_from_session(
     tx: &Tx<'_>,
-    context: Arc<TenantContext>,
+    context: Arc<OrgContext>,
     order: RemovalOrder,
     session: SessionRow,
 ) -> Result<(u64, bool), StoreError> {
@@ -327,7 +327,7 @@ row_type! {
     }
 }
 
-impl Tenant {
+impl Org {
     /// Deletes a session and its events, and leaves a record. Sums that counted them (agents, rollups) keep them, as they keep what
     /// retention removes. Returns how many events went.
     pub async fn remove_session(

@@ -13,7 +13,7 @@ use agentlens_domain::time::{DAY_US, day_of};
 use super::events::places_of_segment;
 use super::removals::{LastRemoved, record_expired};
 use super::seal::SealedState;
-use super::{Place, Tenant, TenantContext};
+use super::{Org, OrgContext, Place};
 use crate::args;
 use crate::engine::postgres::PostgresEngine;
 use crate::error::StoreError;
@@ -60,7 +60,7 @@ struct Step {
     session_number: i64,
 }
 
-impl Tenant {
+impl Org {
     /// Deletes what expired before `now_us`; returns how many rows went. On PostgreSQL events are only recorded as removed:
     /// [`crate::Store::drop_partitions`] deletes them.
     pub async fn delete_expired(&self, now_us: i64) -> Result<u64, StoreError> {
@@ -176,7 +176,7 @@ impl Tenant {
 /// Records and deletes, on SQLite. Positions rise along a chain as days do, so what this takes is the beginning of each chain.
 async fn remove_events(
     tx: &Tx<'_>,
-    context: Arc<TenantContext>,
+    context: Arc<OrgContext>,
     today: i32,
     now_us: i64,
 ) -> Result<Step, StoreError> {
@@ -200,7 +200,7 @@ async fn remove_events(
 /// `org_state` remembers were recorded by an earlier run.
 async fn record_events(
     tx: &Tx<'_>,
-    context: Arc<TenantContext>,
+    context: Arc<OrgContext>,
     today: i32,
     now_us: i64,
     after_session: i64,
@@ -225,7 +225,7 @@ async fn record_events(
     Ok(Step { rows: 0, is_last, session_number })
 }
 
-async fn record(tx: &Tx<'_>, context: &TenantContext, part: &Expired, now_us: i64) -> Result<(), StoreError> {
+async fn record(tx: &Tx<'_>, context: &OrgContext, part: &Expired, now_us: i64) -> Result<(), StoreError> {
     let sql = "select s.workspace_id, s.session_id, e.hash, e.seal from events e
          join sessions s on s.org_id = $1 and s.workspace_id = e.workspace_id and s.session_id = e.session_id
            and s.number = e.session_number
@@ -237,7 +237,7 @@ async fn record(tx: &Tx<'_>, context: &TenantContext, part: &Expired, now_us: i6
     record_expired(tx, context, (&workspace_id, &session_id, part.session_number), &last, now_us).await
 }
 
-async fn delete_sessions(tx: &Tx<'_>, context: Arc<TenantContext>, today: i32) -> Result<Step, StoreError> {
+async fn delete_sessions(tx: &Tx<'_>, context: Arc<OrgContext>, today: i32) -> Result<Step, StoreError> {
     let Some(state) = lock_state(tx).await? else {
         return Ok(Step { rows: 0, is_last: true, session_number: 0 });
     };
@@ -268,7 +268,7 @@ pub(super) async fn lock_state(tx: &Tx<'_>) -> Result<Option<StateRow>, StoreErr
 /// Counts fewer sessions, and seals the count.
 pub(super) async fn forget_sessions(
     tx: &Tx<'_>,
-    context: &TenantContext,
+    context: &OrgContext,
     state: StateRow,
     gone: i64,
 ) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@
 
 use agentlens_domain::chain::{RowFields, Seal};
 
-use super::TenantContext;
+use super::OrgContext;
 use super::apply::EventRow;
 use super::events::StoredEvent;
 
@@ -20,7 +20,7 @@ pub(crate) struct SealedHead<'a> {
 }
 
 impl SealedHead<'_> {
-    pub(crate) fn seal(&self, context: &TenantContext) -> Seal {
+    pub(crate) fn seal(&self, context: &OrgContext) -> Seal {
         let fields = RowFields::of("session")
             .text(context.org.as_str())
             .text(self.workspace_id)
@@ -43,7 +43,7 @@ pub(crate) struct SealedState {
 }
 
 impl SealedState {
-    pub(crate) fn seal(&self, context: &TenantContext) -> Seal {
+    pub(crate) fn seal(&self, context: &OrgContext) -> Seal {
         let fields = RowFields::of("org")
             .text(context.org.as_str())
             .number(self.last_position)

@@ -3,7 +3,7 @@
 use agentlens_domain::page::Cursor;
 use agentlens_domain::sessions::{SessionStatus, idle_before};
 
-use super::Tenant;
+use super::Org;
 use crate::error::StoreError;
 use crate::row_type;
 use crate::statement::Builder;
@@ -109,7 +109,7 @@ const COLUMNS_FROM: &str = "select session_id, workspace_id, environment, agent_
 /// True of every session; PostgreSQL's indexes for lists ask for it.
 const OF_A_LIST: &str = " and started_us > -9000000000000000000";
 
-impl Tenant {
+impl Org {
     /// One page of sessions by start.
     pub async fn list_sessions(
         &self,

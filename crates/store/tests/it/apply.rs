@@ -4,7 +4,7 @@ use agentlens_domain::batches::Outcome;
 use agentlens_domain::cost::PriceSpec;
 use agentlens_domain::ids::BatchId;
 use agentlens_domain::permissions::Caller;
-use agentlens_store::{Applied, CellRow, DeadLetter, StoreError, Tenant};
+use agentlens_store::{Applied, CellRow, DeadLetter, Org, StoreError};
 use serde_json::json;
 
 use crate::batches::{NOW_US, batch, batch_of, mixture, note};
@@ -21,37 +21,37 @@ on_both_engines!(
 );
 
 async fn a_batch_has_its_effect_once(world: World) {
-    let tenant = world.org("acme").await;
-    assert_eq!(tenant.last_position().await.unwrap(), 0);
+    let org = world.org("acme").await;
+    assert_eq!(org.last_position().await.unwrap(), 0);
     let events = mixture(50);
-    let first = apply(&tenant, vec![batch("b1", &events)]).await;
+    let first = apply(&org, vec![batch("b1", &events)]).await;
     assert_eq!(first.last_position, 50);
     assert!(matches!(&first.batches[..], [Applied::Now(outcomes)] if outcomes.len() == 50));
-    let stored = tenant.events_after(0, 1000).await.unwrap();
+    let stored = org.events_after(0, 1000).await.unwrap();
     assert_eq!(stored.iter().map(|event| event.position).collect::<Vec<_>>(), (1..=50).collect::<Vec<_>>());
     // Alone, twice in one group, and beside a new one.
-    let again = apply(&tenant, vec![batch("b1", &events)]).await;
+    let again = apply(&org, vec![batch("b1", &events)]).await;
     assert_eq!(again.batches, [Applied::Before]);
     let group = vec![
         batch("b1", &events),
         batch("b2", &[note("x", "s", NOW_US)]),
         batch("b2", &[note("x", "s", NOW_US)]),
     ];
-    let group = apply(&tenant, group).await;
+    let group = apply(&org, group).await;
     assert!(matches!(&group.batches[..], [Applied::Before, Applied::Now(_), Applied::Before]), "{group:?}");
-    assert_eq!(tenant.last_position().await.unwrap(), 51);
-    assert_eq!(tenant.events_after(50, 1000).await.unwrap().len(), 1);
-    let empty = apply(&tenant, vec![batch("b3", &[])]).await;
+    assert_eq!(org.last_position().await.unwrap(), 51);
+    assert_eq!(org.events_after(50, 1000).await.unwrap().len(), 1);
+    let empty = apply(&org, vec![batch("b3", &[])]).await;
     assert_eq!(empty.batches, [Applied::Now(Vec::new())]);
-    assert_eq!(apply(&tenant, Vec::new()).await.batches, []);
+    assert_eq!(apply(&org, Vec::new()).await.batches, []);
 }
 
 async fn ids_are_taken_once(world: World) {
-    let tenant = world.org("acme").await;
+    let org = world.org("acme").await;
     let mut other = note("x", "s", NOW_US);
     other["severity"] = json!("error");
     let report = apply(
-        &tenant,
+        &org,
         vec![
             batch("b1", &[note("x", "s", NOW_US), note("x", "s", NOW_US), other.clone()]),
             batch("b2", &[other.clone(), note("y", "s", NOW_US)]),
@@ -73,16 +73,16 @@ async fn ids_are_taken_once(world: World) {
     assert_eq!(kinds(&report.batches[0]), ["stored", "duplicate", "conflict"]);
     assert_eq!(kinds(&report.batches[1]), ["conflict", "stored"]);
     // An id is the workspace's: another one may use it for an event of its own.
-    let elsewhere = apply(&tenant, vec![batch_of("project", "b3", &[note("x", "s", NOW_US)])]).await;
+    let elsewhere = apply(&org, vec![batch_of("project", "b3", &[note("x", "s", NOW_US)])]).await;
     assert_eq!(kinds(&elsewhere.batches[0]), ["stored"]);
-    assert_eq!(tenant.events_after(0, 100).await.unwrap().len(), 3);
+    assert_eq!(org.events_after(0, 100).await.unwrap().len(), 3);
 }
 
 async fn writers_of_one_org_line_up(world: World) {
-    let tenant = world.org("acme").await;
+    let org = world.org("acme").await;
     let writers: Vec<_> = (0..8)
         .map(|writer| {
-            let tenant = tenant.clone();
+            let org = org.clone();
             tokio::spawn(async move {
                 for round in 0..5 {
                     let ids: Vec<_> = (0..10)
@@ -92,7 +92,7 @@ async fn writers_of_one_org_line_up(world: World) {
                     let id = format!("b-{}-{round}", writer / 2);
                     let events: Vec<_> = ids.into_iter().take(if writer % 2 == 0 { 10 } else { 0 }).collect();
                     let mine = if writer % 2 == 0 { id } else { format!("c-{writer}-{round}") };
-                    apply(&tenant, vec![batch(&mine, &events)]).await;
+                    apply(&org, vec![batch(&mine, &events)]).await;
                 }
             })
         })
@@ -100,17 +100,17 @@ async fn writers_of_one_org_line_up(world: World) {
     for writer in writers {
         writer.await.unwrap();
     }
-    let session = tenant.find_session("default", "s").await.unwrap().unwrap();
+    let session = org.find_session("default", "s").await.unwrap().unwrap();
     assert_eq!((session.event_count, session.last_seq), (200, 200));
-    assert_eq!(tenant.verify_session(&session).await.unwrap().broken, None);
-    assert_eq!(tenant.last_position().await.unwrap(), 200);
+    assert_eq!(org.verify_session(&session).await.unwrap().broken, None);
+    assert_eq!(org.last_position().await.unwrap(), 200);
 }
 
 async fn the_ledger_adds_up(world: World) {
-    let tenant = world.org("acme").await;
+    let org = world.org("acme").await;
     let events = mixture(40);
-    apply(&tenant, vec![batch("b1", &events[..30]), batch("b2", &events[20..])]).await;
-    let rows = tenant.ledger().await.unwrap();
+    apply(&org, vec![batch("b1", &events[..30]), batch("b2", &events[20..])]).await;
+    let rows = org.ledger().await.unwrap();
     let count =
         |outcome: &str| rows.iter().find(|row| row.outcome == outcome).map_or(0, |row| row.event_count);
     assert_eq!(
@@ -121,11 +121,11 @@ async fn the_ledger_adds_up(world: World) {
 }
 
 async fn own_prices_stand_before_the_table(world: World) {
-    let tenant = world.org("acme").await;
+    let org = world.org("acme").await;
     let spec: PriceSpec =
         serde_json::from_value(json!({ "model": "own-model", "input": "1000", "output": "2000" })).unwrap();
-    tenant.set_price(&Caller::service("test", tenant.org()), &spec, 0).await.unwrap();
-    tenant.set_price(&Caller::service("test", tenant.org()), &spec, 0).await.unwrap();
+    org.set_price(&Caller::service("test", org.id()), &spec, 0).await.unwrap();
+    org.set_price(&Caller::service("test", org.id()), &spec, 0).await.unwrap();
     // A handle keeps its prices for some seconds; another store reads them at once.
     let answer = json!({ "id": "x", "sessionId": "s", "agentId": "a", "eventType": "llm_response",
         "payload": { "callId": "c", "model": "own-model", "completion": "x", "usage": { "inputTokens": 1_000_000, "outputTokens": 0, "totalTokens": 0 } } });
@@ -137,15 +137,15 @@ async fn own_prices_stand_before_the_table(world: World) {
         }
         None => return,
     };
-    let tenant = store.tenant(tenant.org()).await.unwrap();
-    apply(&tenant, vec![batch("b1", &[answer])]).await;
-    let stored = tenant.find_event("default", "x").await.unwrap().unwrap();
+    let org = store.org(org.id()).await.unwrap();
+    apply(&org, vec![batch("b1", &[answer])]).await;
+    let stored = org.find_event("default", "x").await.unwrap().unwrap();
     assert_eq!(stored.cost_source.as_deref(), Some("computed"));
     assert_eq!(stored.cost_nanos, Some(1000 * 1_000_000_000));
 }
 
 async fn dead_letters_are_kept(world: World) {
-    let tenant = world.org("acme").await;
+    let org = world.org("acme").await;
     let letter = |id: &str, at: i64| DeadLetter {
         batch_id: id.to_owned(),
         key_id: "key_1".to_owned(),
@@ -154,10 +154,10 @@ async fn dead_letters_are_kept(world: World) {
         event_count: 3,
     };
     let bytes = [0u8, 1, 255, 254];
-    tenant.insert_dead_letter(&letter("b2", 20), &bytes).await.unwrap();
-    tenant.insert_dead_letter(&letter("b1", 10), &bytes).await.unwrap();
-    tenant.insert_dead_letter(&letter("b1", 11), &bytes).await.unwrap();
-    let ids: Vec<_> = tenant
+    org.insert_dead_letter(&letter("b2", 20), &bytes).await.unwrap();
+    org.insert_dead_letter(&letter("b1", 10), &bytes).await.unwrap();
+    org.insert_dead_letter(&letter("b1", 11), &bytes).await.unwrap();
+    let ids: Vec<_> = org
         .list_dead_letters(10)
         .await
         .unwrap()
@@ -165,27 +165,24 @@ async fn dead_letters_are_kept(world: World) {
         .map(|row| (row.batch_id, row.failed_us))
         .collect();
     assert_eq!(ids, [("b1".to_owned(), 11), ("b2".to_owned(), 20)]);
-    assert_eq!(tenant.list_dead_letters(1).await.unwrap().len(), 1);
-    let sums = tenant.dead_letter_events().await.unwrap();
+    assert_eq!(org.list_dead_letters(1).await.unwrap().len(), 1);
+    let sums = org.dead_letter_events().await.unwrap();
     assert_eq!((sums.len(), sums[0].event_count, sums[0].outcome.as_str()), (1, 6, "dead_letter"));
     let id = BatchId::parse("b1").unwrap();
-    assert_eq!(tenant.dead_letter_message(&id).await.unwrap(), bytes);
-    tenant
-        .delete_dead_letter(&Caller::service("test", tenant.org()), "dead_letters.replay", &id)
-        .await
-        .unwrap();
+    assert_eq!(org.dead_letter_message(&id).await.unwrap(), bytes);
+    org.delete_dead_letter(&Caller::service("test", org.id()), "dead_letters.replay", &id).await.unwrap();
     assert!(matches!(
-        tenant.delete_dead_letter(&Caller::service("test", tenant.org()), "dead_letters.replay", &id).await,
+        org.delete_dead_letter(&Caller::service("test", org.id()), "dead_letters.replay", &id).await,
         Err(StoreError::NotFound)
     ));
-    assert!(matches!(tenant.dead_letter_message(&id).await, Err(StoreError::NotFound)));
+    assert!(matches!(org.dead_letter_message(&id).await, Err(StoreError::NotFound)));
 }
 
 /// Every cell, by tier, dimension and the order of lists.
-async fn all_cells(tenant: &Tenant) -> Vec<Vec<CellRow>> {
+async fn all_cells(org: &Org) -> Vec<Vec<CellRow>> {
     let mut all = Vec::new();
     for query in cell_queries("default") {
-        all.push(tenant.cells(&query).await.unwrap());
+        all.push(org.cells(&query).await.unwrap());
     }
     all
 }

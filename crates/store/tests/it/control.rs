@@ -45,7 +45,7 @@ async fn orgs(world: World) {
     assert_eq!(control.find_org(&org("b")).await.unwrap().unwrap().retention_days, None);
     assert!(control.find_org(&org("c")).await.unwrap().is_none());
     assert!(matches!(control.set_retention(&caller("c"), None).await, Err(StoreError::NotFound)));
-    assert!(matches!(world.store.tenant(&org("c")).await, Err(StoreError::NotFound)));
+    assert!(matches!(world.store.org(&org("c")).await, Err(StoreError::NotFound)));
     assert_eq!(world.store.is_embedded(), world.database.is_none());
 }
 

@@ -3,7 +3,7 @@
 
 use agentlens_domain::ids::{BatchId, UserId};
 use agentlens_domain::permissions::Caller;
-use agentlens_store::{DeadLetter, EventFilter, IngestRequestRow, SessionFilter, Store, StoreError, Tenant};
+use agentlens_store::{DeadLetter, EventFilter, IngestRequestRow, Org, SessionFilter, Store, StoreError};
 use tokio_postgres::Client;
 
 use crate::batches::{NOW_US, batch, mixture, real_now_us};
@@ -13,7 +13,7 @@ use crate::world::{Database, World, apply, cell_queries, connect};
 on_both_engines!(no_function_reaches_another_org);
 
 /// Not even by one who knows all of its row.
-async fn no_session_is_read_by_another_org(ours: &Tenant, theirs: &Tenant) {
+async fn no_session_is_read_by_another_org(ours: &Org, theirs: &Org) {
     let session = ours.find_session("default", "s1").await.unwrap().unwrap();
     assert!(!ours.events_of_session(&session, 0, 10).await.unwrap().is_empty());
     assert!(theirs.events_of_session(&session, 0, 10).await.unwrap().is_empty());
@@ -63,7 +63,7 @@ async fn no_function_reaches_another_org(world: World) {
     assert!(matches!(
         theirs
             .delete_dead_letter(
-                &Caller::service("test", theirs.org()),
+                &Caller::service("test", theirs.id()),
                 "dead_letters.replay",
                 &BatchId::parse("b7").unwrap()
             )
@@ -86,8 +86,8 @@ async fn no_function_reaches_another_org(world: World) {
 }
 
 /// A row in each table that OpenTelemetry clients fill.
-async fn add_spans(tenant: &Tenant) {
-    apply(tenant, vec![span_batch("spans", "production", vec![one_span()])]).await;
+async fn add_spans(org: &Org) {
+    apply(org, vec![span_batch("spans", "production", vec![one_span()])]).await;
     let request = IngestRequestRow {
         request_id: "r1".to_owned(),
         workspace_id: "default".to_owned(),
@@ -99,7 +99,7 @@ async fn add_spans(tenant: &Tenant) {
         refused_count: 0,
         report: "{}".to_owned(),
     };
-    tenant.insert_ingest_request(&request).await.unwrap();
+    org.insert_ingest_request(&request).await.unwrap();
 }
 
 /// Every table and partition of the schema `tenant`: (name, is partition).
@@ -118,8 +118,8 @@ async fn tables(owner: &Client) -> Vec<(String, bool)> {
 #[test]
 fn every_table_of_the_catalogue_is_guarded() {
     crate::world::run_postgres(|world| async move {
-        let tenant = world.org("acme").await;
-        world.store.control().set_retention(&Caller::service("test", tenant.org()), Some(3)).await.unwrap();
+        let org = world.org("acme").await;
+        world.store.control().set_retention(&Caller::service("test", org.id()), Some(3)).await.unwrap();
         world.store.make_partitions(real_now_us()).await.unwrap();
         world.store.drop_partitions(real_now_us()).await.unwrap();
         let owner = connect(&world.database.as_ref().unwrap().owner_url).await;
@@ -281,8 +281,8 @@ fn control_rows_of_an_org_are_shown_to_that_org_only() {
 #[test]
 fn partitions_and_the_catalogue_are_out_of_reach() {
     crate::world::run_postgres(|world| async move {
-        let tenant = world.org("ours").await;
-        apply(&tenant, vec![batch("b1", &mixture(5))]).await;
+        let org = world.org("ours").await;
+        apply(&org, vec![batch("b1", &mixture(5))]).await;
         let app = connect(&world.database.as_ref().unwrap().app_url).await;
         app.batch_execute("set app.current_org = 'ours'").await.unwrap();
         let owner = connect(&world.database.as_ref().unwrap().owner_url).await;

@@ -14,7 +14,7 @@ on_both_engines!(
 
 /// More events than one search may read, in segments that all span the same time.
 async fn a_long_search_ends_and_finds_each_event_once(world: World) {
-    let tenant = world.org("acme").await;
+    let org = world.org("acme").await;
     let (count, spread) = (57_000_i64, 9973);
     for from in (0..count).step_by(3000) {
         let events: Vec<_> = (from..from + 3000)
@@ -25,16 +25,16 @@ async fn a_long_search_ends_and_finds_each_event_once(world: World) {
                     "payload": { "type": "t", "data": { "n": if number % 1000 == 0 { "needle" } else { "hay" } } } })
             })
             .collect();
-        apply(&tenant, vec![batch(&format!("b{from}"), &events)]).await;
+        apply(&org, vec![batch(&format!("b{from}"), &events)]).await;
     }
-    while tenant.index_next_segment(true).await.unwrap() {}
+    while org.index_next_segment(true).await.unwrap() {}
     // Two bytes are too few for the index, so everything is read.
     for needle in ["ee", "needle"] {
         for order in [Order::Ascending, Order::Descending] {
             let filter = EventFilter { workspace: "default".to_owned(), order, ..EventFilter::default() };
             let (mut found, mut cursor, mut pages) = (Vec::new(), None, 0);
             loop {
-                let page = tenant.scan_events(&filter, Some(needle), cursor.as_ref(), 0, 20).await.unwrap();
+                let page = org.scan_events(&filter, Some(needle), cursor.as_ref(), 0, 20).await.unwrap();
                 found.extend(page.events.into_iter().map(|event| (event.ts_us, event.id)));
                 pages += 1;
                 assert!(pages < 60, "the search does not end");
@@ -56,30 +56,30 @@ async fn a_long_search_ends_and_finds_each_event_once(world: World) {
 }
 
 async fn segments_are_built_when_enough_waits(world: World) {
-    let tenant = world.org("acme").await;
-    assert!(!tenant.index_next_segment(true).await.unwrap());
+    let org = world.org("acme").await;
+    assert!(!org.index_next_segment(true).await.unwrap());
     let events = mixture(4095);
     for (number, chunk) in events.chunks(1000).enumerate() {
-        apply(&tenant, vec![batch(&format!("b{number}"), chunk)]).await;
+        apply(&org, vec![batch(&format!("b{number}"), chunk)]).await;
     }
-    assert!(!tenant.index_next_segment(true).await.unwrap());
-    let report = apply(&tenant, vec![batch("last", &[note("needle", "s", NOW_US)])]).await;
+    assert!(!org.index_next_segment(true).await.unwrap());
+    let report = apply(&org, vec![batch("last", &[note("needle", "s", NOW_US)])]).await;
     assert_eq!((report.last_position, report.indexed_position), (4096, 0));
-    assert!(tenant.index_next_segment(true).await.unwrap());
-    assert!(!tenant.index_next_segment(true).await.unwrap());
+    assert!(org.index_next_segment(true).await.unwrap());
+    assert!(!org.index_next_segment(true).await.unwrap());
     let filter = EventFilter { workspace: "default".to_owned(), ..EventFilter::default() };
-    let page = tenant.scan_events(&filter, Some("of needle"), None, 0, 10).await.unwrap();
+    let page = org.scan_events(&filter, Some("of needle"), None, 0, 10).await.unwrap();
     assert_eq!(page.events.len(), 1);
-    let report = apply(&tenant, vec![batch("more", &[note("x", "s", NOW_US)])]).await;
+    let report = apply(&org, vec![batch("more", &[note("x", "s", NOW_US)])]).await;
     assert_eq!(report.indexed_position, 4096);
 }
 
 async fn lists_of_ids_go_on(world: World) {
-    let tenant = world.org("acme").await;
-    apply(&tenant, vec![batch("b1", &mixture(70))]).await;
+    let org = world.org("acme").await;
+    apply(&org, vec![batch("b1", &mixture(70))]).await;
     let (mut all, mut after) = (Vec::new(), (String::new(), String::new()));
     loop {
-        let ids = tenant.session_ids(None, None, (&after.0, &after.1), 3).await.unwrap();
+        let ids = org.session_ids(None, None, (&after.0, &after.1), 3).await.unwrap();
         let Some(last) = ids.last() else { break };
         after = last.clone();
         all.extend(ids.into_iter().map(|(_, session)| session));
@@ -87,17 +87,16 @@ async fn lists_of_ids_go_on(world: World) {
     assert_eq!(all, ["s0", "s1", "s2", "s3", "s4", "s5", "s6"]);
     let filter =
         SessionFilter { workspace: "default".to_owned(), now_us: NOW_US, ..SessionFilter::default() };
-    assert_eq!(tenant.count_sessions(&filter, 5).await.unwrap(), 5);
-    assert_eq!(tenant.count_sessions(&filter, 100).await.unwrap(), 7);
-    assert_eq!(tenant.count_agents("default").await.unwrap(), 2);
-    assert!(tenant.find_agent("default", "a0").await.unwrap().is_some());
-    assert!(tenant.find_agent("project", "a0").await.unwrap().is_none());
-    let stats = tenant.stats("default").await.unwrap();
+    assert_eq!(org.count_sessions(&filter, 5).await.unwrap(), 5);
+    assert_eq!(org.count_sessions(&filter, 100).await.unwrap(), 7);
+    assert_eq!(org.count_agents("default").await.unwrap(), 2);
+    assert!(org.find_agent("default", "a0").await.unwrap().is_some());
+    assert!(org.find_agent("project", "a0").await.unwrap().is_none());
+    let stats = org.stats("default").await.unwrap();
     assert_eq!((stats.session_count, stats.storage_bytes > 0), (7, true));
-    let session = tenant.find_session("default", "s1").await.unwrap().unwrap();
+    let session = org.find_session("default", "s1").await.unwrap().unwrap();
     assert_eq!(
-        tenant
-            .events_of_session(&session, 2, 3)
+        org.events_of_session(&session, 2, 3)
             .await
             .unwrap()
             .iter()

@@ -4,7 +4,7 @@ use agentlens_domain::batches::Outcome;
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::permissions::Caller;
 use agentlens_domain::time::{day_of, day_start};
-use agentlens_store::{Applied, SessionRow, Tenant};
+use agentlens_store::{Applied, Org, SessionRow};
 
 use crate::batches::{DAY_US, NOW_US, batch, batch_at, note, real_now_us};
 use crate::world::{World, apply, apply_at, connect};
@@ -19,101 +19,101 @@ on_both_engines!(
 );
 
 /// An org that keeps events for 7 days.
-async fn with_retention(world: &World, name: &str) -> Tenant {
+async fn with_retention(world: &World, name: &str) -> Org {
     let org = OrgId::parse(name).unwrap();
     world.store.control().ensure_org(&Caller::service("test", &org), "Short").await.unwrap();
     world.store.control().set_retention(&Caller::service("test", &org), Some(7)).await.unwrap();
-    world.store.tenant(&org).await.unwrap()
+    world.store.org(&org).await.unwrap()
 }
 
 /// Runs retention as the job does: every org records what it loses, then partitions go.
-pub(crate) async fn retain(world: &World, tenants: &[&Tenant], now_us: i64) {
+pub(crate) async fn retain(world: &World, orgs: &[&Org], now_us: i64) {
     world.store.make_partitions(now_us).await.unwrap();
-    for tenant in tenants {
-        tenant.delete_expired(now_us).await.unwrap();
+    for org in orgs {
+        org.delete_expired(now_us).await.unwrap();
     }
     world.store.drop_partitions(now_us).await.unwrap();
     // PostgreSQL deletes sessions whose events went with their partition.
-    for tenant in tenants {
-        tenant.delete_expired(now_us).await.unwrap();
+    for org in orgs {
+        org.delete_expired(now_us).await.unwrap();
     }
 }
 
-async fn assert_holds(tenant: &Tenant, session: &str) -> SessionRow {
-    let session = tenant.find_session("default", session).await.unwrap().unwrap();
-    assert_eq!(tenant.verify_session(&session).await.unwrap().broken, None);
+async fn assert_holds(org: &Org, session: &str) -> SessionRow {
+    let session = org.find_session("default", session).await.unwrap().unwrap();
+    assert_eq!(org.verify_session(&session).await.unwrap().broken, None);
     session
 }
 
-async fn ids(tenant: &Tenant) -> Vec<String> {
-    tenant.events_after(0, 1000).await.unwrap().into_iter().map(|event| event.id).collect()
+async fn ids(org: &Org) -> Vec<String> {
+    org.events_after(0, 1000).await.unwrap().into_iter().map(|event| event.id).collect()
 }
 
 async fn expired_days_go_and_others_stay(world: World) {
-    let (tenant, keeper) = (with_retention(&world, "short").await, world.org("keeper").await);
+    let (org, keeper) = (with_retention(&world, "short").await, world.org("keeper").await);
     // Each event comes in on its own day.
     for days in [20, 9, 8, 7, 6, 0] {
         let us = NOW_US - days * DAY_US;
         let event = note(&format!("age-{days}"), &format!("s{days}"), us);
-        for tenant in [&tenant, &keeper] {
-            apply_at(tenant, us, vec![batch_at(us, &format!("b{days}"), std::slice::from_ref(&event))]).await;
+        for org in [&org, &keeper] {
+            apply_at(org, us, vec![batch_at(us, &format!("b{days}"), std::slice::from_ref(&event))]).await;
         }
     }
-    retain(&world, &[&tenant, &keeper], NOW_US).await;
-    assert_eq!(ids(&tenant).await, ["age-8", "age-7", "age-6", "age-0"]);
+    retain(&world, &[&org, &keeper], NOW_US).await;
+    assert_eq!(ids(&org).await, ["age-8", "age-7", "age-6", "age-0"]);
     for (days, is_left) in [(0, true), (8, true), (9, false), (20, false)] {
-        let session = tenant.find_session("default", &format!("s{days}")).await.unwrap();
+        let session = org.find_session("default", &format!("s{days}")).await.unwrap();
         assert_eq!(session.is_some(), is_left, "{days}");
     }
     assert_eq!(ids(&keeper).await.len(), 6);
-    for tenant in [&tenant, &keeper] {
-        assert_eq!(tenant.verify_all(None, None).await.unwrap().broken, []);
+    for org in [&org, &keeper] {
+        assert_eq!(org.verify_all(None, None).await.unwrap().broken, []);
     }
     let digests =
-        tenant.event_key_digests("default", vec!["age-20".to_owned(), "age-0".to_owned()]).await.unwrap();
+        org.event_key_digests("default", vec!["age-20".to_owned(), "age-0".to_owned()]).await.unwrap();
     assert_eq!(digests.len(), 1);
 }
 
 /// Its oldest events expire, and events that come later continue its chain.
 async fn a_session_that_lives_on_keeps_its_chain(world: World) {
-    let tenant = with_retention(&world, "short").await;
+    let org = with_retention(&world, "short").await;
     let noon = day_start(NOW_US) + DAY_US / 2;
     let near = noon - 8 * DAY_US - DAY_US / 24;
-    apply_at(&tenant, near, vec![batch_at(near, "b1", &[note("old", "s", near)])]).await;
-    retain(&world, &[&tenant], noon).await;
-    assert_eq!(ids(&tenant).await, ["old"], "its day has not come");
-    apply_at(&tenant, noon, vec![batch_at(noon, "b2", &[note("new", "s", noon)])]).await;
-    assert_holds(&tenant, "s").await;
+    apply_at(&org, near, vec![batch_at(near, "b1", &[note("old", "s", near)])]).await;
+    retain(&world, &[&org], noon).await;
+    assert_eq!(ids(&org).await, ["old"], "its day has not come");
+    apply_at(&org, noon, vec![batch_at(noon, "b2", &[note("new", "s", noon)])]).await;
+    assert_holds(&org, "s").await;
     // Two days later the first is gone, and the rest of the chain holds because the removal was recorded.
-    retain(&world, &[&tenant], noon + 2 * DAY_US).await;
-    assert_eq!(ids(&tenant).await, ["new"]);
-    let session = assert_holds(&tenant, "s").await;
-    let removals = tenant.removals_of_session(session.number).await.unwrap();
+    retain(&world, &[&org], noon + 2 * DAY_US).await;
+    assert_eq!(ids(&org).await, ["new"]);
+    let session = assert_holds(&org, "s").await;
+    let removals = org.removals_of_session(session.number).await.unwrap();
     let [removal] = removals.as_slice() else { panic!("{removals:?}") };
     assert_eq!((removal.first_seq, removal.last_seq, removal.event_count), (1, 1, 1));
     assert_eq!((removal.why.as_str(), removal.removed_by.as_str()), ("retention", "retention"));
     // It goes on, and a later run extends the record.
     let later = noon + 3 * DAY_US;
-    apply_at(&tenant, later, vec![batch_at(later, "b3", &[note("newer", "s", later)])]).await;
-    retain(&world, &[&tenant], noon + 10 * DAY_US).await;
-    assert_eq!(ids(&tenant).await, ["newer"]);
-    assert_holds(&tenant, "s").await;
-    let removals = tenant.removals_of_session(session.number).await.unwrap();
+    apply_at(&org, later, vec![batch_at(later, "b3", &[note("newer", "s", later)])]).await;
+    retain(&world, &[&org], noon + 10 * DAY_US).await;
+    assert_eq!(ids(&org).await, ["newer"]);
+    assert_holds(&org, "s").await;
+    let removals = org.removals_of_session(session.number).await.unwrap();
     assert_eq!(removals.iter().map(|removal| removal.last_seq).collect::<Vec<_>>(), [2]);
 }
 
 /// Bug: a late event lived longer than the memory of its id, so the id could be stored twice or fail its batch for good.
 async fn an_id_lives_as_long_as_its_event(world: World) {
-    let tenant = with_retention(&world, "short").await;
+    let org = with_retention(&world, "short").await;
     let late = note("late", "s", NOW_US - 6 * DAY_US);
-    apply(&tenant, vec![batch("b0", &[note("first", "s", NOW_US)])]).await;
-    apply(&tenant, vec![batch("b1", std::slice::from_ref(&late))]).await;
+    apply(&org, vec![batch("b0", &[note("first", "s", NOW_US)])]).await;
+    apply(&org, vec![batch("b1", std::slice::from_ref(&late))]).await;
     let then = NOW_US + 4 * DAY_US;
-    retain(&world, &[&tenant], then).await;
-    assert_eq!(ids(&tenant).await, ["first", "late"], "both expire with the session");
-    let again = apply_at(&tenant, then, vec![batch_at(then, "b2", &[late])]).await;
+    retain(&world, &[&org], then).await;
+    assert_eq!(ids(&org).await, ["first", "late"], "both expire with the session");
+    let again = apply_at(&org, then, vec![batch_at(then, "b2", &[late])]).await;
     assert_eq!(again.batches, [Applied::Now(vec![Outcome::Duplicate])]);
-    assert_eq!(ids(&tenant).await.len(), 2);
+    assert_eq!(ids(&org).await.len(), 2);
 }
 
 /// Whatever the retention was when events came, days of expiry never fall along a chain.
@@ -123,33 +123,33 @@ async fn a_shorter_or_longer_retention_leaves_no_hole(world: World) {
     control.ensure_org(&Caller::service("test", &org), "Changing").await.unwrap();
     for (day, retention) in [(0, Some(30)), (1, Some(7)), (2, Some(90)), (3, None), (4, Some(7))] {
         control.set_retention(&Caller::service("test", &org), retention).await.unwrap();
-        let tenant = world.reopened().await.tenant(&org).await.unwrap();
+        let org = world.reopened().await.org(&org).await.unwrap();
         let us = NOW_US + day * DAY_US;
-        apply_at(&tenant, us, vec![batch_at(us, &format!("b{day}"), &[note(&format!("e{day}"), "s", us)])])
+        apply_at(&org, us, vec![batch_at(us, &format!("b{day}"), &[note(&format!("e{day}"), "s", us)])])
             .await;
     }
-    let tenant = world.reopened().await.tenant(&org).await.unwrap();
+    let org = world.reopened().await.org(&org).await.unwrap();
     for day in [5, 20, 40, 80, 100, 130, 400] {
-        retain(&world, &[&tenant], NOW_US + day * DAY_US).await;
-        assert_eq!(tenant.verify_all(None, None).await.unwrap().broken, [], "day {day}");
+        retain(&world, &[&org], NOW_US + day * DAY_US).await;
+        assert_eq!(org.verify_all(None, None).await.unwrap().broken, [], "day {day}");
     }
 }
 
 async fn orgs_without_retention_keep_everything(world: World) {
-    let tenant = world.org("keeper").await;
-    apply(&tenant, vec![batch("b1", &[note("x", "s", NOW_US - 3000 * DAY_US)])]).await;
-    retain(&world, &[&tenant], NOW_US + 1000 * DAY_US).await;
-    assert_eq!(ids(&tenant).await, ["x"]);
-    assert!(tenant.find_session("default", "s").await.unwrap().is_some());
+    let org = world.org("keeper").await;
+    apply(&org, vec![batch("b1", &[note("x", "s", NOW_US - 3000 * DAY_US)])]).await;
+    retain(&world, &[&org], NOW_US + 1000 * DAY_US).await;
+    assert_eq!(ids(&org).await, ["x"]);
+    assert!(org.find_session("default", "s").await.unwrap().is_some());
 }
 
 /// Bug: with any retention set, the beginning of a chain could be deleted by hand unnoticed.
 async fn what_is_deleted_by_hand_is_found_beside_retention(world: World) {
-    let tenant = with_retention(&world, "short").await;
+    let org = with_retention(&world, "short").await;
     let events: Vec<_> = (0..10).map(|number| note(&format!("e{number}"), "s", NOW_US)).collect();
-    apply(&tenant, vec![batch("b1", &events)]).await;
-    world.by_hand(&tenant, "delete from events where seq <= 6").await;
-    let broken = tenant.verify_all(None, None).await.unwrap().broken;
+    apply(&org, vec![batch("b1", &events)]).await;
+    world.by_hand(&org, "delete from events where seq <= 6").await;
+    let broken = org.verify_all(None, None).await.unwrap().broken;
     let [fault] = broken.as_slice() else { panic!("{broken:?}") };
     assert_eq!(fault.reason, "Event 0 is missing: expected sequence 1, got 7");
 }
@@ -163,19 +163,19 @@ async fn partition_names(world: &World) -> Option<Vec<String>> {
 #[test]
 fn partitions_are_made_ahead_and_dropped_when_over() {
     crate::world::run_postgres(|world| async move {
-        let tenant = with_retention(&world, "short").await;
+        let org = with_retention(&world, "short").await;
         let today = day_of(NOW_US);
         world.store.make_partitions(NOW_US).await.unwrap();
         let ahead = partition_names(&world).await.unwrap();
         for day in today + 1..=today + 8 {
             assert!(ahead.contains(&format!("events_{day}_{}", day + 1)), "{ahead:?}");
         }
-        apply(&tenant, vec![batch("b1", &[note("old", "s1", NOW_US)])]).await;
+        apply(&org, vec![batch("b1", &[note("old", "s1", NOW_US)])]).await;
         let later = NOW_US + 20 * DAY_US;
-        apply_at(&tenant, later, vec![batch_at(later, "b2", &[note("new", "s2", later)])]).await;
-        assert_eq!(ids(&tenant).await, ["old", "new"]);
-        retain(&world, &[&tenant], later).await;
-        assert_eq!(ids(&tenant).await, ["new"]);
+        apply_at(&org, later, vec![batch_at(later, "b2", &[note("new", "s2", later)])]).await;
+        assert_eq!(ids(&org).await, ["old", "new"]);
+        retain(&world, &[&org], later).await;
+        assert_eq!(ids(&org).await, ["new"]);
         let left = partition_names(&world).await.unwrap();
         assert!(!left.contains(&format!("events_{}_{}", today + 8, today + 9)), "{left:?}");
     });
@@ -185,21 +185,21 @@ fn partitions_are_made_ahead_and_dropped_when_over() {
 #[test]
 fn a_long_reader_delays_neither_a_new_partition_nor_the_drop_of_an_old_one() {
     crate::world::run_postgres(|world| async move {
-        let tenant = with_retention(&world, "short").await;
-        apply(&tenant, vec![batch("b1", &[note("old", "s", NOW_US)])]).await;
+        let org = with_retention(&world, "short").await;
+        apply(&org, vec![batch("b1", &[note("old", "s", NOW_US)])]).await;
         let mut reader = connect(&world.database.as_ref().unwrap().app_url).await;
         let reading = reader.transaction().await.unwrap();
         reading.query("select count(*) from tenant.events", &[]).await.unwrap();
 
         let later = NOW_US + 20 * DAY_US;
-        apply_at(&tenant, later, vec![batch_at(later, "b2", &[note("new", "s2", later)])]).await;
-        assert_eq!(ids(&tenant).await, ["old", "new"], "stored while the reader reads");
+        apply_at(&org, later, vec![batch_at(later, "b2", &[note("new", "s2", later)])]).await;
+        assert_eq!(ids(&org).await, ["old", "new"], "stored while the reader reads");
         assert_eq!(world.store.drop_partitions(later).await.unwrap(), 0, "the reader is in the way");
-        assert_eq!(ids(&tenant).await, ["old", "new"]);
+        assert_eq!(ids(&org).await, ["old", "new"]);
 
         reading.rollback().await.unwrap();
-        retain(&world, &[&tenant], later).await;
-        assert_eq!(ids(&tenant).await, ["new"]);
+        retain(&world, &[&org], later).await;
+        assert_eq!(ids(&org).await, ["new"]);
     });
 }
 

@@ -1,7 +1,7 @@
 //! Both engines make the same of the same batches: every row of every table, and every answer.
 
 use agentlens_domain::rollups::{Dimension, Tier};
-use agentlens_store::{EventFilter, Order, SessionFilter, Tenant};
+use agentlens_store::{EventFilter, Order, Org, SessionFilter};
 
 use crate::batches::{NOW_US, batch, batch_of, mixture};
 use crate::world::{World, apply, cell_queries};
@@ -20,16 +20,16 @@ fn both_engines_store_the_same() {
 }
 
 async fn fill(world: &World) -> Vec<String> {
-    let tenant = world.org("acme").await;
+    let org = world.org("acme").await;
     let events = mixture(300);
     for (number, chunk) in events.chunks(37).enumerate() {
-        apply(&tenant, vec![batch(&format!("b{number}"), chunk)]).await;
+        apply(&org, vec![batch(&format!("b{number}"), chunk)]).await;
     }
     // Repeats, clashes, several batches at once, another workspace.
     let mut clash = events[3].clone();
     clash["severity"] = "critical".into();
     let report = apply(
-        &tenant,
+        &org,
         vec![
             batch("b0", &events[..37]),
             batch("again", &events[10..20]),
@@ -41,22 +41,21 @@ async fn fill(world: &World) -> Vec<String> {
     for event in &mut elsewhere {
         event["id"] = format!("other-{}", event["id"].as_str().unwrap()).into();
     }
-    apply(&tenant, vec![batch_of("project", "other", &elsewhere)]).await;
+    apply(&org, vec![batch_of("project", "other", &elsewhere)]).await;
     let mut parts = vec![format!("{:?}", report.batches)];
-    parts.extend(dump(&tenant).await);
+    parts.extend(dump(&org).await);
     parts
 }
 
-async fn dump(tenant: &Tenant) -> Vec<String> {
+async fn dump(org: &Org) -> Vec<String> {
     let mut parts = vec![
-        format!("{:#?}", tenant.events_after(0, 10_000).await.unwrap()),
-        format!("{:#?}", tenant.ledger().await.unwrap()),
-        format!("{:#?}", tenant.verify_all(None, None).await.unwrap()),
-        format!("{:?}", tenant.session_ids(None, None, ("", ""), 1000).await.unwrap()),
+        format!("{:#?}", org.events_after(0, 10_000).await.unwrap()),
+        format!("{:#?}", org.ledger().await.unwrap()),
+        format!("{:#?}", org.verify_all(None, None).await.unwrap()),
+        format!("{:?}", org.session_ids(None, None, ("", ""), 1000).await.unwrap()),
         format!(
             "{:?}",
-            tenant
-                .event_key_digests("default", (0..400).map(|number| format!("e{number}")).collect())
+            org.event_key_digests("default", (0..400).map(|number| format!("e{number}")).collect())
                 .await
                 .map(sorted)
         ),
@@ -64,15 +63,15 @@ async fn dump(tenant: &Tenant) -> Vec<String> {
     for workspace in ["default", "project"] {
         let filter =
             SessionFilter { workspace: workspace.to_owned(), now_us: NOW_US, ..SessionFilter::default() };
-        parts.push(format!("{:#?}", tenant.list_sessions(&filter, None, 0, 1000).await.unwrap()));
-        parts.push(format!("{:#?}", tenant.list_agents(workspace, None, 1000).await.unwrap()));
+        parts.push(format!("{:#?}", org.list_sessions(&filter, None, 0, 1000).await.unwrap()));
+        parts.push(format!("{:#?}", org.list_agents(workspace, None, 1000).await.unwrap()));
         parts.push(format!(
             "{:#?}",
-            tenant.costliest_sessions(workspace, (None, None), (0, i64::MAX), 100).await.unwrap()
+            org.costliest_sessions(workspace, (None, None), (0, i64::MAX), 100).await.unwrap()
         ));
         for query in cell_queries(workspace) {
             let (tier, dimension) = (query.tier, query.dimension);
-            let cells = tenant.cells(&query).await.unwrap();
+            let cells = org.cells(&query).await.unwrap();
             if tier == Tier::Day || dimension != Dimension::User {
                 assert!(!cells.is_empty(), "{tier:?} {dimension:?}");
             }
@@ -86,12 +85,9 @@ async fn dump(tenant: &Tenant) -> Vec<String> {
                 order,
                 ..EventFilter::default()
             };
-            parts.push(format!("{:#?}", tenant.list_events(&filter, None, 1, 1000).await.unwrap()));
-            parts.push(format!(
-                "{:#?}",
-                tenant.scan_events(&filter, Some("字"), None, 0, 1000).await.unwrap()
-            ));
-            parts.push(format!("a number of events: {}", tenant.count_events(&filter, 1000).await.unwrap()));
+            parts.push(format!("{:#?}", org.list_events(&filter, None, 1, 1000).await.unwrap()));
+            parts.push(format!("{:#?}", org.scan_events(&filter, Some("字"), None, 0, 1000).await.unwrap()));
+            parts.push(format!("a number of events: {}", org.count_events(&filter, 1000).await.unwrap()));
         }
     }
     parts

@@ -13,7 +13,7 @@ use agentlens_domain::spans::{
 };
 use agentlens_domain::time::format_rfc3339;
 use agentlens_domain::usage::Usage;
-use agentlens_store::{Applied, SessionFilter, SessionRow, SpanRow, Tenant};
+use agentlens_store::{Applied, Org, SessionFilter, SessionRow, SpanRow};
 
 use crate::batches::{NOW_US, batch, note};
 use crate::world::{World, apply, cell_queries};
@@ -114,7 +114,7 @@ pub(crate) fn span_batch(id: &str, environment: &str, arrivals: Vec<Arrival>) ->
 
 /// One org with everything that was sent to it.
 struct Sent {
-    tenant: Tenant,
+    org: Org,
     ids: BTreeSet<(String, String)>,
     natives: Vec<(NewEvent, String)>,
     stored: usize,
@@ -123,8 +123,8 @@ struct Sent {
 
 impl Sent {
     async fn to(world: &World, org: &str) -> Self {
-        let tenant = world.org(org).await;
-        Self { tenant, ids: BTreeSet::new(), natives: Vec::new(), stored: 0, batches: 0 }
+        let org = world.org(org).await;
+        Self { org, ids: BTreeSet::new(), natives: Vec::new(), stored: 0, batches: 0 }
     }
 
     /// Applies batches of arrivals as one group, and recounts.
@@ -146,7 +146,7 @@ impl Sent {
                 }
             }
         }
-        let report = self.tenant.apply(Arc::new(batches), NOW_US).await.unwrap();
+        let report = self.org.apply(Arc::new(batches), NOW_US).await.unwrap();
         let outcomes = report.batches.iter().flat_map(|applied| match applied {
             Applied::Now(outcomes) => outcomes.as_slice(),
             Applied::Before => &[],
@@ -159,7 +159,7 @@ impl Sent {
 
     async fn spans(&self) -> Vec<SpanRow> {
         let ids: Vec<_> = self.ids.iter().cloned().collect();
-        let mut rows = self.tenant.find_spans("default", &ids).await.unwrap();
+        let mut rows = self.org.find_spans("default", &ids).await.unwrap();
         rows.sort_by(|left, right| (&left.trace_id, &left.span_id).cmp(&(&right.trace_id, &right.span_id)));
         assert_eq!(rows.len(), ids.len());
         rows
@@ -168,7 +168,7 @@ impl Sent {
     async fn sessions(&self) -> Vec<SessionRow> {
         let filter =
             SessionFilter { workspace: "default".to_owned(), now_us: NOW_US, ..SessionFilter::default() };
-        let mut rows = self.tenant.list_sessions(&filter, None, 0, 1000).await.unwrap().sessions;
+        let mut rows = self.org.list_sessions(&filter, None, 0, 1000).await.unwrap().sessions;
         rows.sort_by(|left, right| left.session_id.cmp(&right.session_id));
         rows
     }
@@ -187,7 +187,7 @@ impl Sent {
         self.retell_sessions(&traces, &sessions);
         self.recount_agents(&rows, &sessions).await;
         self.recount_cells(&rows, &sessions).await;
-        let chains = self.tenant.verify_all(None, None).await.unwrap();
+        let chains = self.org.verify_all(None, None).await.unwrap();
         assert_eq!(chains.broken, []);
         assert_eq!(chains.total_events, i64::try_from(self.stored).unwrap());
     }
@@ -253,8 +253,8 @@ impl Sent {
         for session in sessions {
             sums.entry(session.agent_id.clone()).or_default()[3] += 1;
         }
-        let agents = self.tenant.list_agents("default", None, 1000).await.unwrap();
-        assert_eq!(self.tenant.count_agents("default").await.unwrap(), i64::try_from(agents.len()).unwrap());
+        let agents = self.org.list_agents("default", None, 1000).await.unwrap();
+        assert_eq!(self.org.count_agents("default").await.unwrap(), i64::try_from(agents.len()).unwrap());
         let stored = agents.iter().map(|row| {
             (row.agent_id.clone(), [row.event_count, row.error_count, row.cost_nanos, row.session_count])
         });
@@ -274,8 +274,8 @@ impl Sent {
         }
         let expected = rollup.into_sorted().into_iter().map(|(key, measures)| (name_of(&key), measures));
         let expected: BTreeMap<_, _> = expected.collect();
-        assert_eq!(stored_cells(&self.tenant).await, expected);
-        let stats = self.tenant.stats("default").await.unwrap();
+        assert_eq!(stored_cells(&self.org).await, expected);
+        let stats = self.org.stats("default").await.unwrap();
         assert_eq!(stats.session_count, i64::try_from(sessions.len()).unwrap());
     }
 }
@@ -305,10 +305,10 @@ fn name_of(key: &CellKey<'_>) -> CellName {
     (key.tier == Tier::Day, key.dimension.as_str(), key.bucket_us, environment, agent, provider, name)
 }
 
-async fn stored_cells(tenant: &Tenant) -> BTreeMap<CellName, Measures> {
+async fn stored_cells(org: &Org) -> BTreeMap<CellName, Measures> {
     let mut all = BTreeMap::new();
     for query in cell_queries("default") {
-        for cell in tenant.cells(&query).await.unwrap() {
+        for cell in org.cells(&query).await.unwrap() {
             let place = (query.tier == Tier::Day, query.dimension.as_str(), cell.bucket_us);
             let texts = (cell.environment, cell.agent_id, cell.provider, cell.name);
             // A cell that everything left again says nothing.
@@ -432,10 +432,10 @@ async fn repeats_add_nothing(world: World) {
     let spans = vec![root(1, 1, Some("chat")), below(1, call(1, 2))];
     assert_eq!(sent.send(vec![spans.clone(), spans.clone()]).await, 2);
     let (rows, sessions) = (sent.spans().await, sent.sessions().await);
-    let cells = stored_cells(&sent.tenant).await;
+    let cells = stored_cells(&sent.org).await;
     assert_eq!(sent.send(vec![spans.clone()]).await, 0);
     assert_eq!(sent.send(vec![spans[..1].to_vec(), spans[1..].to_vec()]).await, 0);
-    assert_eq!((sent.sessions().await, stored_cells(&sent.tenant).await), (sessions, cells));
+    assert_eq!((sent.sessions().await, stored_cells(&sent.org).await), (sessions, cells));
     let shown = |rows: &[SpanRow]| rows.iter().map(|row| row.span.clone()).collect::<Vec<_>>();
     assert_eq!(shown(&sent.spans().await), shown(&rows));
 }
@@ -452,10 +452,10 @@ async fn a_session_that_is_named_late_takes_its_spans_over(world: World) {
     assert_eq!((session.session_id.as_str(), session.agent_id.as_str()), ("chat", "agent-1"));
     assert_eq!((session.event_count, session.last_seq, session.input_tokens), (2, 1, 1000));
     assert_eq!((session.agent_name.as_deref(), session.status.as_str()), (Some("Agent 1"), "completed"));
-    let left = sent.tenant.find_session("default", &trace_id(1)).await.unwrap().unwrap();
+    let left = sent.org.find_session("default", &trace_id(1)).await.unwrap().unwrap();
     assert_eq!((left.event_count, left.last_seq, left.moved_to.as_deref()), (0, 1, Some("chat")));
-    assert_eq!(sent.tenant.chains_moved_to("default", "chat").await.unwrap(), [trace_id(1)]);
-    let agents = sent.tenant.list_agents("default", None, 10).await.unwrap();
+    assert_eq!(sent.org.chains_moved_to("default", "chat").await.unwrap(), [trace_id(1)]);
+    let agents = sent.org.list_agents("default", None, 10).await.unwrap();
     assert_eq!(agents.iter().map(|agent| agent.agent_id.as_str()).collect::<Vec<_>>(), ["agent-1"]);
 }
 
@@ -507,8 +507,8 @@ async fn a_session_says_what_the_traces_in_it_say(world: World) {
     assert_eq!((stays.agent_id.as_str(), stays.started_us), ("agent-2", NOW_US + 2_000_000));
     assert_eq!((stays.agent_name.as_deref(), stays.event_count), (Some("Agent 2"), 1));
     // Each session knows in whose chains its events lie, though one of the two kept a trace.
-    assert_eq!(sent.tenant.chains_moved_to("default", "rank-0").await.unwrap(), ["rank-2"]);
-    assert!(sent.tenant.chains_moved_to("default", "rank-2").await.unwrap().is_empty());
+    assert_eq!(sent.org.chains_moved_to("default", "rank-0").await.unwrap(), ["rank-2"]);
+    assert!(sent.org.chains_moved_to("default", "rank-2").await.unwrap().is_empty());
 }
 
 async fn a_trace_that_follows_no_longer_has_its_own_session(world: World) {
@@ -531,7 +531,7 @@ async fn a_trace_that_follows_no_longer_has_its_own_session(world: World) {
     let counts: Vec<_> =
         sessions.iter().map(|row| (row.session_id.clone(), row.event_count, row.input_tokens)).collect();
     assert_eq!(counts, [(trace_id(2), 1, 1000), (trace_id(3), 1, 1000), ("chat".to_owned(), 1, 1000)]);
-    assert_eq!(sent.tenant.chains_moved_to("default", &trace_id(2)).await.unwrap(), ["chat"]);
+    assert_eq!(sent.org.chains_moved_to("default", &trace_id(2)).await.unwrap(), ["chat"]);
 }
 
 async fn an_id_that_many_spans_name_loads_none_of_them(world: World) {
@@ -622,13 +622,13 @@ async fn every_session_that_a_trace_names_is_found(world: World) {
     let sessions = sent.sessions().await;
     assert_eq!(sessions.iter().map(|row| row.session_id.as_str()).collect::<Vec<_>>(), ["first"]);
     for id in ["second", "third"] {
-        let found = sent.tenant.find_session("default", id).await.unwrap().unwrap();
+        let found = sent.org.find_session("default", id).await.unwrap().unwrap();
         assert_eq!((found.event_count, found.moved_to.as_deref()), (0, Some("first")));
     }
     // A trace of its own makes it a session like any other.
     sent.send(vec![vec![root(2, 9, Some("second"))]]).await;
     assert_eq!(sent.sessions().await.len(), 2);
-    let found = sent.tenant.find_session("default", "second").await.unwrap().unwrap();
+    let found = sent.org.find_session("default", "second").await.unwrap().unwrap();
     assert_eq!((found.event_count, found.agent_id.as_str()), (1, "agent-2"));
 }
 
@@ -644,7 +644,7 @@ async fn chains_of_moves_are_followed(world: World) {
     sent.send(vec![vec![named(5, 0, &trace_id(1))]]).await;
     let sessions = sent.sessions().await;
     assert_eq!((sessions.len(), sessions[0].session_id.as_str()), (1, trace_id(1).as_str()));
-    let mut chains = sent.tenant.chains_moved_to("default", &trace_id(1)).await.unwrap();
+    let mut chains = sent.org.chains_moved_to("default", &trace_id(1)).await.unwrap();
     chains.sort();
     assert_eq!(chains, ["run", "thread"]);
 }
@@ -660,19 +660,19 @@ async fn spans_of_one_org_are_no_others(world: World) {
     assert!(theirs.find_spans("default", &ids).await.unwrap().is_empty());
     assert!(theirs.root_spans("default", "chat", None, 10).await.unwrap().is_empty());
     assert!(theirs.child_spans("default", &ids, None, 10).await.unwrap().is_empty());
-    assert!(ours.tenant.find_spans("project", &ids).await.unwrap().is_empty());
-    assert_eq!(ours.tenant.root_spans("default", "chat", None, 10).await.unwrap().len(), 1);
-    assert_eq!(ours.tenant.child_spans("default", &ids, None, 10).await.unwrap().len(), 1);
+    assert!(ours.org.find_spans("project", &ids).await.unwrap().is_empty());
+    assert_eq!(ours.org.root_spans("default", "chat", None, 10).await.unwrap().len(), 1);
+    assert_eq!(ours.org.child_spans("default", &ids, None, 10).await.unwrap().len(), 1);
     // The same spans are new there, and an answer in common joins nothing across orgs or workspaces.
     let again = || vec![Arrival { response_id: Some("r".to_owned()), ..call(9, 9) }];
     apply(&theirs, vec![span_batch("b", "production", again())]).await;
     let mut elsewhere = span_batch("other", "production", again());
     elsewhere.workspace_id = agentlens_domain::ids::WorkspaceId::parse("project").unwrap();
-    apply(&ours.tenant, vec![elsewhere]).await;
-    for (tenant, workspace) in [(&theirs, "default"), (&ours.tenant, "project")] {
-        let rows = tenant.find_spans(workspace, &[(trace_id(9), span_id(9))]).await.unwrap();
+    apply(&ours.org, vec![elsewhere]).await;
+    for (org, workspace) in [(&theirs, "default"), (&ours.org, "project")] {
+        let rows = org.find_spans(workspace, &[(trace_id(9), span_id(9))]).await.unwrap();
         assert_eq!((rows[0].session_id.clone(), rows[0].span.shown.counted.llm_calls), (trace_id(9), 1));
     }
     theirs.delete_expired(i64::MAX / 2).await.unwrap();
-    assert_eq!(ours.tenant.find_spans("default", &ids).await.unwrap().len(), 2);
+    assert_eq!(ours.org.find_spans("default", &ids).await.unwrap().len(), 2);
 }

@@ -2,7 +2,7 @@
 
 use agentlens_domain::permissions::Caller;
 use agentlens_domain::time::day_of;
-use agentlens_store::Tenant;
+use agentlens_store::Org;
 
 use crate::batches::{DAY_US, NOW_US, batch, batch_at, mixture, note};
 use crate::retention::retain;
@@ -22,20 +22,20 @@ on_both_engines!(
 );
 
 /// What is wrong, as verification reports it.
-async fn faults(tenant: &Tenant) -> Vec<String> {
-    let report = tenant.verify_all(None, None).await.unwrap();
+async fn faults(org: &Org) -> Vec<String> {
+    let report = org.verify_all(None, None).await.unwrap();
     report.broken.into_iter().map(|fault| format!("{}: {}", fault.session_id, fault.reason)).collect()
 }
 
 /// Makes an org of its own with events of seven sessions, changes it by hand, and returns what verification reports.
 async fn after(world: &World, name: &str, statements: &[&str]) -> Vec<String> {
-    let tenant = world.org(name).await;
-    apply(&tenant, vec![batch("b1", &mixture(60))]).await;
-    assert_eq!(faults(&tenant).await, [""; 0], "before: {statements:?}");
+    let org = world.org(name).await;
+    apply(&org, vec![batch("b1", &mixture(60))]).await;
+    assert_eq!(faults(&org).await, [""; 0], "before: {statements:?}");
     for sql in statements {
-        assert!(world.by_hand(&tenant, sql).await > 0, "{sql}");
+        assert!(world.by_hand(&org, sql).await > 0, "{sql}");
     }
-    faults(&tenant).await
+    faults(&org).await
 }
 
 fn assert_found(faults: &[String], part: &str) {
@@ -43,8 +43,8 @@ fn assert_found(faults: &[String], part: &str) {
 }
 
 async fn an_untouched_org_holds(world: World) {
-    let tenant = world.org("empty").await;
-    assert_eq!(faults(&tenant).await, [""; 0]);
+    let org = world.org("empty").await;
+    assert_eq!(faults(&org).await, [""; 0]);
     assert_eq!(after(&world, "full", &[]).await, [""; 0]);
 }
 
@@ -96,27 +96,27 @@ async fn counters_that_were_set_back_are_found(world: World) {
 }
 
 async fn removals_cannot_be_forged_or_moved(world: World) {
-    let tenant = world.org("a").await;
-    world.store.control().set_retention(&Caller::service("test", tenant.org()), Some(7)).await.unwrap();
-    let tenant = world.reopened().await.tenant(tenant.org()).await.unwrap();
+    let org = world.org("a").await;
+    world.store.control().set_retention(&Caller::service("test", org.id()), Some(7)).await.unwrap();
+    let org = world.reopened().await.org(org.id()).await.unwrap();
     for day in 0..10 {
         let us = NOW_US + day * DAY_US;
         let events = [note(&format!("s{day}"), "s", us), note(&format!("t{day}"), "t", us)];
-        apply_at(&tenant, us, vec![batch_at(us, &format!("b{day}"), &events)]).await;
+        apply_at(&org, us, vec![batch_at(us, &format!("b{day}"), &events)]).await;
     }
-    retain(&world, &[&tenant], NOW_US + 11 * DAY_US).await;
-    assert_eq!(faults(&tenant).await, [""; 0]);
-    let removed: i64 = tenant.removals_of_session(1).await.unwrap()[0].last_seq;
+    retain(&world, &[&org], NOW_US + 11 * DAY_US).await;
+    assert_eq!(faults(&org).await, [""; 0]);
+    let removed: i64 = org.removals_of_session(1).await.unwrap()[0].last_seq;
     assert_eq!(removed, 3, "of day {}", day_of(NOW_US));
 
     // A longer range, to cover one more event that was deleted by hand.
-    world.by_hand(&tenant, "delete from events where session_id = 's' and seq = 4").await;
-    assert_found(&faults(&tenant).await, "s: Event 3 is missing: expected sequence 4, got 5");
-    world.by_hand(&tenant, "update removals set last_seq = 4 where session_id = 's'").await;
-    assert_found(&faults(&tenant).await, "s: A record of removed events was changed");
+    world.by_hand(&org, "delete from events where session_id = 's' and seq = 4").await;
+    assert_found(&faults(&org).await, "s: Event 3 is missing: expected sequence 4, got 5");
+    world.by_hand(&org, "update removals set last_seq = 4 where session_id = 's'").await;
+    assert_found(&faults(&org).await, "s: A record of removed events was changed");
     // No record at all.
-    world.by_hand(&tenant, "delete from removals").await;
-    let found = faults(&tenant).await;
+    world.by_hand(&org, "delete from removals").await;
+    let found = faults(&org).await;
     assert_found(&found, "s: Event 0 is missing: expected sequence 1, got 5");
     assert_found(&found, "t: Event 0 is missing: expected sequence 1, got 4");
 }
@@ -159,10 +159,10 @@ async fn changed_and_missing_spans_are_found(world: World) {
         ("delete from traces", "Session says event_count 1 but its events say 0"),
     ];
     for (number, (change, part)) in changes.into_iter().enumerate() {
-        let tenant = world.org(&format!("spans-{number}")).await;
-        apply(&tenant, vec![span_batch("b1", "production", vec![one_span()])]).await;
-        assert_eq!(faults(&tenant).await, [""; 0]);
-        assert!(world.by_hand(&tenant, change).await > 0);
-        assert_found(&faults(&tenant).await, part);
+        let org = world.org(&format!("spans-{number}")).await;
+        apply(&org, vec![span_batch("b1", "production", vec![one_span()])]).await;
+        assert_eq!(faults(&org).await, [""; 0]);
+        assert!(world.by_hand(&org, change).await > 0);
+        assert_found(&faults(&org).await, part);
     }
 }

@@ -10,7 +10,7 @@ use agentlens_domain::ids::OrgId;
 use agentlens_domain::keys::ServerSecret;
 use agentlens_domain::permissions::Caller;
 use agentlens_domain::rollups::{Dimension, Tier};
-use agentlens_store::{ApplyReport, CellQuery, Store, Tenant};
+use agentlens_store::{ApplyReport, CellQuery, Org, Store};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
@@ -70,38 +70,35 @@ impl World {
     }
 
     /// Copies a table of an org there.
-    pub(crate) async fn keep(&self, tenant: &Tenant, table: &str) {
+    pub(crate) async fn keep(&self, org: &Org, table: &str) {
         let kept = self.kept(table);
         match &self.database {
             Some(database) => {
                 let copy = format!(
                     "set search_path = tenant; set app.current_org = '{}'; create table {kept} as select * from {table};
                      grant usage on schema public to public; grant select on {kept} to public",
-                    tenant.org()
+                    org.id()
                 );
                 connect(&database.owner_url).await.batch_execute(&copy).await.unwrap();
             }
             None => {
-                self.by_hand(tenant, &format!("create table {kept} as select * from {table}")).await;
+                self.by_hand(org, &format!("create table {kept} as select * from {table}")).await;
             }
         }
     }
 
     /// Changes an org's rows as someone with access to the database could, without the server.
-    pub(crate) async fn by_hand(&self, tenant: &Tenant, sql: &str) -> u64 {
+    pub(crate) async fn by_hand(&self, org: &Org, sql: &str) -> u64 {
         match (&self.database, &self._directory) {
             (Some(database), _) => {
                 let app = connect(&database.app_url).await;
-                app.batch_execute(&format!(
-                    "set search_path = tenant; set app.current_org = '{}'",
-                    tenant.org()
-                ))
-                .await
-                .unwrap();
+                app.batch_execute(&format!("set search_path = tenant; set app.current_org = '{}'", org.id()))
+                    .await
+                    .unwrap();
                 app.execute(sql, &[]).await.unwrap()
             }
             (None, Some(directory)) => {
-                let path = directory.path().join("orgs").join(format!("{}.db", tenant.org()));
+                let path = directory.path().join("orgs").join(format!("{}.db", org.id()));
                 let file = rusqlite::Connection::open(path).unwrap();
                 file.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
                 u64::try_from(file.execute(sql, []).unwrap()).unwrap()
@@ -111,10 +108,10 @@ impl World {
     }
 
     /// Changes rows that the server never changes, as someone who owns the database could.
-    pub(crate) async fn by_owner(&self, tenant: &Tenant, sql: &str) -> u64 {
+    pub(crate) async fn by_owner(&self, org: &Org, sql: &str) -> u64 {
         match &self.database {
-            Some(database) => self.as_owner(database, tenant.org().as_str(), sql).await,
-            None => self.by_hand(tenant, sql).await,
+            Some(database) => self.as_owner(database, org.id().as_str(), sql).await,
+            None => self.by_hand(org, sql).await,
         }
     }
 
@@ -139,11 +136,11 @@ impl World {
     }
 
     /// The handle of an org, which is made when it is not there.
-    pub(crate) async fn org(&self, name: &str) -> Tenant {
+    pub(crate) async fn org(&self, name: &str) -> Org {
         let org = OrgId::parse(name).unwrap();
         let store = self.store.clone().with_clock(Clock::manual(NOW_US).clock());
         store.control().ensure_org(&Caller::service("test", &org), name).await.unwrap();
-        self.store.tenant(&org).await.unwrap()
+        self.store.org(&org).await.unwrap()
     }
 }
 
@@ -171,13 +168,13 @@ pub(crate) fn cell_queries(workspace: &str) -> Vec<CellQuery> {
 }
 
 /// Applies batches that must be good.
-pub(crate) async fn apply(tenant: &Tenant, batches: Vec<Batch>) -> ApplyReport {
-    apply_at(tenant, NOW_US, batches).await
+pub(crate) async fn apply(org: &Org, batches: Vec<Batch>) -> ApplyReport {
+    apply_at(org, NOW_US, batches).await
 }
 
 /// The same at an instant.
-pub(crate) async fn apply_at(tenant: &Tenant, now_us: i64, batches: Vec<Batch>) -> ApplyReport {
-    tenant.apply(Arc::new(batches), now_us).await.unwrap()
+pub(crate) async fn apply_at(org: &Org, now_us: i64, batches: Vec<Batch>) -> ApplyReport {
+    org.apply(Arc::new(batches), now_us).await.unwrap()
 }
 
 impl Database {

@@ -7,7 +7,7 @@ use agentlens_domain::changes::Topic;
 use agentlens_domain::clock::Clock;
 use agentlens_domain::cost::{PriceSpec, RatesSpec};
 use agentlens_domain::ids::{KeyId, OrgId};
-use agentlens_store::{Change, News, Store, StoreError, Target, Targets, Tenant};
+use agentlens_store::{Change, News, Org, Store, StoreError, Target, Targets};
 
 use crate::batches::NOW_US;
 use crate::control::{caller, key};
@@ -30,22 +30,22 @@ fn price(input: &str) -> PriceSpec {
     PriceSpec { model: "m".to_owned(), rates, ..PriceSpec::default() }
 }
 
-async fn acts(tenant: &Tenant) -> Vec<(String, String)> {
-    let rows = tenant.list_audit(100).await.unwrap();
+async fn acts(org: &Org) -> Vec<(String, String)> {
+    let rows = org.list_audit(100).await.unwrap();
     let mut acts: Vec<_> = rows.into_iter().map(|row| (row.act, row.target)).collect();
     acts.sort();
     acts
 }
 
 async fn every_change_is_in_the_audit_log(world: World) {
-    let tenant = world.org("a").await;
+    let org = world.org("a").await;
     let control = world.store.control();
     control.ensure_org(&caller("a"), "again").await.unwrap();
     control.insert_key(&caller("a"), key("key_1", 1)).await.unwrap();
     control.revoke_key(&caller("a"), &KeyId::parse("key_1").unwrap()).await.unwrap();
     control.set_retention(&caller("a"), Some(9)).await.unwrap();
-    tenant.set_price(&caller("a"), &price("1"), 0).await.unwrap();
-    tenant.set_price(&caller("a"), &price("3"), 0).await.unwrap();
+    org.set_price(&caller("a"), &price("1"), 0).await.unwrap();
+    org.set_price(&caller("a"), &price("3"), 0).await.unwrap();
     let expected = [
         ("keys.create", "key_1"),
         ("keys.revoke", "key_1"),
@@ -54,13 +54,13 @@ async fn every_change_is_in_the_audit_log(world: World) {
         ("prices.set", "m"),
         ("prices.set", "m"),
     ];
-    assert_eq!(acts(&tenant).await, expected.map(|(act, target)| (act.to_owned(), target.to_owned())));
-    let rows = tenant.list_audit(100).await.unwrap();
+    assert_eq!(acts(&org).await, expected.map(|(act, target)| (act.to_owned(), target.to_owned())));
+    let rows = org.list_audit(100).await.unwrap();
     let last = rows.iter().filter(|row| row.act == "prices.set").max_by_key(|row| row.seq).unwrap();
     assert_eq!(last.actor, "service:test");
     let details: serde_json::Value = serde_json::from_str(&last.details).unwrap();
     assert_eq!((&details["before"]["input"], &details["after"]["input"]), (&"1".into(), &"3".into()));
-    let report = tenant.verify_audit().await.unwrap();
+    let report = org.verify_audit().await.unwrap();
     assert_eq!((report.entries, report.broken), (6, Vec::new()));
     // No secret gets in.
     assert!(rows.iter().all(|row| !row.details.contains("digest")));
@@ -69,17 +69,17 @@ async fn every_change_is_in_the_audit_log(world: World) {
 }
 
 async fn a_failed_change_leaves_nothing(world: World) {
-    let tenant = world.org("a").await;
+    let org = world.org("a").await;
     let control = world.store.control();
     control.insert_key(&caller("a"), key("key_1", 1)).await.unwrap();
-    let before = (tenant.list_audit(100).await.unwrap(), world.store.read_changes().await.unwrap());
+    let before = (org.list_audit(100).await.unwrap(), world.store.read_changes().await.unwrap());
     assert!(matches!(before.1, News::Anything));
     let again = control.insert_key(&caller("a"), key("key_2", 1)).await;
     assert!(matches!(again, Err(StoreError::Exists(_))));
     assert!(control.revoke_key(&caller("a"), &KeyId::parse("key_9").unwrap()).await.is_err());
     assert!(matches!(control.set_retention(&caller("x"), None).await, Err(StoreError::NotFound)));
     control.ensure_org(&caller("a"), "A").await.unwrap();
-    assert_eq!(tenant.list_audit(100).await.unwrap(), before.0);
+    assert_eq!(org.list_audit(100).await.unwrap(), before.0);
     assert_eq!(world.store.read_changes().await.unwrap(), News::Changes(Vec::new()));
 }
 
@@ -95,30 +95,30 @@ async fn tampering_with_the_audit_log_is_found(world: World) {
     ];
     for (number, statement) in statements.into_iter().enumerate() {
         let name = format!("org{number}");
-        let tenant = world.org(&name).await;
+        let org = world.org(&name).await;
         for input in ["1", "2", "3"] {
-            tenant.set_price(&caller(&name), &price(input), 0).await.unwrap();
+            org.set_price(&caller(&name), &price(input), 0).await.unwrap();
         }
-        assert!(tenant.verify_audit().await.unwrap().broken.is_empty());
-        assert!(world.by_owner(&tenant, &format!("{statement}{name}'")).await > 0, "{statement}");
-        let report = tenant.verify_audit().await.unwrap();
+        assert!(org.verify_audit().await.unwrap().broken.is_empty());
+        assert!(world.by_owner(&org, &format!("{statement}{name}'")).await > 0, "{statement}");
+        let report = org.verify_audit().await.unwrap();
         assert_eq!(report.broken.len(), 1, "{statement}: {report:?}");
     }
 }
 
 async fn a_cut_audit_log_stays_found_after_further_changes(world: World) {
-    let tenant = world.org("a").await;
+    let org = world.org("a").await;
     for input in ["1", "2", "3"] {
-        tenant.set_price(&caller("a"), &price(input), 0).await.unwrap();
+        org.set_price(&caller("a"), &price(input), 0).await.unwrap();
     }
     // The last entry is removed and the head set back to the entry before, by someone without the secret.
-    world.by_owner(&tenant, "delete from audit_log where org_id = 'a' and seq = 3").await;
+    world.by_owner(&org, "delete from audit_log where org_id = 'a' and seq = 3").await;
     let back = "update audit_heads set last_seq = 2,
       last_seal = (select seal from audit_log where org_id = 'a' and seq = 2) where org_id = 'a'";
-    world.by_owner(&tenant, back).await;
-    assert!(!tenant.verify_audit().await.unwrap().broken.is_empty());
-    tenant.set_price(&caller("a"), &price("4"), 0).await.unwrap();
-    assert!(!tenant.verify_audit().await.unwrap().broken.is_empty(), "the next change covered the cut");
+    world.by_owner(&org, back).await;
+    assert!(!org.verify_audit().await.unwrap().broken.is_empty());
+    org.set_price(&caller("a"), &price("4"), 0).await.unwrap();
+    assert!(!org.verify_audit().await.unwrap().broken.is_empty(), "the next change covered the cut");
 }
 
 fn change(org: &str, topic: Topic) -> Change {
@@ -132,17 +132,17 @@ async fn changes_reach_other_nodes(world: World) {
     assert_eq!(other.read_changes().await.unwrap(), News::Anything);
     assert!(other.is_trusted());
     assert_eq!(other.read_changes().await.unwrap(), News::Changes(Vec::new()));
-    assert_eq!(other.tenant(a.org()).await.unwrap().retention_days(), None);
+    assert_eq!(other.org(a.id()).await.unwrap().retention_days(), None);
 
     let control = world.store.control();
     control.set_retention(&caller("a"), Some(30)).await.unwrap();
     a.set_price(&caller("a"), &price("1"), 0).await.unwrap();
     control.insert_key(&caller("b"), key("key_1", 1)).await.unwrap();
     // What was cached is in force until the feed is read, and not after it.
-    assert_eq!(other.tenant(a.org()).await.unwrap().retention_days(), None);
+    assert_eq!(other.org(a.id()).await.unwrap().retention_days(), None);
     let expected = [change("a", Topic::Org), change("a", Topic::Prices), change("b", Topic::Keys)];
     assert_eq!(other.read_changes().await.unwrap(), News::Changes(expected.to_vec()));
-    assert_eq!(other.tenant(a.org()).await.unwrap().retention_days(), Some(30));
+    assert_eq!(other.org(a.id()).await.unwrap().retention_days(), Some(30));
     assert_eq!(other.read_changes().await.unwrap(), News::Changes(Vec::new()));
 
     // A node that slept while the feed was trimmed drops everything.
@@ -150,24 +150,24 @@ async fn changes_reach_other_nodes(world: World) {
     let trimmed = control.trim_changes(i64::MAX).await.unwrap();
     assert!(trimmed >= 4, "{trimmed}");
     assert_eq!(other.read_changes().await.unwrap(), News::Anything);
-    assert_eq!(other.tenant(a.org()).await.unwrap().retention_days(), Some(31));
+    assert_eq!(other.org(a.id()).await.unwrap().retention_days(), Some(31));
 }
 
 async fn a_change_whose_process_died_is_delivered(world: World) {
-    let tenant = world.org("a").await;
+    let org = world.org("a").await;
     world.store.read_changes().await.unwrap();
-    tenant.set_price(&caller("a"), &price("1"), 0).await.unwrap();
+    org.set_price(&caller("a"), &price("1"), 0).await.unwrap();
     let now_us = world.store.clock().now_us();
     assert_eq!(world.store.deliver_outboxes(now_us + 60_000_000).await.unwrap(), 0, "nothing is left");
     world.store.read_changes().await.unwrap();
 
     // A process that died between the two commits leaves the intent and the message.
-    world.store.control().note_intent(tenant.org(), now_us).await.unwrap();
+    world.store.control().note_intent(org.id(), now_us).await.unwrap();
     let message = format!(
         "insert into outbox (org_id, message_id, kind, body, created_us, due_us, attempts)
          values ('a', 'm1', 'change', 'prices', {now_us}, {now_us}, 0)"
     );
-    world.by_hand(&tenant, &message).await;
+    world.by_hand(&org, &message).await;
     // Whoever is writing now is left alone.
     assert_eq!(world.store.deliver_outboxes(now_us + 1_000).await.unwrap(), 0);
     assert_eq!(world.store.deliver_outboxes(now_us + 60_000_000).await.unwrap(), 1);
@@ -192,37 +192,37 @@ impl Target for Broken {
 }
 
 async fn failing_deliveries_pause_and_end_as_dead_letters(world: World) {
-    let tenant = world.org("a").await;
+    let org = world.org("a").await;
     let insert = format!(
         "insert into outbox (org_id, message_id, kind, body, created_us, due_us, attempts)
          values ('a', 'm1', 'mail', 'hello', {NOW_US}, {NOW_US}, 0)"
     );
-    world.by_hand(&tenant, &insert).await;
+    world.by_hand(&org, &insert).await;
     let target = Arc::new(Broken(AtomicBool::new(false)));
     let targets = Targets::new(vec![Arc::clone(&target) as Arc<dyn Target>]);
     let clock = Clock::manual(NOW_US);
     let mut tries = 0;
-    while tenant.list_dead_messages(10).await.unwrap().is_empty() {
+    while org.list_dead_messages(10).await.unwrap().is_empty() {
         assert_eq!(
-            tenant.deliver_outbox(&targets, clock.now_us()).await.unwrap().waiting,
+            org.deliver_outbox(&targets, clock.now_us()).await.unwrap().waiting,
             i64::from(tries < 11)
         );
         // At once again, nothing is due.
-        tenant.deliver_outbox(&targets, clock.now_us()).await.unwrap();
+        org.deliver_outbox(&targets, clock.now_us()).await.unwrap();
         tries += 1;
         clock.advance(3_600_000_000);
     }
     assert_eq!(tries, 12);
-    let dead = tenant.list_dead_messages(10).await.unwrap();
+    let dead = org.list_dead_messages(10).await.unwrap();
     assert_eq!(
         (dead[0].attempts, dead[0].last_error.as_deref()),
         (12, Some("the store is unavailable: down"))
     );
     target.0.store(true, Ordering::Relaxed);
-    tenant.retry_dead_message("m1", clock.now_us()).await.unwrap();
-    assert!(tenant.retry_dead_message("m1", clock.now_us()).await.is_err(), "it waits already");
-    assert_eq!(tenant.deliver_outbox(&targets, clock.now_us()).await.unwrap().delivered, 1);
-    assert!(tenant.list_dead_messages(10).await.unwrap().is_empty());
+    org.retry_dead_message("m1", clock.now_us()).await.unwrap();
+    assert!(org.retry_dead_message("m1", clock.now_us()).await.is_err(), "it waits already");
+    assert_eq!(org.deliver_outbox(&targets, clock.now_us()).await.unwrap().delivered, 1);
+    assert!(org.list_dead_messages(10).await.unwrap().is_empty());
 }
 
 async fn a_caller_of_another_org_changes_nothing(world: World) {

@@ -3,7 +3,7 @@
 
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::permissions::Caller;
-use agentlens_store::{RemovalOrder, RemovalReason, Tenant};
+use agentlens_store::{Org, RemovalOrder, RemovalReason};
 use serde_json::{Value, json};
 
 use crate::batches::{DAY_US, NOW_US, batch_at, note};
@@ -46,69 +46,69 @@ fn events_on(day: i64, now_us: i64) -> Vec<Value> {
     ]
 }
 
-async fn faults(tenant: &Tenant) -> Vec<String> {
-    let report = tenant.verify_all(None, None).await.unwrap();
+async fn faults(org: &Org) -> Vec<String> {
+    let report = org.verify_all(None, None).await.unwrap();
     report.broken.into_iter().map(|fault| format!("{}: {}", fault.session_id, fault.reason)).collect()
 }
 
 async fn every_chain_verifies_on_every_day_and_every_deletion_by_hand_is_found(world: World) {
-    let org = OrgId::parse("acme").unwrap();
-    world.store.control().ensure_org(&Caller::service("test", &org), "Acme").await.unwrap();
+    let id = OrgId::parse("acme").unwrap();
+    world.store.control().ensure_org(&Caller::service("test", &id), "Acme").await.unwrap();
     let mut retention = Some(-1);
-    let mut tenant = None;
+    let mut org = None;
     for day in (0..DAYS).step_by(usize::try_from(DAYS_BETWEEN).unwrap()) {
         let now_us = NOW_US + day * DAY_US;
         if retention != retention_on(day) {
             retention = retention_on(day);
-            world.store.control().set_retention(&Caller::service("test", &org), retention).await.unwrap();
-            tenant = None;
+            world.store.control().set_retention(&Caller::service("test", &id), retention).await.unwrap();
+            org = None;
         }
-        if tenant.is_none() {
-            tenant = Some(world.reopened().await.tenant(&org).await.unwrap());
+        if org.is_none() {
+            org = Some(world.reopened().await.org(&id).await.unwrap());
         }
-        let tenant = tenant.as_ref().unwrap();
+        let org = org.as_ref().unwrap();
         let batch = batch_at(now_us, &format!("b{day}"), &events_on(day, now_us));
-        apply_at(tenant, now_us, vec![batch]).await;
-        retain(&world, &[tenant], now_us).await;
+        apply_at(org, now_us, vec![batch]).await;
+        retain(&world, &[org], now_us).await;
         let order = |why| RemovalOrder { why, removed_by: "person:ada".to_owned(), now_us };
         if day == 99 {
-            let session = tenant.find_session("default", "day-96").await.unwrap().unwrap();
-            let removed = tenant.remove_session(&session, &order(RemovalReason::Deletion)).await.unwrap();
+            let session = org.find_session("default", "day-96").await.unwrap().unwrap();
+            let removed = org.remove_session(&session, &order(RemovalReason::Deletion)).await.unwrap();
             assert_eq!(removed, 3);
         }
         if day == 150 || day == 300 {
             let order = order(RemovalReason::Erasure);
-            assert!(tenant.remove_events_of_user("default", "bob", &order).await.unwrap() > 0);
-            assert_eq!(tenant.remove_events_of_user("default", "bob", &order).await.unwrap(), 0);
+            assert!(org.remove_events_of_user("default", "bob", &order).await.unwrap() > 0);
+            assert_eq!(org.remove_events_of_user("default", "bob", &order).await.unwrap(), 0);
         }
-        assert_eq!(faults(tenant).await, [""; 0], "day {day}");
+        assert_eq!(faults(org).await, [""; 0], "day {day}");
     }
-    deletions_by_hand_are_found(&world, tenant.as_ref().unwrap()).await;
+    deletions_by_hand_are_found(&world, org.as_ref().unwrap()).await;
 }
 
-async fn deletions_by_hand_are_found(world: &World, tenant: &Tenant) {
-    let kept = tenant.events_after(0, 1_000).await.unwrap();
+async fn deletions_by_hand_are_found(world: &World, org: &Org) {
+    let kept = org.events_after(0, 1_000).await.unwrap();
     assert!(kept.len() > 100 && kept.len() < 500, "{}", kept.len());
-    let tombstones = tenant.list_removals("", 1_000).await.unwrap();
+    let tombstones = org.list_removals("", 1_000).await.unwrap();
     assert!(tombstones.iter().any(|removal| removal.what == "session" && removal.session_id == "day-96"));
     // Any single event that is left, whichever it is: each is put back before the next is tried.
-    world.keep(tenant, "events").await;
+    world.keep(org, "events").await;
     for event in kept.iter().step_by(kept.len() / 25) {
         let deleted = format!("delete from events where position = {}", event.position);
-        assert_eq!(world.by_hand(tenant, &deleted).await, 1);
-        assert_ne!(faults(tenant).await, [""; 0], "event {} of {}", event.seq, event.session_id);
+        assert_eq!(world.by_hand(org, &deleted).await, 1);
+        assert_ne!(faults(org).await, [""; 0], "event {} of {}", event.seq, event.session_id);
         let restored = format!(
             "insert into events select * from {} where position = {}",
             world.kept("events"),
             event.position
         );
-        assert_eq!(world.by_hand(tenant, &restored).await, 1);
+        assert_eq!(world.by_hand(org, &restored).await, 1);
     }
-    assert_eq!(faults(tenant).await, [""; 0]);
+    assert_eq!(faults(org).await, [""; 0]);
     for sql in
         ["delete from removals where session_id = 'day-96'", "delete from removals where session_id = 'long'"]
     {
-        assert!(world.by_hand(tenant, sql).await > 0, "{sql}");
+        assert!(world.by_hand(org, sql).await > 0, "{sql}");
     }
-    assert_ne!(faults(tenant).await, [""; 0]);
+    assert_ne!(faults(org).await, [""; 0]);
 }

@@ -120,8 +120,8 @@ async fn list_agents(
     let cursor = query::cursor(params.cursor.as_ref())?;
     let after = cursor.as_ref().map(|cursor| (cursor.value, cursor.id.as_str()));
     let (mut rows, total) = tokio::try_join!(
-        scope.tenant.list_agents(scope.workspace(), after, limit + 1),
-        scope.tenant.count_agents(scope.workspace())
+        scope.org.list_agents(scope.workspace(), after, limit + 1),
+        scope.org.count_agents(scope.workspace())
     )?;
     let has_more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
@@ -129,7 +129,7 @@ async fn list_agents(
         .last()
         .filter(|_| has_more)
         .map(|last| Cursor { value: last.last_seen_us, id: last.agent_id.clone() }.encode());
-    let org = scope.tenant.org().as_str();
+    let org = scope.org.id().as_str();
     Ok(Json(AgentsPage {
         total,
         limit,
@@ -144,6 +144,6 @@ async fn list_agents(
     responses((status = 200, body = AgentView), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn get_agent(scope: Scope<EventsRead>, Path(id): Path<String>) -> Result<Json<AgentView>, ApiError> {
     let row =
-        scope.tenant.find_agent(scope.workspace(), &id).await?.ok_or_else(|| ApiError::not_found("Agent"))?;
-    Ok(Json(AgentView::of(row, scope.tenant.org().as_str())))
+        scope.org.find_agent(scope.workspace(), &id).await?.ok_or_else(|| ApiError::not_found("Agent"))?;
+    Ok(Json(AgentView::of(row, scope.org.id().as_str())))
 }

@@ -137,7 +137,7 @@ async fn list_events(
 ) -> Result<Response, ApiError> {
     let mut filter = params.filter(scope.workspace(), scope.now_us())?;
     if let Some(session_id) = &filter.session_id {
-        filter.moved_chains = scope.tenant.chains_moved_to(scope.workspace(), session_id).await?;
+        filter.moved_chains = scope.org.chains_moved_to(scope.workspace(), session_id).await?;
     }
     let (limit, offset) = (query::limit(params.limit.as_ref())?, query::offset(params.offset.as_ref())?);
     let cursor = query::cursor(params.cursor.as_ref())?;
@@ -153,11 +153,11 @@ async fn list_events(
     let reading = Reading { session: session.as_deref(), is_chosen };
     // What no index of the database serves is found block by block.
     let page = if needle.is_some() || filter.needs_search() {
-        scope.tenant.scan_events(&filter, needle.as_deref(), cursor.as_ref(), offset, limit).await?
+        scope.org.scan_events(&filter, needle.as_deref(), cursor.as_ref(), offset, limit).await?
     } else {
         let (page, counted) = tokio::try_join!(
-            scope.tenant.list_events(&filter, cursor.as_ref(), offset, limit),
-            scope.tenant.count_events(&filter, MAX_COUNTED_ROWS + 1)
+            scope.org.list_events(&filter, cursor.as_ref(), offset, limit),
+            scope.org.count_events(&filter, MAX_COUNTED_ROWS + 1)
         )?;
         SearchPage {
             events: page.events,
@@ -167,7 +167,7 @@ async fn list_events(
             total_is_exact: counted <= MAX_COUNTED_ROWS,
         }
     };
-    let events = current_events(&scope.tenant, scope.workspace(), page.events, (client, reading)).await?;
+    let events = current_events(&scope.org, scope.workspace(), page.events, (client, reading)).await?;
     let size_bytes = size_of(&events);
     let page = EventsPage {
         total: page.total,
@@ -190,11 +190,10 @@ async fn get_event(
     Path(id): Path<String>,
 ) -> Result<Json<EventView>, ApiError> {
     let event =
-        scope.tenant.find_event(scope.workspace(), &id).await?.ok_or_else(|| ApiError::not_found("Event"))?;
+        scope.org.find_event(scope.workspace(), &id).await?.ok_or_else(|| ApiError::not_found("Event"))?;
     let raw = event.clone();
-    let current = current_events(&scope.tenant, scope.workspace(), vec![event], (client, Reading::default()))
-        .await?
-        .pop();
+    let current =
+        current_events(&scope.org, scope.workspace(), vec![event], (client, Reading::default())).await?.pop();
     // A later arrival of a span is shown as it arrived.
-    Ok(Json(current.unwrap_or_else(|| EventView::of(raw, scope.tenant.org().as_str(), client))))
+    Ok(Json(current.unwrap_or_else(|| EventView::of(raw, scope.org.id().as_str(), client))))
 }

@@ -139,7 +139,7 @@ async fn send_events(
         strict,
         now_us: state.now_us(),
     };
-    let (report, is_strict_refusal) = match state.gateway.ingest(&scope.tenant, request).await {
+    let (report, is_strict_refusal) = match state.gateway.ingest(&scope.org, request).await {
         Ok(report) => (report, false),
         Err(IngestError::Strict(report)) => (report, true),
         Err(error) => return Err(error.into()),
@@ -237,10 +237,10 @@ async fn get_ledger(
 ) -> Result<Json<Ledger>, ApiError> {
     // A batch that is applied in between, or is not taken off the queue yet, may for a moment be counted as waiting and
     // as stored; that is better than in neither.
-    let waiting = state.gateway.queue().waiting(&scope.tenant).await?;
-    let mut rows = scope.tenant.ledger().await?;
-    rows.extend(scope.tenant.dead_letter_events().await?);
-    let keys_of_org = state.store.control().list_keys(scope.tenant.org()).await?;
+    let waiting = state.gateway.queue().waiting(&scope.org).await?;
+    let mut rows = scope.org.ledger().await?;
+    rows.extend(scope.org.dead_letter_events().await?);
+    let keys_of_org = state.store.control().list_keys(scope.org.id()).await?;
     let own: HashSet<&str> = keys_of_org
         .iter()
         .filter(|key| key.workspace_id == scope.workspace())

@@ -105,7 +105,7 @@ async fn list_requests(
         return Err(ApiError::invalid_parameter("key_id", "must not hold a NUL character"));
     }
     let mut rows = scope
-        .tenant
+        .org
         .list_ingest_requests(scope.workspace(), key_id.as_deref(), cursor.as_ref(), limit + 1)
         .await?;
     let has_more = rows.len() > limit as usize;
@@ -187,7 +187,7 @@ async fn list_unmapped(scope: Scope<EventsRead>) -> Result<Json<Unmapped>, ApiEr
     let (mut requests, mut before) = (0, None);
     while requests < MAX_SUMMED_REQUESTS {
         let rows = scope
-            .tenant
+            .org
             .list_ingest_requests(scope.workspace(), None, before.as_ref(), MAX_REQUESTS_PER_KEY)
             .await?;
         requests += rows.len();

@@ -215,17 +215,17 @@ async fn list_sessions(
 ) -> Result<Json<SessionsAnswer>, ApiError> {
     let filter = params.filter(scope.workspace(), scope.now_us())?;
     if query::flag("countOnly", params.count_only.as_ref())? {
-        let counted = scope.tenant.count_sessions(&filter, MAX_COUNTED_ROWS + 1).await?;
+        let counted = scope.org.count_sessions(&filter, MAX_COUNTED_ROWS + 1).await?;
         let (count, count_is_exact) = (counted.min(MAX_COUNTED_ROWS), counted <= MAX_COUNTED_ROWS);
         return Ok(Json(SessionsAnswer::Count { count, count_is_exact }));
     }
     let (limit, offset) = (query::limit(params.limit.as_ref())?, query::offset(params.offset.as_ref())?);
     let cursor = query::cursor(params.cursor.as_ref())?;
     let (page, counted) = tokio::try_join!(
-        scope.tenant.list_sessions(&filter, cursor.as_ref(), offset, limit),
-        scope.tenant.count_sessions(&filter, MAX_COUNTED_ROWS + 1)
+        scope.org.list_sessions(&filter, cursor.as_ref(), offset, limit),
+        scope.org.count_sessions(&filter, MAX_COUNTED_ROWS + 1)
     )?;
-    let org = scope.tenant.org().as_str();
+    let org = scope.org.id().as_str();
     Ok(Json(SessionsAnswer::Page(SessionsPage {
         total: counted.min(MAX_COUNTED_ROWS),
         total_is_exact: counted <= MAX_COUNTED_ROWS,
@@ -249,14 +249,14 @@ async fn get_session(
     Path(id): Path<String>,
 ) -> Result<Json<SessionView>, ApiError> {
     let row = find(&scope, &id).await?;
-    Ok(Json(SessionView::of(row, scope.tenant.org().as_str(), client, scope.now_us())))
+    Ok(Json(SessionView::of(row, scope.org.id().as_str(), client, scope.now_us())))
 }
 
 /// The session; the one that its spans moved to where nothing is left of it but a chain.
 async fn find(scope: &Scope<EventsRead>, id: &str) -> Result<SessionRow, ApiError> {
     let mut id = id.to_owned();
     for _ in 0..MAX_MOVES {
-        let session = scope.tenant.find_session(scope.workspace(), &id).await?;
+        let session = scope.org.find_session(scope.workspace(), &id).await?;
         let session = session.ok_or_else(|| ApiError::not_found("Session"))?;
         match session.moved_to.clone().filter(|_| session.event_count == 0) {
             Some(moved_to) => id = moved_to,

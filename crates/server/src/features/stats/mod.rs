@@ -41,9 +41,9 @@ async fn get_stats(scope: Scope<EventsRead>) -> Result<Json<Stats>, ApiError> {
     let workspace = scope.workspace();
     let (days, stats, total_agents, (oldest, newest)) = tokio::try_join!(
         days(&scope, i64::MIN / 2, i64::MAX / 2),
-        async { Ok(scope.tenant.stats(workspace).await?) },
-        async { Ok(scope.tenant.count_agents(workspace).await?) },
-        async { Ok(scope.tenant.event_bounds(workspace).await?) }
+        async { Ok(scope.org.stats(workspace).await?) },
+        async { Ok(scope.org.count_agents(workspace).await?) },
+        async { Ok(scope.org.event_bounds(workspace).await?) }
     )?;
     Ok(Json(Stats {
         total_events: days.event_count,
@@ -77,7 +77,7 @@ async fn get_overview(scope: Scope<EventsRead>) -> Result<Json<Overview>, ApiErr
     let (today, yesterday, total_agents) = tokio::try_join!(
         days(&scope, today_us, today_us + DAY_US),
         days(&scope, today_us - DAY_US, today_us),
-        async { Ok(scope.tenant.count_agents(scope.workspace()).await?) }
+        async { Ok(scope.org.count_agents(scope.workspace()).await?) }
     )?;
     Ok(Json(Overview {
         events_today_count: today.event_count,
@@ -104,7 +104,7 @@ async fn days(scope: &Scope<EventsRead>, from_us: i64, to_us: i64) -> Result<Mea
         to_us,
     };
     let mut total = Measures::default();
-    for cell in scope.tenant.cells(&query).await? {
+    for cell in scope.org.cells(&query).await? {
         total.merge(&cell.measures);
     }
     Ok(total)

@@ -25,7 +25,7 @@ use agentlens_domain::ids::OrgId;
 use agentlens_domain::limits::{
     LARGE_ANSWER_BYTES, MAX_ORG_STREAM_SUBSCRIBERS, MAX_STREAM_AHEAD_BYTES, MAX_STREAM_SUBSCRIBERS,
 };
-use agentlens_store::{StoreError, StreamPlace, Tenant};
+use agentlens_store::{Org, StoreError, StreamPlace};
 
 use crate::api::{EventView, size_of};
 use crate::auth::{EventsRead, Scope};
@@ -80,31 +80,31 @@ async fn stream_events(
 ) -> Result<Response, ApiError> {
     let types: Vec<&str> = EventType::EVERY.iter().map(|event_type| event_type.as_str()).collect();
     let event_types = query::words("eventType", params.event_type.as_ref(), &types)?;
-    let place = Place::take(scope.tenant.org())?;
+    let place = Place::take(scope.org.id())?;
     let resumed = headers
         .get("last-event-id")
         .and_then(|value| value.to_str().ok())
         .map(str::to_owned)
         .or(params.last_event_id.clone());
-    let current = scope.tenant.last_position().await?;
+    let current = scope.org.last_position().await?;
     let position = match query::text(resumed.as_ref()).as_deref() {
         None => current,
         Some(FROM_THE_BEGINNING) => 0,
-        Some(id) => scope.tenant.position_of_event(scope.workspace(), id).await?.ok_or_else(|| {
+        Some(id) => scope.org.position_of_event(scope.workspace(), id).await?.ok_or_else(|| {
             let message =
                 "must be the id of an event of this stream that is still kept, or 0 for the beginning";
             ApiError::invalid_parameter("Last-Event-ID", message)
         })?,
     };
     let follower = Follower {
-        news: state.live.subscribe(scope.tenant.org(), current),
+        news: state.live.subscribe(scope.org.id(), current),
         filter: Filter {
             workspace: scope.workspace().to_owned(),
             session_id: query::text(params.session_id.as_ref()),
             agent_id: query::text(params.agent_id.as_ref()),
             event_types,
         },
-        tenant: scope.tenant,
+        org: scope.org,
         principal: scope.principal,
         keys: state.keys.clone(),
         checked: Instant::now(),
@@ -174,7 +174,7 @@ impl Filter {
 }
 
 struct Follower {
-    tenant: Tenant,
+    org: Org,
     principal: Principal,
     keys: Arc<KeyCache>,
     /// When the key was last found valid.
@@ -243,14 +243,14 @@ impl Follower {
             return true;
         }
         self.checked = Instant::now();
-        self.keys.is_still_valid(&self.principal, self.tenant.clock().now_us()).await
+        self.keys.is_still_valid(&self.principal, self.org.clock().now_us()).await
     }
 
     /// Reads a little of what is new: what is read ahead of what was sent has a limit in bytes. Returns whether there was
     /// anything, matching or not.
     async fn read(&mut self) -> Result<bool, StoreError> {
         if self.places.is_empty() {
-            let places = self.tenant.places_after(self.position, CHUNK_EVENTS).await?;
+            let places = self.org.places_after(self.position, CHUNK_EVENTS).await?;
             let Some(last) = places.last() else { return Ok(false) };
             self.position = last.position;
             self.places = places.into_iter().filter(|place| self.filter.admits(place)).collect();
@@ -267,10 +267,10 @@ impl Follower {
         if positions.is_empty() {
             return Ok(true);
         }
-        let events = self.tenant.events_at_positions(positions).await?;
+        let events = self.org.events_at_positions(positions).await?;
         let reading = (self.client, Reading::default());
         let workspace = self.principal.workspace_id.as_str();
-        self.waiting = current_events(&self.tenant, workspace, events, reading).await?.into();
+        self.waiting = current_events(&self.org, workspace, events, reading).await?.into();
         Ok(true)
     }
 }

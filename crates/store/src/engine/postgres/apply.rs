@@ -23,8 +23,8 @@ use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::environments::{Environments, names_to_look_up};
 use crate::tenant::{
-    ApplyReport, Cell, Ending, EventRow, LateKey, NumberedSession, OrgState, Plan, PlanInput, SessionKey,
-    StoredEvent, TenantContext, Verdict, encode_changes, merged, merged_latency, plan, session_keys,
+    ApplyReport, Cell, Ending, EventRow, LateKey, NumberedSession, OrgContext, OrgState, Plan, PlanInput,
+    SessionKey, StoredEvent, Verdict, encode_changes, merged, merged_latency, plan, session_keys,
 };
 
 /// What one try to apply batches came to.
@@ -37,7 +37,7 @@ enum Try {
 /// Applies batches in one transaction.
 pub(crate) async fn apply(
     engine: &PostgresEngine,
-    context: &TenantContext,
+    context: &OrgContext,
     batches: &[Batch],
     now_us: i64,
     ending: Ending,
@@ -59,7 +59,7 @@ const MAX_TRIES: usize = 3;
 async fn try_apply(
     engine: &PostgresEngine,
     client: &mut Object,
-    context: &TenantContext,
+    context: &OrgContext,
     batches: &[Batch],
     now_us: i64,
     ending: Ending,
@@ -192,7 +192,7 @@ async fn take_environments<'a>(
 
 async fn claim_ids(
     transaction: &Transaction<'_>,
-    context: &TenantContext,
+    context: &OrgContext,
     batches: &[Batch],
     fresh: &[bool],
 ) -> Result<FxHashMap<(usize, usize), Verdict>, StoreError> {
@@ -403,7 +403,7 @@ type SessionRow<'a> = (SessionKey<'a>, NumberedSession);
 
 async fn upsert_sessions(
     transaction: &Transaction<'_>,
-    context: &TenantContext,
+    context: &OrgContext,
     rows: &[SessionRow<'_>],
 ) -> Result<(), StoreError> {
     let heads: Vec<Seal> = rows.iter().map(|(key, session)| session.head_seal(context, *key)).collect();

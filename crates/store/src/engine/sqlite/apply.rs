@@ -15,8 +15,8 @@ use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::environments::{Environments, names_to_look_up};
 use crate::tenant::{
-    ApplyReport, Cell, Ending, EventRow, LateKey, NumberedSession, OrgState, Plan, PlanInput, SessionKey,
-    StoredEvent, TenantContext, Verdict, encode_changes, merged, plan, session_keys,
+    ApplyReport, Cell, Ending, EventRow, LateKey, NumberedSession, OrgContext, OrgState, Plan, PlanInput,
+    SessionKey, StoredEvent, Verdict, encode_changes, merged, plan, session_keys,
 };
 
 /// Events' rows that the planner hands to the writer at a time, and how many such handfuls may lie between them.
@@ -26,7 +26,7 @@ const MAX_HANDED_OVER: usize = 4;
 /// Applies batches in one transaction.
 pub(crate) fn apply(
     connection: &mut Connection,
-    context: &TenantContext,
+    context: &OrgContext,
     batches: &[Batch],
     now_us: i64,
     ending: Ending,
@@ -152,7 +152,7 @@ fn take_environments<'a>(
 
 fn claim_ids(
     transaction: &Transaction<'_>,
-    context: &TenantContext,
+    context: &OrgContext,
     batches: &[Batch],
     fresh: &[bool],
 ) -> Result<FxHashMap<(usize, usize), Verdict>, StoreError> {
@@ -268,7 +268,7 @@ fn load_session(
 /// Computes the plan on a thread beside this one, which writes the events' rows as they come.
 fn plan_and_insert_events<'a>(
     transaction: &Transaction<'_>,
-    context: &TenantContext,
+    context: &OrgContext,
     input: PlanInput<'a>,
 ) -> Result<Plan<'a>, StoreError> {
     let org = context.org.as_str();
@@ -373,7 +373,7 @@ fn bind_event(statement: &mut CachedStatement<'_>, row: &EventRow<'_>) -> Result
 
 fn upsert_sessions(
     transaction: &Transaction<'_>,
-    context: &TenantContext,
+    context: &OrgContext,
     sessions: &[(SessionKey<'_>, NumberedSession)],
 ) -> Result<(), StoreError> {
     let org = context.org.as_str();

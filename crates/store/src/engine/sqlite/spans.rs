@@ -12,12 +12,12 @@ use crate::tenant::environments::Environments;
 use crate::tenant::spans::{
     ChangedSpan, Projecting, Projection, SpanColumns, Staying, StoredTrace, decode, encode,
 };
-use crate::tenant::{Plan, TenantContext};
+use crate::tenant::{OrgContext, Plan};
 
 /// Joins the spans of the fresh batches with what is stored.
 pub(super) fn project_spans<'a>(
     transaction: &Transaction<'_>,
-    context: &TenantContext,
+    context: &OrgContext,
     batches: &'a [Batch],
     fresh: &[bool],
     environments: &'a Environments<'a>,
@@ -139,7 +139,7 @@ pub(super) fn load_staying<'a>(
 /// Writes the spans and traces that changed.
 pub(super) fn upsert_spans(
     transaction: &Transaction<'_>,
-    context: &TenantContext,
+    context: &OrgContext,
     spans: &[ChangedSpan<'_>],
     plan: &Plan<'_>,
 ) -> Result<(), StoreError> {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use agentlens_domain::batches::{Batch, Outcome};
 
-use super::{Place, Tenant};
+use super::{Org, Place};
 use crate::engine;
 use crate::engine::sqlite::SqliteFile;
 use crate::error::StoreError;
@@ -60,7 +60,7 @@ pub(crate) enum Ending {
     RollBack,
 }
 
-impl Tenant {
+impl Org {
     /// Tries out whether batches can be applied, and changes nothing.
     pub async fn try_apply(&self, batches: Arc<Vec<Batch>>, now_us: i64) -> Result<(), StoreError> {
         let context = self.context();
@@ -88,7 +88,7 @@ impl Tenant {
         Ok(report)
     }
 
-    /// Like [`Tenant::apply`], but does not wait for the disk, so that the next batches can be applied meanwhile.
+    /// Like [`Org::apply`], but does not wait for the disk, so that the next batches can be applied meanwhile.
     pub async fn apply_ahead(
         &self,
         batches: Arc<Vec<Batch>>,

@@ -15,7 +15,7 @@ use agentlens_domain::time::day_of;
 use super::Applied;
 use super::columns::{hash_of, preview, usage_parts};
 use super::sessions::{Beginning, Session};
-use crate::tenant::TenantContext;
+use crate::tenant::OrgContext;
 use crate::tenant::environments::Environments;
 use crate::tenant::rollups::{Cell, MAX_WAITING_CHANGES};
 use crate::tenant::seal::{Sealed, SealedHead, SealedState};
@@ -175,11 +175,7 @@ impl Plan<'_> {
 
 impl NumberedSession {
     /// The seal of the head of its chain.
-    pub(crate) fn head_seal(
-        &self,
-        context: &TenantContext,
-        (workspace_id, session_id): SessionKey<'_>,
-    ) -> Seal {
+    pub(crate) fn head_seal(&self, context: &OrgContext, (workspace_id, session_id): SessionKey<'_>) -> Seal {
         let (state, last_seal) = (&self.state, &self.last_seal);
         let (number, last_seq, last_hash) = (self.number, state.last_seq, &state.last_hash);
         SealedHead { workspace_id, session_id, number, last_seq, last_hash, last_seal }.seal(context)
@@ -190,7 +186,7 @@ impl NumberedSession {
 pub(crate) type LateKey<'a> = ((&'a str, &'a str), i32);
 
 struct Planner<'a, 'c, E> {
-    context: &'c TenantContext,
+    context: &'c OrgContext,
     emit: E,
     environments: &'a Environments<'a>,
     projection: &'a Projection<'a>,
@@ -210,7 +206,7 @@ struct Planner<'a, 'c, E> {
 
 /// Computes the plan. Each event's row is handed to `emit` as soon as it is known, so that it can be written meanwhile.
 pub(crate) fn plan<'a>(
-    context: &TenantContext,
+    context: &OrgContext,
     input: &PlanInput<'a>,
     emit: impl FnMut(EventRow<'a>),
 ) -> Plan<'a> {

@@ -9,7 +9,7 @@ use super::places::{EventPlace, PLACE_COLUMNS, fitting};
 use super::{COLUMNS, StoredEvent};
 use crate::error::StoreError;
 use crate::statement::Builder;
-use crate::tenant::Tenant;
+use crate::tenant::Org;
 
 /// Which way a list runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,7 +51,7 @@ pub struct EventPage {
 }
 
 impl EventFilter {
-    /// Whether no index of the database finds the events quickly, so that [`Tenant::scan_events`] should.
+    /// Whether no index of the database finds the events quickly, so that [`Org::scan_events`] should.
     pub fn needs_search(&self) -> bool {
         self.session_id.is_none() && self.chooses_by_content()
     }
@@ -151,7 +151,7 @@ pub(super) fn add_keyset(statement: &mut Builder, access: Access<'_>, order: Ord
     });
 }
 
-impl Tenant {
+impl Org {
     /// One page of events by time: `limit` rows, or as many as fit into an answer.
     pub async fn list_events(
         &self,

@@ -8,7 +8,7 @@ use super::{COLUMNS, StoredEvent};
 use crate::error::StoreError;
 use crate::row_type;
 use crate::statement::Builder;
-use crate::tenant::{SessionRow, Tenant};
+use crate::tenant::{Org, SessionRow};
 
 /// The columns of an [`EventPlace`]. Neither engine reads the payload to know its length.
 pub(super) const PLACE_COLUMNS: &str =
@@ -67,7 +67,7 @@ pub(super) fn fitting(sizes: impl Iterator<Item = i64>, max_bytes: usize) -> usi
     count
 }
 
-impl Tenant {
+impl Org {
     /// The events at the given places, in the same order. Events that were deleted meanwhile are left out.
     pub(super) async fn events_at(&self, places: &[EventPlace]) -> Result<Vec<StoredEvent>, StoreError> {
         let days = || places.iter().map(|place| place.expire_day);

@@ -20,7 +20,7 @@ use super::places::{EventPlace, PLACE_COLUMNS, fitting};
 use super::segments::{place_of_shard, shard_at};
 use crate::error::StoreError;
 use crate::statement::{Builder, FromRow, Row};
-use crate::tenant::{Tenant, blocking};
+use crate::tenant::{Org, blocking};
 use crate::{args, row_type};
 
 /// Segments whose shards are fetched together: few at first, since most searches end in the newest ones.
@@ -73,7 +73,7 @@ type Shards = FxHashMap<i64, FxHashMap<u16, Vec<u8>>>;
 
 /// A search under way.
 struct Scan<'a> {
-    tenant: &'a Tenant,
+    org: &'a Org,
     filter: &'a EventFilter,
     query: Arc<Query>,
     has_needle: bool,
@@ -98,7 +98,7 @@ enum End {
     Stopped(Cursor),
 }
 
-impl Tenant {
+impl Org {
     /// One page of events whose payload text holds `needle` (if given) and that match the filter, by time: `limit` rows, or as
     /// many as fit into an answer.
     pub async fn scan_events(
@@ -113,7 +113,7 @@ impl Tenant {
         let query = Arc::new(Query::new(needle.unwrap_or(""), &facets));
         let counted = usize::try_from(MAX_COUNTED_ROWS).unwrap_or(usize::MAX) + 1;
         let scan = |after, wanted, counted| Scan {
-            tenant: self,
+            org: self,
             filter,
             query: Arc::clone(&query),
             has_needle: needle.is_some(),
@@ -234,7 +234,7 @@ impl Scan<'_> {
         let has_more = count < rows.len();
         let places = &rows[..count];
         let next = if has_more { places.last().map(EventPlace::cursor) } else { stopped_at.clone() };
-        let events = self.tenant.events_at(places).await?;
+        let events = self.org.events_at(places).await?;
         Ok((events, next, stopped_at.is_some() && !has_more))
     }
 
@@ -255,13 +255,13 @@ impl Scan<'_> {
         }
         statement.with_some(" and max_ts_us >= $", from_us).with_some(" and min_ts_us <= $", to_us);
         let (sql, args) = statement.finish();
-        self.tenant.fetch(sql, args).await
+        self.org.fetch(sql, args).await
     }
 
     /// The position up to which events are indexed.
     async fn indexed(&self) -> Result<i64, StoreError> {
         let indexed =
-            self.tenant.find("select indexed_position from org_state where org_id = $1", vec![]).await?;
+            self.org.find("select indexed_position from org_state where org_id = $1", vec![]).await?;
         Ok(indexed.unwrap_or(0))
     }
 
@@ -277,7 +277,7 @@ impl Scan<'_> {
         self.filter.add_to(&mut statement, Access::Position);
         statement.text(" order by position");
         let (sql, args) = statement.finish();
-        let rows: Vec<Row> = self.tenant.fetch(sql, args).await?;
+        let rows: Vec<Row> = self.org.fetch(sql, args).await?;
         let sizes = rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?)));
         let sizes: Vec<(i64, i64)> = sizes.collect::<Result<_, StoreError>>()?;
         let mut rest = sizes.as_slice();
@@ -329,7 +329,7 @@ impl Scan<'_> {
             return Ok(());
         }
         let sql = "select place, grams from search_shards where org_id = $1 and place = any($2)";
-        let rows: Vec<Row> = self.tenant.fetch(sql, args![places]).await?;
+        let rows: Vec<Row> = self.org.fetch(sql, args![places]).await?;
         for row in &rows {
             let (first_position, number) = shard_at(row.get(0)?);
             found.entry(first_position).or_default().insert(number, row.get(1)?);
@@ -369,7 +369,7 @@ impl Scan<'_> {
         add_keyset(&mut statement, Access::Position, self.filter.order, self.after);
         statement.with(" limit $", i64::try_from(self.wanted.max(self.counted)).unwrap_or(i64::MAX));
         let (sql, args) = statement.finish();
-        let rows: Vec<EventPlace> = self.tenant.fetch(sql, args).await?;
+        let rows: Vec<EventPlace> = self.org.fetch(sql, args).await?;
         self.examined += rows.len();
         self.found.extend(rows);
         Ok(())
@@ -387,7 +387,7 @@ impl Scan<'_> {
         self.filter.add_to(&mut statement, Access::Position);
         add_keyset(&mut statement, Access::Position, self.filter.order, self.after);
         let (sql, args) = statement.finish();
-        let rows: Vec<Row> = self.tenant.fetch(sql, args).await?;
+        let rows: Vec<Row> = self.org.fetch(sql, args).await?;
         self.examined += rows.len();
         let query = Arc::clone(&self.query);
         let (matching, bytes) = blocking(move || matching_places(&query, &rows)).await?;

@@ -8,7 +8,7 @@ use agentlens_domain::search::{SHARDS, Segment, SegmentBuilder, fold_for_index};
 
 use crate::error::StoreError;
 use crate::statement::{Builder, Value};
-use crate::tenant::{Tenant, blocking};
+use crate::tenant::{Org, blocking};
 use crate::{args, row_type};
 
 /// Shards that one statement stores.
@@ -63,7 +63,7 @@ struct Built {
     expire_day: (i32, i32),
 }
 
-impl Tenant {
+impl Org {
     /// Indexes the next segment if enough events wait for it; returns whether it did. `with_text` off leaves out the
     /// payloads' text, so that only agents, types and the like are found quickly.
     pub async fn index_next_segment(&self, with_text: bool) -> Result<bool, StoreError> {

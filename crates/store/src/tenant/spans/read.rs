@@ -9,7 +9,7 @@ use super::project::decode;
 use crate::args;
 use crate::error::StoreError;
 use crate::statement::{Builder, FromRow, Row};
-use crate::tenant::Tenant;
+use crate::tenant::Org;
 
 /// A span as it is stored.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ type SpanPlace<'a> = (i64, &'a str);
 const COLUMNS_FROM: &str =
     "select trace_id, span_id, start_us, session_id, state from spans where org_id = $1";
 
-impl Tenant {
+impl Org {
     /// Roots of a session by their start, after a place.
     pub async fn root_spans(
         &self,

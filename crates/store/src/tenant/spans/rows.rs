@@ -6,7 +6,7 @@ use agentlens_domain::chain::{RowFields, Seal};
 use agentlens_domain::spans::Arrival;
 
 use super::project::{ChangedSpan, TraceState};
-use crate::tenant::TenantContext;
+use crate::tenant::OrgContext;
 
 /// The numbers by which a span is looked up.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +32,7 @@ pub(crate) struct SpanColumns<'s> {
 }
 
 impl<'s> SpanColumns<'s> {
-    pub(crate) fn of(changed: &'s ChangedSpan<'_>, context: &TenantContext) -> Self {
+    pub(crate) fn of(changed: &'s ChangedSpan<'_>, context: &OrgContext) -> Self {
         let (span, shown) = (&changed.span, &changed.span.shown);
         let facts: Cow<'_, Arrival> = span.facts();
         Self {
@@ -52,7 +52,7 @@ impl<'s> SpanColumns<'s> {
     }
 
     /// The seal of the row; `state` is the column's bytes.
-    pub(crate) fn seal(&self, numbers: &SpanNumbers, state: &[u8], context: &TenantContext) -> Seal {
+    pub(crate) fn seal(&self, numbers: &SpanNumbers, state: &[u8], context: &OrgContext) -> Seal {
         let sealed = SealedSpan {
             trace_number: numbers.trace,
             span_id: self.span_id,
@@ -78,7 +78,7 @@ pub(crate) struct SealedSpan<'s> {
 }
 
 impl SealedSpan<'_> {
-    pub(crate) fn seal(&self, context: &TenantContext) -> Seal {
+    pub(crate) fn seal(&self, context: &OrgContext) -> Seal {
         let fields = RowFields::of("span")
             .text(context.org.as_str())
             .number(self.trace_number)
@@ -103,7 +103,7 @@ pub(crate) struct SealedTrace<'s> {
 }
 
 impl SealedTrace<'_> {
-    pub(crate) fn seal(&self, context: &TenantContext) -> Seal {
+    pub(crate) fn seal(&self, context: &OrgContext) -> Seal {
         let fields = RowFields::of("trace")
             .text(context.org.as_str())
             .text(self.workspace_id)
@@ -130,7 +130,7 @@ pub(crate) struct TraceRow<'a> {
 
 impl TraceRow<'_> {
     /// The seal of the row; `state` is the column's bytes.
-    pub(crate) fn seal(&self, state: &[u8], context: &TenantContext) -> Seal {
+    pub(crate) fn seal(&self, state: &[u8], context: &OrgContext) -> Seal {
         let sealed = SealedTrace {
             workspace_id: self.workspace_id,
             trace_id: self.trace_id,
