@@ -11,7 +11,6 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 
 use super::WireError;
 use super::density::Shape;
-use super::json::Members;
 
 /// Spans, log records or metrics of one request; no more resources and scopes either. An empty one is two bytes and
 /// takes hundreds in memory.
@@ -49,8 +48,6 @@ pub struct BrokenItem {
 pub(super) struct Notes {
     pub(super) repaired: u64,
     pub(super) broken: Vec<BrokenItem>,
-    /// Values of JSON that are being read now, one inside the other.
-    pub(super) value_nesting: usize,
     /// The first error that reading met and could not hand up.
     pub(super) stop: Option<WireError>,
     /// Items found so far, readable or not.
@@ -142,15 +139,15 @@ impl<I> Default for UnderScope<I> {
 }
 
 /// What a signal's requests carry.
-pub(super) trait Item: prost::Message + Default + Members {
+pub(super) trait Item: prost::Message + Default {
     /// The request of the signal.
     type Request;
     /// What one item is called in messages.
     const NOUN: &'static str;
-    /// The JSON name of the list of resources, and its original name in the schema; so for the others.
-    const RESOURCES: [&'static str; 2];
-    const SCOPES: [&'static str; 2];
-    const ITEMS: [&'static str; 2];
+    /// The names of the lists in JSON.
+    const RESOURCES: &'static str;
+    const SCOPES: &'static str;
+    const ITEMS: &'static str;
 
     fn request(resources: Vec<UnderResource<Self>>) -> Self::Request;
 
@@ -176,9 +173,9 @@ fn elements_of(value: &AnyValue) -> usize {
 impl Item for Span {
     type Request = ExportTraceServiceRequest;
     const NOUN: &'static str = "span";
-    const RESOURCES: [&'static str; 2] = ["resourceSpans", "resource_spans"];
-    const SCOPES: [&'static str; 2] = ["scopeSpans", "scope_spans"];
-    const ITEMS: [&'static str; 2] = ["spans", "spans"];
+    const RESOURCES: &'static str = "resourceSpans";
+    const SCOPES: &'static str = "scopeSpans";
+    const ITEMS: &'static str = "spans";
     const SHAPE: Shape = Shape::Span;
 
     fn request(resources: Vec<UnderResource<Self>>) -> Self::Request {
@@ -201,9 +198,9 @@ impl Item for Span {
 impl Item for LogRecord {
     type Request = ExportLogsServiceRequest;
     const NOUN: &'static str = "log record";
-    const RESOURCES: [&'static str; 2] = ["resourceLogs", "resource_logs"];
-    const SCOPES: [&'static str; 2] = ["scopeLogs", "scope_logs"];
-    const ITEMS: [&'static str; 2] = ["logRecords", "log_records"];
+    const RESOURCES: &'static str = "resourceLogs";
+    const SCOPES: &'static str = "scopeLogs";
+    const ITEMS: &'static str = "logRecords";
     const SHAPE: Shape = Shape::LogRecord;
 
     fn request(resources: Vec<UnderResource<Self>>) -> Self::Request {
@@ -237,9 +234,9 @@ impl Item for Metric {
     /// How many there are.
     type Request = usize;
     const NOUN: &'static str = "metric";
-    const RESOURCES: [&'static str; 2] = ["resourceMetrics", "resource_metrics"];
-    const SCOPES: [&'static str; 2] = ["scopeMetrics", "scope_metrics"];
-    const ITEMS: [&'static str; 2] = ["metrics", "metrics"];
+    const RESOURCES: &'static str = "resourceMetrics";
+    const SCOPES: &'static str = "scopeMetrics";
+    const ITEMS: &'static str = "metrics";
     const SHAPE: Shape = Shape::Text;
 
     fn request(resources: Vec<UnderResource<Self>>) -> Self::Request {

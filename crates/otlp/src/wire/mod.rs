@@ -32,8 +32,8 @@ mod tests;
 /// Why a body as a whole is no request. Sending it again cannot help.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum WireError {
-    /// The body is not JSON, or its outermost value is no object.
-    #[error("The body is not valid JSON: {what} at line {line}, column {column}.")]
+    /// The body is not JSON, or its objects and lists are not those of a request.
+    #[error("The body is not valid OTLP JSON: {what} at line {line}, column {column}.")]
     Json {
         /// What was found or missed.
         what: String,
@@ -97,7 +97,10 @@ pub fn decode_metrics(encoding: Encoding, body: &[u8]) -> Result<Decoded<usize>,
     decode::<Metric>(encoding, body)
 }
 
-fn decode<I: Item>(encoding: Encoding, body: &[u8]) -> Result<Decoded<I::Request>, WireError> {
+fn decode<I: Item + json::FromJson>(
+    encoding: Encoding,
+    body: &[u8],
+) -> Result<Decoded<I::Request>, WireError> {
     let (resources, notes) = match encoding {
         Encoding::Protobuf => protobuf::read::<I>(body)?,
         Encoding::Json => json::read::<I>(body)?,

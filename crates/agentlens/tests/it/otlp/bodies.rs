@@ -152,14 +152,20 @@ async fn broken_bodies_are_refused_for_good(world: World) {
             .fault(signal, 400, PROTOBUF);
     }
     assert_eq!(world.read("/v1/ingest/ledger").await["keys"], serde_json::json!([]));
-    // What is nested too deep is kept as a text, and harms nothing around it.
+    // A span that is nested too deeply is refused alone.
     let (open, close) = (r#"{"arrayValue":{"values":["#.repeat(100), "]}}".repeat(100));
+    let trace = rand::random::<u128>();
     let deep = format!(
-        r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"{:032x}","spanId":"{:016x}","attributes":[{{"key":"k","value":{open}{close}}}]}}]}}]}}]}}"#,
+        r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[
+            {{"traceId":"{trace:032x}","spanId":"{:016x}","attributes":[{{"key":"k","value":{open}{close}}}]}},
+            {{"traceId":"{trace:032x}","spanId":"{:016x}"}}]}}]}}]}}"#,
         1, 2
     );
     let answer = Post::json(&world, "/v1/traces", deep).send(&world).await;
-    assert_eq!(answer.rejected("deep", "traces", JSON), (0, String::new()));
+    let (rejected, message) = answer.rejected("deep", "traces", JSON);
+    assert_eq!(rejected, 1, "{message}");
+    assert!(message.contains("The span number 1 cannot be read: recursion limit exceeded"), "{message}");
+    assert_eq!(events(&world, trace).await.len(), 1);
 }
 
 async fn requests_of_more_items_than_a_batch_arrive_whole(world: World) {

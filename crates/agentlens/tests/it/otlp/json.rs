@@ -92,7 +92,7 @@ const SPELLINGS: &[(&str, &str, &str)] = &[
     (r#""status":{"code":2,"message":"no"}"#, "/severity", r#""error""#),
     (r#""status":{}"#, "/severity", r#""info""#),
     (r#""droppedAttributesCount":"3","dropped_events_count":1"#, "/payload/name", r#""n""#),
-    (r#""unknown":{"a":[1,{"b":null}]},"other":1e400"#, "/payload/name", r#""n""#),
+    (r#""unknown":{"a":[1,{"b":null}]},"other":1e300"#, "/payload/name", r#""n""#),
     (r#""flags":257"#, "/payload/name", r#""n""#),
     (
         r#""events":[{"name":"e","timeUnixNano":"1767323045678000000","attributes":null}]"#,

@@ -1,11 +1,12 @@
 //! The rules of the JSON decoder for requests as a whole, one by one.
 
+use agentlens_domain::ledger::Reason;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
 use crate::wire::batch::{MAX_DETAILS, MAX_ITEMS};
-use crate::wire::json::MAX_VALUE_NESTING;
+use crate::wire::json::MAX_ITEM_VALUES;
 use crate::wire::{Decoded, Encoding, WireError, decode_logs, decode_metrics, decode_traces};
 
 type Traces = opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -141,10 +142,11 @@ fn bytes_that_are_no_text_are_replaced_and_counted() {
 
 #[test]
 fn what_holds_no_spans_is_told() {
-    for odd in ["7", "\"x\"", "[]", "true", "\"\\ud800\"", "1e400"] {
-        let decoded = traces(&in_request(&format!(r#"[{{"name":"a"}},{odd},{{"name":"b"}}]"#))).unwrap();
-        assert_eq!((all_spans(&decoded).len(), decoded.broken.len(), decoded.repaired), (2, 1, 0), "{odd}");
-        assert_eq!(decoded.broken[0].message, "Where spans were expected, a value is no JSON object.");
+    for odd in ["7", "\"x\"", "[]", "true", "\"\\ud800\""] {
+        assert_eq!(
+            refusal(odd),
+            (Reason::InvalidField, "The span number 2 is not a JSON object.".to_owned())
+        );
     }
     for odd in [
         in_request("{}"),
@@ -155,6 +157,8 @@ fn what_holds_no_spans_is_told() {
     ] {
         let decoded = traces(&odd).unwrap();
         assert_eq!((all_spans(&decoded).len(), decoded.broken.len()), (0, 1), "{odd}");
+        let message = &decoded.broken[0].message;
+        assert!(message.starts_with("Where spans were expected, a value is not a JSON "), "{message}");
     }
     for odd in
         [r#""events":7"#, r#""events":[7]"#, r#""status":7"#, r#""links":{"a":1}"#, r#""status":[1,[2]]"#]
@@ -190,7 +194,7 @@ fn what_is_not_json_is_refused_with_its_place() {
     assert_eq!(place("{} {}"), (1, 4));
     assert_eq!(
         traces("{\"a\":}").unwrap_err().to_string(),
-        "The body is not valid JSON: expected value at line 1, column 6."
+        "The body is not valid OTLP JSON: expected value at line 1, column 6."
     );
     let whole = in_request(r#"[{"name":"a\ud83d","attributes":[{"key":"k","value":{"intValue":1}}]}]"#);
     for cut in 0..whole.len() {
@@ -213,47 +217,69 @@ fn what_is_not_json_is_refused_with_its_place() {
     }
 }
 
+/// Why the second of three spans is refused; the other two arrive.
+fn refusal(span: &str) -> (Reason, String) {
+    let request = in_request(&format!(r#"[{{"name":"a"}},{span},{{"name":"b"}}]"#));
+    let mut decoded = traces(&request).unwrap_or_else(|error| panic!("{span:.200}: {error}"));
+    assert_eq!((all_spans(&decoded).len(), decoded.broken.len(), decoded.repaired), (2, 1, 0));
+    let broken = decoded.broken.remove(0);
+    (broken.reason, broken.message)
+}
+
 #[test]
-fn values_are_followed_to_the_limit_and_kept_as_text_below() {
-    let depth_of = |value: &AnyValue| {
-        let (mut depth, mut value) = (1, value);
-        loop {
-            value = match &value.value {
-                Some(Value::ArrayValue(list)) => &list.values[0],
-                Some(Value::KvlistValue(list)) => list.values[0].value.as_ref().unwrap(),
-                Some(Value::StringValue(text)) => return (depth, text.clone()),
-                other => panic!("{other:?}"),
-            };
-            depth += 1;
-        }
-    };
+fn an_unreadable_span_is_refused_alone() {
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let many = vec!["0"; MAX_ITEM_VALUES].join(",");
+    for (span, reason, message) in [
+        (
+            r#"{"name":"n","flags":1e400}"#.to_owned(),
+            Reason::InvalidField,
+            "The span number 2 cannot be read: number out of range at line 1, column 25 of its JSON.",
+        ),
+        (
+            format!(r#"{{"attributes":[{{"key":"k","value":{deep}}}]}}"#),
+            Reason::InvalidField,
+            "The span number 2 cannot be read: recursion limit exceeded at line 1, column 159 of its JSON.",
+        ),
+        (
+            format!(r#"{{"attributes":[{many}]}}"#),
+            Reason::TooLarge,
+            "The span number 2 holds more than 250000 JSON values.",
+        ),
+    ] {
+        assert_eq!(refusal(&span), (reason, message.to_owned()));
+    }
+}
+
+#[test]
+fn values_nest_up_to_the_limit() {
     for (open, close) in
         [(r#"{"arrayValue":{"values":["#, "]}}"), (r#"{"kvlistValue":{"values":[{"value":"#, "}]}}")]
     {
         let nested = |levels: usize| {
             format!("{}{}{}", open.repeat(levels), r#"{"stringValue":"x"}"#, close.repeat(levels))
         };
-        let (deepest, repaired) = value(&nested(MAX_VALUE_NESTING - 1));
-        assert_eq!((depth_of(&deepest.unwrap()), repaired), ((MAX_VALUE_NESTING, "x".to_owned()), 0));
-        for levels in [MAX_VALUE_NESTING, 40, 100_000] {
-            let (kept, repaired) = value(&nested(levels));
-            let (depth, text) = depth_of(&kept.unwrap());
-            assert_eq!((depth, repaired), (MAX_VALUE_NESTING, 1), "{levels}");
-            assert!(text.starts_with(r#"{"values":["#) && text.contains(r#"{"stringValue":"x"}"#));
+        let mut value = Some(right(&nested(29)));
+        let mut depth = 0;
+        while let Some(inner) = value {
+            value = match inner {
+                Value::ArrayValue(mut list) => list.values.remove(0).value,
+                Value::KvlistValue(mut list) => list.values.remove(0).value.unwrap().value,
+                _ => break,
+            };
+            depth += 1;
         }
-        // The deepest place where a value can stand.
-        let event =
-            format!(r#""events":[{{"attributes":[{{"key":"k","value":{}}}]}}],"name":"n""#, nested(100));
-        let (read, repaired) = span(&event);
-        assert_eq!((&*read.name, read.events[0].attributes.len(), repaired), ("n", 1, 1));
-        let neighbours = format!("[{{{event}}},{{{event}}}]");
-        assert_eq!(all_spans(&traces(&in_request(&neighbours)).unwrap()).len(), 2);
+        assert_eq!(depth, 29);
+        for levels in [60, 100_000] {
+            let deep = format!(r#"{{"attributes":[{{"key":"k","value":{}}}]}}"#, nested(levels));
+            assert!(refusal(&deep).1.contains("recursion limit exceeded"), "{levels}");
+        }
     }
     let unclosed = in_request("[{\"attributes\":[{\"value\":").replace("}]}]}", "")
         + &r#"{"kvlistValue":{"values":[{"value":"#.repeat(100_000);
     assert!(matches!(traces(&unclosed), Err(WireError::Json { .. })));
-    // What nobody reads is not followed.
-    assert!(traces(&format!(r#"{{"x":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000))).is_ok());
+    let around = format!(r#"{{"x":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    assert!(traces(&around).is_ok());
 }
 
 #[test]
@@ -273,15 +299,22 @@ fn metrics_are_counted_whatever_they_say() {
         {"name":"odd","gauge":7},
         null, 7]}]}]}"#;
     let decoded = decode_metrics(Encoding::Json, json.as_bytes()).unwrap();
-    // The name 5 is kept as a text; 7 is no metric.
-    assert_eq!((decoded.request, decoded.repaired, decoded.broken.len()), (3, 1, 1));
+    assert_eq!((decoded.request, decoded.repaired, decoded.broken.len()), (3, 0, 1));
 }
 
 #[test]
 fn what_is_inside_items_is_bounded() {
-    let dense = format!("{{\"attributes\":[{}]}}", vec!["{}"; 500_000].join(","));
+    let dense = format!("{{\"attributes\":[{}]}}", vec!["{}"; MAX_ITEM_VALUES - 10].join(","));
     let spans = |count: usize| in_request(&format!("[{}]", vec![dense.as_str(); count].join(",")));
-    assert_eq!(traces(&spans(5)), Err(WireError::TooManyDetails { limit: MAX_DETAILS }));
+    assert_eq!(all_spans(&traces(&spans(2)).unwrap()).len(), 2);
+    assert_eq!(traces(&spans(3)), Err(WireError::TooManyDetails { limit: MAX_DETAILS }));
+    // The same around the items.
+    let resource = format!(r#"{{"resourceSpans":[{{"resource":{dense}}}]}}"#);
+    assert!(traces(&resource).is_ok());
+    let twice = format!(r#"{{"resourceSpans":[{{"resource":{dense}}},{{"resource":{dense}}},{{}}]}}"#);
+    assert!(traces(&twice).is_ok());
+    let thrice = format!(r#"{{"resourceSpans":[{{"resource":{dense}}},{{"x":[{dense},{dense}]}}]}}"#);
+    assert_eq!(traces(&thrice), Err(WireError::TooManyDetails { limit: MAX_DETAILS }));
 }
 
 #[test]
