@@ -254,7 +254,8 @@ impl Parsed {
         org: &Org,
         ids: Vec<String>,
     ) -> Result<FxHashMap<String, [u8; 16]>, StoreError> {
-        let asking = org.event_key_digests(self.request.sender.workspace_id.as_str(), ids);
+        let workspace = org.workspace(&self.request.sender.workspace_id);
+        let asking = workspace.events().key_digests(ids);
         if self.request.strict {
             return Ok(asking.await?.into_iter().collect());
         }

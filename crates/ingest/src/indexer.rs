@@ -48,7 +48,7 @@ struct Run {
 impl Run {
     async fn index(self) {
         loop {
-            match self.org.index_next_segment(self.indexer.with_text).await {
+            match self.org.segments().index_next(self.indexer.with_text).await {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {

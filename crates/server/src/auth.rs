@@ -1,5 +1,5 @@
 //! The extractor that is the permission. A handler that takes `Scope<EventsRead>` can only run for a credential that
-//! may read events, and gets the org's handle from it; there is no other way to an org in this room.
+//! may read events, and gets the handle of its workspace from it; there is no other way to an org's data in this room.
 
 use std::marker::PhantomData;
 
@@ -12,7 +12,7 @@ use data_encoding::{BASE64, BASE64_NOPAD};
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::permissions;
 use agentlens_fairness::Share;
-use agentlens_store::Org;
+use agentlens_store::{Org, Workspace};
 
 use crate::error::{ApiError, note_caller};
 use crate::keys::{KeyError, Principal};
@@ -41,10 +41,26 @@ permissions!(
     KeysManage
 );
 
-/// An authenticated request that has the permission `P`, with the handle of its org.
+/// Reading what became of all events that keys sent. The ledger is the org's; its handler shows the rows of the workspace's keys.
+#[derive(Debug, Clone, Copy)]
+pub struct LedgerRead;
+
+impl Permission for LedgerRead {
+    const PERMISSION: permissions::Permission = permissions::Permission::EventsRead;
+}
+
+/// A permission whose operations need what all workspaces of an org share.
+pub trait OrgWide: Permission {}
+
+// The queue is the org's: its batches are stored in groups, whichever workspace sent them.
+impl OrgWide for EventsWrite {}
+impl OrgWide for LedgerRead {}
+
+/// An authenticated request that has the permission `P`, with the handle of its workspace.
 pub struct Scope<P> {
-    /// The org's data.
-    pub org: Org,
+    /// The workspace's data.
+    pub workspace: Workspace,
+    org: Org,
     /// Who asks.
     pub principal: Principal,
     permission: PhantomData<P>,
@@ -55,12 +71,14 @@ pub struct Scope<P> {
 impl<P> Scope<P> {
     /// The time, in microseconds UTC.
     pub fn now_us(&self) -> i64 {
-        self.org.clock().now_us()
+        self.workspace.clock().now_us()
     }
+}
 
-    /// The workspace of the credential.
-    pub fn workspace(&self) -> &str {
-        self.principal.workspace_id.as_str()
+impl<P: OrgWide> Scope<P> {
+    /// The org's data.
+    pub fn org(&self) -> &Org {
+        &self.org
     }
 }
 
@@ -88,7 +106,8 @@ impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
             _ => None,
         };
         let org = state.store.org(&principal.org).await?;
-        Ok(Self { org, principal, permission: PhantomData, _turn: turn })
+        let workspace = org.workspace(&principal.workspace_id);
+        Ok(Self { workspace, org, principal, permission: PhantomData, _turn: turn })
     }
 }
 

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use agentlens_domain::ids::{KeyId, OrgId};
 use agentlens_otlp::dialects::ClientReport;
-use agentlens_store::{IngestRequestRow, Org};
+use agentlens_store::{IngestRequestRow, Workspace};
 
 use crate::keys::Principal;
 
@@ -94,14 +94,14 @@ impl Recorder {
     }
 
     /// Keeps a request if it is worth it.
-    pub fn note(&self, org: &Org, principal: &Principal, observed: Observed) {
+    pub fn note(&self, workspace: &Workspace, principal: &Principal, observed: Observed) {
         if !self.is_kept(principal, &observed) {
             return;
         }
         let Ok(permit) = Arc::clone(&self.writing).try_acquire_owned() else { return };
-        let (org, row) = (org.clone(), row_of(principal, observed));
+        let (workspace, row) = (workspace.clone(), row_of(principal, observed));
         self.tasks.spawn(async move {
-            if let Err(error) = org.insert_ingest_request(&row).await {
+            if let Err(error) = workspace.ingest_requests().insert(&row).await {
                 tracing::warn!(request.id = row.request_id, error = %error, "what became of a request can't be kept");
             }
             drop(permit);
@@ -171,7 +171,6 @@ fn row_of(principal: &Principal, observed: Observed) -> IngestRequestRow {
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     IngestRequestRow {
         request_id: observed.request_id,
-        workspace_id: principal.workspace_id.as_str().to_owned(),
         key_id: principal.key_id.as_str().to_owned(),
         received_us: observed.received_us,
         signal: observed.signal.to_owned(),

@@ -10,7 +10,7 @@ use agentlens_domain::cost::{CostSource, nanos_to_usd};
 use agentlens_domain::limits::MAX_ANSWER_BYTES;
 use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Span, SpanKind};
 use agentlens_otlp::dialects::present;
-use agentlens_store::{Org, SpanRow, StoreError, StoredEvent, span_address};
+use agentlens_store::{SpanRow, StoreError, StoredEvent, Workspace, span_address};
 
 use crate::api::{CostView, EventView, ms};
 use crate::client::Client;
@@ -152,12 +152,11 @@ pub struct Parts(FxHashMap<(String, String), SpanRow>);
 impl Parts {
     /// Reads the parts of the given spans.
     pub async fn read<'r>(
-        org: &Org,
-        workspace: &str,
+        workspace: &Workspace,
         rows: impl Iterator<Item = &'r SpanRow>,
     ) -> Result<Self, StoreError> {
         let ids: Vec<(String, String)> = rows.flat_map(|row| row.span.shown.parts.iter().cloned()).collect();
-        let rows = org.find_spans(workspace, &ids).await?;
+        let rows = workspace.spans().find(&ids).await?;
         Ok(Self(rows.into_iter().map(|row| ((row.trace_id.clone(), row.span_id.clone()), row)).collect()))
     }
 
@@ -209,23 +208,23 @@ pub struct Reading<'a> {
 /// Events as clients read them. What arrived of a span is shown as the span is now, once: on its first event; later arrivals
 /// are left out.
 pub async fn current_events(
-    org: &Org,
-    workspace: &str,
+    workspace: &Workspace,
     events: Vec<StoredEvent>,
     (client, reading): (Client, Reading<'_>),
 ) -> Result<Vec<EventView>, StoreError> {
     let addresses: Vec<Option<(String, String)>> = events.iter().map(address).collect();
     let ids: Vec<(String, String)> = addresses.iter().flatten().cloned().collect();
-    let spans: FxHashMap<(String, String), SpanRow> = org
-        .find_spans(workspace, &ids)
+    let spans: FxHashMap<(String, String), SpanRow> = workspace
+        .spans()
+        .find(&ids)
         .await?
         .into_iter()
         .map(|row| ((row.trace_id.clone(), row.span_id.clone()), row))
         .collect();
-    let parts = Parts::read(org, workspace, spans.values()).await?;
+    let parts = Parts::read(workspace, spans.values()).await?;
     let shown = shown_on(&events, &addresses, &spans, reading);
-    let payloads = payloads(org, workspace, &events, shown.values().map(|row| (*row, &parts))).await?;
-    let org = org.id().as_str().to_owned();
+    let payloads = payloads(workspace, &events, shown.values().map(|row| (*row, &parts))).await?;
+    let org = workspace.org_id().as_str().to_owned();
     let mut views = Vec::with_capacity(events.len());
     for (index, event) in events.into_iter().enumerate() {
         let is_of_a_span = addresses[index].as_ref().is_some_and(|address| spans.contains_key(address));
@@ -272,8 +271,7 @@ fn shown_on<'s>(
 
 /// The payloads of all arrivals of the spans and their parts; those of the page are at hand, the others are read.
 async fn payloads<'r>(
-    org: &Org,
-    workspace: &str,
+    workspace: &Workspace,
     page: &[StoredEvent],
     shown: impl Iterator<Item = (&'r SpanRow, &'r Parts)>,
 ) -> Result<FxHashMap<String, String>, StoreError> {
@@ -285,7 +283,7 @@ async fn payloads<'r>(
         }
     }
     // Spans of which very much arrived are shown without what lies beyond the limit.
-    let read = org.events_by_ids_within(workspace, missing.into_iter().collect(), MAX_ANSWER_BYTES).await?;
+    let read = workspace.events().by_ids_within(missing.into_iter().collect(), MAX_ANSWER_BYTES).await?;
     payloads.extend(read.into_iter().map(|event| (event.id, event.payload)));
     Ok(payloads)
 }

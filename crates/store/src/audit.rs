@@ -125,26 +125,39 @@ pub struct AuditReport {
     pub broken: Vec<String>,
 }
 
+/// The audit log of an org.
+#[derive(Clone, Copy)]
+pub struct Audit<'o>(&'o Org);
+
 impl Org {
+    /// Its audit log.
+    pub fn audit(&self) -> Audit<'_> {
+        Audit(self)
+    }
+}
+
+impl Audit<'_> {
     /// The newest entries of both of the org's chains, newest first.
-    pub async fn list_audit(&self, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
-        let mut rows: Vec<AuditRow> = self.fetch(TENANT_AUDIT.newest, args![limit]).await?;
-        rows.extend(self.control.fetch_of::<AuditRow>(self.id(), CONTROL_AUDIT.newest, args![limit]).await?);
+    pub async fn list(self, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
+        let mut rows: Vec<AuditRow> = self.0.fetch(TENANT_AUDIT.newest, args![limit]).await?;
+        rows.extend(
+            self.0.control.fetch_of::<AuditRow>(self.0.id(), CONTROL_AUDIT.newest, args![limit]).await?,
+        );
         rows.sort_by_key(|row| std::cmp::Reverse((row.at_us, row.seq)));
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         Ok(rows)
     }
 
     /// Verifies both of the org's chains.
-    pub async fn verify_audit(&self) -> Result<AuditReport, StoreError> {
+    pub async fn verify(self) -> Result<AuditReport, StoreError> {
         let mut report = AuditReport::default();
         for tables in [&TENANT_AUDIT, &CONTROL_AUDIT] {
-            let chain = tables.chain(self.id());
-            let mut verifier = AuditVerifier::new(&self.control.audit, &chain);
+            let chain = tables.chain(self.0.id());
+            let mut verifier = AuditVerifier::new(&self.0.control.audit, &chain);
             let mut after = 0;
             let broken = loop {
                 let rows: Vec<AuditRow> =
-                    self.audit_fetch(tables, tables.list, args![after, ENTRIES_AT_A_TIME]).await?;
+                    self.fetch(tables, tables.list, args![after, ENTRIES_AT_A_TIME]).await?;
                 let Some(last) = rows.last().map(|row| row.seq) else { break None };
                 after = last;
                 let found = rows.iter().find_map(|row| match verifier.push(&row.entry(), &row.seal) {
@@ -158,7 +171,7 @@ impl Org {
                     break found;
                 }
             };
-            let head: Option<Head> = self.audit_fetch(tables, tables.head, args![]).await?.into_iter().next();
+            let head: Option<Head> = self.fetch(tables, tables.head, args![]).await?.into_iter().next();
             let broken =
                 broken.or_else(|| verifier.finish(head.map(|head| (head.seq, head.head_seal))).err());
             report.broken.extend(broken.map(|error| format!("{chain}: {error}")));
@@ -166,16 +179,16 @@ impl Org {
         Ok(report)
     }
 
-    async fn audit_fetch<T: FromRow>(
-        &self,
+    async fn fetch<T: FromRow>(
+        self,
         tables: &AuditTables,
         sql: &'static str,
         args: Vec<crate::statement::Value>,
     ) -> Result<Vec<T>, StoreError> {
         if tables.name == TENANT_AUDIT.name {
-            self.fetch(sql, args).await
+            self.0.fetch(sql, args).await
         } else {
-            self.control.fetch_of(self.id(), sql, args).await
+            self.0.control.fetch_of(self.0.id(), sql, args).await
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Data at rest: [`Control`] (orgs, people, keys) and [`Org`] (everything that belongs to one org), on SQLite and
-//! PostgreSQL. One SQL text serves both engines; what truly differs lies in `engine/`.
+//! Data at rest: [`Control`] (orgs, people, keys), [`Org`] (everything that belongs to one org) and [`Workspace`] (to one of its
+//! workspaces), on SQLite and PostgreSQL. One SQL text serves both engines; what truly differs lies in `engine/`.
 
 mod audit;
 mod control;
@@ -8,6 +8,7 @@ mod engine;
 mod error;
 mod feed;
 mod outbox;
+mod row_scope;
 mod schema;
 pub mod statement;
 mod tenant;
@@ -26,14 +27,14 @@ use agentlens_domain::clock::Clock;
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::keys::ServerSecret;
 
-pub use audit::{AuditReport, AuditRow};
+pub use audit::{Audit, AuditReport, AuditRow};
 pub use control::{
     Change, Control, DueRun, FirstStart, JobSummary, KeyRow, NewKey, NewLogin, NewOrg, OrgRow, RunResult,
 };
 pub use directory::{DataDirectory, DirectoryLock};
 pub use error::{StoreError, names_a_full_disk};
 pub use feed::{News, TRUST_WHILE_AWAY};
-pub use outbox::{Delivery, OutboxMessage, Target, Targets};
+pub use outbox::{Delivery, Outbox, OutboxMessage, Target, Targets};
 pub use tenant::*;
 
 use control::ControlPlace;
@@ -150,7 +151,7 @@ impl Store {
             seals: self.seals.clone(),
         };
         let org = self.open(Arc::new(context.clone())).await?;
-        let prices = org.prices().await?;
+        let prices = org.prices().table().await?;
         let context = Arc::new(OrgContext { prices, ..context });
         self.remember(&context, position);
         self.open(context).await
@@ -170,7 +171,7 @@ impl Store {
         let mut delivered = 0;
         for org in self.control.orgs_with_intents(now_us).await? {
             let delivery = match self.org(&org).await {
-                Ok(org) => org.deliver_outbox(&targets, now_us).await,
+                Ok(org) => org.outbox().deliver(&targets, now_us).await,
                 // The org is gone, and its outbox with it.
                 Err(StoreError::NotFound) => Ok(Delivery::default()),
                 Err(error) => Err(error),
@@ -197,7 +198,7 @@ impl Store {
     }
 
     /// Drops the partitions whose last day is over (PostgreSQL only); returns how many. Every org must have recorded before,
-    /// by [`Org::delete_expired`], what it loses.
+    /// by [`Retention::delete_expired`], what it loses.
     pub async fn drop_partitions(&self, now_us: i64) -> Result<i64, StoreError> {
         let ControlPlace::Postgres(engine) = &self.control.place else { return Ok(0) };
         tenant::drop_partitions(engine, now_us).await

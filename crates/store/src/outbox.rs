@@ -109,11 +109,23 @@ pub(crate) async fn append(tx: &Tx<'_>, kind: &str, body: &str, now_us: i64) -> 
     tx.execute(sql, args![ulid_at(now_us), kind, body, now_us]).await.map(|_| ())
 }
 
+/// The outbox of an org.
+#[derive(Clone, Copy)]
+pub struct Outbox<'o>(&'o Org);
+
 impl Org {
+    /// Its outbox.
+    pub fn outbox(&self) -> Outbox<'_> {
+        Outbox(self)
+    }
+}
+
+impl Outbox<'_> {
     /// Delivers what is due.
-    pub async fn deliver_outbox(&self, targets: &Targets, now_us: i64) -> Result<Delivery, StoreError> {
+    pub async fn deliver(self, targets: &Targets, now_us: i64) -> Result<Delivery, StoreError> {
         let mut delivery = Delivery::default();
         let due: Vec<OutboxMessage> = self
+            .0
             .fetch(
                 "select message_id, kind, body, attempts, last_error from outbox
                  where org_id = $1 and dead_us is null and due_us <= $2 order by message_id limit $3",
@@ -121,7 +133,7 @@ impl Org {
             )
             .await?;
         for message in due {
-            let delivered = targets.deliver(self.id(), &message).await;
+            let delivered = targets.deliver(self.0.id(), &message).await;
             let (sql, args) = match delivered {
                 Ok(()) => {
                     delivery.delivered += 1;
@@ -129,27 +141,28 @@ impl Org {
                 }
                 Err(error) => failed(&message, &error, now_us),
             };
-            self.execute_all(vec![(sql.to_owned(), args)]).await?;
+            self.0.execute_all(vec![(sql.to_owned(), args)]).await?;
         }
         let waiting: Option<i64> =
-            self.find("select count(*) from outbox where org_id = $1 and dead_us is null", args![]).await?;
+            self.0.find("select count(*) from outbox where org_id = $1 and dead_us is null", args![]).await?;
         Ok(Delivery { waiting: waiting.unwrap_or(0), ..delivery })
     }
 
     /// Messages that were given up, oldest first.
-    pub async fn list_dead_messages(&self, limit: u32) -> Result<Vec<OutboxMessage>, StoreError> {
-        self.fetch(
-            "select message_id, kind, body, attempts, last_error from outbox
+    pub async fn list_dead(self, limit: u32) -> Result<Vec<OutboxMessage>, StoreError> {
+        self.0
+            .fetch(
+                "select message_id, kind, body, attempts, last_error from outbox
              where org_id = $1 and dead_us is not null order by message_id limit $2",
-            args![limit],
-        )
-        .await
+                args![limit],
+            )
+            .await
     }
 
     /// Has a message that was given up delivered again.
-    pub async fn retry_dead_message(&self, message_id: &str, now_us: i64) -> Result<(), StoreError> {
+    pub async fn retry_dead(self, message_id: &str, now_us: i64) -> Result<(), StoreError> {
         let sql = "update outbox set dead_us = null, attempts = 0, due_us = $3 where org_id = $1 and message_id = $2 and dead_us is not null";
-        let changed = self.execute_all(vec![(sql.to_owned(), args![message_id, now_us])]).await?;
+        let changed = self.0.execute_all(vec![(sql.to_owned(), args![message_id, now_us])]).await?;
         if changed.first() == Some(&1) { Ok(()) } else { Err(StoreError::NotFound) }
     }
 }

@@ -285,17 +285,24 @@ macro_rules! row_type {
 }
 
 /// A tenant statement under construction whose conditions depend on the request. Only texts of the program go into
-/// the SQL; values always become arguments. `$1` is the org, which the handle binds.
+/// the SQL; values always become arguments. The handle binds `$1`, the org, and that of a workspace also `$2`, the workspace.
 #[derive(Debug)]
 pub struct Builder {
     sql: String,
     args: Vec<Value>,
+    /// Arguments that the handle binds.
+    bound: usize,
 }
 
 impl Builder {
-    /// Starts with a text that uses no argument but `$1`.
-    pub fn new(sql: &'static str) -> Self {
-        Self { sql: sql.to_owned(), args: Vec::new() }
+    /// Starts a statement of an org with a text that uses no argument but `$1`.
+    pub fn of_org(sql: &'static str) -> Self {
+        Self { sql: sql.to_owned(), args: Vec::new(), bound: 1 }
+    }
+
+    /// Starts a statement of a workspace with a text that uses no arguments but `$1` and `$2`.
+    pub fn of_workspace(sql: &'static str) -> Self {
+        Self { sql: sql.to_owned(), args: Vec::new(), bound: 2 }
     }
 
     /// Adds a text as it is.
@@ -307,7 +314,7 @@ impl Builder {
     /// Adds a text in which `$` stands for the value.
     pub fn with(&mut self, sql: &'static str, value: impl Into<Value>) -> &mut Self {
         self.args.push(value.into());
-        let number = format!("${}", self.args.len() + 1);
+        let number = format!("${}", self.args.len() + self.bound);
         self.sql.push_str(&sql.replace('$', &number));
         self
     }
@@ -320,7 +327,7 @@ impl Builder {
         self
     }
 
-    /// The text and its arguments from `$2` on.
+    /// The text and its arguments, without those that the handle binds.
     pub fn finish(self) -> (String, Vec<Value>) {
         (self.sql, self.args)
     }
@@ -340,10 +347,13 @@ mod tests {
 
     #[test]
     fn a_builder_numbers_its_arguments() {
-        let mut builder = Builder::new("select 1 from t where org_id = $1");
+        let mut builder = Builder::of_org("select 1 from t where org_id = $1");
         builder.with(" and a = $", 5i64).with_some(" and b = $", None::<i64>).with(" and c = $", "x");
         let (sql, args) = builder.finish();
         assert_eq!(sql, "select 1 from t where org_id = $1 and a = $2 and c = $3");
         assert_eq!(args, args![5i64, "x"]);
+        let mut builder = Builder::of_workspace("select 1 from t where org_id = $1 and workspace_id = $2");
+        builder.with(" and a = $", 5i64);
+        assert_eq!(builder.finish().0, "select 1 from t where org_id = $1 and workspace_id = $2 and a = $3");
     }
 }

@@ -1,7 +1,7 @@
 //! A transaction that reads and writes, on both engines.
 //!
-//! [`Org::transact`] and [`Control::transact`] begin it, name the org to row security, run the work, and commit if the work
-//! succeeded. On SQLite the work runs on the blocking pool with the writing connection: its statements are ready at once, and it
+//! [`Org::transact`], [`Workspace::transact`] and [`Control::transact`] begin it, say to row security whose rows it may see and
+//! write, run the work, and commit if the work succeeded. On SQLite the work runs on the blocking pool with the writing connection: its statements are ready at once, and it
 //! must await nothing else.
 
 use std::pin::Pin;
@@ -11,14 +11,15 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use agentlens_domain::ids::OrgId;
+use agentlens_domain::ids::{OrgId, WorkspaceId};
 
 use crate::control::{Control, ControlPlace};
 use crate::engine::postgres::PostgresEngine;
 use crate::engine::sqlite::{self, SqliteFile};
 use crate::error::StoreError;
+use crate::row_scope::RowScope;
 use crate::statement::{FromRow, Row, Value};
-use crate::tenant::{Org, Place, blocking};
+use crate::tenant::{Org, Place, Workspace, blocking};
 
 /// The future of work in a transaction.
 pub(crate) type Work<'t, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 't>>;
@@ -85,6 +86,47 @@ impl Tx<'_> {
     }
 }
 
+/// An open transaction of one workspace. `$1` of every statement is the org and `$2` the workspace; arguments begin at `$3`.
+pub(crate) struct WorkspaceTx<'t, 'c> {
+    /// For tables that the workspaces of an org share. Of others, it sees and writes only rows of this workspace on PostgreSQL.
+    pub(crate) shared: &'t Tx<'c>,
+    workspace: &'t WorkspaceId,
+}
+
+impl WorkspaceTx<'_, '_> {
+    /// Runs a statement that returns rows.
+    pub(crate) async fn fetch<T: FromRow>(
+        &self,
+        sql: impl AsRef<str> + Send,
+        args: Vec<Value>,
+    ) -> Result<Vec<T>, StoreError> {
+        self.shared.fetch(sql, self.bind(args)).await
+    }
+
+    /// Like [`WorkspaceTx::fetch`] for a statement with one row or none.
+    pub(crate) async fn find<T: FromRow>(
+        &self,
+        sql: impl AsRef<str> + Send,
+        args: Vec<Value>,
+    ) -> Result<Option<T>, StoreError> {
+        self.shared.find(sql, self.bind(args)).await
+    }
+
+    /// Runs a statement that changes rows; returns how many.
+    pub(crate) async fn execute(
+        &self,
+        sql: impl AsRef<str> + Send,
+        args: Vec<Value>,
+    ) -> Result<u64, StoreError> {
+        self.shared.execute(sql, self.bind(args)).await
+    }
+
+    fn bind(&self, mut args: Vec<Value>) -> Vec<Value> {
+        args.insert(0, Value::from(self.workspace.as_str()));
+        args
+    }
+}
+
 impl Org {
     /// Runs work in one transaction: all of it is committed, or, if it fails, nothing. On SQLite it is durable when this returns.
     pub(crate) async fn transact<T, F>(&self, work: F) -> Result<T, StoreError>
@@ -94,7 +136,22 @@ impl Org {
     {
         match &self.place {
             Place::Sqlite(file) => on_sqlite(Arc::clone(file), self.id().clone(), work).await,
-            Place::Postgres(engine) => on_postgres(engine, self.id(), work).await,
+            Place::Postgres(engine) => on_postgres(engine, self.scope(), work).await,
+        }
+    }
+}
+
+impl Workspace {
+    /// The same for what belongs to one workspace.
+    pub(crate) async fn transact<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'t> FnOnce(&'t WorkspaceTx<'_, '_>) -> Work<'t, T> + Send + 'static,
+    {
+        let work = of_workspace(self.id().clone(), work);
+        match self.place() {
+            Place::Sqlite(file) => on_sqlite(Arc::clone(file), self.org_id().clone(), work).await,
+            Place::Postgres(engine) => on_postgres(engine, self.scope(), work).await,
         }
     }
 }
@@ -108,20 +165,37 @@ impl Control {
     {
         match &self.place {
             ControlPlace::Sqlite(engine) => on_sqlite(Arc::clone(engine.control()), org.clone(), work).await,
-            ControlPlace::Postgres(engine) => on_postgres(engine, org, work).await,
+            ControlPlace::Postgres(engine) => on_postgres(engine, RowScope::Control(org), work).await,
         }
     }
 }
 
-async fn on_postgres<T, F>(engine: &PostgresEngine, org: &OrgId, work: F) -> Result<T, StoreError>
+/// Work in a transaction of an org that is about one workspace.
+fn of_workspace<T, F>(
+    workspace: WorkspaceId,
+    work: F,
+) -> impl for<'t> FnOnce(&'t Tx<'_>) -> Work<'t, T> + Send + 'static
+where
+    T: Send + 'static,
+    F: for<'t> FnOnce(&'t WorkspaceTx<'_, '_>) -> Work<'t, T> + Send + 'static,
+{
+    move |tx| {
+        Box::pin(async move {
+            let tx = WorkspaceTx { shared: tx, workspace: &workspace };
+            work(&tx).await
+        })
+    }
+}
+
+async fn on_postgres<T, F>(engine: &PostgresEngine, scope: RowScope<'_>, work: F) -> Result<T, StoreError>
 where
     F: for<'t> FnOnce(&'t Tx<'_>) -> Work<'t, T>,
 {
     let mut client = engine.connection().await?;
     let transaction = client.transaction().await?;
-    let org = org.as_str();
-    transaction.batch_execute(&format!("set local app.current_org = '{org}'")).await?;
-    let done = work(&Tx { org, connection: TxConnection::Postgres(&transaction) }).await?;
+    transaction.batch_execute(&scope.set_local()).await?;
+    let done =
+        work(&Tx { org: scope.org().as_str(), connection: TxConnection::Postgres(&transaction) }).await?;
     transaction.commit().await?;
     Ok(done)
 }

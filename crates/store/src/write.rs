@@ -137,7 +137,7 @@ impl Org {
             })
             .await?;
         // The change is made. If its news can't be delivered now, the intent stays and the job tries again.
-        let is_delivered = self.deliver_outbox(&outbox::Targets::of(&self.control), at_us).await;
+        let is_delivered = self.outbox().deliver(&outbox::Targets::of(&self.control), at_us).await;
         if is_delivered.is_ok_and(|delivery| delivery.waiting == 0) {
             let _ = self.control.delete_intent(&intent).await;
         }

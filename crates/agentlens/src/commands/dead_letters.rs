@@ -27,7 +27,7 @@ pub(crate) async fn run(command: DeadLettersCommand, common: &Common) -> Result<
 
 async fn list(org: &str, common: &Common) -> Result<(), String> {
     let org = open_org(&common.store, org).await?;
-    let letters = org.list_dead_letters(MAX_LETTERS).await.map_err(|error| error.to_string())?;
+    let letters = org.dead_letters().list(MAX_LETTERS).await.map_err(|error| error.to_string())?;
     if common.json {
         let all: Vec<_> = letters
             .iter()
@@ -50,7 +50,7 @@ async fn replay_all(batch_id: Option<String>, org: &str, common: &Common) -> Res
     let batches = match batch_id {
         Some(id) => vec![id],
         None => {
-            let letters = org.list_dead_letters(MAX_LETTERS).await.map_err(|error| error.to_string())?;
+            let letters = org.dead_letters().list(MAX_LETTERS).await.map_err(|error| error.to_string())?;
             letters.into_iter().map(|letter| letter.batch_id).collect()
         }
     };
@@ -82,7 +82,7 @@ async fn replay(
     lock: &mut Option<DirectoryLock>,
 ) -> Result<(), String> {
     let id = BatchId::parse(id).map_err(|error| error.to_string())?;
-    let bytes = org.dead_letter_message(&id).await.map_err(|error| match error {
+    let bytes = org.dead_letters().message(&id).await.map_err(|error| match error {
         StoreError::NotFound => "there is no such dead letter".to_owned(),
         other => other.to_string(),
     })?;
@@ -95,5 +95,5 @@ async fn replay(
     // Applying is idempotent, so a failure between the two steps harms nothing.
     org.apply(Arc::new(vec![batch]), org.clock().now_us()).await.map_err(|error| error.to_string())?;
     let caller = Caller::service("cli", org.id());
-    org.delete_dead_letter(&caller, "dead_letters.replay", &id).await.map_err(|error| error.to_string())
+    org.dead_letters().delete(&caller, "dead_letters.replay", &id).await.map_err(|error| error.to_string())
 }

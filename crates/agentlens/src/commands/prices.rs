@@ -27,7 +27,7 @@ async fn set(spec: &PriceSpec, org: &str, common: &Common) -> Result<(), String>
     let effective_us = spec.effective_from.as_deref().map_or(Ok(0), read_instant)?;
     Price::from_spec(spec).map_err(|error| error.to_string())?;
     let org = open_org(&common.store, org).await?;
-    let stored = org.set_price(&Caller::service("cli", org.id()), spec, effective_us).await;
+    let stored = org.prices().set(&Caller::service("cli", org.id()), spec, effective_us).await;
     stored.map_err(|error| error.to_string())?;
     if common.json {
         output::json(&json!(spec));
@@ -43,7 +43,7 @@ async fn set(spec: &PriceSpec, org: &str, common: &Common) -> Result<(), String>
 
 async fn list(org: &str, common: &Common) -> Result<(), String> {
     let org = open_org(&common.store, org).await?;
-    let prices = org.list_prices().await.map_err(|error| error.to_string())?;
+    let prices = org.prices().list().await.map_err(|error| error.to_string())?;
     if common.json {
         output::json(&json!({ "prices": prices }));
         return Ok(());

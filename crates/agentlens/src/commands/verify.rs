@@ -70,7 +70,7 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
 /// Verifies the chains of an org's sessions, and its audit log.
 async fn verify(store: &Store, org: &OrgId) -> Result<(ChainReport, AuditReport), StoreError> {
     let org = store.org(org).await?;
-    Ok((org.verify_all(None, None).await?, org.verify_audit().await?))
+    Ok((org.chains().verify_all().await?, org.audit().verify().await?))
 }
 
 fn with_reasons(orgs: &[(OrgId, String)]) -> Vec<Value> {

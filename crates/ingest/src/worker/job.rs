@@ -233,7 +233,7 @@ impl Job {
                 event_count: i64::from(refused.received_count),
             };
             // First: should we end in between, the batch is tried again and the letter is written over.
-            org.insert_dead_letter(&letter, &raw).await?;
+            org.dead_letters().insert(&letter, &raw).await?;
             self.worker.counters.buried.fetch_add(1, Ordering::Relaxed);
         }
         let report = apply::apply(&org, &Arc::new(vec![good])).await?;
@@ -283,7 +283,7 @@ impl Job {
             reason: reason.to_owned(),
             event_count: message.head.events,
         };
-        org.insert_dead_letter(&letter, &message.head.raw).await?;
+        org.dead_letters().insert(&letter, &message.head.raw).await?;
         self.worker.counters.buried.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

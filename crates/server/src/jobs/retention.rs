@@ -18,6 +18,6 @@ impl OrgJob for Retention {
     };
 
     async fn run(org: Org, run: Run) -> Result<u64, StoreError> {
-        org.delete_expired(run.now_us).await
+        org.retention().delete_expired(run.now_us).await
     }
 }

@@ -25,6 +25,7 @@ use agentlens_domain::ids::OrgId;
 use crate::engine::postgres::PostgresEngine;
 use crate::engine::sqlite::{self, SqliteEngine};
 use crate::error::StoreError;
+use crate::row_scope::RowScope;
 use crate::statement::{FromRow, Value};
 use crate::tenant::blocking;
 
@@ -57,12 +58,12 @@ impl Control {
         mut args: Vec<Value>,
     ) -> Result<Vec<T>, StoreError> {
         args.insert(0, Value::from(org.as_str()));
-        self.query(Some(org), sql, args).await
+        self.query(Some(RowScope::Control(org)), sql, args).await
     }
 
     async fn query<T: FromRow>(
         &self,
-        org: Option<&OrgId>,
+        scope: Option<RowScope<'_>>,
         sql: &'static str,
         args: Vec<Value>,
     ) -> Result<Vec<T>, StoreError> {
@@ -71,7 +72,7 @@ impl Control {
                 let file = Arc::clone(engine.control());
                 blocking(move || file.read(|connection| sqlite::query(connection, sql, &args))).await?
             }
-            ControlPlace::Postgres(engine) => engine.query(org, sql, &args).await?,
+            ControlPlace::Postgres(engine) => engine.query(scope, sql, &args).await?,
         };
         rows.iter().map(T::from_row).collect()
     }

@@ -5,7 +5,7 @@ use agentlens_domain::rollups::{CellKey, Dimension, Measures, Tier};
 use agentlens_domain::time::day_of;
 use agentlens_domain::usage::Usage;
 
-use super::Org;
+use super::Workspace;
 use super::rollups::decode_changes;
 use crate::args;
 use crate::error::StoreError;
@@ -17,7 +17,6 @@ use crate::statement::{Builder, Row};
 pub struct CellQuery {
     pub tier: Tier,
     pub dimension: Dimension,
-    pub workspace: String,
     pub environment: Option<String>,
     pub agent_id: Option<String>,
     pub provider: Option<String>,
@@ -84,7 +83,7 @@ macro_rules! cells_sql {
                null as changes
              from ",
             $table,
-            " where org_id = $1"
+            " where org_id = $1 and workspace_id = $2"
         )
     };
 }
@@ -107,13 +106,13 @@ impl CellRow {
 }
 
 impl CellQuery {
-    /// Those changes of one transaction that are of cells of the query.
-    pub(super) fn changes(&self, bytes: &[u8]) -> Result<Vec<CellRow>, StoreError> {
+    /// Those changes of one transaction that are of cells of the query in a workspace.
+    pub(super) fn changes(&self, workspace_id: &str, bytes: &[u8]) -> Result<Vec<CellRow>, StoreError> {
         let mut rows = Vec::new();
         for (key, measures) in decode_changes(bytes)? {
             // An hourly change also applies to its day. A daily change (users) has no hour.
             let key = if self.tier == Tier::Day { key.of_day() } else { key };
-            if self.asks_for(&key) {
+            if self.asks_for(workspace_id, &key) {
                 rows.push(CellRow {
                     bucket_us: key.bucket_us,
                     environment: key.environment.to_owned(),
@@ -130,7 +129,6 @@ impl CellQuery {
     /// Adds its conditions to a statement.
     pub(super) fn add_to(&self, statement: &mut Builder) {
         statement
-            .with(" and workspace_id = $", self.workspace.as_str())
             .with(" and dimension = $", self.dimension.as_str())
             .with(" and bucket_us >= $", self.from_us)
             .with(" and bucket_us < $", self.to_us)
@@ -140,15 +138,17 @@ impl CellQuery {
             .with_some(" and name = $", self.name.as_deref());
     }
 
-    fn asks_for(&self, key: &CellKey<'_>) -> bool {
-        key.tier == self.tier && (self.from_us..self.to_us).contains(&key.bucket_us) && self.is_about(key)
+    fn asks_for(&self, workspace_id: &str, key: &CellKey<'_>) -> bool {
+        key.workspace_id == workspace_id
+            && key.tier == self.tier
+            && (self.from_us..self.to_us).contains(&key.bucket_us)
+            && self.is_about(key)
     }
 
-    /// Whether a cell matches its conditions, but for the time.
+    /// Whether a cell of the workspace matches its conditions, but for the time.
     pub(super) fn is_about(&self, key: &CellKey<'_>) -> bool {
         let is = |asked: &Option<String>, text: &str| asked.as_deref().is_none_or(|asked| asked == text);
         key.dimension == self.dimension
-            && key.workspace_id == self.workspace
             && is(&self.environment, key.environment)
             && is(&self.agent_id, key.agent_id)
             && is(&self.provider, key.provider)
@@ -156,19 +156,30 @@ impl CellQuery {
     }
 }
 
-/// Figures about everything that an org has in a workspace.
+/// Figures about everything that a workspace has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OrgStats {
+pub struct WorkspaceStats {
     /// Bytes of the payloads that came in on the days that the org keeps.
     pub storage_bytes: i64,
     /// How many sessions there are.
     pub session_count: i64,
 }
 
-impl Org {
+/// Figures of a workspace.
+#[derive(Clone, Copy)]
+pub struct Analytics<'w>(pub(super) &'w Workspace);
+
+impl Workspace {
+    /// Its figures.
+    pub fn analytics(&self) -> Analytics<'_> {
+        Analytics(self)
+    }
+}
+
+impl Analytics<'_> {
     /// Cells in the order of their buckets.
-    pub async fn cells(&self, query: &CellQuery) -> Result<Vec<CellRow>, StoreError> {
-        let mut statement = Builder::new(match query.tier {
+    pub async fn cells(self, query: &CellQuery) -> Result<Vec<CellRow>, StoreError> {
+        let mut statement = Builder::of_workspace(match query.tier {
             Tier::Hour => CELLS_OF_HOURS,
             Tier::Day => CELLS_OF_DAYS,
         });
@@ -176,10 +187,10 @@ impl Org {
         statement.text(CHANGES_SQL);
         let (sql, args) = statement.finish();
         let mut cells: Vec<CellRow> = Vec::new();
-        for row in self.fetch::<Row>(sql, args).await? {
+        for row in self.0.fetch::<Row>(sql, args).await? {
             match row.get::<Option<Vec<u8>>>(CHANGES_COLUMN)? {
                 None => cells.push(CellRow::read(&row)?),
-                Some(changes) => cells.extend(query.changes(&changes)?),
+                Some(changes) => cells.extend(query.changes(self.0.id().as_str(), &changes)?),
             }
         }
         cells.sort_by(|left, right| left.place().cmp(&right.place()));
@@ -197,16 +208,15 @@ impl Org {
     }
 
     /// Figures that no rollup holds.
-    pub async fn stats(&self, workspace: &str) -> Result<OrgStats, StoreError> {
-        let first_day = self.retention_days().map_or(0, |days| day_of(self.clock().now_us()) - days);
+    pub async fn stats(self) -> Result<WorkspaceStats, StoreError> {
+        let first_day = self.0.retention_days().map_or(0, |days| day_of(self.0.clock().now_us()) - days);
         let sql =
             "select payload_bytes from usage_days where org_id = $1 and workspace_id = $2 and day >= $3";
-        let bytes: Vec<i64> = self.fetch(sql, args![workspace, first_day]).await?;
+        let bytes: Vec<i64> = self.0.fetch(sql, args![first_day]).await?;
         let storage_bytes = bytes.into_iter().fold(0, i64::saturating_add);
         let days = CellQuery {
             tier: Tier::Day,
             dimension: Dimension::Total,
-            workspace: workspace.to_owned(),
             environment: None,
             agent_id: None,
             provider: None,
@@ -215,6 +225,6 @@ impl Org {
             to_us: i64::MAX,
         };
         let session_count = self.cells(&days).await?.iter().map(|day| day.measures.session_count).sum();
-        Ok(OrgStats { storage_bytes, session_count })
+        Ok(WorkspaceStats { storage_bytes, session_count })
     }
 }

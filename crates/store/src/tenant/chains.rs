@@ -2,13 +2,14 @@
 //! counters of the org.
 
 use agentlens_domain::chain::{self, Hash, Link, Record, Seal, Verifier};
+use agentlens_domain::ids::WorkspaceId;
 use agentlens_domain::json;
 
-use super::events::{COLUMNS, StoredEvent};
+use super::events::{COLUMNS, Events, StoredEvent};
 use super::recount::Sums;
 use super::removals::Removal;
 use super::seal::{Sealed, SealedHead, SealedState};
-use super::{Org, OrgContext, SessionRow};
+use super::{Org, OrgContext, SessionRow, Workspace};
 use crate::args;
 use crate::error::StoreError;
 use crate::row_type;
@@ -65,16 +66,27 @@ pub struct ChainReport {
 /// How often a session is verified again because retention, or an event that came in, changed it meanwhile.
 const MAX_TRIES: usize = 3;
 
-impl Org {
+/// The chains of a workspace.
+#[derive(Clone, Copy)]
+pub struct Chains<'w>(pub(super) &'w Workspace);
+
+impl Workspace {
+    /// Its chains.
+    pub fn chains(&self) -> Chains<'_> {
+        Chains(self)
+    }
+}
+
+impl Chains<'_> {
     /// Verifies one session from its stored bytes: every hash, link and seal, the head, and that events are missing only where
     /// a record says that they were removed.
-    pub async fn verify_session(&self, session: &SessionRow) -> Result<SessionChain, StoreError> {
+    pub async fn verify_session(self, session: &SessionRow) -> Result<SessionChain, StoreError> {
         let mut chain = self.verify_session_once(session).await?;
         for _ in 1..MAX_TRIES {
             if chain.broken.is_none() {
                 break;
             }
-            match self.find_session(&session.workspace_id, &session.session_id).await? {
+            match self.0.sessions().find(&session.session_id).await? {
                 Some(now) if now.number == session.number => chain = self.verify_session_once(&now).await?,
                 // Retention deleted it meanwhile: verification of the org finds out if someone else did.
                 _ => break,
@@ -83,9 +95,9 @@ impl Org {
         Ok(chain)
     }
 
-    async fn verify_session_once(&self, session: &SessionRow) -> Result<SessionChain, StoreError> {
-        let removals = self.removals_of_session(session.number).await?;
-        let context = self.context();
+    async fn verify_session_once(self, session: &SessionRow) -> Result<SessionChain, StoreError> {
+        let removals = self.0.removals().of_session(session.number).await?;
+        let context = self.0.context();
         let mut walk = Walk::new(&session.session_id, &context, &removals);
         if !walk.check_head(session) {
             return Ok(walk.finish());
@@ -93,7 +105,7 @@ impl Org {
         let (mut read_to, mut own) = (0, Sums::default());
         loop {
             let (events, has_more) =
-                self.events_of_session_within(session, read_to, CHUNK_EVENTS, CHUNK_BYTES).await?;
+                self.0.events().of_session_within(session, read_to, CHUNK_EVENTS, CHUNK_BYTES).await?;
             for event in &events {
                 read_to = event.seq;
                 if !walk.add(event) {
@@ -117,7 +129,7 @@ impl Org {
         }
         if walk.broken.is_none() && read_to > session.last_seq {
             // What was appended while this ran is in the session now; what is still beyond its end was put there by hand.
-            let now = self.find_session(&session.workspace_id, &session.session_id).await?;
+            let now = self.0.sessions().find(&session.session_id).await?;
             if now.is_none_or(|now| now.last_seq < read_to) {
                 walk.fail("", format!("Session ends at event {} but {read_to} are stored", session.last_seq));
             }
@@ -127,13 +139,13 @@ impl Org {
 
     /// Verifies the events of a session after `after_seq` up to `last_seq`, taking the event in front of them as it is stored.
     pub async fn verify_part(
-        &self,
+        self,
         session: &SessionRow,
         after_seq: i64,
         last_seq: i64,
     ) -> Result<SessionChain, StoreError> {
-        let removals = self.removals_of_session(session.number).await?;
-        let context = self.context();
+        let removals = self.0.removals().of_session(session.number).await?;
+        let context = self.0.context();
         let mut walk = Walk::new(&session.session_id, &context, &removals);
         if !walk.check_head(session) {
             return Ok(walk.finish());
@@ -141,7 +153,7 @@ impl Org {
         let mut read_to = (after_seq - 1).max(0);
         while read_to < last_seq {
             let chunk = u32::try_from(last_seq - read_to).unwrap_or(u32::MAX).min(CHUNK_EVENTS);
-            let (events, _) = self.events_of_session_within(session, read_to, chunk, CHUNK_BYTES).await?;
+            let (events, _) = self.0.events().of_session_within(session, read_to, chunk, CHUNK_BYTES).await?;
             let Some(last) = events.last() else { break };
             read_to = last.seq;
             for event in events.iter().take_while(|event| event.seq <= last_seq) {
@@ -155,22 +167,23 @@ impl Org {
         Ok(walk.finish())
     }
 
-    /// Verifies all sessions of a workspace (of all when `None`) that have an event in the range (all when `None`). Without
-    /// either it also verifies the org's own counters: that no session is missing and no event is without one.
-    pub async fn verify_all(
-        &self,
-        workspace: Option<&str>,
-        range: Option<(i64, i64)>,
-    ) -> Result<ChainReport, StoreError> {
+    /// Verifies all sessions that have an event in the range, or all when there is none.
+    pub async fn verify_all(self, range: Option<(i64, i64)>) -> Result<ChainReport, StoreError> {
         let mut report = ChainReport::default();
-        if workspace.is_none() && range.is_none() {
-            report.broken.extend(self.verify_state().await?);
-        }
-        let mut after = (String::new(), String::new());
+        self.verify_all_into(&mut report, range).await?;
+        Ok(report)
+    }
+
+    async fn verify_all_into(
+        self,
+        report: &mut ChainReport,
+        range: Option<(i64, i64)>,
+    ) -> Result<(), StoreError> {
+        let mut after = String::new();
         loop {
-            let ids = self.session_ids(workspace, range, (&after.0, &after.1), CHUNK_SESSIONS).await?;
-            for (workspace_id, session_id) in &ids {
-                let Some(session) = self.find_session(workspace_id, session_id).await? else { continue };
+            let ids = self.0.sessions().ids(range, &after, CHUNK_SESSIONS).await?;
+            for session_id in &ids {
+                let Some(session) = self.0.sessions().find(session_id).await? else { continue };
                 let chain = self.verify_session(&session).await?;
                 report.sessions_verified += 1;
                 report.total_events += chain.event_count;
@@ -179,34 +192,62 @@ impl Org {
                 report.broken.extend(chain.broken);
             }
             match ids.last() {
-                Some(last) if ids.len() == CHUNK_SESSIONS as usize => after = last.clone(),
-                _ => return Ok(report),
+                Some(last) if ids.len() == CHUNK_SESSIONS as usize => after.clone_from(last),
+                _ => return Ok(()),
             }
         }
     }
+}
+
+/// The chains of all workspaces of an org.
+#[derive(Clone, Copy)]
+pub struct OrgChains<'o>(&'o Org);
+
+impl Org {
+    /// The chains of all of its workspaces.
+    pub fn chains(&self) -> OrgChains<'_> {
+        OrgChains(self)
+    }
+}
+
+impl OrgChains<'_> {
+    /// Verifies all sessions of all workspaces, and the org's own counters: that no session is missing and no event is without
+    /// one.
+    pub async fn verify_all(self) -> Result<ChainReport, StoreError> {
+        let mut report = ChainReport { broken: self.verify_state().await?, ..ChainReport::default() };
+        let mut after = String::new();
+        let next = "select workspace_id from sessions where org_id = $1 and workspace_id > $2 order by workspace_id limit 1";
+        while let Some(id) = self.0.find::<String>(next, args![after.as_str()]).await? {
+            let workspace = WorkspaceId::parse(&id)
+                .map_err(|_| StoreError::Corrupt(format!("a session of workspace `{id}`")))?;
+            self.0.workspace(&workspace).chains().verify_all_into(&mut report, None).await?;
+            after = id;
+        }
+        Ok(report)
+    }
 
     /// What is wrong with the org's counters.
-    async fn verify_state(&self) -> Result<Vec<BrokenChain>, StoreError> {
+    async fn verify_state(self) -> Result<Vec<BrokenChain>, StoreError> {
         // One statement, so that all of it is of one moment.
         let sql = "select last_position, last_session, last_trace, session_count, seal,
                (select count(*) from sessions where org_id = $1), (select coalesce(max(number), 0) from sessions where org_id = $1),
                (select coalesce(max(position), 0) from events where org_id = $1)
              from org_state where org_id = $1";
         let mut faults = Vec::new();
-        let state: Option<OrgCounters> = self.find(sql, args![]).await?;
+        let state: Option<OrgCounters> = self.0.find(sql, args![]).await?;
         match state {
             None => {
                 let sql = "select count(*) from sessions where org_id = $1";
-                if self.find::<i64>(sql, args![]).await? != Some(0) {
+                if self.0.find::<i64>(sql, args![]).await? != Some(0) {
                     faults.push("The row of the org is missing".to_owned());
                 }
             }
-            Some(state) => faults.extend(state.faults(&self.context())),
+            Some(state) => faults.extend(state.faults(&self.0.context())),
         }
         let sql = "select session_number from (select distinct session_number from events where org_id = $1) e
              where session_number not in (select number from sessions where org_id = $1) order by session_number limit $2";
         faults.extend(self.verify_removals().await?);
-        let orphans: Vec<i64> = self.fetch(sql, args![MAX_ORPHANS_REPORTED]).await?;
+        let orphans: Vec<i64> = self.0.fetch(sql, args![MAX_ORPHANS_REPORTED]).await?;
         faults.extend(
             orphans.iter().map(|number| format!("Events of session number {number} have no session")),
         );
@@ -214,10 +255,10 @@ impl Org {
     }
 
     /// Records of removals that are not as they were written.
-    async fn verify_removals(&self) -> Result<Vec<String>, StoreError> {
-        let (context, mut faults, mut after) = (self.context(), Vec::new(), String::new());
+    async fn verify_removals(self) -> Result<Vec<String>, StoreError> {
+        let (context, mut faults, mut after) = (self.0.context(), Vec::new(), String::new());
         loop {
-            let removals = self.list_removals(&after, CHUNK_SESSIONS).await?;
+            let removals = self.0.removals().list(&after, CHUNK_SESSIONS).await?;
             let changed = removals.iter().filter(|removal| !removal.is_authentic(&context));
             faults.extend(changed.map(|removal| {
                 format!(
@@ -231,21 +272,22 @@ impl Org {
             }
         }
     }
+}
 
+impl Events<'_> {
     /// A session's events in the order of its chain, after `after_seq`.
-    pub async fn events_of_session(
-        &self,
+    pub async fn of_session(
+        self,
         session: &SessionRow,
         after_seq: i64,
         limit: u32,
     ) -> Result<Vec<StoredEvent>, StoreError> {
         // The number finds them; the names, which no index shall serve here, see to it that they are the session's.
         let sql = format!(
-            "select {COLUMNS} from events where org_id = $1 and session_number = $2 and seq > $3
-               and workspace_id || '' = $4 and session_id || '' = $5 order by seq limit $6"
+            "select {COLUMNS} from events where org_id = $1 and workspace_id || '' = $2 and session_number = $3 and seq > $4
+               and session_id || '' = $5 order by seq limit $6"
         );
-        let (workspace, session_id) = (session.workspace_id.as_str(), session.session_id.as_str());
-        self.fetch(sql, args![session.number, after_seq, workspace, session_id, limit]).await
+        self.0.fetch(sql, args![session.number, after_seq, session.session_id.as_str(), limit]).await
     }
 }
 

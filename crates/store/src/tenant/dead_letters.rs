@@ -26,9 +26,20 @@ row_type! {
     }
 }
 
+/// The dead letters of an org.
+#[derive(Clone, Copy)]
+pub struct DeadLetters<'o>(&'o Org);
+
 impl Org {
+    /// Its dead letters.
+    pub fn dead_letters(&self) -> DeadLetters<'_> {
+        DeadLetters(self)
+    }
+}
+
+impl DeadLetters<'_> {
     /// Keeps a batch as it was in the queue.
-    pub async fn insert_dead_letter(&self, letter: &DeadLetter, message: &[u8]) -> Result<(), StoreError> {
+    pub async fn insert(self, letter: &DeadLetter, message: &[u8]) -> Result<(), StoreError> {
         let sql = "insert into dead_letters (org_id, batch_id, key_id, failed_us, reason, event_count, message)
              values ($1, $2, $3, $4, $5, $6, $7) on conflict (org_id, batch_id) do update set reason = excluded.reason, failed_us = excluded.failed_us";
         let args = args![
@@ -39,21 +50,21 @@ impl Org {
             letter.event_count,
             message
         ];
-        self.execute_all(vec![(sql.to_owned(), args)]).await.map(|_| ())
+        self.0.execute_all(vec![(sql.to_owned(), args)]).await.map(|_| ())
     }
 
     /// The oldest letters first.
-    pub async fn list_dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
-        self.fetch(
+    pub async fn list(self, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
+        self.0.fetch(
             "select batch_id, key_id, failed_us, reason, event_count from dead_letters where org_id = $1 order by failed_us, batch_id limit $2",
             args![limit],
         )
         .await
     }
 
-    /// How many events of each key lie in dead letters, as rows of the ledger.
-    pub async fn dead_letter_events(&self) -> Result<Vec<LedgerRow>, StoreError> {
-        self.fetch(
+    /// How many events of each key lie in them, as rows of the ledger.
+    pub async fn event_counts(self) -> Result<Vec<LedgerRow>, StoreError> {
+        self.0.fetch(
             "select key_id, 'dead_letter', cast(sum(event_count) as bigint) from dead_letters where org_id = $1 group by key_id order by key_id",
             args![],
         )
@@ -61,8 +72,9 @@ impl Org {
     }
 
     /// A letter's message, for replaying it.
-    pub async fn dead_letter_message(&self, batch: &BatchId) -> Result<Vec<u8>, StoreError> {
+    pub async fn message(self, batch: &BatchId) -> Result<Vec<u8>, StoreError> {
         let rows: Vec<crate::statement::Row> = self
+            .0
             .fetch(
                 "select message from dead_letters where org_id = $1 and batch_id = $2",
                 args![batch.as_str()],
@@ -72,22 +84,18 @@ impl Org {
     }
 
     /// Removes a letter, after it was replayed or because it is not wanted. `act` says which.
-    pub async fn delete_dead_letter(
-        &self,
-        caller: &Caller,
-        act: &'static str,
-        batch: &BatchId,
-    ) -> Result<(), StoreError> {
+    pub async fn delete(self, caller: &Caller, act: &'static str, batch: &BatchId) -> Result<(), StoreError> {
         let batch = batch.to_string();
-        self.write(caller, act, move |tx| {
-            Box::pin(async move {
-                let find = "select event_count from dead_letters where org_id = $1 and batch_id = $2";
-                let events: i64 = tx.find(find, args![&batch]).await?.ok_or(StoreError::NotFound)?;
-                tx.execute("delete from dead_letters where org_id = $1 and batch_id = $2", args![&batch])
-                    .await?;
-                Ok(Record::of(batch).before(json!({ "events": events })).returning(()))
+        self.0
+            .write(caller, act, move |tx| {
+                Box::pin(async move {
+                    let find = "select event_count from dead_letters where org_id = $1 and batch_id = $2";
+                    let events: i64 = tx.find(find, args![&batch]).await?.ok_or(StoreError::NotFound)?;
+                    tx.execute("delete from dead_letters where org_id = $1 and batch_id = $2", args![&batch])
+                        .await?;
+                    Ok(Record::of(batch).before(json!({ "events": events })).returning(()))
+                })
             })
-        })
-        .await
+            .await
     }
 }

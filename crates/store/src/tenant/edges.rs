@@ -14,8 +14,7 @@ use agentlens_domain::rollups::{CellKey, Counted, Measures, Rollup};
 use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Contribution, Sign};
 use agentlens_domain::usage::Usage;
 
-use super::Org;
-use super::analytics::{CellQuery, CellRow};
+use super::analytics::{Analytics, CellQuery, CellRow};
 use super::spans::span_address;
 use crate::error::StoreError;
 use crate::row_type;
@@ -55,32 +54,35 @@ type OwnKey = (i64, String, String, String, String);
 
 /// Sums under way.
 struct Sums<'q> {
+    workspace_id: &'q str,
     query: &'q CellQuery,
     cells: BTreeMap<OwnKey, Measures>,
 }
 
-impl Org {
+impl Analytics<'_> {
     /// The cells that the events of the ranges [from, to) make, whatever the tier and range of the query; `None` if that would
     /// read more than one request may. A cell begins with its hour, or with its range.
     pub async fn cells_of_events(
-        &self,
+        self,
         query: &CellQuery,
         ranges: &[(i64, i64)],
     ) -> Result<Option<Vec<CellRow>>, StoreError> {
         let mut left = MAX_EDGE_EVENTS;
         for (from_us, to_us) in ranges {
-            let mut statement = Builder::new("select count(*) from (select 1 from events where org_id = $1");
-            add_range(&mut statement, query, (*from_us, *to_us));
+            let mut statement = Builder::of_workspace(
+                "select count(*) from (select 1 from events where org_id = $1 and workspace_id = $2",
+            );
+            add_range(&mut statement, (*from_us, *to_us));
             statement.text(" order by ts_us, id").with(" limit $) as counted", left + 1);
             let (sql, args) = statement.finish();
-            left -= self.find::<i64>(sql, args).await?.unwrap_or(0);
+            left -= self.0.find::<i64>(sql, args).await?.unwrap_or(0);
             if left < 0 {
                 return Ok(None);
             }
         }
         let (mut cells, mut bytes_left) = (Vec::new(), MAX_EDGE_BYTES);
         for range in ranges {
-            let mut sums = Sums { query, cells: BTreeMap::new() };
+            let mut sums = Sums { workspace_id: self.0.id().as_str(), query, cells: BTreeMap::new() };
             if !self.count_events_between(&mut sums, *range, &mut bytes_left).await? {
                 return Ok(None);
             }
@@ -92,7 +94,7 @@ impl Org {
 
     /// Counts the events and spans of a range; returns whether there was room for them.
     async fn count_events_between(
-        &self,
+        self,
         sums: &mut Sums<'_>,
         range: (i64, i64),
         bytes_left: &mut i64,
@@ -100,18 +102,18 @@ impl Org {
         let mut arrivals: Vec<(i64, i64)> = Vec::new();
         let mut after: Option<(i64, String)> = None;
         loop {
-            let mut statement = Builder::new(
+            let mut statement = Builder::of_workspace(
                 "select ts_us, id, environment, agent_id, event_type, severity, name, provider, model, user_id, duration_us,
                    input_tokens, output_tokens, usage_parts, cost_nanos, cost_source, position, octet_length(payload)
-                 from events where org_id = $1",
+                 from events where org_id = $1 and workspace_id = $2",
             );
-            add_range(&mut statement, sums.query, range);
+            add_range(&mut statement, range);
             if let Some((ts_us, id)) = &after {
                 statement.with(" and (ts_us, id) > ($", *ts_us).with(", $)", id.as_str());
             }
             statement.text(" order by ts_us, id").with(" limit $", CHUNK_ROWS);
             let (sql, args) = statement.finish();
-            let rows: Vec<CountedRow> = self.fetch(sql, args).await?;
+            let rows: Vec<CountedRow> = self.0.fetch(sql, args).await?;
             after = rows.last().map(|last| (last.ts_us, last.id.clone()));
             let is_last = rows.len() < CHUNK_ROWS as usize;
             let (spans, own): (Vec<_>, Vec<_>) =
@@ -128,7 +130,7 @@ impl Org {
         }
         let addresses: Vec<(String, String)> = self.addresses_of(&arrivals).await?.into_iter().collect();
         for some in addresses.chunks(CHUNK_ROWS as usize) {
-            let spans = self.find_spans(&sums.query.workspace, some).await?;
+            let spans = self.0.spans().find(some).await?;
             let counted = spans.iter().map(|row| &row.span.shown.counted);
             sums.add_spans(counted.filter(|counted| (range.0..range.1).contains(&counted.start_us)));
         }
@@ -136,7 +138,7 @@ impl Org {
     }
 
     /// The spans of which something arrived at these positions.
-    async fn addresses_of(&self, arrivals: &[(i64, i64)]) -> Result<FxHashSet<(String, String)>, StoreError> {
+    async fn addresses_of(self, arrivals: &[(i64, i64)]) -> Result<FxHashSet<(String, String)>, StoreError> {
         let mut addresses = FxHashSet::default();
         let mut rest = arrivals;
         while !rest.is_empty() {
@@ -147,8 +149,9 @@ impl Org {
             });
             let (some, others) = rest.split_at(fitting.count().max(1));
             let positions: Vec<i64> = some.iter().map(|(position, _)| *position).collect();
-            let sql = "select metadata, payload from events where org_id = $1 and position = any($2)";
-            for row in self.fetch::<Row>(sql, crate::args![positions]).await? {
+            let sql = "select metadata, payload from events
+                 where org_id = $1 and workspace_id || '' = $2 and position = any($3)";
+            for row in self.0.fetch::<Row>(sql, crate::args![positions]).await? {
                 addresses.extend(span_address(&row.get::<String>(0)?, row.bytes(1)?));
             }
             rest = others;
@@ -157,26 +160,22 @@ impl Org {
     }
 
     async fn count_beginnings_between(
-        &self,
+        self,
         sums: &mut Sums<'_>,
         (from_us, to_us): (i64, i64),
     ) -> Result<(), StoreError> {
-        let mut statement = Builder::new(
-            "select environment, agent_id, count(*), min(started_us) from sessions where org_id = $1",
+        let mut statement = Builder::of_workspace(
+            "select environment, agent_id, count(*), min(started_us) from sessions where org_id = $1 and workspace_id = $2",
         );
-        statement
-            .with(" and workspace_id = $", sums.query.workspace.as_str())
-            .with(" and started_us >= $", from_us)
-            .with(" and started_us < $", to_us)
-            .text(
-                " and started_us > -9000000000000000000 and event_count > 0 group by environment, agent_id",
-            );
+        statement.with(" and started_us >= $", from_us).with(" and started_us < $", to_us).text(
+            " and started_us > -9000000000000000000 and event_count > 0 group by environment, agent_id",
+        );
         let (sql, args) = statement.finish();
-        for row in self.fetch::<Row>(sql, args).await? {
+        for row in self.0.fetch::<Row>(sql, args).await? {
             let (environment, agent_id): (String, String) = (row.get(0)?, row.get(1)?);
             let (count, start_us): (i64, i64) = (row.get(2)?, row.get(3)?);
             let mut rollup = Rollup::default();
-            rollup.add_beginning((&sums.query.workspace, &environment, &agent_id), start_us, Sign::Plus);
+            rollup.add_beginning((sums.workspace_id, &environment, &agent_id), start_us, Sign::Plus);
             for (key, mut measures) in rollup.into_changes() {
                 measures.session_count *= count;
                 sums.add(&key, &measures);
@@ -186,9 +185,8 @@ impl Org {
     }
 }
 
-fn add_range(statement: &mut Builder, query: &CellQuery, (from_us, to_us): (i64, i64)) {
+fn add_range(statement: &mut Builder, (from_us, to_us): (i64, i64)) {
     statement
-        .with(" and workspace_id = $", query.workspace.as_str())
         .text(" and ts_us > -9000000000000000000")
         .with(" and ts_us >= $", from_us)
         .with(" and ts_us < $", to_us);
@@ -198,10 +196,9 @@ impl Sums<'_> {
     fn add_events(&mut self, rows: Vec<CountedRow>) {
         let events: Vec<(NewEvent, String, i64, bool)> = rows.into_iter().filter_map(counted_event).collect();
         let mut rollup = Rollup::default();
-        let workspace = self.query.workspace.clone();
+        let workspace_id = self.workspace_id;
         for (event, environment, cost_nanos, cost_is_unknown) in &events {
             let (cost_nanos, cost_is_unknown) = (*cost_nanos, *cost_is_unknown);
-            let workspace_id = workspace.as_str();
             rollup.add(event, Counted { workspace_id, environment, cost_nanos, cost_is_unknown });
         }
         for (key, measures) in rollup.into_changes() {
@@ -210,11 +207,10 @@ impl Sums<'_> {
     }
 
     fn add_spans<'s>(&mut self, spans: impl Iterator<Item = &'s Contribution>) {
-        let workspace = self.query.workspace.clone();
         let spans: Vec<&Contribution> = spans.collect();
         let mut rollup = Rollup::default();
         for span in spans {
-            rollup.add_span(&workspace, span, Sign::Plus);
+            rollup.add_span(self.workspace_id, span, Sign::Plus);
         }
         for (key, measures) in rollup.into_changes() {
             self.add(&key, &measures);

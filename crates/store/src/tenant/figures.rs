@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use agentlens_domain::ids::WorkspaceId;
 use agentlens_domain::rollups::{Measures, Tier};
 use agentlens_domain::usage::Usage;
 
-use super::Org;
-use super::analytics::{CELLS_OF_DAYS, CELLS_OF_HOURS, CHANGES_COLUMN, CHANGES_SQL, CellQuery, CellRow};
+use super::analytics::{
+    Analytics, CELLS_OF_DAYS, CELLS_OF_HOURS, CHANGES_COLUMN, CHANGES_SQL, CellQuery, CellRow,
+};
 use crate::error::StoreError;
 use crate::statement::{Builder, Row, Value};
 
@@ -212,10 +214,10 @@ struct Found {
     page: TablePage,
 }
 
-impl Org {
+impl Analytics<'_> {
     /// Sums by a key of the cells, of all cells or only of those that are about the given rows of a table.
     pub async fn sums<K: Ord + Send + 'static>(
-        &self,
+        self,
         figures: &Figures,
         only: Option<(TableKey, Vec<String>)>,
         key: impl Fn(&CellRow) -> K + Clone + Send + 'static,
@@ -230,7 +232,7 @@ impl Org {
             sums.entry(key(cell)).or_default().merge(&cell.measures);
         }
         for query in &figures.queries {
-            let mut statement = Builder::new(match query.tier {
+            let mut statement = Builder::of_workspace(match query.tier {
                 Tier::Hour => CELLS_OF_HOURS,
                 Tier::Day => CELLS_OF_DAYS,
             });
@@ -241,11 +243,13 @@ impl Org {
             statement.text(CHANGES_SQL);
             let (sql, args) = statement.finish();
             let (query, key, wanted) = (query.clone(), key.clone(), Arc::clone(&wanted));
+            let workspace = self.0.id().clone();
             sums = self
+                .0
                 .fold(sql, args, sums, move |sums, row| {
                     let cells = match row.get::<Option<Vec<u8>>>(CHANGES_COLUMN)? {
                         None => vec![CellRow::read(row)?],
-                        Some(changes) => query.changes(&changes)?,
+                        Some(changes) => query.changes(workspace.as_str(), &changes)?,
                     };
                     for cell in cells.into_iter().filter(|cell| is_wanted(cell, &wanted)) {
                         sums.entry(key(&cell)).or_default().merge(&cell.measures);
@@ -266,17 +270,19 @@ impl Org {
     ///
     /// A key that changed while the page was read may be missing on it; it is in the total then.
     pub async fn table(
-        &self,
+        self,
         figures: &Figures,
         key: TableKey,
         order: TableOrder,
         after: Option<&TablePlace>,
         limit: u32,
     ) -> Result<TablePage, StoreError> {
-        let changes = self.fetch::<Row>("select cells from rollup_changes where org_id = $1", vec![]).await?;
+        let changes: Vec<Row> =
+            self.0.fetch_shared("select cells from rollup_changes where org_id = $1", vec![]).await?;
+        let workspace = self.0.id();
         let mut changed: FxHashMap<String, Measures> = FxHashMap::default();
         for row in &changes {
-            figures.add_changes(&row.get::<Vec<u8>>(0)?, key, &mut changed)?;
+            figures.add_changes(workspace, &row.get::<Vec<u8>>(0)?, key, &mut changed)?;
         }
         for cell in &figures.edges {
             changed.entry(key.of(cell)).or_default();
@@ -290,11 +296,15 @@ impl Org {
             return Ok(found.finish(changed, order, after, limit));
         }
         let (sql, args) = figures.table_statement(key, order, after, limit, &changed);
-        let figures = figures.clone();
+        let (figures, workspace) = (figures.clone(), workspace.clone());
         let found = self
+            .0
             .fold(sql, args, found, move |found, row| {
                 match row.get(0)? {
-                    CHANGES => figures.add_changes(&row.get::<Vec<u8>>(16)?, key, &mut found.changes)?,
+                    CHANGES => {
+                        let changes = row.get::<Vec<u8>>(16)?;
+                        figures.add_changes(&workspace, &changes, key, &mut found.changes)?;
+                    }
                     TOTAL => {
                         found.page.total = measures(row)?;
                         found.page.row_count = row.get(13)?;
@@ -314,12 +324,13 @@ impl Org {
 impl Figures {
     fn add_changes(
         &self,
+        workspace: &WorkspaceId,
         bytes: &[u8],
         key: TableKey,
         to: &mut FxHashMap<String, Measures>,
     ) -> Result<(), StoreError> {
         for query in &self.queries {
-            for cell in query.changes(bytes)? {
+            for cell in query.changes(workspace.as_str(), bytes)? {
                 to.entry(key.of(&cell)).or_default().merge(&cell.measures);
             }
         }
@@ -334,7 +345,7 @@ impl Figures {
         limit: u32,
         changed: &[String],
     ) -> (String, Vec<Value>) {
-        let mut statement = Builder::new("with cells as (");
+        let mut statement = Builder::of_workspace("with cells as (");
         for (index, query) in self.queries.iter().enumerate() {
             statement.text(if index == 0 { "select " } else { " union all select " }).text(key.column());
             statement.text(
@@ -345,7 +356,7 @@ impl Figures {
                 Tier::Hour => "rollup_hour",
                 Tier::Day => "rollup_day",
             });
-            statement.text(" where org_id = $1");
+            statement.text(" where org_id = $1 and workspace_id = $2");
             query.add_to(&mut statement);
         }
         statement.text("), sums as materialized (select key, ").text(SUMS).text(" from cells group by key) ");

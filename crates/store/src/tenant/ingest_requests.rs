@@ -2,7 +2,7 @@
 
 use agentlens_domain::page::Cursor;
 
-use super::Org;
+use super::Workspace;
 use crate::error::StoreError;
 use crate::statement::Builder;
 use crate::{args, row_type};
@@ -15,8 +15,6 @@ row_type! {
     pub struct IngestRequestRow {
         /// Its id in the server's log.
         pub request_id: String,
-        /// The workspace of its key.
-        pub workspace_id: String,
         /// The key that sent it.
         pub key_id: String,
         /// When it came, microseconds UTC.
@@ -34,11 +32,22 @@ row_type! {
     }
 }
 
-impl Org {
+/// The last requests of a workspace's OpenTelemetry clients.
+#[derive(Clone, Copy)]
+pub struct IngestRequests<'w>(&'w Workspace);
+
+impl Workspace {
+    /// The last requests of its OpenTelemetry clients.
+    pub fn ingest_requests(&self) -> IngestRequests<'_> {
+        IngestRequests(self)
+    }
+}
+
+impl IngestRequests<'_> {
     /// Keeps a request, and of its key no more than the newest [`MAX_REQUESTS_PER_KEY`].
-    pub async fn insert_ingest_request(&self, request: &IngestRequestRow) -> Result<(), StoreError> {
+    pub async fn insert(self, request: &IngestRequestRow) -> Result<(), StoreError> {
         let insert = "insert into ingest_requests
-               (org_id, request_id, workspace_id, key_id, received_us, signal, user_agent, item_count, refused_count, report)
+               (org_id, workspace_id, request_id, key_id, received_us, signal, user_agent, item_count, refused_count, report)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
              on conflict (org_id, request_id) do nothing";
         let trim = "delete from ingest_requests
@@ -48,7 +57,6 @@ impl Org {
                  order by request_id desc limit 1 offset $4)";
         let inserted = args![
             &request.request_id,
-            &request.workspace_id,
             &request.key_id,
             request.received_us,
             &request.signal,
@@ -57,28 +65,26 @@ impl Org {
             request.refused_count,
             &request.report,
         ];
-        let trimmed = args![&request.workspace_id, &request.key_id, MAX_REQUESTS_PER_KEY];
-        self.execute_all(vec![(insert.to_owned(), inserted), (trim.to_owned(), trimmed)]).await.map(|_| ())
+        let trimmed = args![&request.key_id, MAX_REQUESTS_PER_KEY];
+        self.0.execute_all(vec![(insert.to_owned(), inserted), (trim.to_owned(), trimmed)]).await.map(|_| ())
     }
 
-    /// The newest requests of a workspace, or of one of its keys, before `before`.
-    pub async fn list_ingest_requests(
-        &self,
-        workspace: &str,
+    /// The newest requests, all or those of one key, before `before`.
+    pub async fn list(
+        self,
         key_id: Option<&str>,
         before: Option<&Cursor>,
         limit: u32,
     ) -> Result<Vec<IngestRequestRow>, StoreError> {
-        let mut statement = Builder::new(
-            "select request_id, workspace_id, key_id, received_us, signal, user_agent, item_count, refused_count, report
-             from ingest_requests where org_id = $1",
+        let mut statement = Builder::of_workspace(
+            "select request_id, key_id, received_us, signal, user_agent, item_count, refused_count, report
+             from ingest_requests where org_id = $1 and workspace_id = $2",
         );
         statement
-            .with(" and workspace_id = $", workspace)
             .with_some(" and key_id = $", key_id)
             .with_some(" and request_id < $", before.map(|cursor| cursor.id.as_str()))
             .with(" order by request_id desc limit $", limit);
         let (sql, args) = statement.finish();
-        self.fetch(sql, args).await
+        self.0.fetch(sql, args).await
     }
 }

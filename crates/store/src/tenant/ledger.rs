@@ -16,9 +16,20 @@ row_type! {
     }
 }
 
+/// The ledger of an org.
+#[derive(Clone, Copy)]
+pub struct Ledger<'o>(&'o Org);
+
 impl Org {
+    /// Its ledger.
+    pub fn ledger(&self) -> Ledger<'_> {
+        Ledger(self)
+    }
+}
+
+impl Ledger<'_> {
     /// All counts, by key.
-    pub async fn ledger(&self) -> Result<Vec<LedgerRow>, StoreError> {
-        self.fetch("select key_id, outcome, event_count from ingest_ledger where org_id = $1 order by key_id, outcome", args![]).await
+    pub async fn counts(self) -> Result<Vec<LedgerRow>, StoreError> {
+        self.0.fetch("select key_id, outcome, event_count from ingest_ledger where org_id = $1 order by key_id, outcome", args![]).await
     }
 }

@@ -1,7 +1,10 @@
-//! An org's data. A [`Org`] is opened for one org, and that org is bound as `$1` of every statement it runs: no
-//! function of it takes an org id, so no caller can name another.
+//! The data of an org and of its workspaces, a file for each noun.
 //!
-//! On PostgreSQL each statement also runs in a transaction that names the org to row security; on SQLite the
+//! An [`Org`] binds the org as `$1` of every statement it runs, and a [`Workspace`] also binds the workspace as `$2`. Once they
+//! are opened, no function of theirs takes an id of either, so no caller can name another one. Nouns are views of a handle:
+//! `workspace.sessions().list(..)`, `org.ledger().counts()`.
+//!
+//! On PostgreSQL each statement also runs in a transaction that names the org and the workspace to row security; on SQLite the
 //! handle holds the org's own file.
 
 mod agents;
@@ -16,6 +19,8 @@ mod figures;
 mod ingest_requests;
 mod ledger;
 mod numbers;
+mod org;
+mod place;
 mod prices;
 mod recount;
 mod removals;
@@ -24,49 +29,46 @@ mod rollups;
 mod seal;
 mod sessions;
 pub(crate) mod spans;
+mod workspace;
 
 use std::sync::Arc;
 
 use agentlens_domain::chain::SealKey;
-use agentlens_domain::clock::Clock;
 use agentlens_domain::cost::PriceTable;
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::time::day_of;
 
-pub use agents::AgentRow;
-pub use analytics::{CellQuery, CellRow, OrgStats};
+pub use agents::{AgentRow, Agents};
+pub use analytics::{Analytics, CellQuery, CellRow, WorkspaceStats};
 pub use apply::{Applied, ApplyReport, Commit};
 pub(crate) use apply::{
     Ending, EventRow, LateKey, NumberedSession, OrgState, Plan, PlanInput, SessionKey, Verdict, plan,
     session_keys,
 };
-pub use chains::{BrokenChain, ChainReport, SessionChain};
-pub use dead_letters::DeadLetter;
-pub use events::{EventFilter, EventPage, Order, SearchPage, StoredEvent, StreamPlace};
+pub use chains::{BrokenChain, ChainReport, Chains, OrgChains, SessionChain};
+pub use dead_letters::{DeadLetter, DeadLetters};
+pub use events::{
+    EventFilter, EventPage, Events, Order, SearchPage, Segments, StoredEvent, StreamPlace, StreamPlaces,
+};
 pub use figures::{Figures, TableKey, TableOrder, TablePage, TablePlace, provider_and_model};
-pub use ingest_requests::{IngestRequestRow, MAX_REQUESTS_PER_KEY};
-pub use ledger::LedgerRow;
+pub use ingest_requests::{IngestRequestRow, IngestRequests, MAX_REQUESTS_PER_KEY};
+pub use ledger::{Ledger, LedgerRow};
+pub use org::Org;
+pub(crate) use place::Place;
+pub use prices::Prices;
 pub(crate) use prices::embedded as embedded_prices;
-pub use removals::{Removal, RemovalOrder, RemovalReason};
+pub use removals::{OrgRemovals, Removal, RemovalOrder, RemovalReason, Removals};
+pub use retention::Retention;
 pub(crate) use retention::{drop_partitions, make_partitions};
 pub(crate) use rollups::{Cell, encode_changes, merged, merged_latency};
-pub use sessions::{SessionFilter, SessionPage, SessionRow};
-pub use spans::{SpanRow, span_address};
+pub use sessions::{SessionFilter, SessionPage, SessionRow, Sessions};
+pub use spans::{SpanRow, Spans, span_address};
+pub use workspace::Workspace;
 
-use crate::control::Control;
-use crate::engine::postgres::PostgresEngine;
-use crate::engine::sqlite::{self, SqliteFile};
 use crate::error::StoreError;
-use crate::statement::{FromRow, Row, Value};
 
 /// `expire_day` of events that are kept for ever: 9999-12-31.
 pub(crate) const NEVER_EXPIRES_DAY: i32 = 2_932_896;
-
-#[derive(Clone)]
-pub(crate) enum Place {
-    Sqlite(Arc<SqliteFile>),
-    Postgres(Arc<PostgresEngine>),
-}
 
 /// What applying and reading need to know of the org.
 #[derive(Clone)]
@@ -81,131 +83,6 @@ impl OrgContext {
     /// The day on which an event of the given instant may be deleted: its day, the retention, and a day of grace.
     pub(crate) fn expire_day(&self, ts_us: i64) -> i32 {
         self.retention_days.map_or(NEVER_EXPIRES_DAY, |days| day_of(ts_us) + days + 1)
-    }
-}
-
-/// The handle of one org.
-#[derive(Clone)]
-pub struct Org {
-    pub(crate) place: Place,
-    pub(crate) context: Arc<OrgContext>,
-    pub(crate) clock: Clock,
-    pub(crate) control: Control,
-}
-
-impl Org {
-    /// The org that this handle is bound to.
-    pub fn id(&self) -> &OrgId {
-        &self.context.org
-    }
-
-    /// The clock of the store that opened this handle.
-    pub fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
-    /// How long events are kept, in days; `None` for ever.
-    pub fn retention_days(&self) -> Option<i32> {
-        self.context.retention_days
-    }
-
-    pub(crate) fn context(&self) -> Arc<OrgContext> {
-        Arc::clone(&self.context)
-    }
-
-    /// Runs a statement that returns rows. `args` begin at `$2`.
-    pub(crate) async fn fetch<T: FromRow>(
-        &self,
-        sql: impl Into<String>,
-        args: Vec<Value>,
-    ) -> Result<Vec<T>, StoreError> {
-        let sql = sql.into();
-        let args = self.bind(args);
-        let rows = match &self.place {
-            Place::Sqlite(file) => {
-                let read = Arc::clone(file);
-                file.readers()
-                    .read(self.id(), read, move |connection| sqlite::query(connection, &sql, &args))
-                    .await?
-            }
-            Place::Postgres(engine) => engine.query(Some(self.id()), &sql, &args).await?,
-        };
-        rows.iter().map(T::from_row).collect()
-    }
-
-    /// Like [`Org::fetch`] for what a write has to know before it can begin: it does not wait behind the org's reads.
-    pub(crate) async fn fetch_for_write<T: FromRow>(
-        &self,
-        sql: &'static str,
-        args: Vec<Value>,
-    ) -> Result<Vec<T>, StoreError> {
-        let args = self.bind(args);
-        let rows = match &self.place {
-            Place::Sqlite(file) => {
-                let file = Arc::clone(file);
-                blocking(move || file.read(|connection| sqlite::query(connection, sql, &args))).await?
-            }
-            Place::Postgres(engine) => engine.query_for_write(Some(self.id()), sql, &args).await?,
-        };
-        rows.iter().map(T::from_row).collect()
-    }
-
-    /// Like [`Org::fetch`] for a statement with one row or none.
-    pub(crate) async fn find<T: FromRow>(
-        &self,
-        sql: impl Into<String>,
-        args: Vec<Value>,
-    ) -> Result<Option<T>, StoreError> {
-        Ok(self.fetch(sql, args).await?.into_iter().next())
-    }
-
-    /// Runs a statement and hands its rows one by one to `step`, which collects what it needs in `start`. For statements with
-    /// more rows than memory should hold.
-    pub(crate) async fn fold<A: Send + 'static>(
-        &self,
-        sql: String,
-        args: Vec<Value>,
-        start: A,
-        mut step: impl FnMut(&mut A, &Row) -> Result<(), StoreError> + Send + 'static,
-    ) -> Result<A, StoreError> {
-        let args = self.bind(args);
-        let mut collected = start;
-        match &self.place {
-            Place::Sqlite(file) => {
-                let file = Arc::clone(file);
-                blocking(move || {
-                    file.read(|connection| {
-                        sqlite::for_each(connection, &sql, &args, |row| step(&mut collected, row))
-                    })?;
-                    Ok(collected)
-                })
-                .await
-            }
-            Place::Postgres(engine) => {
-                engine.for_each(self.id(), &sql, &args, |row| step(&mut collected, row)).await?;
-                Ok(collected)
-            }
-        }
-    }
-
-    /// Runs statements in one transaction; `args` begin at `$2`. Returns how many rows each changed.
-    pub(crate) async fn execute_all(
-        &self,
-        statements: Vec<(String, Vec<Value>)>,
-    ) -> Result<Vec<u64>, StoreError> {
-        let statements: Vec<_> = statements.into_iter().map(|(sql, args)| (sql, self.bind(args))).collect();
-        match &self.place {
-            Place::Sqlite(file) => {
-                let file = Arc::clone(file);
-                blocking(move || file.write(|connection| sqlite::execute_all(connection, &statements))).await
-            }
-            Place::Postgres(engine) => engine.execute_all(Some(self.id()), &statements).await,
-        }
-    }
-
-    fn bind(&self, mut args: Vec<Value>) -> Vec<Value> {
-        args.insert(0, Value::from(self.id().as_str()));
-        args
     }
 }
 

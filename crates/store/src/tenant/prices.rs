@@ -11,24 +11,36 @@ use crate::args;
 use crate::error::StoreError;
 use crate::write::Record;
 
+/// An org's own prices.
+#[derive(Clone, Copy)]
+pub struct Prices<'o>(&'o Org);
+
 impl Org {
+    /// Its own prices.
+    pub fn prices(&self) -> Prices<'_> {
+        Prices(self)
+    }
+}
+
+impl Prices<'_> {
     /// The price table of the org: the program's, with the org's own prices before it. A price that can't be read is left
     /// out and logged: every request of the org needs this table.
-    pub(crate) async fn prices(&self) -> Result<Arc<PriceTable>, StoreError> {
-        let own = self.list_prices().await?;
+    pub(crate) async fn table(self) -> Result<Arc<PriceTable>, StoreError> {
+        let own = self.list().await?;
         if own.is_empty() {
             return Ok(embedded());
         }
         let read = |spec: &PriceSpec| {
             let price = Price::from_spec(spec);
-            price.map_err(|error| self.report_unreadable_price(&error)).ok()
+            price.map_err(|error| self.report_unreadable(&error)).ok()
         };
         Ok(Arc::new(PriceTable::embedded().with_overrides(own.iter().filter_map(read).collect())))
     }
 
     /// The org's own prices, by model and start.
-    pub async fn list_prices(&self) -> Result<Vec<PriceSpec>, StoreError> {
+    pub async fn list(self) -> Result<Vec<PriceSpec>, StoreError> {
         let texts: Vec<String> = self
+            .0
             .fetch(
                 "select price from price_overrides where org_id = $1 order by model, effective_us",
                 args![],
@@ -36,27 +48,22 @@ impl Org {
             .await?;
         let read = |text: &String| {
             let spec = serde_json::from_str(text);
-            spec.map_err(|error| self.report_unreadable_price(&error)).ok()
+            spec.map_err(|error| self.report_unreadable(&error)).ok()
         };
         Ok(texts.iter().filter_map(read).collect())
     }
 
-    fn report_unreadable_price(&self, error: &dyn std::fmt::Display) {
-        tracing::error!(org.id = %self.id(), %error, "a price of the org can't be read and is not used; set it again");
+    fn report_unreadable(self, error: &dyn std::fmt::Display) {
+        tracing::error!(org.id = %self.0.id(), %error, "a price of the org can't be read and is not used; set it again");
     }
 
     /// Sets the org's own price of a model from an instant on (microseconds UTC). Costs that were computed before stay.
-    pub async fn set_price(
-        &self,
-        caller: &Caller,
-        spec: &PriceSpec,
-        effective_us: i64,
-    ) -> Result<(), StoreError> {
+    pub async fn set(self, caller: &Caller, spec: &PriceSpec, effective_us: i64) -> Result<(), StoreError> {
         let refused = |error: serde_json::Error| StoreError::Refused(error.to_string());
         let (text, after) =
             (serde_json::to_string(spec).map_err(refused)?, serde_json::to_value(spec).map_err(refused)?);
-        let (model, now_us) = (spec.model.clone(), self.clock.now_us());
-        self.write(caller, "prices.set", move |tx| {
+        let (model, now_us) = (spec.model.clone(), self.0.clock.now_us());
+        self.0.write(caller, "prices.set", move |tx| {
             Box::pin(async move {
                 let find = "select price from price_overrides where org_id = $1 and model = $2 and effective_us = $3";
                 let before: Option<String> = tx.find(find, args![&model, effective_us]).await?;

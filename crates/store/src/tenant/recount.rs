@@ -5,7 +5,7 @@ use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Contribution, Span};
 
 use super::events::StoredEvent;
 use super::spans::{SealedSpan, SealedTrace, decode};
-use super::{Org, OrgContext, SessionRow};
+use super::{Chains, OrgContext, SessionRow};
 use crate::error::StoreError;
 use crate::{args, row_type};
 
@@ -144,30 +144,26 @@ impl SpanSeal {
     }
 }
 
-impl Org {
+impl Chains<'_> {
     /// What is wrong with what is shown of a session: spans and traces that were changed by hand, or sums that differ from a
     /// recount. `own` counts the events of the session. `None` also if the session changes while it is counted.
-    pub(super) async fn recount(
-        &self,
-        session: &SessionRow,
-        own: Sums,
-    ) -> Result<Option<String>, StoreError> {
+    pub(super) async fn recount(self, session: &SessionRow, own: Sums) -> Result<Option<String>, StoreError> {
         let mut sums = own;
         let fault = self.add_spans(session, &mut sums).await?;
         let Some(fault) = fault.or_else(|| sums.difference(session)) else { return Ok(None) };
         // Whatever changes a span of a session changes the session's row in the same transaction.
-        let now = self.find_session(&session.workspace_id, &session.session_id).await?;
+        let now = self.0.sessions().find(&session.session_id).await?;
         Ok((now.as_ref() == Some(session)).then_some(fault))
     }
 
-    async fn add_spans(&self, session: &SessionRow, sums: &mut Sums) -> Result<Option<String>, StoreError> {
-        let context = self.context();
+    async fn add_spans(self, session: &SessionRow, sums: &mut Sums) -> Result<Option<String>, StoreError> {
+        let context = self.0.context();
         let sql = "select number, workspace_id, trace_id, session_id, session_number, state, seal from traces
-             where org_id = $1 and session_number = $2 and number > $3 order by number limit $4";
+             where org_id = $1 and workspace_id || '' = $2 and session_number = $3 and number > $4 order by number limit $5";
         let mut after_trace = 0;
         loop {
             let traces: Vec<TraceSeal> =
-                self.fetch(sql, args![session.number, after_trace, CHUNK_SPANS]).await?;
+                self.0.fetch(sql, args![session.number, after_trace, CHUNK_SPANS]).await?;
             if let Some(trace) = traces.iter().find(|trace| !trace.is_authentic(&context)) {
                 return Ok(Some(format!("Trace {} was changed: its seal does not match", trace.trace_id)));
             }
@@ -184,18 +180,18 @@ impl Org {
     }
 
     async fn add_spans_of_trace(
-        &self,
+        self,
         trace_number: i64,
         session: &SessionRow,
         sums: &mut Sums,
     ) -> Result<Option<String>, StoreError> {
-        let context = self.context();
+        let context = self.0.context();
         let sql = "select trace_number, span_id, parent_span_id, session_id, session_number, start_us, state, seal from spans
-             where org_id = $1 and trace_number = $2 and span_id > $3 order by span_id limit $4";
+             where org_id = $1 and workspace_id || '' = $2 and trace_number = $3 and span_id > $4 order by span_id limit $5";
         let mut after_span = String::new();
         loop {
             let spans: Vec<SpanSeal> =
-                self.fetch(sql, args![trace_number, after_span.as_str(), CHUNK_SPANS]).await?;
+                self.0.fetch(sql, args![trace_number, after_span.as_str(), CHUNK_SPANS]).await?;
             for row in &spans {
                 if !row.is_authentic(&context) {
                     return Ok(Some(format!("Span {} was changed: its seal does not match", row.span_id)));

@@ -9,11 +9,11 @@ use agentlens_domain::chain::{NO_SEAL, RowFields, Seal};
 use agentlens_domain::ids::ulid_at;
 
 use super::retention::{forget_sessions, lock_state};
-use super::{Org, OrgContext, SessionRow};
+use super::{Events, Org, OrgContext, SessionRow, Sessions, Workspace};
 use crate::args;
 use crate::error::StoreError;
 use crate::row_type;
-use crate::transaction::Tx;
+use crate::transaction::{Tx, WorkspaceTx};
 
 /// Why events were removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,7 +211,7 @@ pub struct RemovalOrder {
 
 /// Removes events, with a record for each run of neighbours in a chain. They must be sorted by session and sequence number.
 async fn remove(
-    tx: &Tx<'_>,
+    tx: &WorkspaceTx<'_, '_>,
     context: &OrgContext,
     order: &RemovalOrder,
     events: &[Removed],
@@ -239,46 +239,46 @@ async fn remove(
             last_seal: last.seal,
             seal: NO_SEAL,
         };
-        record.put(tx, context).await?;
+        record.put(tx.shared, context).await?;
     }
     for event in events {
-        let sql = "delete from events where org_id = $1 and position = $2";
+        let sql = "delete from events where org_id = $1 and workspace_id || '' = $2 and position = $3";
         deleted += tx.execute(sql, args![event.position]).await?;
         let sql = "delete from event_keys where org_id = $1 and workspace_id = $2 and id = $3";
-        tx.execute(sql, args![event.workspace_id.as_str(), event.id.as_str()]).await?;
+        tx.execute(sql, args![event.id.as_str()]).await?;
     }
     Ok(deleted)
 }
 
 async fn remove_of_user(
-    tx: &Tx<'_>,
+    tx: &WorkspaceTx<'_, '_>,
     context: Arc<OrgContext>,
     order: RemovalOrder,
-    (workspace, user_id): (String, String),
+    user_id: String,
     after_position: i64,
 ) -> Result<(u64, bool), StoreError> {
     let last = after_position.saturating_add(POSITIONS_AT_A_TIME);
     let sql = format!(
-        "select {REMOVED_COLUMNS} from events where org_id = $1 and position > $2 and position <= $3
-           and workspace_id || '' = $4 and user_id = $5 order by session_number, seq"
+        "select {REMOVED_COLUMNS} from events where org_id = $1 and workspace_id || '' = $2 and position > $3 and position <= $4
+           and user_id = $5 order by session_number, seq"
     );
-    let events: Vec<Removed> = tx.fetch(sql, args![after_position, last, workspace, user_id]).await?;
+    let events: Vec<Removed> = tx.fetch(sql, args![after_position, last, user_id]).await?;
     let deleted = remove(tx, &context, &order, &events).await?;
     let sql = "select last_position from org_state where org_id = $1";
-    let end: i64 = tx.find(sql, args![]).await?.unwrap_or_default();
+    let end: i64 = tx.shared.find(sql, args![]).await?.unwrap_or_default();
     Ok((deleted, last >= end))
 }
 
 /// Deletes a handful of a session's events, and after the last of them the session itself.
 async fn remove_from_session(
-    tx: &Tx<'_>,
+    tx: &WorkspaceTx<'_, '_>,
     context: Arc<OrgContext>,
     order: RemovalOrder,
     session: SessionRow,
 ) -> Result<(u64, bool), StoreError> {
-    let state = lock_state(tx).await?;
+    let state = lock_state(tx.shared).await?;
     let sql = format!(
-        "select {REMOVED_COLUMNS} from events where org_id = $1 and session_number = $2 order by seq limit $3"
+        "select {REMOVED_COLUMNS} from events where org_id = $1 and workspace_id || '' = $2 and session_number = $3 order by seq limit $4"
     );
     let events: Vec<Removed> = tx.fetch(sql, args![session.number, EVENTS_AT_A_TIME]).await?;
     let deleted = remove(tx, &context, &order, &events).await?;
@@ -286,12 +286,14 @@ async fn remove_from_session(
         return Ok((deleted, false));
     }
     // Its row is read once more: events may have come in since the first handful went.
-    let sql = "select last_seq, last_hash, last_seal from sessions where org_id = $1 and number = $2";
-    let Some(head) = tx.find::<ChainHead>(sql, args![session.number]).await? else {
+    let sql = "select last_seq, last_hash, last_seal from sessions
+         where org_id = $1 and workspace_id = $2 and session_id = $3 and number = $4";
+    let key = args![session.session_id.as_str(), session.number];
+    let Some(head) = tx.find::<ChainHead>(sql, key.clone()).await? else {
         return Ok((deleted, true));
     };
     // One record of the whole session takes the place of those of its parts, which nothing needs any more.
-    let sql = "delete from removals where org_id = $1 and session_number = $2";
+    let sql = "delete from removals where org_id = $1 and workspace_id = $2 and session_number = $3";
     tx.execute(sql, args![session.number]).await?;
     let record = Removal {
         removal_id: ulid_at(order.now_us),
@@ -310,11 +312,12 @@ async fn remove_from_session(
         last_seal: head.last_seal,
         seal: NO_SEAL,
     };
-    record.put(tx, &context).await?;
-    let gone =
-        tx.execute("delete from sessions where org_id = $1 and number = $2", args![session.number]).await?;
+    record.put(tx.shared, &context).await?;
+    let sql =
+        "delete from sessions where org_id = $1 and workspace_id = $2 and session_id = $3 and number = $4";
+    let gone = tx.execute(sql, key).await?;
     if let Some(state) = state {
-        forget_sessions(tx, &context, state, i64::try_from(gone).unwrap_or(0)).await?;
+        forget_sessions(tx.shared, &context, state, i64::try_from(gone).unwrap_or(0)).await?;
     }
     Ok((deleted, true))
 }
@@ -327,40 +330,34 @@ row_type! {
     }
 }
 
-impl Org {
+impl Sessions<'_> {
     /// Deletes a session and its events, and leaves a record. Sums that counted them (agents, rollups) keep them, as they keep what
     /// retention removes. Returns how many events went.
-    pub async fn remove_session(
-        &self,
-        session: &SessionRow,
-        order: &RemovalOrder,
-    ) -> Result<u64, StoreError> {
+    pub async fn remove(self, session: &SessionRow, order: &RemovalOrder) -> Result<u64, StoreError> {
         let mut deleted = 0;
         loop {
-            let (context, order, session) = (self.context(), order.clone(), session.clone());
+            let (context, order, session) = (self.0.context(), order.clone(), session.clone());
             let (rows, is_last) =
-                self.transact(move |tx| Box::pin(remove_from_session(tx, context, order, session))).await?;
+                self.0.transact(move |tx| Box::pin(remove_from_session(tx, context, order, session))).await?;
             deleted += rows;
             if is_last {
                 return Ok(deleted);
             }
         }
     }
+}
 
-    /// Deletes the events of one end user of a workspace, and leaves records of the gaps in the chains. Sums keep what they
-    /// counted, and so do spans that were made of such events. Returns how many events went.
-    pub async fn remove_events_of_user(
-        &self,
-        workspace: &str,
-        user_id: &str,
-        order: &RemovalOrder,
-    ) -> Result<u64, StoreError> {
+impl Events<'_> {
+    /// Deletes the events of one end user, and leaves records of the gaps in the chains. Sums keep what they counted, and so do
+    /// spans that were made of such events. Returns how many events went.
+    pub async fn remove_of_user(self, user_id: &str, order: &RemovalOrder) -> Result<u64, StoreError> {
         let (mut deleted, mut after) = (0, 0);
         loop {
-            let (context, order) = (self.context(), order.clone());
-            let user = (workspace.to_owned(), user_id.to_owned());
-            let (rows, is_last) =
-                self.transact(move |tx| Box::pin(remove_of_user(tx, context, order, user, after))).await?;
+            let (context, order, user_id) = (self.0.context(), order.clone(), user_id.to_owned());
+            let (rows, is_last) = self
+                .0
+                .transact(move |tx| Box::pin(remove_of_user(tx, context, order, user_id, after)))
+                .await?;
             deleted += rows;
             after += POSITIONS_AT_A_TIME;
             if is_last {
@@ -368,20 +365,46 @@ impl Org {
             }
         }
     }
+}
 
-    /// All records of removals, in the order of their ids, after one of them.
-    pub async fn list_removals(&self, after: &str, limit: u32) -> Result<Vec<Removal>, StoreError> {
+/// The records of removals of a workspace.
+#[derive(Clone, Copy)]
+pub struct Removals<'w>(&'w Workspace);
+
+impl Workspace {
+    /// Its records of removals.
+    pub fn removals(&self) -> Removals<'_> {
+        Removals(self)
+    }
+}
+
+impl Removals<'_> {
+    /// What was removed from a session's chain, by the first event.
+    pub async fn of_session(self, session_number: i64) -> Result<Vec<Removal>, StoreError> {
+        let sql = format!(
+            "select {COLUMNS} from removals where org_id = $1 and workspace_id = $2 and session_number = $3 order by first_seq"
+        );
+        self.0.fetch(sql, args![session_number]).await
+    }
+}
+
+/// The records of removals of all workspaces of an org.
+#[derive(Clone, Copy)]
+pub struct OrgRemovals<'o>(&'o Org);
+
+impl Org {
+    /// The records of removals of all of its workspaces.
+    pub fn removals(&self) -> OrgRemovals<'_> {
+        OrgRemovals(self)
+    }
+}
+
+impl OrgRemovals<'_> {
+    /// All records, in the order of their ids, after one of them.
+    pub async fn list(self, after: &str, limit: u32) -> Result<Vec<Removal>, StoreError> {
         let sql = format!(
             "select {COLUMNS} from removals where org_id = $1 and removal_id > $2 order by removal_id limit $3"
         );
-        self.fetch(sql, args![after, limit]).await
-    }
-
-    /// What was removed from a session's chain, by the first event.
-    pub async fn removals_of_session(&self, session_number: i64) -> Result<Vec<Removal>, StoreError> {
-        let sql = format!(
-            "select {COLUMNS} from removals where org_id = $1 and session_number = $2 order by first_seq"
-        );
-        self.fetch(sql, args![session_number]).await
+        self.0.fetch(sql, args![after, limit]).await
     }
 }

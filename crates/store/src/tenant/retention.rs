@@ -60,10 +60,21 @@ struct Step {
     session_number: i64,
 }
 
+/// What deletes an org's old data.
+#[derive(Clone, Copy)]
+pub struct Retention<'o>(&'o Org);
+
 impl Org {
+    /// What deletes its old data.
+    pub fn retention(&self) -> Retention<'_> {
+        Retention(self)
+    }
+}
+
+impl Retention<'_> {
     /// Deletes what expired before `now_us`; returns how many rows went. On PostgreSQL events are only recorded as removed:
     /// [`crate::Store::drop_partitions`] deletes them.
-    pub async fn delete_expired(&self, now_us: i64) -> Result<u64, StoreError> {
+    pub async fn delete_expired(self, now_us: i64) -> Result<u64, StoreError> {
         let today = day_of(now_us);
         let mut deleted = 0;
         let mut after_session = 0;
@@ -90,14 +101,15 @@ impl Org {
     }
 
     /// Removes a handful of expired events, so that what arrives meanwhile is stored between the handfuls.
-    async fn remove_events(&self, today: i32, now_us: i64, after_session: i64) -> Result<Step, StoreError> {
-        let context = self.context();
-        match &self.place {
+    async fn remove_events(self, today: i32, now_us: i64, after_session: i64) -> Result<Step, StoreError> {
+        let context = self.0.context();
+        match &self.0.place {
             Place::Sqlite(_) => {
-                self.transact(move |tx| Box::pin(remove_events(tx, context, today, now_us))).await
+                self.0.transact(move |tx| Box::pin(remove_events(tx, context, today, now_us))).await
             }
             Place::Postgres(_) => {
-                self.transact(move |tx| Box::pin(record_events(tx, context, today, now_us, after_session)))
+                self.0
+                    .transact(move |tx| Box::pin(record_events(tx, context, today, now_us, after_session)))
                     .await
             }
         }
@@ -105,16 +117,16 @@ impl Org {
 
     /// Deletes a handful of sessions that have no events left. While one is left its session stays: without the session, the
     /// next event would begin a second chain.
-    async fn delete_sessions(&self, today: i32) -> Result<Step, StoreError> {
-        let context = self.context();
-        self.transact(move |tx| Box::pin(delete_sessions(tx, context, today))).await
+    async fn delete_sessions(self, today: i32) -> Result<Step, StoreError> {
+        let context = self.0.context();
+        self.0.transact(move |tx| Box::pin(delete_sessions(tx, context, today))).await
     }
 
     /// Runs a deletion that is bounded by `$3` until nothing is left for it.
-    async fn delete_in_steps(&self, sql: &str, args: Vec<Value>) -> Result<u64, StoreError> {
+    async fn delete_in_steps(self, sql: &str, args: Vec<Value>) -> Result<u64, StoreError> {
         let mut deleted = 0;
         loop {
-            let rows: u64 = self.execute_all(vec![(sql.to_owned(), args.clone())]).await?.iter().sum();
+            let rows: u64 = self.0.execute_all(vec![(sql.to_owned(), args.clone())]).await?.iter().sum();
             deleted += rows;
             if rows < ROWS_AT_A_TIME.unsigned_abs() {
                 return Ok(deleted);
@@ -123,8 +135,9 @@ impl Org {
     }
 
     /// Deletes the search segments of which all events expired.
-    async fn delete_segments(&self, today: i32) -> Result<u64, StoreError> {
+    async fn delete_segments(self, today: i32) -> Result<u64, StoreError> {
         let expired: Vec<i64> = self
+            .0
             .fetch(
                 "select first_position from search_segments where org_id = $1 and max_expire_day < $2",
                 args![today],
@@ -143,20 +156,20 @@ impl Org {
                     args![first_position],
                 ),
             ];
-            deleted += self.execute_all(statements).await?.iter().sum::<u64>();
+            deleted += self.0.execute_all(statements).await?.iter().sum::<u64>();
         }
         Ok(deleted)
     }
 
     /// Deletes hourly cells that daily ones answer for, and daily ones of days that the org no longer keeps.
-    async fn delete_cells(&self, now_us: i64) -> Result<u64, StoreError> {
+    async fn delete_cells(self, now_us: i64) -> Result<u64, StoreError> {
         let mut tables = vec![("rollup_hour", now_us - HOURLY_DAYS * DAY_US)];
-        if let Some(days) = self.retention_days() {
+        if let Some(days) = self.0.retention_days() {
             let before_us = (i64::from(day_of(now_us)) - i64::from(days) - 2) * DAY_US;
             tables.push(("rollup_day", before_us));
         }
         let sql = "select distinct workspace_id from agents where org_id = $1";
-        let workspaces: Vec<String> = self.fetch(sql, args![]).await?;
+        let workspaces: Vec<String> = self.0.fetch(sql, args![]).await?;
         let mut deleted = 0;
         for (table, before_us) in tables {
             for workspace in &workspaces {
@@ -165,7 +178,7 @@ impl Org {
                         "delete from {table} where org_id = $1 and workspace_id = $2 and dimension = $3 and bucket_us < $4"
                     );
                     let args = args![workspace, dimension.as_str(), before_us];
-                    deleted += self.execute_all(vec![(statement, args)]).await?.iter().sum::<u64>();
+                    deleted += self.0.execute_all(vec![(statement, args)]).await?.iter().sum::<u64>();
                 }
             }
         }

@@ -3,7 +3,7 @@
 use agentlens_domain::page::Cursor;
 use agentlens_domain::sessions::{SessionStatus, idle_before};
 
-use super::Org;
+use super::Workspace;
 use crate::error::StoreError;
 use crate::row_type;
 use crate::statement::Builder;
@@ -78,7 +78,6 @@ impl SessionRow {
 #[derive(Debug, Clone, Default)]
 #[expect(missing_docs, reason = "each field is the condition that its name says")]
 pub struct SessionFilter {
-    pub workspace: String,
     pub environment: Option<String>,
     pub agent_id: Option<String>,
     pub user_id: Option<String>,
@@ -104,21 +103,32 @@ pub struct SessionPage {
 
 const COLUMNS_FROM: &str = "select session_id, workspace_id, environment, agent_id, agent_name, user_id, tags, status, started_us, last_event_us,
    ended_us, event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash, moved_to, number, own_events, last_seal, head_seal
- from sessions where org_id = $1";
+ from sessions where org_id = $1 and workspace_id = $2";
 
 /// True of every session; PostgreSQL's indexes for lists ask for it.
 const OF_A_LIST: &str = " and started_us > -9000000000000000000";
 
-impl Org {
-    /// One page of sessions by start.
-    pub async fn list_sessions(
-        &self,
+/// The sessions of a workspace.
+#[derive(Clone, Copy)]
+pub struct Sessions<'w>(pub(super) &'w Workspace);
+
+impl Workspace {
+    /// Its sessions.
+    pub fn sessions(&self) -> Sessions<'_> {
+        Sessions(self)
+    }
+}
+
+impl Sessions<'_> {
+    /// One page by start.
+    pub async fn list(
+        self,
         filter: &SessionFilter,
         after: Option<&Cursor>,
         offset: u32,
         limit: u32,
     ) -> Result<SessionPage, StoreError> {
-        let mut statement = Builder::new(COLUMNS_FROM);
+        let mut statement = Builder::of_workspace(COLUMNS_FROM);
         add_conditions(&mut statement, filter);
         if let Some(cursor) = after {
             if filter.ascending {
@@ -138,7 +148,7 @@ impl Org {
         });
         statement.with(" limit $", limit + 1).with(" offset $", offset);
         let (sql, args) = statement.finish();
-        let mut sessions: Vec<SessionRow> = self.fetch(sql, args).await?;
+        let mut sessions: Vec<SessionRow> = self.0.fetch(sql, args).await?;
         let has_more = sessions.len() > limit as usize;
         sessions.truncate(limit as usize);
         let next = sessions
@@ -149,37 +159,33 @@ impl Org {
     }
 
     /// How many sessions match, counted up to `cap`.
-    pub async fn count_sessions(&self, filter: &SessionFilter, cap: i64) -> Result<i64, StoreError> {
-        let mut statement = Builder::new("select count(*) from (select 1 from sessions where org_id = $1");
+    pub async fn count(self, filter: &SessionFilter, cap: i64) -> Result<i64, StoreError> {
+        let mut statement = Builder::of_workspace(
+            "select count(*) from (select 1 from sessions where org_id = $1 and workspace_id = $2",
+        );
         add_conditions(&mut statement, filter);
         statement.with(" limit $) as counted", cap);
         let (sql, args) = statement.finish();
-        Ok(self.find(sql, args).await?.unwrap_or(0))
+        Ok(self.0.find(sql, args).await?.unwrap_or(0))
     }
 
     /// One session.
-    pub async fn find_session(
-        &self,
-        workspace: &str,
-        session_id: &str,
-    ) -> Result<Option<SessionRow>, StoreError> {
-        let mut statement = Builder::new(COLUMNS_FROM);
-        statement.with(" and workspace_id = $", workspace).with(" and session_id = $", session_id);
+    pub async fn find(self, session_id: &str) -> Result<Option<SessionRow>, StoreError> {
+        let mut statement = Builder::of_workspace(COLUMNS_FROM);
+        statement.with(" and session_id = $", session_id);
         let (sql, args) = statement.finish();
-        self.find(sql, args).await
+        self.0.find(sql, args).await
     }
 
     /// The sessions that began in [from, to] and cost most; of an environment and of an agent if given.
-    pub async fn costliest_sessions(
-        &self,
-        workspace: &str,
+    pub async fn costliest(
+        self,
         (environment, agent_id): (Option<&str>, Option<&str>),
         (from_us, to_us): (i64, i64),
         limit: u32,
     ) -> Result<Vec<SessionRow>, StoreError> {
-        let mut statement = Builder::new(COLUMNS_FROM);
+        let mut statement = Builder::of_workspace(COLUMNS_FROM);
         statement
-            .with(" and workspace_id = $", workspace)
             .text(OF_A_LIST)
             .with_some(" and environment = $", environment)
             .with_some(" and agent_id = $", agent_id)
@@ -187,33 +193,29 @@ impl Org {
             .with(" and started_us <= $", to_us)
             .with(" and cost_nanos > 0 order by cost_nanos desc, session_id limit $", limit);
         let (sql, args) = statement.finish();
-        self.fetch(sql, args).await
+        self.0.fetch(sql, args).await
     }
 
-    /// Session ids of a workspace that have an event in [from, to], by id, after `after`; for walks over all of them.
-    pub async fn session_ids(
-        &self,
-        workspace: Option<&str>,
+    /// Ids of the sessions that have an event in [from, to], by id, after `after`; for walks over all of them.
+    pub async fn ids(
+        self,
         range: Option<(i64, i64)>,
-        after: (&str, &str),
+        after: &str,
         limit: u32,
-    ) -> Result<Vec<(String, String)>, StoreError> {
-        let mut statement = Builder::new("select workspace_id, session_id from sessions where org_id = $1");
-        statement.with_some(" and workspace_id = $", workspace);
+    ) -> Result<Vec<String>, StoreError> {
+        let mut statement =
+            Builder::of_workspace("select session_id from sessions where org_id = $1 and workspace_id = $2");
         if let Some((from_us, to_us)) = range {
             statement.with(" and started_us <= $", to_us).with(" and last_event_us >= $", from_us);
         }
-        statement.with(" and (workspace_id, session_id) > ($", after.0).with(", $)", after.1);
-        statement.with(" order by workspace_id, session_id limit $", limit);
+        statement.with(" and session_id > $", after).with(" order by session_id limit $", limit);
         let (sql, args) = statement.finish();
-        let rows: Vec<crate::statement::Row> = self.fetch(sql, args).await?;
-        rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+        self.0.fetch(sql, args).await
     }
 }
 
 fn add_conditions(statement: &mut Builder, filter: &SessionFilter) {
     statement
-        .with(" and workspace_id = $", filter.workspace.as_str())
         .text(OF_A_LIST)
         // What is left of a session whose spans moved away is a chain, and nothing to show.
         .text(" and event_count > 0")

@@ -8,7 +8,7 @@ use agentlens_store::{Applied, CellRow, DeadLetter, Org, StoreError};
 use serde_json::json;
 
 use crate::batches::{NOW_US, batch, batch_of, mixture, note};
-use crate::world::{World, apply, cell_queries};
+use crate::world::{Workspaces, World, apply, cell_queries};
 
 on_both_engines!(
     a_batch_has_its_effect_once,
@@ -22,12 +22,12 @@ on_both_engines!(
 
 async fn a_batch_has_its_effect_once(world: World) {
     let org = world.org("acme").await;
-    assert_eq!(org.last_position().await.unwrap(), 0);
+    assert_eq!(org.ws("default").events().last_position().await.unwrap(), 0);
     let events = mixture(50);
     let first = apply(&org, vec![batch("b1", &events)]).await;
     assert_eq!(first.last_position, 50);
     assert!(matches!(&first.batches[..], [Applied::Now(outcomes)] if outcomes.len() == 50));
-    let stored = org.events_after(0, 1000).await.unwrap();
+    let stored = org.ws("default").events().after(0, 1000).await.unwrap();
     assert_eq!(stored.iter().map(|event| event.position).collect::<Vec<_>>(), (1..=50).collect::<Vec<_>>());
     // Alone, twice in one group, and beside a new one.
     let again = apply(&org, vec![batch("b1", &events)]).await;
@@ -39,8 +39,8 @@ async fn a_batch_has_its_effect_once(world: World) {
     ];
     let group = apply(&org, group).await;
     assert!(matches!(&group.batches[..], [Applied::Before, Applied::Now(_), Applied::Before]), "{group:?}");
-    assert_eq!(org.last_position().await.unwrap(), 51);
-    assert_eq!(org.events_after(50, 1000).await.unwrap().len(), 1);
+    assert_eq!(org.ws("default").events().last_position().await.unwrap(), 51);
+    assert_eq!(org.ws("default").events().after(50, 1000).await.unwrap().len(), 1);
     let empty = apply(&org, vec![batch("b3", &[])]).await;
     assert_eq!(empty.batches, [Applied::Now(Vec::new())]);
     assert_eq!(apply(&org, Vec::new()).await.batches, []);
@@ -75,7 +75,8 @@ async fn ids_are_taken_once(world: World) {
     // An id is the workspace's: another one may use it for an event of its own.
     let elsewhere = apply(&org, vec![batch_of("project", "b3", &[note("x", "s", NOW_US)])]).await;
     assert_eq!(kinds(&elsewhere.batches[0]), ["stored"]);
-    assert_eq!(org.events_after(0, 100).await.unwrap().len(), 3);
+    assert_eq!(org.ws("default").events().after(0, 100).await.unwrap().len(), 2);
+    assert_eq!(org.ws("project").events().after(0, 100).await.unwrap().len(), 1);
 }
 
 async fn writers_of_one_org_line_up(world: World) {
@@ -100,17 +101,17 @@ async fn writers_of_one_org_line_up(world: World) {
     for writer in writers {
         writer.await.unwrap();
     }
-    let session = org.find_session("default", "s").await.unwrap().unwrap();
+    let session = org.ws("default").sessions().find("s").await.unwrap().unwrap();
     assert_eq!((session.event_count, session.last_seq), (200, 200));
-    assert_eq!(org.verify_session(&session).await.unwrap().broken, None);
-    assert_eq!(org.last_position().await.unwrap(), 200);
+    assert_eq!(org.ws("default").chains().verify_session(&session).await.unwrap().broken, None);
+    assert_eq!(org.ws("default").events().last_position().await.unwrap(), 200);
 }
 
 async fn the_ledger_adds_up(world: World) {
     let org = world.org("acme").await;
     let events = mixture(40);
     apply(&org, vec![batch("b1", &events[..30]), batch("b2", &events[20..])]).await;
-    let rows = org.ledger().await.unwrap();
+    let rows = org.ledger().counts().await.unwrap();
     let count =
         |outcome: &str| rows.iter().find(|row| row.outcome == outcome).map_or(0, |row| row.event_count);
     assert_eq!(
@@ -124,8 +125,8 @@ async fn own_prices_stand_before_the_table(world: World) {
     let org = world.org("acme").await;
     let spec: PriceSpec =
         serde_json::from_value(json!({ "model": "own-model", "input": "1000", "output": "2000" })).unwrap();
-    org.set_price(&Caller::service("test", org.id()), &spec, 0).await.unwrap();
-    org.set_price(&Caller::service("test", org.id()), &spec, 0).await.unwrap();
+    org.prices().set(&Caller::service("test", org.id()), &spec, 0).await.unwrap();
+    org.prices().set(&Caller::service("test", org.id()), &spec, 0).await.unwrap();
     // A handle keeps its prices for some seconds; another store reads them at once.
     let answer = json!({ "id": "x", "sessionId": "s", "agentId": "a", "eventType": "llm_response",
         "payload": { "callId": "c", "model": "own-model", "completion": "x", "usage": { "inputTokens": 1_000_000, "outputTokens": 0, "totalTokens": 0 } } });
@@ -139,7 +140,7 @@ async fn own_prices_stand_before_the_table(world: World) {
     };
     let org = store.org(org.id()).await.unwrap();
     apply(&org, vec![batch("b1", &[answer])]).await;
-    let stored = org.find_event("default", "x").await.unwrap().unwrap();
+    let stored = org.ws("default").events().find("x").await.unwrap().unwrap();
     assert_eq!(stored.cost_source.as_deref(), Some("computed"));
     assert_eq!(stored.cost_nanos, Some(1000 * 1_000_000_000));
 }
@@ -154,35 +155,36 @@ async fn dead_letters_are_kept(world: World) {
         event_count: 3,
     };
     let bytes = [0u8, 1, 255, 254];
-    org.insert_dead_letter(&letter("b2", 20), &bytes).await.unwrap();
-    org.insert_dead_letter(&letter("b1", 10), &bytes).await.unwrap();
-    org.insert_dead_letter(&letter("b1", 11), &bytes).await.unwrap();
+    org.dead_letters().insert(&letter("b2", 20), &bytes).await.unwrap();
+    org.dead_letters().insert(&letter("b1", 10), &bytes).await.unwrap();
+    org.dead_letters().insert(&letter("b1", 11), &bytes).await.unwrap();
     let ids: Vec<_> = org
-        .list_dead_letters(10)
+        .dead_letters()
+        .list(10)
         .await
         .unwrap()
         .into_iter()
         .map(|row| (row.batch_id, row.failed_us))
         .collect();
     assert_eq!(ids, [("b1".to_owned(), 11), ("b2".to_owned(), 20)]);
-    assert_eq!(org.list_dead_letters(1).await.unwrap().len(), 1);
-    let sums = org.dead_letter_events().await.unwrap();
+    assert_eq!(org.dead_letters().list(1).await.unwrap().len(), 1);
+    let sums = org.dead_letters().event_counts().await.unwrap();
     assert_eq!((sums.len(), sums[0].event_count, sums[0].outcome.as_str()), (1, 6, "dead_letter"));
     let id = BatchId::parse("b1").unwrap();
-    assert_eq!(org.dead_letter_message(&id).await.unwrap(), bytes);
-    org.delete_dead_letter(&Caller::service("test", org.id()), "dead_letters.replay", &id).await.unwrap();
+    assert_eq!(org.dead_letters().message(&id).await.unwrap(), bytes);
+    org.dead_letters().delete(&Caller::service("test", org.id()), "dead_letters.replay", &id).await.unwrap();
     assert!(matches!(
-        org.delete_dead_letter(&Caller::service("test", org.id()), "dead_letters.replay", &id).await,
+        org.dead_letters().delete(&Caller::service("test", org.id()), "dead_letters.replay", &id).await,
         Err(StoreError::NotFound)
     ));
-    assert!(matches!(org.dead_letter_message(&id).await, Err(StoreError::NotFound)));
+    assert!(matches!(org.dead_letters().message(&id).await, Err(StoreError::NotFound)));
 }
 
 /// Every cell, by tier, dimension and the order of lists.
 async fn all_cells(org: &Org) -> Vec<Vec<CellRow>> {
     let mut all = Vec::new();
-    for query in cell_queries("default") {
-        all.push(org.cells(&query).await.unwrap());
+    for query in cell_queries() {
+        all.push(org.ws("default").analytics().cells(&query).await.unwrap());
     }
     all
 }
@@ -208,5 +210,5 @@ async fn rollups_are_the_same_however_many_changes_wait(world: World) {
     let counted: i64 = total.iter().map(|cell| cell.measures.event_count).sum();
     assert_eq!(usize::try_from(counted).unwrap(), TRANSACTIONS);
     let sessions: i64 = total.iter().map(|cell| cell.measures.session_count).sum();
-    assert_eq!(slow.stats("default").await.unwrap().session_count, sessions);
+    assert_eq!(slow.ws("default").analytics().stats().await.unwrap().session_count, sessions);
 }

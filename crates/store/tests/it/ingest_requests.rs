@@ -3,7 +3,7 @@
 use agentlens_domain::page::Cursor;
 use agentlens_store::{IngestRequestRow, MAX_REQUESTS_PER_KEY};
 
-use crate::world::World;
+use crate::world::{Workspaces, World};
 
 on_both_engines!(
     a_request_is_read_as_it_was_written,
@@ -15,7 +15,6 @@ on_both_engines!(
 pub(crate) fn request(key: &str, number: u32) -> IngestRequestRow {
     IngestRequestRow {
         request_id: format!("01M820B9FBT0KFFW7RC9{number:06}"),
-        workspace_id: "default".to_owned(),
         key_id: key.to_owned(),
         received_us: i64::from(number),
         signal: "traces".to_owned(),
@@ -30,21 +29,21 @@ async fn a_request_is_read_as_it_was_written(world: World) {
     let org = world.org("acme").await;
     let nameless = IngestRequestRow { user_agent: None, ..request("k", 2) };
     for row in [&request("k", 1), &nameless, &request("k", 1)] {
-        org.insert_ingest_request(row).await.unwrap();
+        org.ws("default").ingest_requests().insert(row).await.unwrap();
     }
-    let rows = org.list_ingest_requests("default", None, None, 10).await.unwrap();
+    let rows = org.ws("default").ingest_requests().list(None, None, 10).await.unwrap();
     assert_eq!(rows, [nameless, request("k", 1)]);
     let other = world.org("other").await;
-    assert!(other.list_ingest_requests("default", None, None, 10).await.unwrap().is_empty());
+    assert!(other.ws("default").ingest_requests().list(None, None, 10).await.unwrap().is_empty());
 }
 
 async fn the_newest_of_a_key_are_kept(world: World) {
     let org = world.org("acme").await;
-    org.insert_ingest_request(&request("quiet", 0)).await.unwrap();
+    org.ws("default").ingest_requests().insert(&request("quiet", 0)).await.unwrap();
     for number in 1..=MAX_REQUESTS_PER_KEY + 30 {
-        org.insert_ingest_request(&request("k", number)).await.unwrap();
+        org.ws("default").ingest_requests().insert(&request("k", number)).await.unwrap();
     }
-    let rows = org.list_ingest_requests("default", None, None, 1000).await.unwrap();
+    let rows = org.ws("default").ingest_requests().list(None, None, 1000).await.unwrap();
     let (of_key, of_quiet): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.key_id == "k");
     assert_eq!((of_key.len(), of_quiet.len()), (MAX_REQUESTS_PER_KEY as usize, 1));
     assert_eq!(of_key.iter().map(|row| row.received_us).min(), Some(31));
@@ -54,18 +53,18 @@ async fn lists_go_on_and_keep_to_workspace_and_key(world: World) {
     let org = world.org("acme").await;
     for number in 0..9 {
         let row = request(["a", "b"][number as usize % 2], number);
-        org.insert_ingest_request(&row).await.unwrap();
+        org.ws("default").ingest_requests().insert(&row).await.unwrap();
     }
-    let elsewhere = IngestRequestRow { workspace_id: "project".to_owned(), ..request("a", 100) };
-    org.insert_ingest_request(&elsewhere).await.unwrap();
+    let elsewhere = request("a", 100);
+    org.ws("project").ingest_requests().insert(&elsewhere).await.unwrap();
     let (mut numbers, mut before) = (Vec::new(), None);
     loop {
-        let rows = org.list_ingest_requests("default", Some("a"), before.as_ref(), 2).await.unwrap();
+        let rows = org.ws("default").ingest_requests().list(Some("a"), before.as_ref(), 2).await.unwrap();
         let Some(last) = rows.last() else { break };
         before = Some(Cursor { value: last.received_us, id: last.request_id.clone() });
         numbers.extend(rows.iter().map(|row| row.received_us));
     }
     assert_eq!(numbers, [8, 6, 4, 2, 0]);
-    assert_eq!(org.list_ingest_requests("default", None, None, 100).await.unwrap().len(), 9);
-    assert_eq!(org.list_ingest_requests("project", None, None, 100).await.unwrap(), [elsewhere]);
+    assert_eq!(org.ws("default").ingest_requests().list(None, None, 100).await.unwrap().len(), 9);
+    assert_eq!(org.ws("project").ingest_requests().list(None, None, 100).await.unwrap(), [elsewhere]);
 }

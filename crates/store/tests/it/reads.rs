@@ -4,7 +4,7 @@ use agentlens_store::{EventFilter, Order, SessionFilter};
 use serde_json::json;
 
 use crate::batches::{NOW_US, batch, mixture, note};
-use crate::world::{World, apply};
+use crate::world::{Workspaces, World, apply};
 
 on_both_engines!(
     a_long_search_ends_and_finds_each_event_once,
@@ -27,14 +27,19 @@ async fn a_long_search_ends_and_finds_each_event_once(world: World) {
             .collect();
         apply(&org, vec![batch(&format!("b{from}"), &events)]).await;
     }
-    while org.index_next_segment(true).await.unwrap() {}
+    while org.segments().index_next(true).await.unwrap() {}
     // Two bytes are too few for the index, so everything is read.
     for needle in ["ee", "needle"] {
         for order in [Order::Ascending, Order::Descending] {
-            let filter = EventFilter { workspace: "default".to_owned(), order, ..EventFilter::default() };
+            let filter = EventFilter { order, ..EventFilter::default() };
             let (mut found, mut cursor, mut pages) = (Vec::new(), None, 0);
             loop {
-                let page = org.scan_events(&filter, Some(needle), cursor.as_ref(), 0, 20).await.unwrap();
+                let page = org
+                    .ws("default")
+                    .events()
+                    .search(&filter, Some(needle), cursor.as_ref(), 0, 20)
+                    .await
+                    .unwrap();
                 found.extend(page.events.into_iter().map(|event| (event.ts_us, event.id)));
                 pages += 1;
                 assert!(pages < 60, "the search does not end");
@@ -57,18 +62,18 @@ async fn a_long_search_ends_and_finds_each_event_once(world: World) {
 
 async fn segments_are_built_when_enough_waits(world: World) {
     let org = world.org("acme").await;
-    assert!(!org.index_next_segment(true).await.unwrap());
+    assert!(!org.segments().index_next(true).await.unwrap());
     let events = mixture(4095);
     for (number, chunk) in events.chunks(1000).enumerate() {
         apply(&org, vec![batch(&format!("b{number}"), chunk)]).await;
     }
-    assert!(!org.index_next_segment(true).await.unwrap());
+    assert!(!org.segments().index_next(true).await.unwrap());
     let report = apply(&org, vec![batch("last", &[note("needle", "s", NOW_US)])]).await;
     assert_eq!((report.last_position, report.indexed_position), (4096, 0));
-    assert!(org.index_next_segment(true).await.unwrap());
-    assert!(!org.index_next_segment(true).await.unwrap());
-    let filter = EventFilter { workspace: "default".to_owned(), ..EventFilter::default() };
-    let page = org.scan_events(&filter, Some("of needle"), None, 0, 10).await.unwrap();
+    assert!(org.segments().index_next(true).await.unwrap());
+    assert!(!org.segments().index_next(true).await.unwrap());
+    let filter = EventFilter::default();
+    let page = org.ws("default").events().search(&filter, Some("of needle"), None, 0, 10).await.unwrap();
     assert_eq!(page.events.len(), 1);
     let report = apply(&org, vec![batch("more", &[note("x", "s", NOW_US)])]).await;
     assert_eq!(report.indexed_position, 4096);
@@ -77,26 +82,27 @@ async fn segments_are_built_when_enough_waits(world: World) {
 async fn lists_of_ids_go_on(world: World) {
     let org = world.org("acme").await;
     apply(&org, vec![batch("b1", &mixture(70))]).await;
-    let (mut all, mut after) = (Vec::new(), (String::new(), String::new()));
+    let (mut all, mut after) = (Vec::new(), String::new());
     loop {
-        let ids = org.session_ids(None, None, (&after.0, &after.1), 3).await.unwrap();
+        let ids = org.ws("default").sessions().ids(None, &after, 3).await.unwrap();
         let Some(last) = ids.last() else { break };
-        after = last.clone();
-        all.extend(ids.into_iter().map(|(_, session)| session));
+        after.clone_from(last);
+        all.extend(ids);
     }
     assert_eq!(all, ["s0", "s1", "s2", "s3", "s4", "s5", "s6"]);
-    let filter =
-        SessionFilter { workspace: "default".to_owned(), now_us: NOW_US, ..SessionFilter::default() };
-    assert_eq!(org.count_sessions(&filter, 5).await.unwrap(), 5);
-    assert_eq!(org.count_sessions(&filter, 100).await.unwrap(), 7);
-    assert_eq!(org.count_agents("default").await.unwrap(), 2);
-    assert!(org.find_agent("default", "a0").await.unwrap().is_some());
-    assert!(org.find_agent("project", "a0").await.unwrap().is_none());
-    let stats = org.stats("default").await.unwrap();
+    let filter = SessionFilter { now_us: NOW_US, ..SessionFilter::default() };
+    assert_eq!(org.ws("default").sessions().count(&filter, 5).await.unwrap(), 5);
+    assert_eq!(org.ws("default").sessions().count(&filter, 100).await.unwrap(), 7);
+    assert_eq!(org.ws("default").agents().count().await.unwrap(), 2);
+    assert!(org.ws("default").agents().find("a0").await.unwrap().is_some());
+    assert!(org.ws("project").agents().find("a0").await.unwrap().is_none());
+    let stats = org.ws("default").analytics().stats().await.unwrap();
     assert_eq!((stats.session_count, stats.storage_bytes > 0), (7, true));
-    let session = org.find_session("default", "s1").await.unwrap().unwrap();
+    let session = org.ws("default").sessions().find("s1").await.unwrap().unwrap();
     assert_eq!(
-        org.events_of_session(&session, 2, 3)
+        org.ws("default")
+            .events()
+            .of_session(&session, 2, 3)
             .await
             .unwrap()
             .iter()

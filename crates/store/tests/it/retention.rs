@@ -7,7 +7,7 @@ use agentlens_domain::time::{day_of, day_start};
 use agentlens_store::{Applied, Org, SessionRow};
 
 use crate::batches::{DAY_US, NOW_US, batch, batch_at, note, real_now_us};
-use crate::world::{World, apply, apply_at, connect};
+use crate::world::{Workspaces, World, apply, apply_at, connect};
 
 on_both_engines!(
     expired_days_go_and_others_stay,
@@ -30,23 +30,23 @@ async fn with_retention(world: &World, name: &str) -> Org {
 pub(crate) async fn retain(world: &World, orgs: &[&Org], now_us: i64) {
     world.store.make_partitions(now_us).await.unwrap();
     for org in orgs {
-        org.delete_expired(now_us).await.unwrap();
+        org.retention().delete_expired(now_us).await.unwrap();
     }
     world.store.drop_partitions(now_us).await.unwrap();
     // PostgreSQL deletes sessions whose events went with their partition.
     for org in orgs {
-        org.delete_expired(now_us).await.unwrap();
+        org.retention().delete_expired(now_us).await.unwrap();
     }
 }
 
 async fn assert_holds(org: &Org, session: &str) -> SessionRow {
-    let session = org.find_session("default", session).await.unwrap().unwrap();
-    assert_eq!(org.verify_session(&session).await.unwrap().broken, None);
+    let session = org.ws("default").sessions().find(session).await.unwrap().unwrap();
+    assert_eq!(org.ws("default").chains().verify_session(&session).await.unwrap().broken, None);
     session
 }
 
 async fn ids(org: &Org) -> Vec<String> {
-    org.events_after(0, 1000).await.unwrap().into_iter().map(|event| event.id).collect()
+    org.ws("default").events().after(0, 1000).await.unwrap().into_iter().map(|event| event.id).collect()
 }
 
 async fn expired_days_go_and_others_stay(world: World) {
@@ -62,15 +62,15 @@ async fn expired_days_go_and_others_stay(world: World) {
     retain(&world, &[&org, &keeper], NOW_US).await;
     assert_eq!(ids(&org).await, ["age-8", "age-7", "age-6", "age-0"]);
     for (days, is_left) in [(0, true), (8, true), (9, false), (20, false)] {
-        let session = org.find_session("default", &format!("s{days}")).await.unwrap();
+        let session = org.ws("default").sessions().find(&format!("s{days}")).await.unwrap();
         assert_eq!(session.is_some(), is_left, "{days}");
     }
     assert_eq!(ids(&keeper).await.len(), 6);
     for org in [&org, &keeper] {
-        assert_eq!(org.verify_all(None, None).await.unwrap().broken, []);
+        assert_eq!(org.chains().verify_all().await.unwrap().broken, []);
     }
     let digests =
-        org.event_key_digests("default", vec!["age-20".to_owned(), "age-0".to_owned()]).await.unwrap();
+        org.ws("default").events().key_digests(vec!["age-20".to_owned(), "age-0".to_owned()]).await.unwrap();
     assert_eq!(digests.len(), 1);
 }
 
@@ -88,7 +88,7 @@ async fn a_session_that_lives_on_keeps_its_chain(world: World) {
     retain(&world, &[&org], noon + 2 * DAY_US).await;
     assert_eq!(ids(&org).await, ["new"]);
     let session = assert_holds(&org, "s").await;
-    let removals = org.removals_of_session(session.number).await.unwrap();
+    let removals = org.ws("default").removals().of_session(session.number).await.unwrap();
     let [removal] = removals.as_slice() else { panic!("{removals:?}") };
     assert_eq!((removal.first_seq, removal.last_seq, removal.event_count), (1, 1, 1));
     assert_eq!((removal.why.as_str(), removal.removed_by.as_str()), ("retention", "retention"));
@@ -98,7 +98,7 @@ async fn a_session_that_lives_on_keeps_its_chain(world: World) {
     retain(&world, &[&org], noon + 10 * DAY_US).await;
     assert_eq!(ids(&org).await, ["newer"]);
     assert_holds(&org, "s").await;
-    let removals = org.removals_of_session(session.number).await.unwrap();
+    let removals = org.ws("default").removals().of_session(session.number).await.unwrap();
     assert_eq!(removals.iter().map(|removal| removal.last_seq).collect::<Vec<_>>(), [2]);
 }
 
@@ -131,7 +131,7 @@ async fn a_shorter_or_longer_retention_leaves_no_hole(world: World) {
     let org = world.reopened().await.org(&org).await.unwrap();
     for day in [5, 20, 40, 80, 100, 130, 400] {
         retain(&world, &[&org], NOW_US + day * DAY_US).await;
-        assert_eq!(org.verify_all(None, None).await.unwrap().broken, [], "day {day}");
+        assert_eq!(org.chains().verify_all().await.unwrap().broken, [], "day {day}");
     }
 }
 
@@ -140,7 +140,7 @@ async fn orgs_without_retention_keep_everything(world: World) {
     apply(&org, vec![batch("b1", &[note("x", "s", NOW_US - 3000 * DAY_US)])]).await;
     retain(&world, &[&org], NOW_US + 1000 * DAY_US).await;
     assert_eq!(ids(&org).await, ["x"]);
-    assert!(org.find_session("default", "s").await.unwrap().is_some());
+    assert!(org.ws("default").sessions().find("s").await.unwrap().is_some());
 }
 
 /// Bug: with any retention set, the beginning of a chain could be deleted by hand unnoticed.
@@ -149,7 +149,7 @@ async fn what_is_deleted_by_hand_is_found_beside_retention(world: World) {
     let events: Vec<_> = (0..10).map(|number| note(&format!("e{number}"), "s", NOW_US)).collect();
     apply(&org, vec![batch("b1", &events)]).await;
     world.by_hand(&org, "delete from events where seq <= 6").await;
-    let broken = org.verify_all(None, None).await.unwrap().broken;
+    let broken = org.chains().verify_all().await.unwrap().broken;
     let [fault] = broken.as_slice() else { panic!("{broken:?}") };
     assert_eq!(fault.reason, "Event 0 is missing: expected sequence 1, got 7");
 }

@@ -4,7 +4,7 @@ use agentlens_domain::rollups::{Dimension, Tier};
 use agentlens_store::{EventFilter, Order, Org, SessionFilter};
 
 use crate::batches::{NOW_US, batch, batch_of, mixture};
-use crate::world::{World, apply, cell_queries};
+use crate::world::{Workspaces, World, apply, cell_queries};
 
 #[test]
 fn both_engines_store_the_same() {
@@ -49,29 +49,31 @@ async fn fill(world: &World) -> Vec<String> {
 
 async fn dump(org: &Org) -> Vec<String> {
     let mut parts = vec![
-        format!("{:#?}", org.events_after(0, 10_000).await.unwrap()),
-        format!("{:#?}", org.ledger().await.unwrap()),
-        format!("{:#?}", org.verify_all(None, None).await.unwrap()),
-        format!("{:?}", org.session_ids(None, None, ("", ""), 1000).await.unwrap()),
+        format!("{:#?}", org.ledger().counts().await.unwrap()),
+        format!("{:#?}", org.chains().verify_all().await.unwrap()),
         format!(
             "{:?}",
-            org.event_key_digests("default", (0..400).map(|number| format!("e{number}")).collect())
+            org.ws("default")
+                .events()
+                .key_digests((0..400).map(|number| format!("e{number}")).collect())
                 .await
                 .map(sorted)
         ),
     ];
     for workspace in ["default", "project"] {
-        let filter =
-            SessionFilter { workspace: workspace.to_owned(), now_us: NOW_US, ..SessionFilter::default() };
-        parts.push(format!("{:#?}", org.list_sessions(&filter, None, 0, 1000).await.unwrap()));
-        parts.push(format!("{:#?}", org.list_agents(workspace, None, 1000).await.unwrap()));
+        let filter = SessionFilter { now_us: NOW_US, ..SessionFilter::default() };
+        parts.push(format!("{:#?}", org.ws(workspace).events().after(0, 10_000).await.unwrap()));
+        parts.push(format!("{:?}", org.ws(workspace).sessions().ids(None, "", 1000).await.unwrap()));
+        parts
+            .push(format!("{:#?}", org.ws(workspace).sessions().list(&filter, None, 0, 1000).await.unwrap()));
+        parts.push(format!("{:#?}", org.ws(workspace).agents().list(None, 1000).await.unwrap()));
         parts.push(format!(
             "{:#?}",
-            org.costliest_sessions(workspace, (None, None), (0, i64::MAX), 100).await.unwrap()
+            org.ws(workspace).sessions().costliest((None, None), (0, i64::MAX), 100).await.unwrap()
         ));
-        for query in cell_queries(workspace) {
+        for query in cell_queries() {
             let (tier, dimension) = (query.tier, query.dimension);
-            let cells = org.cells(&query).await.unwrap();
+            let cells = org.ws(workspace).analytics().cells(&query).await.unwrap();
             if tier == Tier::Day || dimension != Dimension::User {
                 assert!(!cells.is_empty(), "{tier:?} {dimension:?}");
             }
@@ -79,15 +81,23 @@ async fn dump(org: &Org) -> Vec<String> {
         }
         for order in [Order::Ascending, Order::Descending] {
             let filter = EventFilter {
-                workspace: workspace.to_owned(),
                 event_types: vec!["tool_call".to_owned(), "llm_response".to_owned()],
                 severities: vec!["error".to_owned()],
                 order,
                 ..EventFilter::default()
             };
-            parts.push(format!("{:#?}", org.list_events(&filter, None, 1, 1000).await.unwrap()));
-            parts.push(format!("{:#?}", org.scan_events(&filter, Some("字"), None, 0, 1000).await.unwrap()));
-            parts.push(format!("a number of events: {}", org.count_events(&filter, 1000).await.unwrap()));
+            parts.push(format!(
+                "{:#?}",
+                org.ws(workspace).events().list(&filter, None, 1, 1000).await.unwrap()
+            ));
+            parts.push(format!(
+                "{:#?}",
+                org.ws(workspace).events().search(&filter, Some("字"), None, 0, 1000).await.unwrap()
+            ));
+            parts.push(format!(
+                "a number of events: {}",
+                org.ws(workspace).events().count(&filter, 1000).await.unwrap()
+            ));
         }
     }
     parts

@@ -16,7 +16,7 @@ use agentlens_domain::usage::Usage;
 use agentlens_store::{Applied, Org, SessionFilter, SessionRow, SpanRow};
 
 use crate::batches::{NOW_US, batch, note};
-use crate::world::{World, apply, cell_queries};
+use crate::world::{Workspaces, World, apply, cell_queries};
 
 on_both_engines!(
     every_sum_equals_a_recount_after_every_apply,
@@ -159,16 +159,15 @@ impl Sent {
 
     async fn spans(&self) -> Vec<SpanRow> {
         let ids: Vec<_> = self.ids.iter().cloned().collect();
-        let mut rows = self.org.find_spans("default", &ids).await.unwrap();
+        let mut rows = self.org.ws("default").spans().find(&ids).await.unwrap();
         rows.sort_by(|left, right| (&left.trace_id, &left.span_id).cmp(&(&right.trace_id, &right.span_id)));
         assert_eq!(rows.len(), ids.len());
         rows
     }
 
     async fn sessions(&self) -> Vec<SessionRow> {
-        let filter =
-            SessionFilter { workspace: "default".to_owned(), now_us: NOW_US, ..SessionFilter::default() };
-        let mut rows = self.org.list_sessions(&filter, None, 0, 1000).await.unwrap().sessions;
+        let filter = SessionFilter { now_us: NOW_US, ..SessionFilter::default() };
+        let mut rows = self.org.ws("default").sessions().list(&filter, None, 0, 1000).await.unwrap().sessions;
         rows.sort_by(|left, right| left.session_id.cmp(&right.session_id));
         rows
     }
@@ -187,7 +186,7 @@ impl Sent {
         self.retell_sessions(&traces, &sessions);
         self.recount_agents(&rows, &sessions).await;
         self.recount_cells(&rows, &sessions).await;
-        let chains = self.org.verify_all(None, None).await.unwrap();
+        let chains = self.org.chains().verify_all().await.unwrap();
         assert_eq!(chains.broken, []);
         assert_eq!(chains.total_events, i64::try_from(self.stored).unwrap());
     }
@@ -253,8 +252,11 @@ impl Sent {
         for session in sessions {
             sums.entry(session.agent_id.clone()).or_default()[3] += 1;
         }
-        let agents = self.org.list_agents("default", None, 1000).await.unwrap();
-        assert_eq!(self.org.count_agents("default").await.unwrap(), i64::try_from(agents.len()).unwrap());
+        let agents = self.org.ws("default").agents().list(None, 1000).await.unwrap();
+        assert_eq!(
+            self.org.ws("default").agents().count().await.unwrap(),
+            i64::try_from(agents.len()).unwrap()
+        );
         let stored = agents.iter().map(|row| {
             (row.agent_id.clone(), [row.event_count, row.error_count, row.cost_nanos, row.session_count])
         });
@@ -275,7 +277,7 @@ impl Sent {
         let expected = rollup.into_sorted().into_iter().map(|(key, measures)| (name_of(&key), measures));
         let expected: BTreeMap<_, _> = expected.collect();
         assert_eq!(stored_cells(&self.org).await, expected);
-        let stats = self.org.stats("default").await.unwrap();
+        let stats = self.org.ws("default").analytics().stats().await.unwrap();
         assert_eq!(stats.session_count, i64::try_from(sessions.len()).unwrap());
     }
 }
@@ -307,8 +309,8 @@ fn name_of(key: &CellKey<'_>) -> CellName {
 
 async fn stored_cells(org: &Org) -> BTreeMap<CellName, Measures> {
     let mut all = BTreeMap::new();
-    for query in cell_queries("default") {
-        for cell in org.cells(&query).await.unwrap() {
+    for query in cell_queries() {
+        for cell in org.ws("default").analytics().cells(&query).await.unwrap() {
             let place = (query.tier == Tier::Day, query.dimension.as_str(), cell.bucket_us);
             let texts = (cell.environment, cell.agent_id, cell.provider, cell.name);
             // A cell that everything left again says nothing.
@@ -452,10 +454,10 @@ async fn a_session_that_is_named_late_takes_its_spans_over(world: World) {
     assert_eq!((session.session_id.as_str(), session.agent_id.as_str()), ("chat", "agent-1"));
     assert_eq!((session.event_count, session.last_seq, session.input_tokens), (2, 1, 1000));
     assert_eq!((session.agent_name.as_deref(), session.status.as_str()), (Some("Agent 1"), "completed"));
-    let left = sent.org.find_session("default", &trace_id(1)).await.unwrap().unwrap();
+    let left = sent.org.ws("default").sessions().find(&trace_id(1)).await.unwrap().unwrap();
     assert_eq!((left.event_count, left.last_seq, left.moved_to.as_deref()), (0, 1, Some("chat")));
-    assert_eq!(sent.org.chains_moved_to("default", "chat").await.unwrap(), [trace_id(1)]);
-    let agents = sent.org.list_agents("default", None, 10).await.unwrap();
+    assert_eq!(sent.org.ws("default").sessions().chains_moved_to("chat").await.unwrap(), [trace_id(1)]);
+    let agents = sent.org.ws("default").agents().list(None, 10).await.unwrap();
     assert_eq!(agents.iter().map(|agent| agent.agent_id.as_str()).collect::<Vec<_>>(), ["agent-1"]);
 }
 
@@ -507,8 +509,8 @@ async fn a_session_says_what_the_traces_in_it_say(world: World) {
     assert_eq!((stays.agent_id.as_str(), stays.started_us), ("agent-2", NOW_US + 2_000_000));
     assert_eq!((stays.agent_name.as_deref(), stays.event_count), (Some("Agent 2"), 1));
     // Each session knows in whose chains its events lie, though one of the two kept a trace.
-    assert_eq!(sent.org.chains_moved_to("default", "rank-0").await.unwrap(), ["rank-2"]);
-    assert!(sent.org.chains_moved_to("default", "rank-2").await.unwrap().is_empty());
+    assert_eq!(sent.org.ws("default").sessions().chains_moved_to("rank-0").await.unwrap(), ["rank-2"]);
+    assert!(sent.org.ws("default").sessions().chains_moved_to("rank-2").await.unwrap().is_empty());
 }
 
 async fn a_trace_that_follows_no_longer_has_its_own_session(world: World) {
@@ -531,7 +533,7 @@ async fn a_trace_that_follows_no_longer_has_its_own_session(world: World) {
     let counts: Vec<_> =
         sessions.iter().map(|row| (row.session_id.clone(), row.event_count, row.input_tokens)).collect();
     assert_eq!(counts, [(trace_id(2), 1, 1000), (trace_id(3), 1, 1000), ("chat".to_owned(), 1, 1000)]);
-    assert_eq!(sent.org.chains_moved_to("default", &trace_id(2)).await.unwrap(), ["chat"]);
+    assert_eq!(sent.org.ws("default").sessions().chains_moved_to(&trace_id(2)).await.unwrap(), ["chat"]);
 }
 
 async fn an_id_that_many_spans_name_loads_none_of_them(world: World) {
@@ -622,13 +624,13 @@ async fn every_session_that_a_trace_names_is_found(world: World) {
     let sessions = sent.sessions().await;
     assert_eq!(sessions.iter().map(|row| row.session_id.as_str()).collect::<Vec<_>>(), ["first"]);
     for id in ["second", "third"] {
-        let found = sent.org.find_session("default", id).await.unwrap().unwrap();
+        let found = sent.org.ws("default").sessions().find(id).await.unwrap().unwrap();
         assert_eq!((found.event_count, found.moved_to.as_deref()), (0, Some("first")));
     }
     // A trace of its own makes it a session like any other.
     sent.send(vec![vec![root(2, 9, Some("second"))]]).await;
     assert_eq!(sent.sessions().await.len(), 2);
-    let found = sent.org.find_session("default", "second").await.unwrap().unwrap();
+    let found = sent.org.ws("default").sessions().find("second").await.unwrap().unwrap();
     assert_eq!((found.event_count, found.agent_id.as_str()), (1, "agent-2"));
 }
 
@@ -644,7 +646,7 @@ async fn chains_of_moves_are_followed(world: World) {
     sent.send(vec![vec![named(5, 0, &trace_id(1))]]).await;
     let sessions = sent.sessions().await;
     assert_eq!((sessions.len(), sessions[0].session_id.as_str()), (1, trace_id(1).as_str()));
-    let mut chains = sent.org.chains_moved_to("default", &trace_id(1)).await.unwrap();
+    let mut chains = sent.org.ws("default").sessions().chains_moved_to(&trace_id(1)).await.unwrap();
     chains.sort();
     assert_eq!(chains, ["run", "thread"]);
 }
@@ -657,12 +659,12 @@ async fn spans_of_one_org_are_no_others(world: World) {
     ]])
     .await;
     let ids: Vec<_> = ours.ids.iter().cloned().collect();
-    assert!(theirs.find_spans("default", &ids).await.unwrap().is_empty());
-    assert!(theirs.root_spans("default", "chat", None, 10).await.unwrap().is_empty());
-    assert!(theirs.child_spans("default", &ids, None, 10).await.unwrap().is_empty());
-    assert!(ours.org.find_spans("project", &ids).await.unwrap().is_empty());
-    assert_eq!(ours.org.root_spans("default", "chat", None, 10).await.unwrap().len(), 1);
-    assert_eq!(ours.org.child_spans("default", &ids, None, 10).await.unwrap().len(), 1);
+    assert!(theirs.ws("default").spans().find(&ids).await.unwrap().is_empty());
+    assert!(theirs.ws("default").spans().roots("chat", None, 10).await.unwrap().is_empty());
+    assert!(theirs.ws("default").spans().children(&ids, None, 10).await.unwrap().is_empty());
+    assert!(ours.org.ws("project").spans().find(&ids).await.unwrap().is_empty());
+    assert_eq!(ours.org.ws("default").spans().roots("chat", None, 10).await.unwrap().len(), 1);
+    assert_eq!(ours.org.ws("default").spans().children(&ids, None, 10).await.unwrap().len(), 1);
     // The same spans are new there, and an answer in common joins nothing across orgs or workspaces.
     let again = || vec![Arrival { response_id: Some("r".to_owned()), ..call(9, 9) }];
     apply(&theirs, vec![span_batch("b", "production", again())]).await;
@@ -670,9 +672,9 @@ async fn spans_of_one_org_are_no_others(world: World) {
     elsewhere.workspace_id = agentlens_domain::ids::WorkspaceId::parse("project").unwrap();
     apply(&ours.org, vec![elsewhere]).await;
     for (org, workspace) in [(&theirs, "default"), (&ours.org, "project")] {
-        let rows = org.find_spans(workspace, &[(trace_id(9), span_id(9))]).await.unwrap();
+        let rows = org.ws(workspace).spans().find(&[(trace_id(9), span_id(9))]).await.unwrap();
         assert_eq!((rows[0].session_id.clone(), rows[0].span.shown.counted.llm_calls), (trace_id(9), 1));
     }
-    theirs.delete_expired(i64::MAX / 2).await.unwrap();
-    assert_eq!(ours.org.find_spans("default", &ids).await.unwrap().len(), 2);
+    theirs.retention().delete_expired(i64::MAX / 2).await.unwrap();
+    assert_eq!(ours.org.ws("default").spans().find(&ids).await.unwrap().len(), 2);
 }

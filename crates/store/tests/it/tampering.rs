@@ -7,7 +7,7 @@ use agentlens_store::Org;
 use crate::batches::{DAY_US, NOW_US, batch, batch_at, mixture, note};
 use crate::retention::retain;
 use crate::spans::{one_span, span_batch};
-use crate::world::{World, apply, apply_at};
+use crate::world::{Workspaces, World, apply, apply_at};
 
 on_both_engines!(
     an_untouched_org_holds,
@@ -23,7 +23,7 @@ on_both_engines!(
 
 /// What is wrong, as verification reports it.
 async fn faults(org: &Org) -> Vec<String> {
-    let report = org.verify_all(None, None).await.unwrap();
+    let report = org.chains().verify_all().await.unwrap();
     report.broken.into_iter().map(|fault| format!("{}: {}", fault.session_id, fault.reason)).collect()
 }
 
@@ -106,7 +106,7 @@ async fn removals_cannot_be_forged_or_moved(world: World) {
     }
     retain(&world, &[&org], NOW_US + 11 * DAY_US).await;
     assert_eq!(faults(&org).await, [""; 0]);
-    let removed: i64 = org.removals_of_session(1).await.unwrap()[0].last_seq;
+    let removed: i64 = org.ws("default").removals().of_session(1).await.unwrap()[0].last_seq;
     assert_eq!(removed, 3, "of day {}", day_of(NOW_US));
 
     // A longer range, to cover one more event that was deleted by hand.

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use agentlens_domain::batches::Batch;
 use agentlens_domain::clock::Clock;
-use agentlens_domain::ids::OrgId;
+use agentlens_domain::ids::{OrgId, WorkspaceId};
 use agentlens_domain::keys::ServerSecret;
 use agentlens_domain::permissions::Caller;
 use agentlens_domain::rollups::{Dimension, Tier};
-use agentlens_store::{ApplyReport, CellQuery, Org, Store};
+use agentlens_store::{ApplyReport, CellQuery, Org, Store, Workspace};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
@@ -75,7 +75,7 @@ impl World {
         match &self.database {
             Some(database) => {
                 let copy = format!(
-                    "set search_path = tenant; set app.current_org = '{}'; create table {kept} as select * from {table};
+                    "set search_path = tenant; set app.current_org = '{}'; set app.current_workspace = '*'; create table {kept} as select * from {table};
                      grant usage on schema public to public; grant select on {kept} to public",
                     org.id()
                 );
@@ -92,9 +92,12 @@ impl World {
         match (&self.database, &self._directory) {
             (Some(database), _) => {
                 let app = connect(&database.app_url).await;
-                app.batch_execute(&format!("set search_path = tenant; set app.current_org = '{}'", org.id()))
-                    .await
-                    .unwrap();
+                app.batch_execute(&format!(
+                    "set search_path = tenant; set app.current_org = '{}'; set app.current_workspace = '*'",
+                    org.id()
+                ))
+                .await
+                .unwrap();
                 app.execute(sql, &[]).await.unwrap()
             }
             (None, Some(directory)) => {
@@ -130,7 +133,9 @@ impl World {
 
     async fn as_owner(&self, database: &Database, org: &str, sql: &str) -> u64 {
         let owner = connect(&database.owner_url).await;
-        let begin = format!("set search_path = tenant, control; set app.current_org = '{org}'");
+        let begin = format!(
+            "set search_path = tenant, control; set app.current_org = '{org}'; set app.current_workspace = '*'"
+        );
         owner.batch_execute(&begin).await.unwrap();
         owner.execute(sql, &[]).await.unwrap()
     }
@@ -149,13 +154,24 @@ pub(crate) fn secret() -> ServerSecret {
     ServerSecret::parse(&"5e".repeat(32)).unwrap()
 }
 
+/// Workspaces by their names.
+pub(crate) trait Workspaces {
+    /// The handle of a workspace.
+    fn ws(&self, name: &str) -> Workspace;
+}
+
+impl Workspaces for Org {
+    fn ws(&self, name: &str) -> Workspace {
+        self.workspace(&WorkspaceId::parse(name).unwrap())
+    }
+}
+
 /// Queries that together ask for every cell of a workspace.
-pub(crate) fn cell_queries(workspace: &str) -> Vec<CellQuery> {
+pub(crate) fn cell_queries() -> Vec<CellQuery> {
     let dimensions = [Dimension::Total, Dimension::Agent, Dimension::Model, Dimension::Tool, Dimension::User];
     let query = |tier, dimension| CellQuery {
         tier,
         dimension,
-        workspace: workspace.to_owned(),
         environment: None,
         agent_id: None,
         provider: None,

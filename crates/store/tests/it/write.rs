@@ -31,7 +31,7 @@ fn price(input: &str) -> PriceSpec {
 }
 
 async fn acts(org: &Org) -> Vec<(String, String)> {
-    let rows = org.list_audit(100).await.unwrap();
+    let rows = org.audit().list(100).await.unwrap();
     let mut acts: Vec<_> = rows.into_iter().map(|row| (row.act, row.target)).collect();
     acts.sort();
     acts
@@ -44,8 +44,8 @@ async fn every_change_is_in_the_audit_log(world: World) {
     control.insert_key(&caller("a"), key("key_1", 1)).await.unwrap();
     control.revoke_key(&caller("a"), &KeyId::parse("key_1").unwrap()).await.unwrap();
     control.set_retention(&caller("a"), Some(9)).await.unwrap();
-    org.set_price(&caller("a"), &price("1"), 0).await.unwrap();
-    org.set_price(&caller("a"), &price("3"), 0).await.unwrap();
+    org.prices().set(&caller("a"), &price("1"), 0).await.unwrap();
+    org.prices().set(&caller("a"), &price("3"), 0).await.unwrap();
     let expected = [
         ("keys.create", "key_1"),
         ("keys.revoke", "key_1"),
@@ -55,12 +55,12 @@ async fn every_change_is_in_the_audit_log(world: World) {
         ("prices.set", "m"),
     ];
     assert_eq!(acts(&org).await, expected.map(|(act, target)| (act.to_owned(), target.to_owned())));
-    let rows = org.list_audit(100).await.unwrap();
+    let rows = org.audit().list(100).await.unwrap();
     let last = rows.iter().filter(|row| row.act == "prices.set").max_by_key(|row| row.seq).unwrap();
     assert_eq!(last.actor, "service:test");
     let details: serde_json::Value = serde_json::from_str(&last.details).unwrap();
     assert_eq!((&details["before"]["input"], &details["after"]["input"]), (&"1".into(), &"3".into()));
-    let report = org.verify_audit().await.unwrap();
+    let report = org.audit().verify().await.unwrap();
     assert_eq!((report.entries, report.broken), (6, Vec::new()));
     // No secret gets in.
     assert!(rows.iter().all(|row| !row.details.contains("digest")));
@@ -72,14 +72,14 @@ async fn a_failed_change_leaves_nothing(world: World) {
     let org = world.org("a").await;
     let control = world.store.control();
     control.insert_key(&caller("a"), key("key_1", 1)).await.unwrap();
-    let before = (org.list_audit(100).await.unwrap(), world.store.read_changes().await.unwrap());
+    let before = (org.audit().list(100).await.unwrap(), world.store.read_changes().await.unwrap());
     assert!(matches!(before.1, News::Anything));
     let again = control.insert_key(&caller("a"), key("key_2", 1)).await;
     assert!(matches!(again, Err(StoreError::Exists(_))));
     assert!(control.revoke_key(&caller("a"), &KeyId::parse("key_9").unwrap()).await.is_err());
     assert!(matches!(control.set_retention(&caller("x"), None).await, Err(StoreError::NotFound)));
     control.ensure_org(&caller("a"), "A").await.unwrap();
-    assert_eq!(org.list_audit(100).await.unwrap(), before.0);
+    assert_eq!(org.audit().list(100).await.unwrap(), before.0);
     assert_eq!(world.store.read_changes().await.unwrap(), News::Changes(Vec::new()));
 }
 
@@ -97,11 +97,11 @@ async fn tampering_with_the_audit_log_is_found(world: World) {
         let name = format!("org{number}");
         let org = world.org(&name).await;
         for input in ["1", "2", "3"] {
-            org.set_price(&caller(&name), &price(input), 0).await.unwrap();
+            org.prices().set(&caller(&name), &price(input), 0).await.unwrap();
         }
-        assert!(org.verify_audit().await.unwrap().broken.is_empty());
+        assert!(org.audit().verify().await.unwrap().broken.is_empty());
         assert!(world.by_owner(&org, &format!("{statement}{name}'")).await > 0, "{statement}");
-        let report = org.verify_audit().await.unwrap();
+        let report = org.audit().verify().await.unwrap();
         assert_eq!(report.broken.len(), 1, "{statement}: {report:?}");
     }
 }
@@ -109,16 +109,16 @@ async fn tampering_with_the_audit_log_is_found(world: World) {
 async fn a_cut_audit_log_stays_found_after_further_changes(world: World) {
     let org = world.org("a").await;
     for input in ["1", "2", "3"] {
-        org.set_price(&caller("a"), &price(input), 0).await.unwrap();
+        org.prices().set(&caller("a"), &price(input), 0).await.unwrap();
     }
     // The last entry is removed and the head set back to the entry before, by someone without the secret.
     world.by_owner(&org, "delete from audit_log where org_id = 'a' and seq = 3").await;
     let back = "update audit_heads set last_seq = 2,
       last_seal = (select seal from audit_log where org_id = 'a' and seq = 2) where org_id = 'a'";
     world.by_owner(&org, back).await;
-    assert!(!org.verify_audit().await.unwrap().broken.is_empty());
-    org.set_price(&caller("a"), &price("4"), 0).await.unwrap();
-    assert!(!org.verify_audit().await.unwrap().broken.is_empty(), "the next change covered the cut");
+    assert!(!org.audit().verify().await.unwrap().broken.is_empty());
+    org.prices().set(&caller("a"), &price("4"), 0).await.unwrap();
+    assert!(!org.audit().verify().await.unwrap().broken.is_empty(), "the next change covered the cut");
 }
 
 fn change(org: &str, topic: Topic) -> Change {
@@ -136,7 +136,7 @@ async fn changes_reach_other_nodes(world: World) {
 
     let control = world.store.control();
     control.set_retention(&caller("a"), Some(30)).await.unwrap();
-    a.set_price(&caller("a"), &price("1"), 0).await.unwrap();
+    a.prices().set(&caller("a"), &price("1"), 0).await.unwrap();
     control.insert_key(&caller("b"), key("key_1", 1)).await.unwrap();
     // What was cached is in force until the feed is read, and not after it.
     assert_eq!(other.org(a.id()).await.unwrap().retention_days(), None);
@@ -156,7 +156,7 @@ async fn changes_reach_other_nodes(world: World) {
 async fn a_change_whose_process_died_is_delivered(world: World) {
     let org = world.org("a").await;
     world.store.read_changes().await.unwrap();
-    org.set_price(&caller("a"), &price("1"), 0).await.unwrap();
+    org.prices().set(&caller("a"), &price("1"), 0).await.unwrap();
     let now_us = world.store.clock().now_us();
     assert_eq!(world.store.deliver_outboxes(now_us + 60_000_000).await.unwrap(), 0, "nothing is left");
     world.store.read_changes().await.unwrap();
@@ -202,33 +202,33 @@ async fn failing_deliveries_pause_and_end_as_dead_letters(world: World) {
     let targets = Targets::new(vec![Arc::clone(&target) as Arc<dyn Target>]);
     let clock = Clock::manual(NOW_US);
     let mut tries = 0;
-    while org.list_dead_messages(10).await.unwrap().is_empty() {
+    while org.outbox().list_dead(10).await.unwrap().is_empty() {
         assert_eq!(
-            org.deliver_outbox(&targets, clock.now_us()).await.unwrap().waiting,
+            org.outbox().deliver(&targets, clock.now_us()).await.unwrap().waiting,
             i64::from(tries < 11)
         );
         // At once again, nothing is due.
-        org.deliver_outbox(&targets, clock.now_us()).await.unwrap();
+        org.outbox().deliver(&targets, clock.now_us()).await.unwrap();
         tries += 1;
         clock.advance(3_600_000_000);
     }
     assert_eq!(tries, 12);
-    let dead = org.list_dead_messages(10).await.unwrap();
+    let dead = org.outbox().list_dead(10).await.unwrap();
     assert_eq!(
         (dead[0].attempts, dead[0].last_error.as_deref()),
         (12, Some("the store is unavailable: down"))
     );
     target.0.store(true, Ordering::Relaxed);
-    org.retry_dead_message("m1", clock.now_us()).await.unwrap();
-    assert!(org.retry_dead_message("m1", clock.now_us()).await.is_err(), "it waits already");
-    assert_eq!(org.deliver_outbox(&targets, clock.now_us()).await.unwrap().delivered, 1);
-    assert!(org.list_dead_messages(10).await.unwrap().is_empty());
+    org.outbox().retry_dead("m1", clock.now_us()).await.unwrap();
+    assert!(org.outbox().retry_dead("m1", clock.now_us()).await.is_err(), "it waits already");
+    assert_eq!(org.outbox().deliver(&targets, clock.now_us()).await.unwrap().delivered, 1);
+    assert!(org.outbox().list_dead(10).await.unwrap().is_empty());
 }
 
 async fn a_caller_of_another_org_changes_nothing(world: World) {
     let (a, b) = (world.org("a").await, world.org("b").await);
-    assert!(a.set_price(&caller("b"), &price("1"), 0).await.is_err());
-    assert!(a.list_prices().await.unwrap().is_empty() && b.list_prices().await.unwrap().is_empty());
+    assert!(a.prices().set(&caller("b"), &price("1"), 0).await.is_err());
+    assert!(a.prices().list().await.unwrap().is_empty() && b.prices().list().await.unwrap().is_empty());
     let control = world.store.control();
     control.insert_key(&caller("a"), key("key_1", 1)).await.unwrap();
     assert!(control.revoke_key(&caller("b"), &KeyId::parse("key_1").unwrap()).await.is_err());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::batches::{DAY_US, NOW_US, batch_at, note};
 use crate::retention::retain;
-use crate::world::{World, apply_at};
+use crate::world::{Workspaces, World, apply_at};
 
 on_both_engines!(every_chain_verifies_on_every_day_and_every_deletion_by_hand_is_found);
 
@@ -47,7 +47,7 @@ fn events_on(day: i64, now_us: i64) -> Vec<Value> {
 }
 
 async fn faults(org: &Org) -> Vec<String> {
-    let report = org.verify_all(None, None).await.unwrap();
+    let report = org.chains().verify_all().await.unwrap();
     report.broken.into_iter().map(|fault| format!("{}: {}", fault.session_id, fault.reason)).collect()
 }
 
@@ -72,14 +72,15 @@ async fn every_chain_verifies_on_every_day_and_every_deletion_by_hand_is_found(w
         retain(&world, &[org], now_us).await;
         let order = |why| RemovalOrder { why, removed_by: "person:ada".to_owned(), now_us };
         if day == 99 {
-            let session = org.find_session("default", "day-96").await.unwrap().unwrap();
-            let removed = org.remove_session(&session, &order(RemovalReason::Deletion)).await.unwrap();
+            let session = org.ws("default").sessions().find("day-96").await.unwrap().unwrap();
+            let removed =
+                org.ws("default").sessions().remove(&session, &order(RemovalReason::Deletion)).await.unwrap();
             assert_eq!(removed, 3);
         }
         if day == 150 || day == 300 {
             let order = order(RemovalReason::Erasure);
-            assert!(org.remove_events_of_user("default", "bob", &order).await.unwrap() > 0);
-            assert_eq!(org.remove_events_of_user("default", "bob", &order).await.unwrap(), 0);
+            assert!(org.ws("default").events().remove_of_user("bob", &order).await.unwrap() > 0);
+            assert_eq!(org.ws("default").events().remove_of_user("bob", &order).await.unwrap(), 0);
         }
         assert_eq!(faults(org).await, [""; 0], "day {day}");
     }
@@ -87,9 +88,9 @@ async fn every_chain_verifies_on_every_day_and_every_deletion_by_hand_is_found(w
 }
 
 async fn deletions_by_hand_are_found(world: &World, org: &Org) {
-    let kept = org.events_after(0, 1_000).await.unwrap();
+    let kept = org.ws("default").events().after(0, 1_000).await.unwrap();
     assert!(kept.len() > 100 && kept.len() < 500, "{}", kept.len());
-    let tombstones = org.list_removals("", 1_000).await.unwrap();
+    let tombstones = org.removals().list("", 1_000).await.unwrap();
     assert!(tombstones.iter().any(|removal| removal.what == "session" && removal.session_id == "day-96"));
     // Any single event that is left, whichever it is: each is put back before the next is tried.
     world.keep(org, "events").await;

@@ -123,7 +123,12 @@ impl Database {
 
 async fn client_of(owner_url: &str, org: &str) -> Client {
     let client = connect(owner_url).await;
-    client.batch_execute(&format!("set search_path = tenant; set app.current_org = '{org}'")).await.unwrap();
+    client
+        .batch_execute(&format!(
+            "set search_path = tenant; set app.current_org = '{org}'; set app.current_workspace = '*'"
+        ))
+        .await
+        .unwrap();
     client
 }
 

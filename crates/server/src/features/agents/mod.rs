@@ -119,17 +119,15 @@ async fn list_agents(
     let limit = query::limit(params.limit.as_ref())?;
     let cursor = query::cursor(params.cursor.as_ref())?;
     let after = cursor.as_ref().map(|cursor| (cursor.value, cursor.id.as_str()));
-    let (mut rows, total) = tokio::try_join!(
-        scope.org.list_agents(scope.workspace(), after, limit + 1),
-        scope.org.count_agents(scope.workspace())
-    )?;
+    let (mut rows, total) =
+        tokio::try_join!(scope.workspace.agents().list(after, limit + 1), scope.workspace.agents().count())?;
     let has_more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next_cursor = rows
         .last()
         .filter(|_| has_more)
         .map(|last| Cursor { value: last.last_seen_us, id: last.agent_id.clone() }.encode());
-    let org = scope.org.id().as_str();
+    let org = scope.workspace.org_id().as_str();
     Ok(Json(AgentsPage {
         total,
         limit,
@@ -143,7 +141,6 @@ async fn list_agents(
 #[utoipa::path(get, path = "/api/agents/{id}", tag = "agents", params(("id" = String, Path, description = "The agent's id")),
     responses((status = 200, body = AgentView), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn get_agent(scope: Scope<EventsRead>, Path(id): Path<String>) -> Result<Json<AgentView>, ApiError> {
-    let row =
-        scope.org.find_agent(scope.workspace(), &id).await?.ok_or_else(|| ApiError::not_found("Agent"))?;
-    Ok(Json(AgentView::of(row, scope.org.id().as_str())))
+    let row = scope.workspace.agents().find(&id).await?.ok_or_else(|| ApiError::not_found("Agent"))?;
+    Ok(Json(AgentView::of(row, scope.workspace.org_id().as_str())))
 }

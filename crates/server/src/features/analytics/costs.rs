@@ -127,18 +127,17 @@ pub(super) async fn get_costs(
 ) -> Result<Json<Costs>, ApiError> {
     let range = params.read(scope.now_us())?.by(&buckets)?.of_agent(&agent);
     let limit = query::limit_of(costs.limit.as_ref(), DEFAULT_TABLE_ROWS, MAX_PAGE_ROWS)?;
-    let (org, workspace) = (&scope.org, scope.workspace());
+    let workspace = &scope.workspace;
     let ((agents, covered), (models, _), (tools, _)) = tokio::try_join!(
-        range.series(org, workspace, Dimension::Agent),
-        range.whole(org, workspace, Dimension::Model),
-        range.whole(org, workspace, Dimension::Tool)
+        range.series(workspace, Dimension::Agent),
+        range.whole(workspace, Dimension::Model),
+        range.whole(workspace, Dimension::Tool)
     )?;
     let (by_agent, by_model, by_tool, sessions) = tokio::try_join!(
-        org.table(&agents, TableKey::Agent, TableOrder::Cost, None, limit),
-        org.table(&models, TableKey::Model, TableOrder::Cost, None, limit),
-        org.table(&tools, TableKey::Name, TableOrder::ToolCalls, None, limit),
-        org.costliest_sessions(
-            workspace,
+        workspace.analytics().table(&agents, TableKey::Agent, TableOrder::Cost, None, limit),
+        workspace.analytics().table(&models, TableKey::Model, TableOrder::Cost, None, limit),
+        workspace.analytics().table(&tools, TableKey::Name, TableOrder::ToolCalls, None, limit),
+        workspace.sessions().costliest(
             (range.environment.as_deref(), range.agent_id.as_deref()),
             (range.from_us, range.end_us - 1),
             TOP_SESSIONS,
@@ -147,8 +146,8 @@ pub(super) async fn get_costs(
     let shown: Vec<String> = by_agent.rows.iter().map(|(agent_id, _)| agent_id.clone()).collect();
     let (of_bucket, of_agent) = (range.buckets.clone(), range.buckets.clone());
     let (all, shown) = tokio::try_join!(
-        org.sums(&agents, None, move |cell| of_bucket.start(cell.bucket_us)),
-        org.sums(&agents, Some((TableKey::Agent, shown)), move |cell| {
+        workspace.analytics().sums(&agents, None, move |cell| of_bucket.start(cell.bucket_us)),
+        workspace.analytics().sums(&agents, Some((TableKey::Agent, shown)), move |cell| {
             (of_agent.start(cell.bucket_us), cell.agent_id.clone())
         })
     )?;

@@ -111,9 +111,10 @@ pub(super) async fn get_analytics(
 ) -> Result<Json<Analytics>, ApiError> {
     let range = params.read(scope.now_us())?.by(&buckets)?.of_agent(&agent);
     let dimension = if range.agent_id.is_some() { Dimension::Agent } else { Dimension::Total };
-    let (figures, covered) = range.series(&scope.org, scope.workspace(), dimension).await?;
+    let (figures, covered) = range.series(&scope.workspace, dimension).await?;
     let of_cell = range.buckets.clone();
-    let sums = scope.org.sums(&figures, None, move |cell| of_cell.start(cell.bucket_us)).await?;
+    let sums =
+        scope.workspace.analytics().sums(&figures, None, move |cell| of_cell.start(cell.bucket_us)).await?;
     let buckets = sums
         .iter()
         .map(|(at, measures)| Bucket { timestamp: range.buckets.text(*at), figures: Figures::of(measures) })
@@ -242,11 +243,17 @@ pub(super) async fn get_llm_analytics(
     range.model = query::text(model.model.as_ref());
     range.provider = query::text(model.provider.as_ref());
     let limit = query::limit_of(model.limit.as_ref(), DEFAULT_TABLE_ROWS, MAX_PAGE_ROWS)?;
-    let (figures, covered) = range.series(&scope.org, scope.workspace(), Dimension::Model).await?;
+    let (figures, covered) = range.series(&scope.workspace, Dimension::Model).await?;
     let of_cell = range.buckets.clone();
     let (by_time, table) = tokio::try_join!(
-        async { Ok(scope.org.sums(&figures, None, move |cell| of_cell.start(cell.bucket_us)).await?) },
-        Table::read(&scope.org, &figures, (TableKey::Model, TableOrder::Cost), None, limit)
+        async {
+            Ok(scope
+                .workspace
+                .analytics()
+                .sums(&figures, None, move |cell| of_cell.start(cell.bucket_us))
+                .await?)
+        },
+        Table::read(&scope.workspace, &figures, (TableKey::Model, TableOrder::Cost), None, limit)
     )?;
     let by_model = table.page.rows.iter().map(|(key, measures)| {
         let (provider, model) = provider_and_model(key);

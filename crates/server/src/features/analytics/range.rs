@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use agentlens_domain::rollups::{Dimension, Measures, Tier};
 use agentlens_domain::time::{DAY_US, HOUR_US, day_start, format_rfc3339, hour_start};
-use agentlens_store::{CellQuery, Figures, Org};
+use agentlens_store::{CellQuery, Figures, Workspace};
 
 use crate::error::ApiError;
 use crate::query::{self, Times};
@@ -156,8 +156,7 @@ impl Range {
     /// The figures of a dimension by bucket, and what they cover.
     pub(super) async fn series(
         &self,
-        org: &Org,
-        workspace: &str,
+        workspace: &Workspace,
         dimension: Dimension,
     ) -> Result<(Figures, Option<Covered>), ApiError> {
         let is_hourly = self.buckets.granularity == Granularity::Hour;
@@ -165,32 +164,29 @@ impl Range {
         for (from_us, end_us) in self.pieces() {
             cover.add(self, (from_us, end_us), dimension, is_hourly);
         }
-        self.figures(org, workspace, dimension, cover).await
+        self.figures(workspace, dimension, cover).await
     }
 
     /// The figures of a dimension over the whole range, and what they cover.
     pub(super) async fn whole(
         &self,
-        org: &Org,
-        workspace: &str,
+        workspace: &Workspace,
         dimension: Dimension,
     ) -> Result<(Figures, Option<Covered>), ApiError> {
         let mut cover = Cover::default();
         cover.add(self, (self.from_us, self.end_us), dimension, false);
-        self.figures(org, workspace, dimension, cover).await
+        self.figures(workspace, dimension, cover).await
     }
 
     async fn figures(
         &self,
-        org: &Org,
-        workspace: &str,
+        workspace: &Workspace,
         dimension: Dimension,
         cover: Cover,
     ) -> Result<(Figures, Option<Covered>), ApiError> {
         let query = |tier, from_us, to_us| CellQuery {
             tier,
             dimension,
-            workspace: workspace.to_owned(),
             environment: self.environment.clone(),
             agent_id: self.agent_id.clone(),
             provider: self.provider.clone(),
@@ -198,7 +194,10 @@ impl Range {
             from_us,
             to_us,
         };
-        let edges = org.cells_of_events(&query(Tier::Hour, self.from_us, self.end_us), &cover.edges).await?;
+        let edges = workspace
+            .analytics()
+            .cells_of_events(&query(Tier::Hour, self.from_us, self.end_us), &cover.edges)
+            .await?;
         let queries = |spans: Vec<(Tier, i64, i64)>| {
             spans.into_iter().map(|(tier, from_us, to_us)| query(tier, from_us, to_us)).collect()
         };

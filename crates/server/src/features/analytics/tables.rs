@@ -9,7 +9,7 @@ use agentlens_domain::latency::Latency;
 use agentlens_domain::limits::{DEFAULT_TABLE_ROWS, MAX_PAGE_ROWS};
 use agentlens_domain::page::Cursor;
 use agentlens_domain::rollups::{Dimension, Measures};
-use agentlens_store::{Figures, Org, TableKey, TableOrder, TablePage, TablePlace};
+use agentlens_store::{Figures, TableKey, TableOrder, TablePage, TablePlace, Workspace};
 
 use super::range::{AgentQuery, Covered, Range, RangeQuery};
 use crate::api::{mean_ms, quantile_ms, ratio};
@@ -97,18 +97,18 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) async fn read(
-        org: &Org,
+        workspace: &Workspace,
         figures: &Figures,
         (key, order): (TableKey, TableOrder),
         after: Option<&TablePlace>,
         limit: u32,
     ) -> Result<Self, ApiError> {
-        let page = org.table(figures, key, order, after, limit).await?;
+        let page = workspace.analytics().table(figures, key, order, after, limit).await?;
         let keys: Vec<String> = page.rows.iter().map(|(key, _)| key.clone()).collect();
         let latencies = if keys.is_empty() {
             std::collections::BTreeMap::new()
         } else {
-            org.sums(figures, Some((key, keys)), move |cell| key.of(cell)).await?
+            workspace.analytics().sums(figures, Some((key, keys)), move |cell| key.of(cell)).await?
         };
         Ok(Self { page, latencies })
     }
@@ -187,8 +187,8 @@ async fn read(
     params: &TableQuery,
 ) -> Result<(Table, PageView), ApiError> {
     let (limit, after) = (params.limit()?, params.after()?);
-    let (figures, covered) = range.whole(&scope.org, scope.workspace(), dimension).await?;
-    let table = Table::read(&scope.org, &figures, by, after.as_ref(), limit).await?;
+    let (figures, covered) = range.whole(&scope.workspace, dimension).await?;
+    let table = Table::read(&scope.workspace, &figures, by, after.as_ref(), limit).await?;
     let view = PageView::of(&table.page, limit, covered);
     Ok((table, view))
 }
@@ -305,10 +305,10 @@ pub(super) async fn get_users(
 ) -> Result<Json<UserTable>, ApiError> {
     let range = params.read(scope.now_us())?;
     let (limit, after) = (table.limit()?, table.after()?);
-    let (figures, covered) = range.whole(&scope.org, scope.workspace(), Dimension::User).await?;
+    let (figures, covered) = range.whole(&scope.workspace, Dimension::User).await?;
     let by = (TableKey::Name, TableOrder::Cost);
     // Users have no latencies.
-    let table = scope.org.table(&figures, by.0, by.1, after.as_ref(), limit).await?;
+    let table = scope.workspace.analytics().table(&figures, by.0, by.1, after.as_ref(), limit).await?;
     let page = PageView::of(&table, limit, covered);
     let users = table
         .rows

@@ -120,11 +120,12 @@ async fn verify(
         match &session_id {
             Some(id) => {
                 let session = scope
-                    .org
-                    .find_session(scope.workspace(), id)
+                    .workspace
+                    .sessions()
+                    .find(id)
                     .await?
                     .ok_or_else(|| ApiError::not_found("Session"))?;
-                let chain = scope.org.verify_session(&session).await?;
+                let chain = scope.workspace.chains().verify_session(&session).await?;
                 Ok(ChainReport {
                     sessions_verified: 1,
                     total_events: chain.event_count,
@@ -133,7 +134,7 @@ async fn verify(
                     broken: chain.broken.into_iter().collect(),
                 })
             }
-            None => Ok::<_, ApiError>(scope.org.verify_all(Some(scope.workspace()), range).await?),
+            None => Ok::<_, ApiError>(scope.workspace.chains().verify_all(range).await?),
         }
     };
     let report = tokio::time::timeout(READ_TIMEOUT, verifying).await.map_err(|_| {
@@ -156,7 +157,7 @@ async fn verify(
     };
     let text = serde_json::to_string(&view).map_err(|_| ApiError::internal())?;
     // The org and the workspace are signed with it, so that a report of one can't pass for one of another.
-    let signed = format!("{}\n{}\n{text}", scope.org.id(), scope.workspace());
+    let signed = format!("{}\n{}\n{text}", scope.workspace.org_id(), scope.workspace.id());
     view.signature = Some(format!("hmac-sha256:{}", hex(&state.keys.secret().sign("audit report", &signed))));
     Ok(Json(view))
 }

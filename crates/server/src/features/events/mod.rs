@@ -98,7 +98,7 @@ impl EventsQuery {
         }
     }
 
-    fn filter(&self, workspace: &str, now_us: i64) -> Result<EventFilter, ApiError> {
+    fn filter(&self, now_us: i64) -> Result<EventFilter, ApiError> {
         let types: Vec<&str> = EventType::EVERY.iter().map(|event_type| event_type.as_str()).collect();
         let event_types = query::words("eventType", self.event_type.as_ref(), &types)?;
         let grades: Vec<&str> = Severity::EVERY.iter().map(|severity| severity.as_str()).collect();
@@ -110,7 +110,6 @@ impl EventsQuery {
             &[("desc", Order::Descending), ("asc", Order::Ascending)],
         )?;
         Ok(EventFilter {
-            workspace: workspace.to_owned(),
             environment: query::text(self.environment.as_ref()),
             session_id: query::text(self.session_id.as_ref()),
             moved_chains: Vec::new(),
@@ -135,9 +134,9 @@ async fn list_events(
     client: Client,
     Params(params): Params<EventsQuery>,
 ) -> Result<Response, ApiError> {
-    let mut filter = params.filter(scope.workspace(), scope.now_us())?;
+    let mut filter = params.filter(scope.now_us())?;
     if let Some(session_id) = &filter.session_id {
-        filter.moved_chains = scope.org.chains_moved_to(scope.workspace(), session_id).await?;
+        filter.moved_chains = scope.workspace.sessions().chains_moved_to(session_id).await?;
     }
     let (limit, offset) = (query::limit(params.limit.as_ref())?, query::offset(params.offset.as_ref())?);
     let cursor = query::cursor(params.cursor.as_ref())?;
@@ -153,11 +152,11 @@ async fn list_events(
     let reading = Reading { session: session.as_deref(), is_chosen };
     // What no index of the database serves is found block by block.
     let page = if needle.is_some() || filter.needs_search() {
-        scope.org.scan_events(&filter, needle.as_deref(), cursor.as_ref(), offset, limit).await?
+        scope.workspace.events().search(&filter, needle.as_deref(), cursor.as_ref(), offset, limit).await?
     } else {
         let (page, counted) = tokio::try_join!(
-            scope.org.list_events(&filter, cursor.as_ref(), offset, limit),
-            scope.org.count_events(&filter, MAX_COUNTED_ROWS + 1)
+            scope.workspace.events().list(&filter, cursor.as_ref(), offset, limit),
+            scope.workspace.events().count(&filter, MAX_COUNTED_ROWS + 1)
         )?;
         SearchPage {
             events: page.events,
@@ -167,7 +166,7 @@ async fn list_events(
             total_is_exact: counted <= MAX_COUNTED_ROWS,
         }
     };
-    let events = current_events(&scope.org, scope.workspace(), page.events, (client, reading)).await?;
+    let events = current_events(&scope.workspace, page.events, (client, reading)).await?;
     let size_bytes = size_of(&events);
     let page = EventsPage {
         total: page.total,
@@ -189,11 +188,9 @@ async fn get_event(
     client: Client,
     Path(id): Path<String>,
 ) -> Result<Json<EventView>, ApiError> {
-    let event =
-        scope.org.find_event(scope.workspace(), &id).await?.ok_or_else(|| ApiError::not_found("Event"))?;
+    let event = scope.workspace.events().find(&id).await?.ok_or_else(|| ApiError::not_found("Event"))?;
     let raw = event.clone();
-    let current =
-        current_events(&scope.org, scope.workspace(), vec![event], (client, Reading::default())).await?.pop();
+    let current = current_events(&scope.workspace, vec![event], (client, Reading::default())).await?.pop();
     // A later arrival of a span is shown as it arrived.
-    Ok(Json(current.unwrap_or_else(|| EventView::of(raw, scope.org.id().as_str(), client))))
+    Ok(Json(current.unwrap_or_else(|| EventView::of(raw, scope.workspace.org_id().as_str(), client))))
 }

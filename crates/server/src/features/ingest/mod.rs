@@ -15,7 +15,7 @@ use agentlens_domain::ledger::{ENVIRONMENT_LIMIT, Reason};
 use agentlens_ingest::{EventResult, IngestError, IngestReport, IngestRequest};
 
 use crate::api::hex;
-use crate::auth::{EventsRead, EventsWrite, Scope};
+use crate::auth::{EventsWrite, LedgerRead, Scope};
 use crate::body;
 use crate::error::{ApiError, ErrorBody, ErrorDetail, request_id};
 use crate::query::Params;
@@ -139,7 +139,7 @@ async fn send_events(
         strict,
         now_us: state.now_us(),
     };
-    let (report, is_strict_refusal) = match state.gateway.ingest(&scope.org, request).await {
+    let (report, is_strict_refusal) = match state.gateway.ingest(scope.org(), request).await {
         Ok(report) => (report, false),
         Err(IngestError::Strict(report)) => (report, true),
         Err(error) => return Err(error.into()),
@@ -232,18 +232,18 @@ struct KeyLedger {
 /// What became of every event that the keys of the workspace sent.
 #[utoipa::path(get, path = "/v1/ingest/ledger", tag = "ingest", responses((status = 200, body = Ledger), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn get_ledger(
-    scope: Scope<EventsRead>,
+    scope: Scope<LedgerRead>,
     State(state): State<AppState>,
 ) -> Result<Json<Ledger>, ApiError> {
     // A batch that is applied in between, or is not taken off the queue yet, may for a moment be counted as waiting and
     // as stored; that is better than in neither.
-    let waiting = state.gateway.queue().waiting(&scope.org).await?;
-    let mut rows = scope.org.ledger().await?;
-    rows.extend(scope.org.dead_letter_events().await?);
-    let keys_of_org = state.store.control().list_keys(scope.org.id()).await?;
+    let waiting = state.gateway.queue().waiting(scope.org()).await?;
+    let mut rows = scope.org().ledger().counts().await?;
+    rows.extend(scope.org().dead_letters().event_counts().await?);
+    let keys_of_org = state.store.control().list_keys(scope.org().id()).await?;
     let own: HashSet<&str> = keys_of_org
         .iter()
-        .filter(|key| key.workspace_id == scope.workspace())
+        .filter(|key| key.workspace_id == scope.workspace.id().as_str())
         .map(|key| key.key_id.as_str())
         .collect();
     rows.retain(|row| own.contains(row.key_id.as_str()));

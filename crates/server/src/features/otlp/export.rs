@@ -73,7 +73,7 @@ pub(super) async fn export(
         Ok(reading) => reading,
         Err(error) => {
             let observed = observed(0, 0, Report::of_failure(&error.to_string()));
-            state.ingest_requests.note(&scope.org, &scope.principal, observed);
+            state.ingest_requests.note(&scope.workspace, &scope.principal, observed);
             return Err(refusal_of(&error));
         }
     };
@@ -92,7 +92,7 @@ pub(super) async fn export(
     if items > 0 {
         let reasons = refused.iter().take(MAX_REASONS).map(|refused| refused.message.clone()).collect();
         let observed = observed(items, refused.len(), Report::of(clients, reasons, repaired));
-        state.ingest_requests.note(&scope.org, &scope.principal, observed);
+        state.ingest_requests.note(&scope.workspace, &scope.principal, observed);
     }
     Ok(partial)
 }
@@ -111,7 +111,7 @@ async fn store(
     }
     let sender = scope.principal.sender();
     let request = EventsRequest { sender, now_us, received_count, events, refused: refusals };
-    Ok(state.gateway.ingest_events(&scope.org, request).await?)
+    Ok(state.gateway.ingest_events(scope.org(), request).await?)
 }
 
 /// Reads a request, on the blocking pool if that takes long. What a small one becomes while it is read is bounded by its

@@ -104,10 +104,8 @@ async fn list_requests(
     if key_id.as_ref().is_some_and(|key_id| key_id.contains('\0')) {
         return Err(ApiError::invalid_parameter("key_id", "must not hold a NUL character"));
     }
-    let mut rows = scope
-        .org
-        .list_ingest_requests(scope.workspace(), key_id.as_deref(), cursor.as_ref(), limit + 1)
-        .await?;
+    let mut rows =
+        scope.workspace.ingest_requests().list(key_id.as_deref(), cursor.as_ref(), limit + 1).await?;
     let has_more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next_cursor = rows
@@ -186,10 +184,8 @@ async fn list_unmapped(scope: Scope<EventsRead>) -> Result<Json<Unmapped>, ApiEr
     let mut clients: BTreeMap<String, UnmappedClient> = BTreeMap::new();
     let (mut requests, mut before) = (0, None);
     while requests < MAX_SUMMED_REQUESTS {
-        let rows = scope
-            .org
-            .list_ingest_requests(scope.workspace(), None, before.as_ref(), MAX_REQUESTS_PER_KEY)
-            .await?;
+        let rows =
+            scope.workspace.ingest_requests().list(None, before.as_ref(), MAX_REQUESTS_PER_KEY).await?;
         requests += rows.len();
         for row in &rows {
             add(&mut clients, report_of(row));

@@ -177,7 +177,7 @@ impl SessionView {
 }
 
 impl SessionsQuery {
-    fn filter(&self, workspace: &str, now_us: i64) -> Result<SessionFilter, ApiError> {
+    fn filter(&self, now_us: i64) -> Result<SessionFilter, ApiError> {
         let known = ["active", "idle", "completed", "error"];
         let statuses = query::words("status", self.status.as_ref(), &known)?;
         let statuses = statuses.iter().filter_map(|name| SessionStatus::parse(name)).collect();
@@ -191,7 +191,6 @@ impl SessionsQuery {
         };
         let window = times.read(now_us)?;
         Ok(SessionFilter {
-            workspace: workspace.to_owned(),
             environment: query::text(self.environment.as_ref()),
             agent_id: query::text(self.agent_id.as_ref()),
             user_id: query::text(self.user_id.as_ref()),
@@ -213,19 +212,19 @@ async fn list_sessions(
     client: Client,
     Params(params): Params<SessionsQuery>,
 ) -> Result<Json<SessionsAnswer>, ApiError> {
-    let filter = params.filter(scope.workspace(), scope.now_us())?;
+    let filter = params.filter(scope.now_us())?;
     if query::flag("countOnly", params.count_only.as_ref())? {
-        let counted = scope.org.count_sessions(&filter, MAX_COUNTED_ROWS + 1).await?;
+        let counted = scope.workspace.sessions().count(&filter, MAX_COUNTED_ROWS + 1).await?;
         let (count, count_is_exact) = (counted.min(MAX_COUNTED_ROWS), counted <= MAX_COUNTED_ROWS);
         return Ok(Json(SessionsAnswer::Count { count, count_is_exact }));
     }
     let (limit, offset) = (query::limit(params.limit.as_ref())?, query::offset(params.offset.as_ref())?);
     let cursor = query::cursor(params.cursor.as_ref())?;
     let (page, counted) = tokio::try_join!(
-        scope.org.list_sessions(&filter, cursor.as_ref(), offset, limit),
-        scope.org.count_sessions(&filter, MAX_COUNTED_ROWS + 1)
+        scope.workspace.sessions().list(&filter, cursor.as_ref(), offset, limit),
+        scope.workspace.sessions().count(&filter, MAX_COUNTED_ROWS + 1)
     )?;
-    let org = scope.org.id().as_str();
+    let org = scope.workspace.org_id().as_str();
     Ok(Json(SessionsAnswer::Page(SessionsPage {
         total: counted.min(MAX_COUNTED_ROWS),
         total_is_exact: counted <= MAX_COUNTED_ROWS,
@@ -249,14 +248,14 @@ async fn get_session(
     Path(id): Path<String>,
 ) -> Result<Json<SessionView>, ApiError> {
     let row = find(&scope, &id).await?;
-    Ok(Json(SessionView::of(row, scope.org.id().as_str(), client, scope.now_us())))
+    Ok(Json(SessionView::of(row, scope.workspace.org_id().as_str(), client, scope.now_us())))
 }
 
 /// The session; the one that its spans moved to where nothing is left of it but a chain.
 async fn find(scope: &Scope<EventsRead>, id: &str) -> Result<SessionRow, ApiError> {
     let mut id = id.to_owned();
     for _ in 0..MAX_MOVES {
-        let session = scope.org.find_session(scope.workspace(), &id).await?;
+        let session = scope.workspace.sessions().find(&id).await?;
         let session = session.ok_or_else(|| ApiError::not_found("Session"))?;
         match session.moved_to.clone().filter(|_| session.event_count == 0) {
             Some(moved_to) => id = moved_to,

@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use agentlens_domain::cost::nanos_to_usd;
 use agentlens_domain::page::Cursor;
 use agentlens_domain::time::format_rfc3339;
-use agentlens_store::{Org, SpanRow, StoreError};
+use agentlens_store::{SpanRow, StoreError, Workspace};
 
 use super::trace::{MAX_LEVELS, Subtree, TraceNode};
 use crate::api::ms;
@@ -13,7 +13,6 @@ use crate::spans::{Parts, SpanView, event_ids, kind};
 
 /// What of the tree is asked for.
 pub(super) struct TreeQuery<'a> {
-    pub(super) workspace: &'a str,
     pub(super) session_id: &'a str,
     /// The span whose children are asked for; the roots otherwise.
     pub(super) parent: Option<(String, String)>,
@@ -28,13 +27,13 @@ pub(super) struct TreePage {
 }
 
 /// Nodes of the first level, and below them level by level as many as the limits leave room for.
-pub(super) async fn span_tree(org: &Org, query: &TreeQuery<'_>) -> Result<TreePage, StoreError> {
+pub(super) async fn span_tree(workspace: &Workspace, query: &TreeQuery<'_>) -> Result<TreePage, StoreError> {
     let after = query.after.as_ref().map(|cursor| (cursor.value, cursor.id.as_str()));
     let mut top = match &query.parent {
-        None => org.root_spans(query.workspace, query.session_id, after, query.limit + 1).await?,
+        None => workspace.spans().roots(query.session_id, after, query.limit + 1).await?,
         Some(parent) => {
             let parents = std::slice::from_ref(parent);
-            org.child_spans(query.workspace, parents, after, query.limit + 1).await?
+            workspace.spans().children(parents, after, query.limit + 1).await?
         }
     };
     let has_more = top.len() > query.limit as usize;
@@ -55,11 +54,11 @@ pub(super) async fn span_tree(org: &Org, query: &TreeQuery<'_>) -> Result<TreePa
         if parents.is_empty() {
             break;
         }
-        let children = org.child_spans(query.workspace, &parents, None, room).await?;
+        let children = workspace.spans().children(&parents, None, room).await?;
         room -= u32::try_from(children.len()).unwrap_or(room);
         levels.push(children);
     }
-    let parts = Parts::read(org, query.workspace, levels.iter().flatten()).await?;
+    let parts = Parts::read(workspace, levels.iter().flatten()).await?;
     Ok(TreePage { nodes: assemble(levels, &parts), next })
 }
 

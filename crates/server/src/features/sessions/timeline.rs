@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use agentlens_domain::limits::{MAX_ANSWER_BYTES, MAX_TIMELINE_EVENTS, MAX_VERIFIED_EVENTS};
-use agentlens_store::{Org, SessionRow, StoredEvent};
+use agentlens_store::{SessionRow, StoredEvent, Workspace};
 
 use super::find;
 use crate::api::{self, EventView, READ_TIMEOUT, size_of};
@@ -109,18 +109,18 @@ async fn current(
     limit: u32,
 ) -> Result<Timeline, ApiError> {
     let session = find(scope, id).await?;
-    let (page, next_seq) = timeline(&scope.org, &session, after, limit).await?;
-    let (chain_valid, verified) = verified(&scope.org, &session, &page.parts).await?;
+    let (page, next_seq) = timeline(&scope.workspace, &session, after, limit).await?;
+    let (chain_valid, verified) = verified(&scope.workspace, &session, &page.parts).await?;
     let reading = Reading { session: Some(&session.session_id), is_chosen: false };
     Ok(Timeline {
-        events: current_events(&scope.org, scope.workspace(), page.events, (client, reading)).await?,
+        events: current_events(&scope.workspace, page.events, (client, reading)).await?,
         chain_valid,
         verified,
         chained: true,
         limit,
         has_more: next_seq.is_some(),
         next_seq,
-        moved_chains: scope.org.chains_moved_to(scope.workspace(), &session.session_id).await?,
+        moved_chains: scope.workspace.sessions().chains_moved_to(&session.session_id).await?,
     })
 }
 
@@ -132,14 +132,14 @@ async fn chain(
     after: i64,
     limit: u32,
 ) -> Result<Timeline, ApiError> {
-    let session = scope.org.find_session(scope.workspace(), id).await?;
+    let session = scope.workspace.sessions().find(id).await?;
     let session = session.ok_or_else(|| ApiError::not_found("Session"))?;
     let mut page = Page::new(limit);
-    let last = page.read(&scope.org, &session, after.max(0)).await?;
+    let last = page.read(&scope.workspace, &session, after.max(0)).await?;
     let next_seq = (last < session.last_seq).then_some(last);
     let (chain_valid, verified) = if session.last_seq <= MAX_VERIFIED_EVENTS {
         in_time(async {
-            let report = scope.org.verify_session(&session).await?;
+            let report = scope.workspace.chains().verify_session(&session).await?;
             Ok((
                 report.broken.is_none(),
                 Verified { scope: VerifiedScope::Session, event_count: report.event_count },
@@ -147,9 +147,9 @@ async fn chain(
         })
         .await?
     } else {
-        in_time(verify_parts(&scope.org, &page.parts)).await?
+        in_time(verify_parts(&scope.workspace, &page.parts)).await?
     };
-    let org = scope.org.id().as_str();
+    let org = scope.workspace.org_id().as_str();
     Ok(Timeline {
         events: page.events.into_iter().map(|event| EventView::of(event, org, client)).collect(),
         chain_valid,
@@ -165,7 +165,7 @@ async fn chain(
 /// A page of a session's timeline and where the next begins. Spans that named the session only later have their place in
 /// chains of their own, which come first; their events are counted below zero, down from it.
 async fn timeline(
-    org: &Org,
+    workspace: &Workspace,
     session: &SessionRow,
     after: i64,
     limit: u32,
@@ -173,11 +173,11 @@ async fn timeline(
     let mut page = Page::new(limit);
     if after <= 0 {
         let mut passed = 0;
-        for id in org.chains_moved_to(&session.workspace_id, &session.session_id).await? {
-            let Some(chain) = org.find_session(&session.workspace_id, &id).await? else { continue };
+        for id in workspace.sessions().chains_moved_to(&session.session_id).await? {
+            let Some(chain) = workspace.sessions().find(&id).await? else { continue };
             let from = after.saturating_neg().saturating_sub(passed).max(0);
             if from < chain.last_seq {
-                let last = page.read(org, &chain, from).await?;
+                let last = page.read(workspace, &chain, from).await?;
                 if page.is_full() {
                     return Ok((page, Some(-passed - last)));
                 }
@@ -185,7 +185,7 @@ async fn timeline(
             passed += chain.last_seq;
         }
     }
-    let last = page.read(org, session, after.max(0)).await?;
+    let last = page.read(workspace, session, after.max(0)).await?;
     let has_more = page.is_full() && last < session.last_seq;
     Ok((page, has_more.then_some(last)))
 }
@@ -193,13 +193,13 @@ async fn timeline(
 /// A session's own events after `after`: at most `limit`, and fewer where they fill an answer. The second value says whether it
 /// has more.
 pub(super) async fn events(
-    org: &Org,
+    workspace: &Workspace,
     session: &SessionRow,
     after: i64,
     limit: u32,
 ) -> Result<(Vec<StoredEvent>, bool), ApiError> {
     let mut page = Page::new(limit);
-    let last = page.read(org, session, after).await?;
+    let last = page.read(workspace, session, after).await?;
     let has_more = page.is_full() && last < session.last_seq;
     Ok((page.events, has_more))
 }
@@ -237,12 +237,13 @@ impl Page {
     }
 
     /// Takes what there is room for of a chain after `after`; returns the place of the last event taken.
-    async fn read(&mut self, org: &Org, chain: &SessionRow, after: i64) -> Result<i64, ApiError> {
+    async fn read(&mut self, workspace: &Workspace, chain: &SessionRow, after: i64) -> Result<i64, ApiError> {
         let mut last = after;
         while !self.is_full() {
             let (chunk, bytes_left) =
                 (self.room().min(CHUNK_EVENTS), MAX_ANSWER_BYTES.saturating_sub(self.bytes));
-            let (rows, has_more) = org.events_of_session_within(chain, last, chunk, bytes_left).await?;
+            let (rows, has_more) =
+                workspace.events().of_session_within(chain, last, chunk, bytes_left).await?;
             let taken: usize = rows.iter().map(|row| row.payload.len() + row.metadata.len()).sum();
             self.bytes += taken;
             last = rows.last().map_or(last, |row| row.seq);
@@ -260,32 +261,40 @@ impl Page {
 }
 
 /// How many events lie in the chains of the session, its own and others; of more than `enough`, some number beyond it.
-pub(super) async fn chained_events(org: &Org, session: &SessionRow, enough: i64) -> Result<i64, ApiError> {
+pub(super) async fn chained_events(
+    workspace: &Workspace,
+    session: &SessionRow,
+    enough: i64,
+) -> Result<i64, ApiError> {
     let mut chained = session.last_seq;
-    for chain in org.chains_moved_to(&session.workspace_id, &session.session_id).await? {
+    for chain in workspace.sessions().chains_moved_to(&session.session_id).await? {
         if chained > enough {
             break;
         }
-        let moved = org.find_session(&session.workspace_id, &chain).await?;
+        let moved = workspace.sessions().find(&chain).await?;
         chained += moved.map_or(0, |moved| moved.last_seq);
     }
     Ok(chained)
 }
 
 /// Verifies a session of a moderate length whole; of a longer one only the parts that the page shows.
-async fn verified(org: &Org, session: &SessionRow, parts: &[Part]) -> Result<(bool, Verified), ApiError> {
-    let event_count = chained_events(org, session, MAX_VERIFIED_EVENTS).await?;
+async fn verified(
+    workspace: &Workspace,
+    session: &SessionRow,
+    parts: &[Part],
+) -> Result<(bool, Verified), ApiError> {
+    let event_count = chained_events(workspace, session, MAX_VERIFIED_EVENTS).await?;
     if event_count > MAX_VERIFIED_EVENTS {
-        return in_time(verify_parts(org, parts)).await;
+        return in_time(verify_parts(workspace, parts)).await;
     }
-    let holds = chain_holds(org, session).await?;
+    let holds = chain_holds(workspace, session).await?;
     Ok((holds, Verified { scope: VerifiedScope::Session, event_count }))
 }
 
-async fn verify_parts(org: &Org, parts: &[Part]) -> Result<(bool, Verified), ApiError> {
+async fn verify_parts(workspace: &Workspace, parts: &[Part]) -> Result<(bool, Verified), ApiError> {
     let (mut holds, mut event_count) = (true, 0);
     for part in parts {
-        let report = org.verify_part(&part.chain, part.after, part.last).await?;
+        let report = workspace.chains().verify_part(&part.chain, part.after, part.last).await?;
         holds &= report.broken.is_none();
         event_count += report.event_count;
     }
@@ -293,8 +302,8 @@ async fn verify_parts(org: &Org, parts: &[Part]) -> Result<(bool, Verified), Api
 }
 
 /// Whether all chains of a session hold.
-pub(super) async fn chain_holds(org: &Org, session: &SessionRow) -> Result<bool, ApiError> {
-    in_time(verify(org, session)).await
+pub(super) async fn chain_holds(workspace: &Workspace, session: &SessionRow) -> Result<bool, ApiError> {
+    in_time(verify(workspace, session)).await
 }
 
 async fn in_time<T>(verifying: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
@@ -302,12 +311,12 @@ async fn in_time<T>(verifying: impl Future<Output = Result<T, ApiError>>) -> Res
     verified.map_err(|_| ApiError::timed_out("verifying the session's chain took too long"))?
 }
 
-async fn verify(org: &Org, session: &SessionRow) -> Result<bool, ApiError> {
-    for chain in org.chains_moved_to(&session.workspace_id, &session.session_id).await? {
-        let Some(moved) = org.find_session(&session.workspace_id, &chain).await? else { continue };
-        if org.verify_session(&moved).await?.broken.is_some() {
+async fn verify(workspace: &Workspace, session: &SessionRow) -> Result<bool, ApiError> {
+    for chain in workspace.sessions().chains_moved_to(&session.session_id).await? {
+        let Some(moved) = workspace.sessions().find(&chain).await? else { continue };
+        if workspace.chains().verify_session(&moved).await?.broken.is_some() {
             return Ok(false);
         }
     }
-    Ok(org.verify_session(session).await?.broken.is_none())
+    Ok(workspace.chains().verify_session(session).await?.broken.is_none())
 }

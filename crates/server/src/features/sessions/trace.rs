@@ -10,7 +10,7 @@ use agentlens_domain::cost::nanos_to_usd;
 use agentlens_domain::limits::{MAX_TIMELINE_EVENTS, MAX_VERIFIED_EVENTS};
 use agentlens_domain::page::Cursor;
 use agentlens_domain::spans::ARRIVAL_ID_PREFIX;
-use agentlens_store::{Org, SessionRow, StoredEvent};
+use agentlens_store::{SessionRow, StoredEvent, Workspace};
 
 use super::find;
 use super::span_tree::{TreePage, TreeQuery, span_tree};
@@ -138,22 +138,21 @@ pub(super) async fn get_trace(
 ) -> Result<Json<Trace>, ApiError> {
     let session = find(&scope, &id).await?;
     let query = TreeQuery {
-        workspace: &session.workspace_id,
         session_id: &session.session_id,
         parent: query::text(params.parent.as_ref()).map(|text| parent(&text)).transpose()?,
         after: query::cursor(params.cursor.as_ref())?,
         limit: query::limit_of(params.limit.as_ref(), DEFAULT_NODES, MAX_NODES)?,
     };
-    let page = span_tree(&scope.org, &query).await?;
+    let page = span_tree(&scope.workspace, &query).await?;
     let chain_valid =
-        if chained_events(&scope.org, &session, MAX_VERIFIED_EVENTS).await? <= MAX_VERIFIED_EVENTS {
-            Some(chain_holds(&scope.org, &session).await?)
+        if chained_events(&scope.workspace, &session, MAX_VERIFIED_EVENTS).await? <= MAX_VERIFIED_EVENTS {
+            Some(chain_holds(&scope.workspace, &session).await?)
         } else {
             None
         };
-    if !page.nodes.is_empty() || query.parent.is_some() || has_spans_before(&scope.org, &query).await? {
+    if !page.nodes.is_empty() || query.parent.is_some() || has_spans_before(&scope.workspace, &query).await? {
         let (steps, are_cut) = match query.parent {
-            None if session.own_events > 0 => own_steps(&scope.org, &session, client).await?,
+            None if session.own_events > 0 => own_steps(&scope.workspace, &session, client).await?,
             _ => (Vec::new(), false),
         };
         let page = mixed(page, steps, &query);
@@ -172,7 +171,7 @@ pub(super) async fn get_trace(
     let after = query.after.as_ref().map_or(0, |cursor| cursor.value);
     let most = if params.limit.is_some() { MAX_NODES } else { MAX_TIMELINE_EVENTS };
     let limit = query::limit_of(params.limit.as_ref(), most, most)?;
-    let (events, has_more) = events(&scope.org, &session, after, limit).await?;
+    let (events, has_more) = events(&scope.workspace, &session, after, limit).await?;
     let next = events.last().filter(|_| has_more);
     let next_cursor = next.map(|last| Cursor { value: last.seq, id: last.id.clone() }.encode());
     Ok(Json(Trace {
@@ -186,17 +185,17 @@ pub(super) async fn get_trace(
 }
 
 /// Whether the page goes on behind the last of a session's spans.
-async fn has_spans_before(org: &Org, query: &TreeQuery<'_>) -> Result<bool, ApiError> {
-    Ok(query.after.is_some() && !org.root_spans(query.workspace, query.session_id, None, 1).await?.is_empty())
+async fn has_spans_before(workspace: &Workspace, query: &TreeQuery<'_>) -> Result<bool, ApiError> {
+    Ok(query.after.is_some() && !workspace.spans().roots(query.session_id, None, 1).await?.is_empty())
 }
 
 /// The steps of a session that are no spans, of its first 10,000 events, and whether it has more events.
 async fn own_steps(
-    org: &Org,
+    workspace: &Workspace,
     session: &SessionRow,
     client: Client,
 ) -> Result<(Vec<TraceNode>, bool), ApiError> {
-    let (mut own, are_cut) = events(org, session, 0, MAX_TIMELINE_EVENTS).await?;
+    let (mut own, are_cut) = events(workspace, session, 0, MAX_TIMELINE_EVENTS).await?;
     own.retain(|event| !event.id.starts_with(ARRIVAL_ID_PREFIX));
     Ok((tree(steps(&own, client)), are_cut))
 }

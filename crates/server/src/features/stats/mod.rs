@@ -38,12 +38,11 @@ struct Stats {
 /// Totals of the workspace.
 #[utoipa::path(get, path = "/api/stats", tag = "stats", responses((status = 200, body = Stats), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn get_stats(scope: Scope<EventsRead>) -> Result<Json<Stats>, ApiError> {
-    let workspace = scope.workspace();
     let (days, stats, total_agents, (oldest, newest)) = tokio::try_join!(
         days(&scope, i64::MIN / 2, i64::MAX / 2),
-        async { Ok(scope.org.stats(workspace).await?) },
-        async { Ok(scope.org.count_agents(workspace).await?) },
-        async { Ok(scope.org.event_bounds(workspace).await?) }
+        async { Ok(scope.workspace.analytics().stats().await?) },
+        async { Ok(scope.workspace.agents().count().await?) },
+        async { Ok(scope.workspace.agents().event_bounds().await?) }
     )?;
     Ok(Json(Stats {
         total_events: days.event_count,
@@ -77,7 +76,7 @@ async fn get_overview(scope: Scope<EventsRead>) -> Result<Json<Overview>, ApiErr
     let (today, yesterday, total_agents) = tokio::try_join!(
         days(&scope, today_us, today_us + DAY_US),
         days(&scope, today_us - DAY_US, today_us),
-        async { Ok(scope.org.count_agents(scope.workspace()).await?) }
+        async { Ok(scope.workspace.agents().count().await?) }
     )?;
     Ok(Json(Overview {
         events_today_count: today.event_count,
@@ -95,7 +94,6 @@ async fn days(scope: &Scope<EventsRead>, from_us: i64, to_us: i64) -> Result<Mea
     let query = CellQuery {
         tier: Tier::Day,
         dimension: Dimension::Total,
-        workspace: scope.workspace().to_owned(),
         environment: None,
         agent_id: None,
         provider: None,
@@ -104,7 +102,7 @@ async fn days(scope: &Scope<EventsRead>, from_us: i64, to_us: i64) -> Result<Mea
         to_us,
     };
     let mut total = Measures::default();
-    for cell in scope.org.cells(&query).await? {
+    for cell in scope.workspace.analytics().cells(&query).await? {
         total.merge(&cell.measures);
     }
     Ok(total)

@@ -25,7 +25,7 @@ use agentlens_domain::ids::OrgId;
 use agentlens_domain::limits::{
     LARGE_ANSWER_BYTES, MAX_ORG_STREAM_SUBSCRIBERS, MAX_STREAM_AHEAD_BYTES, MAX_STREAM_SUBSCRIBERS,
 };
-use agentlens_store::{Org, StoreError, StreamPlace};
+use agentlens_store::{StoreError, StreamPlace, Workspace};
 
 use crate::api::{EventView, size_of};
 use crate::auth::{EventsRead, Scope};
@@ -68,7 +68,7 @@ struct StreamQuery {
     token: Option<String>,
 }
 
-/// Follow the org's events as they are stored (server-sent events named `event`, and `heartbeat`).
+/// Follow the workspace's events as they are stored (server-sent events named `event`, and `heartbeat`).
 #[utoipa::path(get, path = "/api/stream", tag = "stream", params(StreamQuery, ("Last-Event-ID" = Option<String>, Header, description = "Go on after the event of this id; `0` begins with the oldest event that is kept")),
     responses((status = 200, description = "text/event-stream", content_type = "text/event-stream", body = String), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn stream_events(
@@ -80,31 +80,30 @@ async fn stream_events(
 ) -> Result<Response, ApiError> {
     let types: Vec<&str> = EventType::EVERY.iter().map(|event_type| event_type.as_str()).collect();
     let event_types = query::words("eventType", params.event_type.as_ref(), &types)?;
-    let place = Place::take(scope.org.id())?;
+    let place = Place::take(scope.workspace.org_id())?;
     let resumed = headers
         .get("last-event-id")
         .and_then(|value| value.to_str().ok())
         .map(str::to_owned)
         .or(params.last_event_id.clone());
-    let current = scope.org.last_position().await?;
+    let current = scope.workspace.events().last_position().await?;
     let position = match query::text(resumed.as_ref()).as_deref() {
         None => current,
         Some(FROM_THE_BEGINNING) => 0,
-        Some(id) => scope.org.position_of_event(scope.workspace(), id).await?.ok_or_else(|| {
+        Some(id) => scope.workspace.events().position_of(id).await?.ok_or_else(|| {
             let message =
                 "must be the id of an event of this stream that is still kept, or 0 for the beginning";
             ApiError::invalid_parameter("Last-Event-ID", message)
         })?,
     };
     let follower = Follower {
-        news: state.live.subscribe(scope.org.id(), current),
+        news: state.live.subscribe(scope.workspace.org_id(), current),
         filter: Filter {
-            workspace: scope.workspace().to_owned(),
             session_id: query::text(params.session_id.as_ref()),
             agent_id: query::text(params.agent_id.as_ref()),
             event_types,
         },
-        org: scope.org,
+        workspace: scope.workspace,
         principal: scope.principal,
         keys: state.keys.clone(),
         checked: Instant::now(),
@@ -158,7 +157,6 @@ impl Drop for Place {
 }
 
 struct Filter {
-    workspace: String,
     session_id: Option<String>,
     agent_id: Option<String>,
     event_types: Vec<String>,
@@ -166,15 +164,14 @@ struct Filter {
 
 impl Filter {
     fn admits(&self, event: &StreamPlace) -> bool {
-        event.workspace_id == self.workspace
-            && self.session_id.as_ref().is_none_or(|id| *id == event.session_id)
+        self.session_id.as_ref().is_none_or(|id| *id == event.session_id)
             && self.agent_id.as_ref().is_none_or(|id| *id == event.agent_id)
             && (self.event_types.is_empty() || self.event_types.contains(&event.event_type))
     }
 }
 
 struct Follower {
-    org: Org,
+    workspace: Workspace,
     principal: Principal,
     keys: Arc<KeyCache>,
     /// When the key was last found valid.
@@ -243,17 +240,19 @@ impl Follower {
             return true;
         }
         self.checked = Instant::now();
-        self.keys.is_still_valid(&self.principal, self.org.clock().now_us()).await
+        self.keys.is_still_valid(&self.principal, self.workspace.clock().now_us()).await
     }
 
     /// Reads a little of what is new: what is read ahead of what was sent has a limit in bytes. Returns whether there was
     /// anything, matching or not.
     async fn read(&mut self) -> Result<bool, StoreError> {
         if self.places.is_empty() {
-            let places = self.org.places_after(self.position, CHUNK_EVENTS).await?;
-            let Some(last) = places.last() else { return Ok(false) };
-            self.position = last.position;
-            self.places = places.into_iter().filter(|place| self.filter.admits(place)).collect();
+            let read = self.workspace.events().places_after(self.position, CHUNK_EVENTS).await?;
+            if read.read_to == self.position {
+                return Ok(false);
+            }
+            self.position = read.read_to;
+            self.places = read.places.into_iter().filter(|place| self.filter.admits(place)).collect();
         }
         let (mut positions, mut bytes) = (Vec::new(), 0);
         while let Some(place) = self.places.front() {
@@ -267,10 +266,9 @@ impl Follower {
         if positions.is_empty() {
             return Ok(true);
         }
-        let events = self.org.events_at_positions(positions).await?;
+        let events = self.workspace.events().at_positions(positions).await?;
         let reading = (self.client, Reading::default());
-        let workspace = self.principal.workspace_id.as_str();
-        self.waiting = current_events(&self.org, workspace, events, reading).await?.into();
+        self.waiting = current_events(&self.workspace, events, reading).await?.into();
         Ok(true)
     }
 }

@@ -21,6 +21,7 @@ use super::PostgresEngine;
 use super::insert::Insert;
 use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
+use crate::row_scope::RowScope;
 use crate::tenant::environments::{Environments, names_to_look_up};
 use crate::tenant::{
     ApplyReport, Cell, Ending, EventRow, LateKey, NumberedSession, OrgContext, OrgState, Plan, PlanInput,
@@ -66,7 +67,8 @@ async fn try_apply(
 ) -> Result<Try, StoreError> {
     let transaction = client.transaction().await?;
     let org = context.org.as_str();
-    transaction.batch_execute(&format!("set local app.current_org = '{org}'")).await?;
+    // A group holds batches of all workspaces of the org.
+    transaction.batch_execute(&RowScope::Org(&context.org).set_local()).await?;
     let state = lock_state(&transaction, org).await?;
     let fresh = claim_batches(&transaction, org, batches, now_us).await?;
     let verdicts = claim_ids(&transaction, context, batches, &fresh).await?;

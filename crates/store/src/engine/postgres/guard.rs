@@ -14,7 +14,12 @@ select
       and (n.nspname = 'tenant' or (n.nspname = 'control' and c.relname <> all ('{orgs,changes,outbox_intents,job_runs}')
         and exists (select 1 from pg_attribute a where a.attrelid = c.oid and a.attname = 'org_id' and not a.attisdropped)))),
   (select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = 'tenant' and c.relkind in ('r', 'p'))";
+    where n.nspname = 'tenant' and c.relkind in ('r', 'p')),
+  (select count(*) from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = 'tenant' and c.relkind in ('r', 'p') and a.attname = 'workspace_id' and not a.attisdropped
+      and not exists (select 1 from pg_policy p where p.polrelid = c.oid
+        and pg_get_expr(p.polqual, p.polrelid) like '%app.current_workspace%'
+        and pg_get_expr(p.polwithcheck, p.polrelid) like '%app.current_workspace%'))";
 
 /// Refuses a role that is, or can become, a superuser, a bypasser of row security or the owner of a table.
 pub(super) async fn check_role(engine: &PostgresEngine) -> Result<(), StoreError> {
@@ -41,6 +46,12 @@ pub(super) async fn check_role(engine: &PostgresEngine) -> Result<(), StoreError
     if row.get::<i64>(3)? > 0 {
         return Err(StoreError::Misconfigured(
             "a table of one org's rows has no forced row-level security; run `agentlens migrate`".to_owned(),
+        ));
+    }
+    if row.get::<i64>(5)? > 0 {
+        return Err(StoreError::Misconfigured(
+            "row-level security of a table does not keep the workspaces of an org apart; run `agentlens migrate`"
+                .to_owned(),
         ));
     }
     Ok(())

@@ -1,8 +1,7 @@
 //! PostgreSQL: pools of connections under the application's role, which owns nothing and can't bypass row security.
 //!
-//! Every tenant statement runs in a transaction that begins by naming its org in `app.current_org`; the policies of all
-//! tenant tables compare with it. `SET LOCAL` with a literal (org ids are plain characters by type) rather than
-//! `set_config($1)`, because Citus carries only `SET LOCAL` to its workers.
+//! Every tenant statement runs in a transaction that begins by naming its org in `app.current_org` and its workspace, or `*` for
+//! all of the org's, in `app.current_workspace` (see [`RowScope`]); the policies of tenant tables compare with both.
 
 pub(crate) mod apply;
 mod guard;
@@ -24,6 +23,7 @@ use agentlens_domain::ids::OrgId;
 use agentlens_fairness::{FairShare, Rule};
 
 use crate::error::StoreError;
+use crate::row_scope::RowScope;
 use crate::statement::{Row, Value};
 use crate::tenant::NEVER_EXPIRES_DAY;
 
@@ -102,36 +102,36 @@ impl PostgresEngine {
     /// Runs one reading statement, for one org when it is its turn, or (control tables) for none.
     pub(crate) async fn query(
         &self,
-        org: Option<&OrgId>,
+        scope: Option<RowScope<'_>>,
         sql: &str,
         args: &[Value],
     ) -> Result<Vec<Row>, StoreError> {
-        let Some(id) = org else { return self.query_for_write(org, sql, args).await };
-        let _turn = self.turns.take(id, 1, READ_PATIENCE).await.map_err(|_| StoreError::Busy)?;
-        query(&connection(&self.reads).await?, org, sql, args).await
+        let Some(org) = scope.map(RowScope::org) else { return self.query_for_write(scope, sql, args).await };
+        let _turn = self.turns.take(org, 1, READ_PATIENCE).await.map_err(|_| StoreError::Busy)?;
+        query(&connection(&self.reads).await?, scope, sql, args).await
     }
 
     /// Runs one reading statement that somebody needs who is about to write.
     pub(crate) async fn query_for_write(
         &self,
-        org: Option<&OrgId>,
+        scope: Option<RowScope<'_>>,
         sql: &str,
         args: &[Value],
     ) -> Result<Vec<Row>, StoreError> {
-        query(&self.connection().await?, org, sql, args).await
+        query(&self.connection().await?, scope, sql, args).await
     }
 
     /// Runs one reading statement for an org and hands its rows over one by one, as they arrive.
     pub(crate) async fn for_each(
         &self,
-        org: &OrgId,
+        scope: RowScope<'_>,
         sql: &str,
         args: &[Value],
         mut step: impl FnMut(&Row) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let client = self.connection().await?;
         let statement = client.prepare_cached(sql).await?;
-        let begin = begin_sql("begin read only", org) + CUSTOM_PLANS;
+        let begin = begin_to_read(scope);
         let params = args.iter().map(|value| value as &(dyn ToSql + Sync));
         let reading = async {
             let mut rows = std::pin::pin!(client.query_raw(&statement, params).await?);
@@ -154,13 +154,13 @@ impl PostgresEngine {
     /// Runs statements in one transaction; returns how many rows each changed.
     pub(crate) async fn execute_all(
         &self,
-        org: Option<&OrgId>,
+        scope: Option<RowScope<'_>>,
         statements: &[(String, Vec<Value>)],
     ) -> Result<Vec<u64>, StoreError> {
         let mut client = self.connection().await?;
         let transaction = client.transaction().await?;
-        if let Some(org) = org {
-            transaction.batch_execute(&format!("set local app.current_org = '{org}'")).await?;
+        if let Some(scope) = scope {
+            transaction.batch_execute(&scope.set_local()).await?;
         }
         let mut prepared = Vec::with_capacity(statements.len());
         for (sql, args) in statements {
@@ -188,17 +188,17 @@ async fn connection(pool: &Pool) -> Result<Object, StoreError> {
 
 async fn query(
     client: &Object,
-    org: Option<&OrgId>,
+    scope: Option<RowScope<'_>>,
     sql: &str,
     args: &[Value],
 ) -> Result<Vec<Row>, StoreError> {
     let statement = client.prepare_cached(sql).await?;
     let params = params(args);
-    let rows = match org {
+    let rows = match scope {
         None => client.query(&statement, &params).await?,
-        Some(org) => {
+        Some(scope) => {
             // The three are sent together and answered in order: one round trip.
-            let begin = begin_sql("begin read only", org) + CUSTOM_PLANS;
+            let begin = begin_to_read(scope);
             let (begun, rows, ended) = tokio::join!(
                 client.batch_execute(&begin),
                 client.query(&statement, &params),
@@ -264,9 +264,9 @@ fn tls() -> Result<MakeRustlsConnect, StoreError> {
     Ok(MakeRustlsConnect::new(config))
 }
 
-/// The start of a tenant transaction. The org id needs no quoting by its type.
-pub(crate) fn begin_sql(begin: &str, org: &OrgId) -> String {
-    format!("{begin}; set local app.current_org = '{org}'")
+/// The start of a transaction of one reading statement.
+fn begin_to_read(scope: RowScope<'_>) -> String {
+    format!("begin read only; {}{CUSTOM_PLANS}", scope.set_local())
 }
 
 pub(crate) fn params(args: &[Value]) -> Vec<&(dyn ToSql + Sync)> {

@@ -5,17 +5,31 @@
 -- SQLite keeps a file per org. The org is the same in every row of the file, so it leads no index of the large tables there.
 
 -- only postgres
--- Forces row security on a table: a row is seen and written only where the transaction has named its org.
+-- Forces row security on a table: a row is seen and written only where the transaction has named its org. If the table has a
+-- workspace, the transaction must also have named that, or all of the org's as `*`.
+--
+-- A `case`, because it looks up the setting once for each row, and because the planner takes an `or` of equalities for a condition
+-- that hardly any row fulfils.
 create function secure(table_name text) returns void
 language plpgsql set search_path = tenant, pg_temp as $$
+declare
+  rule text := $rule$org_id = nullif(current_setting('app.current_org', true), '')$rule$;
 begin
+  if exists (
+    select 1
+    from pg_attribute
+    where attrelid = format('tenant.%I', table_name)::regclass and attname = 'workspace_id' and not attisdropped
+  ) then
+    rule := rule || $rule$
+      and case nullif(current_setting('app.current_workspace', true), '')
+        when '*' then true
+        when workspace_id then true
+        else false
+      end$rule$;
+  end if;
   execute format('alter table tenant.%I enable row level security', table_name);
   execute format('alter table tenant.%I force row level security', table_name);
-  execute format($policy$
-    create policy %I on tenant.%I
-      using (org_id = nullif(current_setting('app.current_org', true), ''))
-      with check (org_id = nullif(current_setting('app.current_org', true), ''))
-    $policy$, table_name || '_org', table_name);
+  execute format('create policy %I on tenant.%I using (%s) with check (%s)', table_name || '_org', table_name, rule, rule);
 end
 $$;
 revoke all on function secure(text) from public;

@@ -6,10 +6,9 @@ use agentlens_domain::page::Cursor;
 use agentlens_domain::rollups::UNKNOWN_MODEL;
 
 use super::places::{EventPlace, PLACE_COLUMNS, fitting};
-use super::{COLUMNS, StoredEvent};
+use super::{COLUMNS, Events, StoredEvent};
 use crate::error::StoreError;
 use crate::statement::Builder;
-use crate::tenant::Org;
 
 /// Which way a list runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,7 +24,6 @@ pub enum Order {
 #[derive(Debug, Clone, Default)]
 #[expect(missing_docs, reason = "each field is the condition that its name says")]
 pub struct EventFilter {
-    pub workspace: String,
     pub environment: Option<String>,
     pub session_id: Option<String>,
     /// Further chains of that session.
@@ -51,7 +49,7 @@ pub struct EventPage {
 }
 
 impl EventFilter {
-    /// Whether no index of the database finds the events quickly, so that [`Org::scan_events`] should.
+    /// Whether no index of the database finds the events quickly, so that [`Events::search`] should.
     pub fn needs_search(&self) -> bool {
         self.session_id.is_none() && self.chooses_by_content()
     }
@@ -80,12 +78,12 @@ impl EventFilter {
     /// Adds all conditions to a statement on `events`, for rows that are reached as `access` says.
     pub(super) fn add_to(&self, statement: &mut Builder, access: Access<'_>) {
         match access {
-            Access::Time => statement.with(" and workspace_id = $", self.workspace.as_str()),
+            Access::Time => statement.text(" and workspace_id = $2"),
             Access::Sessions(numbers) => statement
-                .with(" and session_number = any($)", numbers.to_vec())
-                .with(" and workspace_id || '' = $", self.workspace.as_str()),
+                .text(" and workspace_id || '' = $2")
+                .with(" and session_number = any($)", numbers.to_vec()),
             Access::Position => statement
-                .with(" and workspace_id || '' = $", self.workspace.as_str())
+                .text(" and workspace_id || '' = $2")
                 .with_some(" and session_id || '' = any($)", self.chains()),
         };
         statement
@@ -151,28 +149,28 @@ pub(super) fn add_keyset(statement: &mut Builder, access: Access<'_>, order: Ord
     });
 }
 
-impl Org {
+impl Events<'_> {
     /// One page of events by time: `limit` rows, or as many as fit into an answer.
-    pub async fn list_events(
-        &self,
+    pub async fn list(
+        self,
         filter: &EventFilter,
         after: Option<&Cursor>,
         offset: u32,
         limit: u32,
     ) -> Result<EventPage, StoreError> {
         if filter.needs_search() {
-            let page = self.scan_events(filter, None, after, offset, limit).await?;
+            let page = self.search(filter, None, after, offset, limit).await?;
             return Ok(EventPage { events: page.events, next: page.next });
         }
         let numbers = self.numbers_of(filter).await?;
         let access = numbers.as_deref().map_or(Access::Time, Access::Sessions);
-        let mut statement = Builder::new("select ");
+        let mut statement = Builder::of_workspace("select ");
         statement.text(PLACE_COLUMNS).text(" from events where org_id = $1");
         filter.add_to(&mut statement, access);
         add_keyset(&mut statement, access, filter.order, after);
         statement.with(" limit $", i64::from(limit) + 1).with(" offset $", offset);
         let (sql, args) = statement.finish();
-        let mut places: Vec<EventPlace> = self.fetch(sql, args).await?;
+        let mut places: Vec<EventPlace> = self.0.fetch(sql, args).await?;
         let sizes = places.iter().map(|place| place.size_bytes);
         let count = fitting(sizes, MAX_ANSWER_BYTES).min(limit as usize);
         let has_more = count < places.len();
@@ -182,16 +180,17 @@ impl Org {
     }
 
     /// The numbers of the sessions in whose chains the events of the filter's session lie.
-    async fn numbers_of(&self, filter: &EventFilter) -> Result<Option<Vec<i64>>, StoreError> {
+    async fn numbers_of(self, filter: &EventFilter) -> Result<Option<Vec<i64>>, StoreError> {
         let Some(chains) = filter.chains() else { return Ok(None) };
-        Ok(Some(self.session_numbers(&filter.workspace, chains).await?))
+        Ok(Some(self.0.session_numbers(chains).await?))
     }
 
     /// How many events match, counted up to `cap`.
-    pub async fn count_events(&self, filter: &EventFilter, cap: i64) -> Result<i64, StoreError> {
+    pub async fn count(self, filter: &EventFilter, cap: i64) -> Result<i64, StoreError> {
         let numbers = self.numbers_of(filter).await?;
         let access = numbers.as_deref().map_or(Access::Time, Access::Sessions);
-        let mut statement = Builder::new("select count(*) from (select 1 from events where org_id = $1");
+        let mut statement =
+            Builder::of_workspace("select count(*) from (select 1 from events where org_id = $1");
         filter.add_to(&mut statement, access);
         if access == Access::Time {
             // In the order of the index of lists, which holds all that is asked for; left free, PostgreSQL may walk another one
@@ -200,44 +199,43 @@ impl Org {
         }
         statement.with(" limit $) as counted", cap);
         let (sql, args) = statement.finish();
-        Ok(self.find(sql, args).await?.unwrap_or(0))
+        Ok(self.0.find(sql, args).await?.unwrap_or(0))
     }
 
-    /// One event of a workspace.
-    pub async fn find_event(&self, workspace: &str, id: &str) -> Result<Option<StoredEvent>, StoreError> {
-        let mut statement = Builder::new("select ");
+    /// One event.
+    pub async fn find(self, id: &str) -> Result<Option<StoredEvent>, StoreError> {
+        let mut statement = Builder::of_workspace("select ");
         statement
             .text(COLUMNS)
-            .text(" from events where org_id = $1")
-            .with(" and id = $", id)
-            .with(" and workspace_id = $", workspace);
+            .text(" from events where org_id = $1 and workspace_id = $2")
+            .with(" and id = $", id);
         let (sql, args) = statement.finish();
-        self.find(sql, args).await
+        self.0.find(sql, args).await
     }
 
-    /// Events after a position, in the order in which they were stored; the live stream goes on from there.
-    pub async fn events_after(&self, position: i64, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
-        let mut statement = Builder::new("select ");
-        statement.text(COLUMNS).text(" from events where org_id = $1").with(" and position > $", position);
-        statement.text(" order by position").with(" limit $", limit);
+    /// Events after a position, in the order in which they were stored.
+    pub async fn after(self, position: i64, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
+        let mut statement = Builder::of_workspace("select ");
+        statement
+            .text(COLUMNS)
+            .text(" from events where org_id = $1 and workspace_id || '' = $2")
+            .with(" and position > $", position)
+            .text(" order by position")
+            .with(" limit $", limit);
         let (sql, args) = statement.finish();
-        self.fetch(sql, args).await
+        self.0.fetch(sql, args).await
     }
 
-    /// Digests of what the given ids of a workspace were used for; ids that were never used are left out.
-    pub async fn event_key_digests(
-        &self,
-        workspace: &str,
-        ids: Vec<String>,
-    ) -> Result<Vec<(String, [u8; 16])>, StoreError> {
+    /// Digests of what the given ids were used for; ids that were never used are left out.
+    pub async fn key_digests(self, ids: Vec<String>) -> Result<Vec<(String, [u8; 16])>, StoreError> {
         let sql = "select id, content_digest from event_keys where org_id = $1 and workspace_id = $2 and id = any($3)";
-        let rows: Vec<crate::statement::Row> =
-            self.fetch_for_write(sql, crate::args![workspace, ids]).await?;
+        let rows: Vec<crate::statement::Row> = self.0.fetch_for_write(sql, crate::args![ids]).await?;
         rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
     }
 
-    /// The position of the last stored event.
-    pub async fn last_position(&self) -> Result<i64, StoreError> {
-        Ok(self.find("select last_position from org_state where org_id = $1", vec![]).await?.unwrap_or(0))
+    /// The position of the last stored event of the org.
+    pub async fn last_position(self) -> Result<i64, StoreError> {
+        let sql = "select last_position from org_state where org_id = $1";
+        Ok(self.0.fetch_shared(sql, vec![]).await?.into_iter().next().unwrap_or(0))
     }
 }

@@ -6,19 +6,32 @@ mod search;
 mod segments;
 
 pub use list::{EventFilter, EventPage, Order};
-pub use places::StreamPlace;
+pub use places::{StreamPlace, StreamPlaces};
 pub use search::SearchPage;
+pub use segments::Segments;
 pub(crate) use segments::places_of_segment;
 
 use agentlens_domain::events::NewEvent;
 
 use crate::error::StoreError;
 use crate::statement::{FromRow, Row};
+use crate::tenant::Workspace;
 
 /// Every column of `events`, in the order of [`StoredEvent`].
 pub(crate) const COLUMNS: &str = "position, id, workspace_id, environment, session_id, seq, agent_id, event_type, severity, timestamp, ts_us, \
      received_us, name, provider, model, call_id, user_id, duration_us, input_tokens, output_tokens, usage_parts, cost_nanos, \
      cost_source, reported_cost_nanos, computed_cost_nanos, prev_hash, hash, seal, preview, metadata, encoding, payload";
+
+/// The events of a workspace.
+#[derive(Clone, Copy)]
+pub struct Events<'w>(pub(super) &'w Workspace);
+
+impl Workspace {
+    /// Its events.
+    pub fn events(&self) -> Events<'_> {
+        Events(self)
+    }
+}
 
 /// One stored event. Instants are microseconds UTC, durations microseconds, money nano-dollars.
 #[derive(Debug, Clone, PartialEq)]

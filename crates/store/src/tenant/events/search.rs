@@ -14,13 +14,13 @@ use agentlens_domain::limits::{MAX_ANSWER_BYTES, MAX_COUNTED_ROWS, MAX_SEARCH_SC
 use agentlens_domain::page::Cursor;
 use agentlens_domain::search::{Query, block_ranges, fold};
 
-use super::StoredEvent;
 use super::list::{Access, EventFilter, Order, add_keyset};
 use super::places::{EventPlace, PLACE_COLUMNS, fitting};
 use super::segments::{place_of_shard, shard_at};
+use super::{Events, StoredEvent};
 use crate::error::StoreError;
 use crate::statement::{Builder, FromRow, Row};
-use crate::tenant::{Org, blocking};
+use crate::tenant::{Workspace, blocking};
 use crate::{args, row_type};
 
 /// Segments whose shards are fetched together: few at first, since most searches end in the newest ones.
@@ -73,7 +73,7 @@ type Shards = FxHashMap<i64, FxHashMap<u16, Vec<u8>>>;
 
 /// A search under way.
 struct Scan<'a> {
-    org: &'a Org,
+    workspace: &'a Workspace,
     filter: &'a EventFilter,
     query: Arc<Query>,
     has_needle: bool,
@@ -98,11 +98,11 @@ enum End {
     Stopped(Cursor),
 }
 
-impl Org {
+impl Events<'_> {
     /// One page of events whose payload text holds `needle` (if given) and that match the filter, by time: `limit` rows, or as
     /// many as fit into an answer.
-    pub async fn scan_events(
-        &self,
+    pub async fn search(
+        self,
         filter: &EventFilter,
         needle: Option<&str>,
         after: Option<&Cursor>,
@@ -113,7 +113,7 @@ impl Org {
         let query = Arc::new(Query::new(needle.unwrap_or(""), &facets));
         let counted = usize::try_from(MAX_COUNTED_ROWS).unwrap_or(usize::MAX) + 1;
         let scan = |after, wanted, counted| Scan {
-            org: self,
+            workspace: self.0,
             filter,
             query: Arc::clone(&query),
             has_needle: needle.is_some(),
@@ -234,12 +234,12 @@ impl Scan<'_> {
         let has_more = count < rows.len();
         let places = &rows[..count];
         let next = if has_more { places.last().map(EventPlace::cursor) } else { stopped_at.clone() };
-        let events = self.org.events_at(places).await?;
+        let events = self.workspace.events().events_at(places).await?;
         Ok((events, next, stopped_at.is_some() && !has_more))
     }
 
     async fn segments(&self) -> Result<Vec<SegmentRow>, StoreError> {
-        let mut statement = Builder::new(
+        let mut statement = Builder::of_org(
             "select first_position, last_position, min_ts_us, max_ts_us, min_expire_day, max_expire_day, has_text, block_starts
              from search_segments where org_id = $1",
         );
@@ -255,13 +255,13 @@ impl Scan<'_> {
         }
         statement.with_some(" and max_ts_us >= $", from_us).with_some(" and min_ts_us <= $", to_us);
         let (sql, args) = statement.finish();
-        self.org.fetch(sql, args).await
+        self.workspace.fetch_shared(sql, args).await
     }
 
     /// The position up to which events are indexed.
     async fn indexed(&self) -> Result<i64, StoreError> {
-        let indexed =
-            self.org.find("select indexed_position from org_state where org_id = $1", vec![]).await?;
+        let sql = "select indexed_position from org_state where org_id = $1";
+        let indexed = self.workspace.fetch_shared(sql, vec![]).await?.into_iter().next();
         Ok(indexed.unwrap_or(0))
     }
 
@@ -272,12 +272,12 @@ impl Scan<'_> {
             return self.read_rows(std::slice::from_ref(&tail), None).await;
         }
         let mut statement =
-            Builder::new("select position, octet_length(payload) from events where org_id = $1");
+            Builder::of_workspace("select position, octet_length(payload) from events where org_id = $1");
         add_ranges(&mut statement, std::slice::from_ref(&tail), None);
         self.filter.add_to(&mut statement, Access::Position);
         statement.text(" order by position");
         let (sql, args) = statement.finish();
-        let rows: Vec<Row> = self.org.fetch(sql, args).await?;
+        let rows: Vec<Row> = self.workspace.fetch(sql, args).await?;
         let sizes = rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?)));
         let sizes: Vec<(i64, i64)> = sizes.collect::<Result<_, StoreError>>()?;
         let mut rest = sizes.as_slice();
@@ -329,7 +329,7 @@ impl Scan<'_> {
             return Ok(());
         }
         let sql = "select place, grams from search_shards where org_id = $1 and place = any($2)";
-        let rows: Vec<Row> = self.org.fetch(sql, args![places]).await?;
+        let rows: Vec<Row> = self.workspace.fetch_shared(sql, args![places]).await?;
         for row in &rows {
             let (first_position, number) = shard_at(row.get(0)?);
             found.entry(first_position).or_default().insert(number, row.get(1)?);
@@ -362,14 +362,14 @@ impl Scan<'_> {
 
     /// Finds rows that match the filter, as many as are wanted.
     async fn read_rows(&mut self, ranges: &[Range<i64>], days: Option<(i32, i32)>) -> Result<(), StoreError> {
-        let mut statement = Builder::new("select ");
+        let mut statement = Builder::of_workspace("select ");
         statement.text(PLACE_COLUMNS).text(" from events where org_id = $1");
         add_ranges(&mut statement, ranges, days);
         self.filter.add_to(&mut statement, Access::Position);
         add_keyset(&mut statement, Access::Position, self.filter.order, self.after);
         statement.with(" limit $", i64::try_from(self.wanted.max(self.counted)).unwrap_or(i64::MAX));
         let (sql, args) = statement.finish();
-        let rows: Vec<EventPlace> = self.org.fetch(sql, args).await?;
+        let rows: Vec<EventPlace> = self.workspace.fetch(sql, args).await?;
         self.examined += rows.len();
         self.found.extend(rows);
         Ok(())
@@ -381,13 +381,13 @@ impl Scan<'_> {
         ranges: &[Range<i64>],
         days: Option<(i32, i32)>,
     ) -> Result<(), StoreError> {
-        let mut statement = Builder::new("select ");
+        let mut statement = Builder::of_workspace("select ");
         statement.text(PLACE_COLUMNS).text(", payload from events where org_id = $1");
         add_ranges(&mut statement, ranges, days);
         self.filter.add_to(&mut statement, Access::Position);
         add_keyset(&mut statement, Access::Position, self.filter.order, self.after);
         let (sql, args) = statement.finish();
-        let rows: Vec<Row> = self.org.fetch(sql, args).await?;
+        let rows: Vec<Row> = self.workspace.fetch(sql, args).await?;
         self.examined += rows.len();
         let query = Arc::clone(&self.query);
         let (matching, bytes) = blocking(move || matching_places(&query, &rows)).await?;

@@ -63,11 +63,23 @@ struct Built {
     expire_day: (i32, i32),
 }
 
+/// The search index of an org.
+#[derive(Clone, Copy)]
+pub struct Segments<'o>(&'o Org);
+
 impl Org {
+    /// The segments of its search index.
+    pub fn segments(&self) -> Segments<'_> {
+        Segments(self)
+    }
+}
+
+impl Segments<'_> {
     /// Indexes the next segment if enough events wait for it; returns whether it did. `with_text` off leaves out the
     /// payloads' text, so that only agents, types and the like are found quickly.
-    pub async fn index_next_segment(&self, with_text: bool) -> Result<bool, StoreError> {
+    pub async fn index_next(self, with_text: bool) -> Result<bool, StoreError> {
         let state: Vec<crate::statement::Row> = self
+            .0
             .fetch("select last_position, indexed_position from org_state where org_id = $1", vec![])
             .await?;
         let Some(row) = state.first() else { return Ok(false) };
@@ -85,7 +97,7 @@ impl Org {
         };
         let limit = indexed + segment_events;
         let reached = if with_text { self.segment_end(indexed, limit).await? } else { limit };
-        let events: Vec<IndexedEvent> = self.fetch(select, args![indexed, reached]).await?;
+        let events: Vec<IndexedEvent> = self.0.fetch(select, args![indexed, reached]).await?;
         let built = blocking(move || Ok(build(&events))).await?;
         self.store_segment(built, indexed, reached, with_text).await?;
         Ok(true)
@@ -93,8 +105,9 @@ impl Org {
 
     /// How far a segment may reach from `indexed` on, at most to `limit`, so that its payloads stay within the bytes of a
     /// segment: they are read at once.
-    async fn segment_end(&self, indexed: i64, limit: i64) -> Result<i64, StoreError> {
+    async fn segment_end(self, indexed: i64, limit: i64) -> Result<i64, StoreError> {
         let sizes: Vec<crate::statement::Row> = self
+            .0
             .fetch(
                 "select position, cast(length(payload) as bigint) from events where org_id = $1 and position > $2 and position <= $3 order by position",
                 args![indexed, limit],
@@ -111,7 +124,7 @@ impl Org {
     }
 
     async fn store_segment(
-        &self,
+        self,
         built: Option<Built>,
         indexed: i64,
         reached: i64,
@@ -138,13 +151,13 @@ impl Org {
                 .to_owned(),
             args![indexed, last],
         ));
-        self.execute_all(statements).await.map(|_| ())
+        self.0.execute_all(statements).await.map(|_| ())
     }
 }
 
 /// One insert of several shards.
 fn insert_shards(first_position: i64, shards: &[(u16, Vec<u8>)]) -> (String, Vec<Value>) {
-    let mut statement = Builder::new("insert into search_shards (org_id, place, grams) values ");
+    let mut statement = Builder::of_org("insert into search_shards (org_id, place, grams) values ");
     for (index, (shard, grams)) in shards.iter().enumerate() {
         statement
             .text(if index == 0 { "($1" } else { ", ($1" })

@@ -8,5 +8,5 @@ pub(crate) use project::{
     ChangedSpan, ChangedTrace, Place as SpanPlace, Projecting, Projection, Staying, StoredTrace, TraceState,
     decode, encode,
 };
-pub use read::{SpanRow, span_address};
+pub use read::{SpanRow, Spans, span_address};
 pub(crate) use rows::{SealedSpan, SealedTrace, SpanColumns, SpanNumbers, TraceRow};

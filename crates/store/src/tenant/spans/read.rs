@@ -9,7 +9,7 @@ use super::project::decode;
 use crate::args;
 use crate::error::StoreError;
 use crate::statement::{Builder, FromRow, Row};
-use crate::tenant::Org;
+use crate::tenant::{Sessions, Workspace};
 
 /// A span as it is stored.
 #[derive(Debug, Clone)]
@@ -62,34 +62,43 @@ pub fn span_address(metadata: &str, payload: &[u8]) -> Option<(String, String)> 
 /// A place among siblings: the start and the id of the span before.
 type SpanPlace<'a> = (i64, &'a str);
 
-const COLUMNS_FROM: &str =
-    "select trace_id, span_id, start_us, session_id, state from spans where org_id = $1";
+// No index may serve the workspace: spans are found by numbers, which are unique in the org.
+const COLUMNS_FROM: &str = "select trace_id, span_id, start_us, session_id, state from spans where org_id = $1 and workspace_id || '' = $2";
 
-impl Org {
+/// The spans of a workspace.
+#[derive(Clone, Copy)]
+pub struct Spans<'w>(&'w Workspace);
+
+impl Workspace {
+    /// Its spans.
+    pub fn spans(&self) -> Spans<'_> {
+        Spans(self)
+    }
+}
+
+impl Spans<'_> {
     /// Roots of a session by their start, after a place.
-    pub async fn root_spans(
-        &self,
-        workspace: &str,
+    pub async fn roots(
+        self,
         session_id: &str,
         after: Option<SpanPlace<'_>>,
         limit: u32,
     ) -> Result<Vec<SpanRow>, StoreError> {
-        let numbers = self.session_numbers(workspace, vec![session_id.to_owned()]).await?;
+        let numbers = self.0.session_numbers(vec![session_id.to_owned()]).await?;
         let Some(number) = numbers.first() else { return Ok(Vec::new()) };
-        let mut statement = Builder::new(COLUMNS_FROM);
+        let mut statement = Builder::of_workspace(COLUMNS_FROM);
         statement.with(" and session_number = $", *number).text(" and is_root");
         if let Some((start_us, span_id)) = after {
             statement.with(" and (start_us, span_id) > ($", start_us).with(", $)", span_id);
         }
         statement.with(" order by start_us, span_id limit $", limit);
         let (sql, args) = statement.finish();
-        self.fetch(sql, args).await
+        self.0.fetch(sql, args).await
     }
 
     /// Spans shown directly under any of `parents` (trace and span ids), earliest first, after a place.
-    pub async fn child_spans(
-        &self,
-        workspace: &str,
+    pub async fn children(
+        self,
         parents: &[(String, String)],
         after: Option<SpanPlace<'_>>,
         limit: u32,
@@ -97,8 +106,8 @@ impl Org {
         let traces: Vec<String> = parents.iter().map(|parent| parent.0.clone()).collect();
         let spans: Vec<String> = parents.iter().map(|parent| parent.1.clone()).collect();
         // Which ones they are is found in the index alone; only those are read.
-        let numbers = self.trace_numbers(workspace, traces).await?;
-        let mut statement = Builder::new(COLUMNS_FROM);
+        let numbers = self.0.trace_numbers(traces).await?;
+        let mut statement = Builder::of_workspace(COLUMNS_FROM);
         statement
             .text(" and (trace_number, span_id) in (select c.trace_number, c.span_id from spans c where c.org_id = $1")
             .with(" and c.trace_number = any($)", numbers)
@@ -109,38 +118,31 @@ impl Org {
         }
         statement.with(" order by c.start_us, c.span_id limit $", limit).text(") order by start_us, span_id");
         let (sql, args) = statement.finish();
-        self.fetch(sql, args).await
+        self.0.fetch(sql, args).await
     }
 
     /// Spans by trace and span id; those that are not there are left out.
-    pub async fn find_spans(
-        &self,
-        workspace: &str,
-        ids: &[(String, String)],
-    ) -> Result<Vec<SpanRow>, StoreError> {
+    pub async fn find(self, ids: &[(String, String)]) -> Result<Vec<SpanRow>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let traces: Vec<String> = ids.iter().map(|id| id.0.clone()).collect();
         let spans: Vec<String> = ids.iter().map(|id| id.1.clone()).collect();
-        let numbers = self.trace_numbers(workspace, traces).await?;
-        let mut statement = Builder::new(COLUMNS_FROM);
+        let numbers = self.0.trace_numbers(traces).await?;
+        let mut statement = Builder::of_workspace(COLUMNS_FROM);
         statement.with(" and trace_number = any($)", numbers).with(" and span_id = any($)", spans);
         let (sql, args) = statement.finish();
-        self.fetch(sql, args).await
+        self.0.fetch(sql, args).await
     }
+}
 
+impl Sessions<'_> {
     /// The other sessions whose chains hold what is shown in this one now: events of traces that named it only later.
-    pub async fn chains_moved_to(
-        &self,
-        workspace: &str,
-        session_id: &str,
-    ) -> Result<Vec<String>, StoreError> {
-        let numbers = self.session_numbers(workspace, vec![session_id.to_owned()]).await?;
-        let sql =
-            "select chains from traces where org_id = $1 and session_number = any($2) and chains is not null";
+    pub async fn chains_moved_to(self, session_id: &str) -> Result<Vec<String>, StoreError> {
+        let numbers = self.0.session_numbers(vec![session_id.to_owned()]).await?;
+        let sql = "select chains from traces where org_id = $1 and workspace_id || '' = $2 and session_number = any($3) and chains is not null";
         let mut found: BTreeSet<String> = BTreeSet::new();
-        for chains in self.fetch::<String>(sql, args![numbers]).await? {
+        for chains in self.0.fetch::<String>(sql, args![numbers]).await? {
             let chains: Vec<String> = serde_json::from_str(&chains)
                 .map_err(|_| StoreError::Corrupt("the chains of a trace".to_owned()))?;
             found.extend(chains);
