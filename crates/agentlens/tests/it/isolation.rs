@@ -2,6 +2,8 @@
 //!
 //! The routes are taken from the served `openapi.json`, so a new one is covered by itself.
 
+use std::collections::BTreeMap;
+
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -11,6 +13,7 @@ use crate::samples::{HOUR_US, note, now_us, one_of_each, with};
 use crate::world::{Api, World};
 
 on_both_engines!(
+    a_workspace_is_answered_as_if_it_were_alone,
     random_requests_of_one_org_see_nothing_of_another,
     writing_to_the_ids_of_another_org_touches_nothing
 );
@@ -86,6 +89,51 @@ async fn random_requests_of_one_org_see_nothing_of_another(world: World) {
         }
     }
     filter_by_foreign_values(&owners, &paths).await;
+}
+
+/// What every endpoint without an id in its path answers, without the times.
+async fn answers(api: &Api, paths: &[String]) -> BTreeMap<String, Value> {
+    let mut answers = BTreeMap::new();
+    for path in paths {
+        let answer = api.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        answers.insert(path.clone(), without_times(serde_json::from_str(&answer.text).unwrap()));
+    }
+    answers
+}
+
+fn without_times(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.len() >= 20 && text.as_bytes()[10] == b'T' => "time".into(),
+        Value::Array(items) => items.into_iter().map(without_times).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (name, without_times(value))).collect()
+        }
+        other => other,
+    }
+}
+
+/// Not a count, not a sum, not a name of another workspace of the org is in any answer.
+async fn a_workspace_is_answered_as_if_it_were_alone(world: World) {
+    let document = world.read("/openapi.json").await;
+    let is_read = |operation: &Value| operation["x-permission"] == "events:read";
+    let paths: Vec<String> = document["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(path, item)| !path.contains('{') && *path != "/api/stream" && is_read(&item["get"]))
+        .map(|(path, _)| path.clone())
+        .collect();
+    assert!(paths.len() >= 10, "{paths:?}");
+    let project = world.make_key(&["--workspace", "project"]);
+    let before = answers(&project, &paths).await;
+    own(world.same_key(), "aaaaaaaa").await;
+    assert_eq!(answers(&project, &paths).await, before);
+    // Both hold the same now, and each sees it once.
+    own(project.clone(), "aaaaaaaa").await;
+    let stats = ["/api/stats".to_owned()];
+    assert_eq!(answers(&project, &stats).await, answers(&world.same_key(), &stats).await);
+    assert_ne!(answers(&project, &paths).await, before);
 }
 
 /// By parameter: random filters with values of another.
