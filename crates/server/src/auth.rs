@@ -16,6 +16,7 @@ use agentlens_store::{Org, Workspace};
 
 use crate::error::{ApiError, note_caller};
 use crate::keys::{KeyError, Principal};
+use crate::shares::ClientNetwork;
 use crate::state::AppState;
 
 /// A permission as a type.
@@ -87,11 +88,14 @@ impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let key = credential(parts)?;
-        let principal = state.keys.authenticate(&key, state.now_us()).await.map_err(|error| match error {
+        let network = network_of(parts)?;
+        let found = state.keys.authenticate(&key, network, state.now_us()).await;
+        let principal = found.map_err(|error| match error {
             KeyError::Malformed => ApiError::unauthorized("invalid_key", MALFORMED_KEY),
             KeyError::Invalid => {
                 ApiError::unauthorized("invalid_key", "Invalid or revoked API key").with_hint(UNKNOWN_KEY)
             }
+            KeyError::Guessing => ApiError::too_many_requests("too_many_unknown_keys", GUESSING, 5),
             KeyError::Expired => ApiError::unauthorized("expired_key", "API key expired"),
             KeyError::Store(error) => error.into(),
         })?;
@@ -113,6 +117,14 @@ impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
 
 const MALFORMED_KEY: &str = "Not a well-formed AgentLens API key (al_live_... or al_test_...): it was mistyped or cut, or it belongs to another product";
 const UNKNOWN_KEY: &str = "the key is well-formed, but this server does not know it or it was revoked; `agentlens key list` shows the keys of an org";
+
+const GUESSING: &str = "Too many unknown API keys come from this network, so keys not used before on this server have to wait";
+
+/// The network that a request came from.
+fn network_of(parts: &Parts) -> Result<ClientNetwork, ApiError> {
+    // Every connection notes it, so a request without one is a mistake of ours.
+    parts.extensions.get().copied().ok_or_else(ApiError::internal)
+}
 
 /// The key of a request: `Authorization: Bearer`, `Authorization: Basic` with the key as the password (as Langfuse's
 /// clients send it), `X-API-Key`, or (for streams, which browsers open without headers) the parameter `token`.

@@ -4,11 +4,17 @@
 //! second, and drops what it had cached of the orgs named there. When the feed can't be read, nothing cached is trusted for
 //! longer than a second, except on nodes with a [`ChangeRelay`]: they go on with the keys and orgs that they know for up to
 //! [`TRUST_WHILE_AWAY`](agentlens_store::TRUST_WHILE_AWAY), as long as the relay tells of no change.
+//!
+//! A key that this node has not seen valid costs a statement before anybody is known to have sent it, so guesses are slowed down: few
+//! such keys are looked up at the same time, networks take turns, and a key that turns out to be unknown holds its place for a
+//! while. What was unknown is remembered until any key changes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use quick_cache::sync::Cache;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio_util::sync::CancellationToken;
 
@@ -16,16 +22,27 @@ use agentlens_domain::changes::Topic;
 use agentlens_domain::ids::{KeyId, OrgId, WorkspaceId};
 use agentlens_domain::keys::{ApiKey, KeyScope, ServerSecret};
 use agentlens_domain::permissions::{Actor, Caller};
+use agentlens_fairness::{FairShare, Rule};
 use agentlens_ingest::Sender;
 use agentlens_ingest::queue::redis::ChangeRelay;
 use agentlens_store::{Change, KeyRow, News, Store, StoreError};
+
+use crate::shares::ClientNetwork;
 
 /// How often the change feed is read.
 const CHECK_EVERY: Duration = Duration::from_millis(400);
 /// How often the times of last use are written.
 const TOUCH_EVERY: Duration = Duration::from_secs(30);
-/// Keys kept at most.
+/// Keys that are kept, about; of more, those that are used seldom are looked up each time.
 const MAX_CACHED_KEYS: usize = 100_000;
+/// Unknown keys that are remembered, about.
+const MAX_UNKNOWN_KEYS: usize = 20_000;
+/// Keys not seen valid on this node that are looked up at the same time; one network has half of them at most.
+const MAX_GUESSES: u64 = 16;
+/// How long such a look-up waits for its turn.
+const GUESS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long an unknown key holds its place, so that all guesses together are at most 320 a second.
+const GUESS_PENALTY: Duration = Duration::from_millis(50);
 
 /// What a valid key stands for.
 #[derive(Debug, Clone)]
@@ -44,7 +61,7 @@ pub struct Principal {
     pub caller: Arc<Caller>,
     /// When it stops working, microseconds UTC.
     pub expires_us: Option<i64>,
-    digest: [u8; 32],
+    digest: Digest,
 }
 
 impl Principal {
@@ -68,15 +85,27 @@ pub enum KeyError {
     Invalid,
     /// Past its day.
     Expired,
+    /// Too many unknown keys come from the client's network.
+    Guessing,
     /// It can't be looked up now.
     Store(StoreError),
 }
+
+/// A key's digest.
+type Digest = [u8; 32];
 
 /// The cache of one node.
 pub struct KeyCache {
     store: Store,
     secret: ServerSecret,
-    entries: Mutex<FxHashMap<[u8; 32], Principal>>,
+    entries: Cache<Digest, Principal>,
+    /// Keys that were valid once, whatever became of their entries.
+    seen: Cache<Digest, ()>,
+    /// Keys that were unknown when the change feed had been read so far.
+    unknown: Cache<Digest, i64>,
+    /// How far the feed had been read when any key changed last.
+    changed: AtomicI64,
+    guesses: FairShare<ClientNetwork>,
     relay: Option<ChangeRelay>,
     used: Mutex<FxHashMap<(OrgId, KeyId), i64>>,
 }
@@ -84,7 +113,17 @@ pub struct KeyCache {
 impl KeyCache {
     /// An empty cache.
     pub fn new(store: Store, secret: ServerSecret) -> Self {
-        Self { store, secret, entries: Mutex::default(), relay: None, used: Mutex::default() }
+        Self {
+            store,
+            secret,
+            entries: Cache::new(MAX_CACHED_KEYS),
+            seen: Cache::new(MAX_CACHED_KEYS),
+            unknown: Cache::new(MAX_UNKNOWN_KEYS),
+            changed: AtomicI64::new(i64::MIN),
+            guesses: FairShare::new(Rule::new(MAX_GUESSES).with_floor(1)),
+            relay: None,
+            used: Mutex::default(),
+        }
     }
 
     /// The same cache for a node that goes on while the database is away.
@@ -105,19 +144,24 @@ impl KeyCache {
 
     /// Whether a key that was valid still is; for answers that go on for long.
     pub async fn is_still_valid(&self, principal: &Principal, now_us: i64) -> bool {
-        let is_known = self.store.is_trusted() && self.entries.lock().contains_key(&principal.digest);
+        let is_known = self.store.is_trusted() && self.entries.get(&principal.digest).is_some();
         let is_expired = principal.expires_us.is_some_and(|at| at <= now_us);
         !is_expired && (is_known || self.look_up(principal.digest).await.is_ok())
     }
 
-    /// Whom a presented key stands for.
-    pub async fn authenticate(&self, presented: &str, now_us: i64) -> Result<Principal, KeyError> {
+    /// Whom a key stands for that was presented from a network.
+    pub async fn authenticate(
+        &self,
+        presented: &str,
+        network: ClientNetwork,
+        now_us: i64,
+    ) -> Result<Principal, KeyError> {
         let key = ApiKey::parse(presented).ok_or(KeyError::Malformed)?;
         let digest = self.secret.digest(key.reveal());
-        let cached = if self.store.is_trusted() { self.entries.lock().get(&digest).cloned() } else { None };
+        let cached = if self.store.is_trusted() { self.entries.get(&digest) } else { None };
         let principal = match cached {
             Some(principal) => principal,
-            None => self.look_up(digest).await?,
+            None => self.find(digest, network).await?,
         };
         if principal.expires_us.is_some_and(|at| at <= now_us) {
             return Err(KeyError::Expired);
@@ -126,25 +170,66 @@ impl KeyCache {
         Ok(principal)
     }
 
-    async fn look_up(&self, digest: [u8; 32]) -> Result<Principal, KeyError> {
-        // The position is read first: a change after it drops the entry again.
-        let position = self.store.feed_position();
-        let row = self
-            .store
-            .control()
-            .find_key_by_digest(&digest)
-            .await
-            .map_err(KeyError::Store)?
-            .ok_or(KeyError::Invalid)?;
-        if row.revoked_us.is_some() {
+    /// Looks a key up; one that was never valid here waits for its turn among guesses.
+    async fn find(&self, digest: Digest, network: ClientNetwork) -> Result<Principal, KeyError> {
+        if self.is_unknown(&digest) {
             return Err(KeyError::Invalid);
         }
-        let principal = principal_of(&row, digest).ok_or(KeyError::Invalid)?;
-        let mut entries = self.entries.lock();
-        if self.store.feed_position() == position && entries.len() < MAX_CACHED_KEYS {
-            entries.insert(digest, principal.clone());
+        if self.seen.get(&digest).is_some() {
+            return self.look_up(digest).await;
+        }
+        let turn = self.guesses.take(&network, 1, GUESS_PATIENCE).await;
+        let turn = turn.map_err(|_| KeyError::Guessing)?;
+        if self.is_unknown(&digest) {
+            return Err(KeyError::Invalid);
+        }
+        let found = self.look_up(digest).await;
+        if matches!(found, Err(KeyError::Invalid)) {
+            tokio::time::sleep(GUESS_PENALTY).await;
+        }
+        drop(turn);
+        found
+    }
+
+    /// Whether a key was unknown and no key has changed since.
+    fn is_unknown(&self, digest: &Digest) -> bool {
+        let read_to = self.unknown.get(digest);
+        self.store.is_trusted() && read_to.is_some_and(|to| to >= self.changed.load(Ordering::Acquire))
+    }
+
+    /// Looks a key up, once for all requests that present it at the same time.
+    async fn look_up(&self, digest: Digest) -> Result<Principal, KeyError> {
+        if !self.store.is_trusted() {
+            return Ok(self.read(digest).await?.0);
+        }
+        let guard = match self.entries.get_value_or_guard_async(&digest).await {
+            Ok(principal) => return Ok(principal),
+            Err(guard) => guard,
+        };
+        let (principal, position) = self.read(digest).await?;
+        self.seen.insert(digest, ());
+        // Whoever reads of a change moves the position before it drops entries: one of the two sees the other.
+        let _ = guard.insert(principal.clone());
+        if self.store.feed_position() != position {
+            self.entries.remove(&digest);
         }
         Ok(principal)
+    }
+
+    /// Reads a key from the store, and says how far the change feed had been read before.
+    async fn read(&self, digest: Digest) -> Result<(Principal, i64), KeyError> {
+        let position = self.store.feed_position();
+        let row = self.store.control().find_key_by_digest(&digest).await.map_err(KeyError::Store)?;
+        let row = row.filter(|row| row.revoked_us.is_none());
+        match row.and_then(|row| principal_of(&row, digest)) {
+            Some(principal) => Ok((principal, position)),
+            None => {
+                if self.store.is_trusted() {
+                    self.unknown.insert(digest, position);
+                }
+                Err(KeyError::Invalid)
+            }
+        }
     }
 
     /// Follows the change feed and writes times of last use until shutdown.
@@ -153,7 +238,7 @@ impl KeyCache {
         let mut published = None;
         while !shutdown.is_cancelled() {
             match self.store.read_changes().await {
-                Ok(News::Anything) => self.entries.lock().clear(),
+                Ok(News::Anything) => self.forget_all(),
                 Ok(News::Changes(changes)) => self.forget(&changes),
                 Err(error) => {
                     tracing::warn!(error = %error, "the change feed can't be read");
@@ -183,7 +268,7 @@ impl KeyCache {
             Ok(newest) => {
                 if newest.is_some_and(|newest| newest > self.store.feed_position()) {
                     // Perhaps a revocation. Which keys it concerns is not known, so all have to be looked up again.
-                    self.entries.lock().clear();
+                    self.forget_all();
                 }
                 self.store.go_on_without_feed();
             }
@@ -212,8 +297,15 @@ impl KeyCache {
         let orgs: FxHashSet<&OrgId> =
             changes.iter().filter(concerns_keys).map(|change| &change.org).collect();
         if !orgs.is_empty() {
-            self.entries.lock().retain(|_, principal| !orgs.contains(&principal.org));
+            self.changed.fetch_max(self.store.feed_position(), Ordering::AcqRel);
+            self.entries.retain(|_, principal| !orgs.contains(&principal.org));
         }
+    }
+
+    fn forget_all(&self) {
+        self.changed.fetch_max(self.store.feed_position(), Ordering::AcqRel);
+        self.unknown.clear();
+        self.entries.clear();
     }
 
     async fn write_last_use(&self) {
@@ -228,7 +320,7 @@ impl KeyCache {
     }
 }
 
-fn principal_of(row: &KeyRow, digest: [u8; 32]) -> Option<Principal> {
+fn principal_of(row: &KeyRow, digest: Digest) -> Option<Principal> {
     let (org, key_id) = (OrgId::parse(&row.org_id).ok()?, KeyId::parse(&row.key_id).ok()?);
     let workspace_id = WorkspaceId::parse(&row.workspace_id).ok()?;
     let scopes = row.scopes.split(' ').filter_map(KeyScope::parse).collect();
@@ -244,3 +336,6 @@ fn principal_of(row: &KeyRow, digest: [u8; 32]) -> Option<Principal> {
         digest,
     })
 }
+
+#[cfg(test)]
+mod tests;
