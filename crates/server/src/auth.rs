@@ -118,7 +118,8 @@ impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
 const MALFORMED_KEY: &str = "Not a well-formed AgentLens API key (al_live_... or al_test_...): it was mistyped or cut, or it belongs to another product";
 const UNKNOWN_KEY: &str = "the key is well-formed, but this server does not know it or it was revoked; `agentlens key list` shows the keys of an org";
 
-const GUESSING: &str = "Too many unknown API keys come from this network, so keys not used before on this server have to wait";
+const GUESSING: &str =
+    "Too many unknown API keys come from this network, so keys not used before on this server have to wait";
 
 /// The network that a request came from.
 fn network_of(parts: &Parts) -> Result<ClientNetwork, ApiError> {
