@@ -1,10 +1,10 @@
-//! The provider's own answer, where a client repeats it whole: it may hold what no attribute says.
+//! The provider's own answer, which some clients send as a whole. It may hold facts that no attribute holds.
 
 use agentlens_domain::json::{Kind, Member, Value};
 
 use super::names::clean;
 
-/// What ids of answers begin with, at the providers whose answers clients repeat.
+/// Prefixes of the ids of answers, for the providers whose answers clients send.
 const PROVIDER_IDS: [&str; 3] = ["chatcmpl-", "resp_", "msg_"];
 
 /// What was found in an answer.
@@ -17,7 +17,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Looks into a text that may be an answer, or nothing but its id.
+    /// Reads a text that may be an answer, or only its id.
     pub(super) fn read(text: &str) -> Self {
         if text.starts_with('"') {
             return Self { id: provider_made(text.trim_matches('"')), model: None };
@@ -39,7 +39,7 @@ impl Answer {
         self.id.is_some() && self.model.is_some()
     }
 
-    /// Takes what an object and its metadata say, in one pass; hands back LangChain's generations, if there are any.
+    /// Reads an object and its metadata in one pass. Returns LangChain's generations, if there are any.
     fn take<'a>(&mut self, value: Value<'a>) -> Option<Value<'a>> {
         let (mut id, mut model, mut inner, mut generations) = (None, None, None, None);
         let (mut has_status, mut has_usage) = (false, false);

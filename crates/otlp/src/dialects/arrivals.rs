@@ -1,4 +1,4 @@
-//! The typed facts of one arrival, read the same way when it comes in and when it is looked at.
+//! The typed facts of one arrival, read in the same way when it is stored and when it is shown.
 
 use agentlens_domain::cost::{ServiceTier, usd_to_nanos};
 use agentlens_domain::environments;
@@ -18,21 +18,21 @@ use super::reading::Reading;
 use super::table::RESOURCE_RANK;
 use super::tokens::{number_in, usage};
 
-/// What Langfuse's clients send where nobody chose an environment.
+/// The environment that Langfuse's clients send when none was chosen.
 const UNCHOSEN_ENVIRONMENT: &str = "default";
 
 /// How a span ended, by its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The status says nothing.
+    /// The status is not set.
     Unset,
-    /// The status says that it went well.
+    /// The status is a success.
     Ok,
-    /// The status says that it failed.
+    /// The status is an error.
     Failed,
 }
 
-/// What a resource says for all of its spans.
+/// The facts of a resource, which apply to all of its spans.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ResourceFacts {
     service: Option<String>,
@@ -63,7 +63,7 @@ impl ResourceFacts {
         }
     }
 
-    /// The session of log records that name neither a session nor a trace: that of their process, else of their service's day.
+    /// The session of log records that name neither a session nor a trace: one per process, or one per service and day.
     pub(super) fn home(&self, at_us: i64) -> String {
         self.instance.clone().unwrap_or_else(|| {
             let service = self.agent_id.as_deref().or(self.service.as_deref()).unwrap_or(UNKNOWN_AGENT);
@@ -74,7 +74,7 @@ impl ResourceFacts {
     }
 }
 
-/// One arrival as far as its shape goes; what its attributes mean is read from `reading`.
+/// The parts of one arrival that are not attributes; those are in `reading`.
 pub(super) struct Observed<'o, 'a, V> {
     pub(super) trace_id: String,
     pub(super) span_id: String,
@@ -85,18 +85,18 @@ pub(super) struct Observed<'o, 'a, V> {
     pub(super) start_us: i64,
     pub(super) end_us: i64,
     pub(super) outcome: Outcome,
-    /// When the first event came that stands for the first token.
+    /// The time of the first event that marks the first token.
     pub(super) first_token_us: Option<i64>,
     /// Whether an exception is among the events.
     pub(super) has_exception: bool,
-    /// What it is, where that is known without its attributes.
+    /// The kind, if it is known without the attributes.
     pub(super) stated_kind: Option<SpanKind>,
     pub(super) reading: &'o Reading<'a, V>,
     pub(super) resource: &'o ResourceFacts,
 }
 
 impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
-    /// The facts; the digest is left for whoever knows the payload.
+    /// The facts, without the digest: that needs the payload.
     pub(super) fn arrival(self) -> Arrival {
         let reading = self.reading;
         let is_span = self.source == ArrivalSource::Span;
@@ -127,7 +127,7 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
                 .or_else(|| self.resource.agent_id.clone())
                 .or_else(|| agent_name.clone()),
             agent_name,
-            // A workflow stands for the agent only where nothing in the trace names one, as the service does.
+            // Like the service, a workflow is the agent only if nothing in the trace names one.
             service: text(reading, Field::WorkflowName).or_else(|| self.resource.service.clone()),
             user_id: text(reading, Field::User).or_else(|| self.resource.user_id.clone()),
             environment: environment(reading).or_else(|| self.resource.environment.clone()),
@@ -158,13 +158,13 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
         };
         match self.outcome {
             Outcome::Failed => true,
-            // An exception that was caught and got over is no failure.
+            // An exception that was caught and handled is not a failure.
             Outcome::Ok => says_so(),
             Outcome::Unset => self.has_exception || says_so(),
         }
     }
 
-    /// The agent's name: what names it on any span, and on an agent's own span also what names the span.
+    /// The agent's name. On an agent's own span, an attribute that names the span also names the agent.
     fn agent_name(&self, kind: Option<SpanKind>) -> Option<String> {
         let reading = self.reading;
         let is_agent = kind == Some(SpanKind::Agent);
@@ -212,7 +212,7 @@ fn first_token<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, start_us: i64, en
         [(Field::FirstTokenSeconds, 1e6), (Field::FirstTokenMillis, 1e3), (Field::FirstTokenMicros, 1.0)];
     for (field, us_per_unit) in waits {
         if let Some(mut wait) = reading.number(field).map(|wait| wait * us_per_unit) {
-            // No token comes after the end: Strands has milliseconds where the name asks for seconds.
+            // The first token can't be later than the end. Strands sends milliseconds under a name for seconds.
             let duration = (end_us - start_us) as f64;
             if field == Field::FirstTokenSeconds
                 && duration > 0.0
@@ -238,7 +238,7 @@ fn reported_cost_nanos<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Option
     let object = || {
         let object = reading.get(Field::CostObject)?.structure();
         number_in(&object, &["total", "total_cost", "totalCost"]).or_else(|| {
-            // The parts do not overlap, whatever they are called.
+            // The parts do not overlap, whatever their names.
             let parts = object.as_object()?.values().filter_map(RawValue::number);
             parts.reduce(|sum, part| sum + part)
         })
@@ -251,7 +251,7 @@ fn is_cache_hit<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> bool {
         return stated;
     }
     let Some(object) = reading.get(Field::CacheHitObject) else { return false };
-    // Most such objects say nothing of it, and need not be taken apart to know.
+    // Most such objects don't hold it, and a search for the word is cheaper than parsing.
     if object.string().is_some_and(|text| !text.contains("cache_hit")) {
         return false;
     }
@@ -266,14 +266,14 @@ fn service_tier<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Option<Servic
         return ServiceTier::parse(&word);
     }
     let request = reading.get(Field::Parameters)?;
-    // A text without the word need not be taken apart.
+    // A text without the word need not be parsed.
     if request.string().is_some_and(|text| !text.contains("service_tier")) {
         return None;
     }
     ServiceTier::parse(request.structure().get("service_tier")?.as_str()?)
 }
 
-/// The provider's own answer, where no attribute tells its id and its model.
+/// The provider's own answer, if no attribute holds its id and model.
 fn answer<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, kind: Option<SpanKind>) -> Answer {
     let is_told = reading.get(Field::ResponseId).is_some() && reading.get(Field::ResponseModel).is_some();
     if is_told || kind != Some(SpanKind::Llm) {
@@ -282,7 +282,7 @@ fn answer<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, kind: Option<SpanKind>
     reading.get(Field::ResponseObject).and_then(RawValue::string).map(Answer::read).unwrap_or_default()
 }
 
-/// The model that the request's settings, or the raw request, ask for: a call that failed may name it nowhere else.
+/// The model in the request's settings or in the raw request. A failed call may name it nowhere else.
 fn model_in_request<'a, V: RawValue + 'a>(
     reading: &Reading<'a, V>,
     kind: Option<SpanKind>,
@@ -292,7 +292,7 @@ fn model_in_request<'a, V: RawValue + 'a>(
     }
     [Field::Parameters, Field::Input].into_iter().find_map(|field| {
         let request = reading.get(field)?;
-        // A text without the word need not be taken apart.
+        // A text without the word need not be parsed.
         if request.string().is_some_and(|text| !text.contains("model")) {
             return None;
         }
@@ -304,7 +304,7 @@ fn model_in_request<'a, V: RawValue + 'a>(
     })
 }
 
-/// Whether a tool's result says that it failed, whatever the span's status says of the call.
+/// Whether a tool's result reports a failure. The span's status may be a success all the same.
 fn is_failed_tool<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, kind: Option<SpanKind>) -> bool {
     if kind != Some(SpanKind::Tool) {
         return false;
@@ -319,7 +319,7 @@ fn is_failed_tool<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, kind: Option<S
     }
 }
 
-/// LangChain's tools hand over the message that goes back to the model, and in it the id of the call.
+/// The id of the call in the message that LangChain's tools return to the model.
 fn call_id<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, kind: Option<SpanKind>) -> Option<String> {
     if let Some(id) = text(reading, Field::CallId) {
         return Some(id);

@@ -1,4 +1,4 @@
-//! From a request to events: what spans and log records have in common.
+//! From a request to events: the code that spans and log records share.
 
 use agentlens_domain::events::{EventType, Facts, NewEvent, Severity, UNKNOWN_AGENT};
 use agentlens_domain::ids::ulid_of;
@@ -11,28 +11,28 @@ use sha2::{Digest, Sha256};
 use super::clients::{ClientReport, Clients};
 use super::payload::Payload;
 
-/// What reading a request needs besides the request.
+/// The input besides the request itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Context {
     /// The server's clock, in microseconds UTC.
     pub now_us: i64,
 }
 
-/// What became of a request.
+/// The result for a request.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Normalised {
     /// The events, in the order in which their spans or log records came.
     pub events: Vec<NewEvent>,
-    /// What was refused. No neighbour is affected.
+    /// The refused spans and log records. The others are not affected.
     pub refused: Vec<Refused>,
-    /// The client libraries that spoke.
+    /// The client libraries that sent the request.
     pub clients: Vec<ClientReport>,
 }
 
 /// A span or a log record that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// Its place in the request, counted over all resources and scopes from 0.
+    /// Its position in the request, counted from 0 over all resources and scopes.
     pub index: usize,
     /// The reason's stable name.
     pub reason: Reason,
@@ -40,13 +40,13 @@ pub struct Refused {
     pub message: String,
 }
 
-/// Why one item is refused, before its place is known.
+/// Why one item is refused, before its position is known.
 pub(super) type Refusal = (Reason, String);
 
 /// Bytes of all payloads of one request. A resource is kept with each of its spans, so a small request could hold more.
 const MAX_REQUEST_BYTES: usize = 2 * limits::MAX_DECOMPRESSED_BYTES;
 
-/// What becomes of a request while it is read.
+/// The events and refusals of a request while it is read.
 #[derive(Default)]
 pub(super) struct Collected {
     normalised: Normalised,
@@ -55,7 +55,7 @@ pub(super) struct Collected {
 }
 
 impl Collected {
-    /// Takes the next item, which is only read if there is room for it.
+    /// Adds the next item. It is only read if there is room for it.
     pub(super) fn take(&mut self, read: impl FnOnce() -> Result<NewEvent, Refusal>) {
         let read = if self.bytes < MAX_REQUEST_BYTES { read() } else { Err(no_room()) };
         match read {
@@ -81,18 +81,18 @@ fn no_room() -> Refusal {
     (Reason::TooLarge, message)
 }
 
-/// The event of an arrival, or of a log record that belongs to no span.
+/// The event of an arrival, or of a log record without a span.
 pub(super) struct Draft {
     pub(super) payload: Payload,
     pub(super) arrival: Arrival,
     pub(super) event_type: EventType,
     pub(super) severity: Severity,
-    /// The client's time, which the event's id begins with; 0 where it states none. The server's clock would make another id
-    /// of the same record when it is sent again.
+    /// The client's time, with which the event's id begins; 0 if it sends none. With the server's clock, the same record would
+    /// get another id when it is sent again.
     pub(super) stated_us: i64,
-    /// What the event is listed under.
+    /// The event's name in lists.
     pub(super) name: Option<String>,
-    /// Whether it is an arrival of a span.
+    /// Whether the event is an arrival of a span.
     pub(super) is_of_a_span: bool,
 }
 
@@ -114,7 +114,7 @@ impl Draft {
                 stated_us,
                 &digest,
             ),
-            // An arrival is compared with those of its span; what belongs to none is known again by its id.
+            // Arrivals are compared within their span. A log record without a span is recognised by its id.
             content_digest: (!is_of_a_span).then_some(content_digest),
             session_id,
             agent_id: agent_id.unwrap_or_else(|| UNKNOWN_AGENT.to_owned()),
@@ -134,7 +134,7 @@ impl Draft {
 
 fn facts(arrival: &Arrival, name: Option<String>) -> Facts {
     let is_span = arrival.source == ArrivalSource::Span;
-    // What other spans name are sums over those below them.
+    // The figures of other spans are sums over their descendants.
     let owns_usage = is_span && arrival.kind.is_some_and(SpanKind::calls_a_model);
     Facts {
         name,
@@ -157,14 +157,14 @@ fn digest(arrival: &Arrival, payload: &str) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// The same for the same content, and near its neighbours in time: ids without order would touch a page of the index each.
+/// The same id for the same content, ordered by time. Ids without order would touch one page of the index each.
 fn event_id(prefix: &str, stated_us: i64, digest: &[u8; 32]) -> String {
     let mut content = [0; 16];
     content.copy_from_slice(&digest[..16]);
     format!("{prefix}{}", ulid_of(stated_us, u128::from_be_bytes(content)))
 }
 
-/// An id's hexadecimal digits; a sentence if it is none.
+/// An id's hexadecimal digits, or the reason why the id is not valid.
 pub(super) fn hex_id(field: &str, id: &[u8], length: usize) -> Result<String, Refusal> {
     if id.is_empty() {
         return Err((Reason::MissingField, format!("{field} is missing")));
@@ -179,7 +179,7 @@ pub(super) fn hex_id(field: &str, id: &[u8], length: usize) -> Result<String, Re
     Ok(data_encoding::HEXLOWER.encode(id))
 }
 
-/// An instant as microseconds, if it lies in the range that is stored.
+/// An instant in microseconds, if it can be stored.
 pub(super) fn instant_us(field: &str, nanos: u64, now_us: i64) -> Result<i64, Refusal> {
     let us = i64::try_from(nanos / 1000).unwrap_or(i64::MAX);
     if us < limits::MIN_TIMESTAMP_US {

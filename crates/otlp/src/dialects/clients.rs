@@ -7,23 +7,23 @@ use serde::{Deserialize, Serialize};
 
 use super::raw::RawValue;
 
-/// Clients that are told apart in one request; what more there are is counted as one without a name.
+/// Clients of one request that are counted separately; further ones are counted as one without a name.
 const MAX_CLIENTS: usize = 64;
-/// Different unmapped attributes that are told of one client; what goes beyond is left out, not stored.
+/// Different unmapped attributes that are reported for one client; further ones are not reported.
 const MAX_UNMAPPED: usize = 100;
-/// Bytes of a key or of a client's name that are told.
+/// Bytes of a key or of a client's name in a report.
 const MAX_KEY_BYTES: usize = 128;
 
-/// A client library as it shows itself in one request. Servers keep it in this form.
+/// What one request shows of a client library. The server stores it in this form.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientReport {
-    /// The instrumentation scope's name, else the SDK's (`telemetry.sdk.name`).
+    /// The instrumentation scope's name, or else the SDK's (`telemetry.sdk.name`).
     pub name: String,
-    /// Its version; empty if it says none.
+    /// Its version; empty if it sends none.
     pub version: String,
     /// Spans or log records that it sent, refused ones included.
     pub items: u32,
-    /// How often each attribute came that no rule and no presenter reads. Numbers between points are shown as `*`.
+    /// How often each attribute came that nothing reads. Numbers between points become `*`.
     pub unmapped: BTreeMap<String, u32>,
 }
 
@@ -72,7 +72,7 @@ impl ClientReport {
     }
 }
 
-/// The beginning of a name, as far as it is told.
+/// The beginning of a name, as long as a report may hold it.
 fn cut(name: &str) -> &str {
     &name[..name.floor_char_boundary(MAX_KEY_BYTES)]
 }

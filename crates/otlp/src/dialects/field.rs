@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 macro_rules! fields {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// What an attribute may say, whatever its key. The table names them in snake case.
+        /// A fact that an attribute may hold, whatever its key. The table names the fields in snake case.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub(super) enum Field {
@@ -23,9 +23,9 @@ fields! {
     Provider,
     /// The model that answered.
     ResponseModel,
-    /// The model that answered if known, else the one asked for.
+    /// The model that answered if known, otherwise the requested one.
     AnyModel,
-    /// The model asked for.
+    /// The requested model.
     RequestModel,
     /// The provider's id of the answer.
     ResponseId,
@@ -41,7 +41,7 @@ fields! {
     CacheReadTokens,
     /// Input tokens written to the provider's cache.
     CacheWriteTokens,
-    /// The part of the writes that is kept for an hour.
+    /// The part of the cache writes that is kept for an hour.
     CacheWriteLongTokens,
     /// Output tokens spent on reasoning.
     ReasoningTokens,
@@ -55,11 +55,11 @@ fields! {
     OutputTokenDetails,
     /// All tokens in one object.
     UsageObject,
-    /// Present where the input is inclusive for certain.
+    /// Present if the input certainly includes cached tokens.
     InclusiveInput,
-    /// Present where counts follow the provider's own convention.
+    /// Present if the counts use the provider's own convention.
     ProviderConvention,
-    /// What the provider said besides, as the Vercel SDK passes it on.
+    /// Further metadata from the provider, as the Vercel SDK passes it on.
     ProviderMetadata,
     /// The cost in dollars.
     Cost,
@@ -75,7 +75,7 @@ fields! {
     AgentId,
     /// The agent's name.
     AgentName,
-    /// The name of what the span stands for.
+    /// The name of the span's subject, such as its agent or tool.
     EntityName,
     /// The workflow's name.
     WorkflowName,
@@ -87,7 +87,7 @@ fields! {
     Environment,
     /// The tool's name.
     ToolName,
-    /// Whether the tool went well, in a word.
+    /// The tool's outcome in one word.
     ToolStatus,
     /// The tool call's id.
     CallId,
@@ -97,7 +97,7 @@ fields! {
     FirstTokenMillis,
     /// Microseconds to the first token.
     FirstTokenMicros,
-    /// When the first token came.
+    /// The time of the first token.
     FirstTokenInstant,
     /// The error's class.
     ErrorType,
@@ -109,7 +109,7 @@ fields! {
     Level,
     /// Whether the client answered from its own cache.
     CacheHit,
-    /// An object that may say so.
+    /// An object that may hold whether the client answered from its own cache.
     CacheHitObject,
     /// Whether the call went through the batch API.
     Batch,
@@ -117,13 +117,13 @@ fields! {
     ServiceTier,
     /// OpenTelemetry's name of the operation.
     Operation,
-    /// Logfire's sort of span.
+    /// Logfire's type of the span.
     SpanType,
     /// The system's instructions.
     System,
     /// The messages sent to the model.
     InputMessages,
-    /// The messages that came back.
+    /// The messages that the model returned.
     OutputMessages,
     /// The whole conversation.
     AllMessages,
@@ -145,13 +145,13 @@ fields! {
     Arguments,
     /// A tool's result.
     Result,
-    /// What went into a span of another kind.
+    /// The input of a span of another kind.
     Input,
-    /// What came out of it.
+    /// Its output.
     Output,
-    /// What was searched for.
+    /// The query of a retriever.
     Query,
-    /// What was found.
+    /// The documents that a retriever found.
     Documents,
     /// The vectors of an embedding.
     Vectors,
@@ -161,7 +161,7 @@ fields! {
     EvaluationName,
     /// Its score.
     EvaluationScore,
-    /// Its verdict in a word.
+    /// Its verdict in one word.
     EvaluationLabel,
     /// Its reasons.
     EvaluationExplanation,

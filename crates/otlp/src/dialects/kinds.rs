@@ -1,4 +1,4 @@
-//! What a span is about, where more than one thing may say so.
+//! The kind of a span, when several attributes may name it.
 
 use agentlens_domain::spans::SpanKind;
 
@@ -6,7 +6,7 @@ use super::field::Field;
 use super::raw::RawValue;
 use super::reading::Reading;
 
-/// The kind: of the best rule, else by what is there. A span that nothing tells of is [`SpanKind::Other`].
+/// The kind from the best rule, otherwise from the keys that are present, otherwise [`SpanKind::Other`].
 pub(super) fn kind<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, has_failed: bool) -> SpanKind {
     if let Some(kind) = reading.kind() {
         return if kind == SpanKind::Llm && !has_failed && opens_a_stream(reading) {
@@ -34,7 +34,7 @@ pub(super) fn kind<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, has_failed: b
     }
 }
 
-/// Whether a span is only the request of a streamed call, of which another span tells the answer.
+/// Whether a span is only the request of a streamed call, and another span has the answer.
 fn opens_a_stream<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> bool {
     const OF_AN_ANSWER: [Field; 8] = [
         Field::InputTokens,

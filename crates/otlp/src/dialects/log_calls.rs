@@ -1,5 +1,5 @@
-//! Clients that send log records and no spans, such as Claude Code, Codex and Gemini CLI: a record about a call of a model or a
-//! tool is read as the span of that call. Which records these are is data (`log_calls` in `attributes.toml`).
+//! Clients that send log records and no spans, such as Claude Code, Codex and Gemini CLI. A record about a call of a model
+//! or a tool is read as the span of that call; `log_calls` in `attributes.toml` lists these records.
 
 use agentlens_domain::spans::SpanKind;
 use data_encoding::HEXLOWER;
@@ -11,33 +11,33 @@ use super::raw::RawValue;
 use super::reading::Reading;
 use super::table::{LogCall, table};
 
-/// Attributes that say how long the call took, in milliseconds.
+/// Attributes that hold the duration of the call in milliseconds.
 const DURATIONS: [&str; 3] = ["duration_ms", "durationMs", "latency_ms"];
-/// Attributes that say whether it went well.
+/// Attributes that hold whether the call succeeded.
 const SUCCESS: [&str; 2] = ["success", "event.success"];
-/// Attributes that hold an error, of one that failed.
+/// Attributes that hold the error of a failed call.
 const ERRORS: [&str; 3] = ["error", "error.message", "error_message"];
-/// Attributes that hold a status of HTTP.
+/// Attributes that hold an HTTP status.
 const STATUSES: [&str; 3] = ["http.response.status_code", "http.status_code", "status_code"];
-/// Attributes that name what calls of one prompt have in common.
+/// Attributes that hold the id shared by all calls of one prompt.
 const PROMPTS: [&str; 3] = ["prompt.id", "prompt_id", "turn.id"];
-/// Longer calls are a client's mistake: a day, in milliseconds.
+/// A day, in milliseconds. A longer duration is a client's mistake.
 const MAX_DURATION_MS: f64 = 86_400_000.0;
 
-/// Whether a record of this name may be a call of its own, as far as can be told without taking it apart.
+/// Whether a record of this name may be a call. A cheap check that does not parse the record.
 pub(super) fn may_be_call<'a, V: 'a>(
     name: &str,
     mut attributes: impl Iterator<Item = (&'a str, &'a V)>,
     has_span: bool,
 ) -> bool {
     if table().log_calls(name).next().is_some() {
-        // A record of OpenTelemetry's own about a call speaks of the span that it is sent in.
+        // OpenTelemetry's own records about a call belong to the span in which they are sent.
         return !(has_span && table().events.is_genai_log(name));
     }
     !has_span && attributes.any(|(key, _)| table().is_log_of_tokens(key))
 }
 
-/// The span that a record stands in for, with the rule that says so; `None` if it is none. `text` is its payload.
+/// The span of the call that a record describes, with the rule for it; `None` for other records. `text` is its payload.
 pub(super) fn span_of(log: &Map<String, Json>, text: &str) -> Option<(Map<String, Json>, &'static LogCall)> {
     let name = log.get("eventName").and_then(Json::as_str).unwrap_or("");
     let none = Map::new();
@@ -79,8 +79,8 @@ pub(super) fn span_of(log: &Map<String, Json>, text: &str) -> Option<(Map<String
     Some((span, rule))
 }
 
-/// Its ids: the same whenever the same record is sent. What is sent inside a span lies below it, what belongs to one prompt is one
-/// trace, and anything else is a trace by itself.
+/// The ids of the span, the same whenever the same record is sent. A record inside a span becomes its child, the records of
+/// one prompt become one trace, and any other record becomes a trace of its own.
 fn give_place(span: &mut Map<String, Json>, attributes: &Map<String, Json>, text: &str) {
     let own = Sha256::digest(text.as_bytes());
     if let Some(parent) = span.get("spanId").cloned() {
@@ -127,7 +127,7 @@ fn duration_nanos(attributes: &Map<String, Json>) -> u64 {
     micros * 1000
 }
 
-/// What the span is called: by its tool or its model, as OpenTelemetry names spans.
+/// The span's name, made of its tool or its model as OpenTelemetry names spans.
 fn name_of(name: &str, attributes: &Map<String, Json>, kind: SpanKind) -> String {
     let text = |field| table().keys(field).iter().find_map(|key| attributes.get(key)?.text());
     let (operation, what) = match kind {

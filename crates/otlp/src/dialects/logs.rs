@@ -1,5 +1,5 @@
-//! Log records: those of a span are arrivals of it, whatever they say; a call that is told by a log record alone is a span of its
-//! own (`log_calls`); all others are events of their own.
+//! Log records. A record inside a span is an arrival of that span, a record that describes a call becomes a span
+//! (`log_calls`), and every other record is an event.
 
 use agentlens_domain::events::{EventType, NewEvent, Severity};
 use agentlens_domain::spans::{Arrival, ArrivalSource};
@@ -17,10 +17,10 @@ use super::table::table;
 use super::traces::pairs;
 use super::{log_calls, present, traces};
 
-/// Where a record's name stands if its own field is empty.
+/// Attributes with a record's name, used if its own field is empty.
 const EVENT_NAMES: [&str; 2] = ["event.name", "event_name"];
 
-/// Reads every log record of a request; a record that can't be an event is refused alone.
+/// Reads every log record of a request into an event. A bad record is refused alone.
 pub fn events_of_logs(request: &ExportLogsServiceRequest, context: &Context) -> Normalised {
     let mut collected = Collected::default();
     let mut clients = Clients::default();
@@ -55,7 +55,7 @@ fn event_of(
     let span_id = hex_id("spanId", &record.span_id, 8).ok();
     let at_us = time_us(record, context.now_us)?;
     let reading = Reading::of(pairs(&record.attributes), |key| {
-        // What other programs log has its own words, and they are no gap of ours.
+        // Other programs' logs use attributes of their own, which we need not map.
         if is_genai {
             client.count_unmapped(key);
         }
@@ -85,7 +85,7 @@ fn event_of(
     }
     .arrival();
     if is_evaluation {
-        // A failed evaluation is no failure of what it evaluates.
+        // A failed evaluation is not a failure of the evaluated span.
         arrival.is_error = false;
     }
     if !is_genai {
@@ -120,7 +120,7 @@ fn call(payload: payload::Payload, mut arrival: Arrival, at_us: i64) -> NewEvent
     if arrival.end_us == 0 {
         (arrival.start_us, arrival.end_us) = (at_us, at_us);
     }
-    // The payload names the span in which the record was sent, if any: the one that it is stands beside it.
+    // The payload names the span in which the record was sent, if any, and not the span that the record becomes.
     let metadata = span_metadata(&arrival);
     NewEvent { metadata, ..traces::draft(payload, arrival, stated_us).event() }
 }
@@ -129,8 +129,8 @@ fn span_metadata(arrival: &Arrival) -> String {
     format!(r#"{{"span":{{"traceId":"{}","spanId":"{}"}}}}"#, arrival.trace_id, arrival.span_id)
 }
 
-/// What a program logs inside a span has its own words, and says nothing of the call that the span may be: its
-/// `cache_hit` is that of its own cache.
+/// Clears the facts about a call. A program's own log record uses its own terms: its `cache_hit`, for example, is about the
+/// program's cache.
 fn forget_the_call(arrival: &mut Arrival) {
     *arrival = Arrival {
         provider: None,
@@ -146,7 +146,7 @@ fn forget_the_call(arrival: &mut Arrival) {
     };
 }
 
-/// A record's name. Some clients have a short one in an attribute, and the whole in the body.
+/// A record's name. Some clients send a short one in an attribute and the full one in the body.
 fn event_name(record: &LogRecord) -> &str {
     let named = || {
         let attributes = pairs(&record.attributes).filter(|(key, _)| EVENT_NAMES.contains(key));
@@ -166,7 +166,7 @@ fn time_us(record: &LogRecord, now_us: i64) -> Result<i64, Refusal> {
     }
 }
 
-/// OpenTelemetry's 24 numbers, or its words where there is no number.
+/// The severity by OpenTelemetry's 24 numbers, or by its words if there is no number.
 fn severity(record: &LogRecord) -> Severity {
     match record.severity_number {
         1..=8 => Severity::Debug,

@@ -1,9 +1,9 @@
-//! Dialects: how each client says the same thing, and the one model that it is read into.
+//! Dialects: how each client names the same facts, and the one model they are read into.
 //!
 //! [`events_of_traces`] and [`events_of_logs`] turn a decoded request into events: the payload is what arrived, the
-//! [`Arrival`](agentlens_domain::spans::Arrival) beside it is what could be read. [`present`] reads the payloads of a
-//! span's arrivals again, for someone who looks at it. Both read through the one table in `attributes.toml`, so that a
-//! rule that is added there holds for new spans at once and for old ones when they are shown.
+//! [`Arrival`](agentlens_domain::spans::Arrival) beside it holds the facts that were read from it. [`present`] reads the
+//! payloads of a span's arrivals again when the span is shown. Both use the table in `attributes.toml`, so a new rule
+//! applies to new spans at once and to old ones when they are shown.
 
 mod answers;
 mod arrivals;

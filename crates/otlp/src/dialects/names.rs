@@ -2,7 +2,7 @@
 
 use agentlens_domain::limits;
 
-/// A name as a column takes it: trimmed, not empty, without NUL (PostgreSQL texts can't hold one), cut at the limit.
+/// A name that fits a column: trimmed, not empty, without NUL (PostgreSQL texts can't hold it) and cut at the limit.
 pub(super) fn clean(text: &str) -> Option<String> {
     let text = text.trim();
     let cut = &text[..text.floor_char_boundary(limits::MAX_NAME_BYTES)];

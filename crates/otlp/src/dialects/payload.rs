@@ -1,7 +1,7 @@
-//! The payload of an arrival: what came in, whole, as canonical JSON, with secrets taken out and nothing derived.
+//! The payload of an arrival: everything that was received, as canonical JSON, without secrets and with nothing derived.
 //!
-//! The text is written straight from the protobuf structures. A key that comes twice in one object is found by the
-//! canonical form's own check, and only then does it cost anything: of the two the last one stays.
+//! The text is written directly from the protobuf structures. The last value of a repeated key wins; the check of the
+//! canonical form finds repeated keys, so that other payloads pay nothing for it.
 
 use std::fmt::Write as _;
 
@@ -21,14 +21,13 @@ use super::arriving::Refusal;
 use super::raw::word_of;
 use super::table::{Table, table};
 
-/// What stands in the place of a secret.
+/// Replaces a secret.
 pub(super) const REDACTED: &str = "[redacted]";
 
-/// Nesting of attributes beyond which a payload is refused: what reads it again goes 128 levels deep, and the payload
-/// has some of its own.
+/// A payload with deeper nested attributes is refused. Readers accept 128 levels, and the payload adds some of its own.
 const MAX_DEPTH: usize = 100;
 
-/// Bytes of the part that all arrivals of a scope share; it is kept with each of them.
+/// Bytes of the part that all arrivals of a scope share. It is stored with each of them.
 const MAX_SURROUNDINGS_BYTES: usize = limits::MAX_METADATA_BYTES;
 
 /// The text of an arrival.
@@ -37,8 +36,8 @@ pub(super) struct Payload {
     pub(super) holds_wide_numbers: bool,
 }
 
-/// What all arrivals of one resource share, written once, and without keys that come twice: each arrival repeats it. Its largest
-/// parts are cut, once for all of its scopes, if it is more than every arrival can carry.
+/// The part that all arrivals of one resource share, written once and without repeated keys. Each arrival contains it, so its
+/// largest parts are cut if it is too large for that.
 pub(super) struct ResourceText(Result<String, Refusal>);
 
 impl ResourceText {
@@ -52,7 +51,8 @@ impl ResourceText {
     }
 }
 
-/// What all arrivals of one scope share: its resource and the scope itself, cut in the same way. `Err` if it can't be kept.
+/// The part that all arrivals of one scope share: its resource and the scope itself, cut in the same way. `Err` if it can't
+/// be stored.
 pub(super) struct Surroundings(Result<String, Refusal>);
 
 impl Surroundings {
@@ -70,7 +70,7 @@ impl Surroundings {
     }
 }
 
-/// Members of a payload, within the limit of what is repeated with each arrival.
+/// Members of a payload, cut to the limit for the shared part.
 fn surroundings_of(writer: Writer) -> Result<String, Refusal> {
     if writer.is_too_deep {
         return Err(too_deep());
@@ -132,7 +132,7 @@ fn canonical(
     Ok(Payload { text, holds_wide_numbers })
 }
 
-/// A payload beyond the limit without its largest parts. The facts were read of the whole.
+/// A payload that is too large, without its largest parts. The facts were read from the whole payload.
 fn shortened(text: &str) -> Result<Payload, Refusal> {
     let limit = limits::MAX_PAYLOAD_BYTES;
     let Some(shortened) = shorten(text, limit) else {
@@ -147,7 +147,7 @@ fn shortened(text: &str) -> Result<Payload, Refusal> {
     Ok(Payload { text: canonical.lossless.unwrap_or(canonical.text), holds_wide_numbers })
 }
 
-/// Whether keys that come twice in one object are looked for.
+/// Whether to look for repeated keys in one object.
 #[derive(Clone, Copy)]
 enum Repetitions {
     Unlikely,
@@ -175,7 +175,7 @@ impl Writer {
         self.out
     }
 
-    /// A comma, unless something was opened or nothing was written just before.
+    /// Writes a comma, except at the start of an object or a list.
     fn separate(&mut self) {
         if !matches!(self.out.as_bytes().last(), None | Some(b'{' | b'[')) {
             self.out.push(',');
@@ -205,7 +205,7 @@ impl Writer {
         }
     }
 
-    /// Nanoseconds are more than a double holds, so they are texts, as in OTLP's own JSON.
+    /// Nanoseconds exceed the precision of a double, so they are strings, as in OTLP's JSON.
     fn nanos(&mut self, key: &'static str, nanos: u64) {
         if nanos != 0 {
             self.key(key);
@@ -402,13 +402,13 @@ impl Writer {
         self.out.push(']');
     }
 
-    /// Writes something in the place of what is not followed; the payload is refused.
+    /// Writes a placeholder for values that are nested too deeply; the payload is refused.
     fn too_deep(&mut self) {
         self.is_too_deep = true;
         self.out.push_str("null");
     }
 
-    /// JSON has no word for what is no number.
+    /// JSON can't express NaN and infinity.
     fn double(&mut self, number: f64) {
         if number.is_finite() {
             let _ = write!(self.out, "{number:?}");

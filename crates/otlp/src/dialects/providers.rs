@@ -1,16 +1,16 @@
-//! The model's provider under one name, whoever names it and however.
+//! The model's provider under one canonical name, whatever name a client uses.
 
 use agentlens_domain::cost::canonical_provider;
 
 use super::names::clean;
 use super::table::table;
 
-/// The provider's canonical name: of the name that the client gives, else of the model's.
+/// The provider's canonical name, found by the client's name for it or by the model's name.
 pub(super) fn provider(stated: Option<&str>, model: Option<&str>) -> Option<String> {
     stated.and_then(canonical).or_else(|| of_model(model?))
 }
 
-/// The canonical name; a provider that nobody knows keeps its own, in lower case. `None` for what is no provider.
+/// The canonical name. An unknown provider keeps its own name in lower case; `None` for a name that is not a provider's.
 fn canonical(stated: &str) -> Option<String> {
     let lower = stated.trim().to_ascii_lowercase();
     let head = lower.split('.').next().unwrap_or(&lower);
@@ -22,7 +22,7 @@ fn canonical(stated: &str) -> Option<String> {
     }
 }
 
-/// What a model's name tells: `openai/gpt-4o` names its provider, `claude-…` is made by one only.
+/// The provider by the model's name: `openai/gpt-4o` contains it, and `claude-…` has only one.
 fn of_model(model: &str) -> Option<String> {
     if let Some((path, name)) = model.rsplit_once('/') {
         let head = path.split('/').next().unwrap_or(path);

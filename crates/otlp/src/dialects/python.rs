@@ -3,10 +3,10 @@
 
 use serde_json::{Map, Number, Value as Json};
 
-/// Nesting beyond which a text is not taken for a value.
+/// Texts that are nested more deeply are not read as values.
 const MAX_DEPTH: usize = 64;
 
-/// The value that all of `text` prints; `None` if it prints none.
+/// The value that Python prints as `text`; `None` if there is none.
 pub(super) fn read(text: &str) -> Option<Json> {
     let mut reader = Reader { rest: text };
     let value = reader.value(0)?;
@@ -33,7 +33,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Takes `token` if it comes next.
+    /// Consumes `token` if it comes next.
     fn take(&mut self, token: char) -> bool {
         self.rest = self.rest.trim_start();
         let rest = self.rest.strip_prefix(token);
@@ -138,7 +138,7 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// The character of an escape sequence, of which the backslash is read.
+/// The character of an escape sequence, after its backslash.
 fn escaped(characters: &mut std::str::CharIndices<'_>) -> Option<char> {
     let (_, letter) = characters.next()?;
     let digits = match letter {

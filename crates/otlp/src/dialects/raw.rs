@@ -1,5 +1,5 @@
-//! Values of attributes as they arrive (protobuf) and as they are kept (JSON), read through one trait, so that what is
-//! counted when a span comes in is what is shown when it is looked at.
+//! Values of attributes as they arrive (protobuf) and as they are stored (JSON), read through one trait. So the figures of a
+//! span are the same when it arrives and when it is shown.
 
 use std::borrow::Cow;
 
@@ -10,23 +10,23 @@ use serde_json::Value as Json;
 
 use super::python;
 
-/// Deeper structures are cut off when they are turned into JSON.
+/// Deeper structures are cut when they become JSON.
 const MAX_DEPTH: usize = 100;
 
 /// One attribute's value.
 pub(super) trait RawValue {
-    /// The value as text: strings, and what prints as one word. Quotes that a client put around it as JSON are taken off.
+    /// A string, number or boolean as text, without the quotes of a string that a client encoded as JSON.
     fn text(&self) -> Option<Cow<'_, str>>;
     /// The value if it is a string.
     fn string(&self) -> Option<&str>;
     /// The number, also one that was sent as text.
     fn number(&self) -> Option<f64>;
-    /// Whether nothing was said.
+    /// Whether the value is empty.
     fn is_blank(&self) -> bool;
-    /// The value as JSON; a text that holds an object or a list becomes that.
+    /// The value as JSON. A text with an object or a list in it becomes that object or list.
     fn structure(&self) -> Json;
 
-    /// Yes or no, in the words that clients use for it.
+    /// A boolean, also in the words that clients use for it.
     fn flag(&self) -> Option<bool> {
         match &*self.text()? {
             "true" | "True" | "TRUE" | "1" | "hit" | "HIT" | "yes" => Some(true),
@@ -125,10 +125,10 @@ impl RawValue for Json {
     }
 }
 
-/// A number as a word, the same before and after it was kept as JSON.
+/// A number as text, the same before and after it was stored as JSON.
 pub(super) fn word_of(number: f64) -> String {
     match number {
-        // JSON knows no negative zero.
+        // The stored JSON has no negative zero.
         _ if number.is_finite() => (number + 0.0).to_string(),
         _ if number.is_nan() => "NaN".to_owned(),
         _ if number > 0.0 => "Infinity".to_owned(),
@@ -140,10 +140,10 @@ fn number_of(text: &str) -> Option<f64> {
     text.trim().trim_matches('"').parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// What clients put in the place of a value that they hold back; Logfire does so with every attribute whose key has `session` in it.
+/// The placeholder for a value that a client withholds. Logfire withholds every attribute whose key contains `session`.
 const PLACEHOLDERS: [&str; 4] = ["[Scrubbed due to ", "[redacted]", "[REDACTED]", "[Filtered]"];
 
-/// Whether a text says nothing, also one that a client encoded as JSON.
+/// Whether a text is empty, also one that a client encoded as JSON.
 fn is_blank(text: &str) -> bool {
     match text.as_bytes().first() {
         None => true,
@@ -153,7 +153,7 @@ fn is_blank(text: &str) -> bool {
     }
 }
 
-/// A text without the quotes that a client put around it by encoding it as JSON, as MLflow does with every attribute.
+/// A text without the quotes of JSON. MLflow encodes every attribute as JSON.
 pub(super) fn unquoted(text: &str) -> Cow<'_, str> {
     if !text.starts_with('"') {
         return Cow::Borrowed(text);
@@ -161,8 +161,8 @@ pub(super) fn unquoted(text: &str) -> Cow<'_, str> {
     serde_json::from_str(text.trim()).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
-/// A text that holds an object, a list or a quoted text is taken for that; any other text stays one. The object or list may be
-/// JSON, JSON in a text of JSON, or what Python prints for it.
+/// The object, list or quoted text that a text holds, or the text itself. An object or list may be JSON, JSON inside a JSON
+/// string, or printed by Python.
 pub(super) fn structure_of(text: &str) -> Json {
     let trimmed = text.trim();
     let found = match trimmed.as_bytes().first() {

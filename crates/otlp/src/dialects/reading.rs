@@ -1,4 +1,4 @@
-//! One pass over the attributes of a span: each key is looked up once, and the best of what speaks for a field stays.
+//! One pass over the attributes of a span. Each key is looked up once, and each field keeps its best value.
 
 use std::borrow::Cow;
 
@@ -18,21 +18,21 @@ pub(super) struct Reading<'a, V> {
     has_exclusive_input: bool,
 }
 
-/// Kinds that the presence of a key hints at.
+/// Kinds that are suggested by the presence of a key.
 #[derive(Default, Clone, Copy)]
 pub(super) struct Hints {
-    /// A tool's keys are there.
+    /// The span has keys of a tool.
     pub(super) tool: bool,
-    /// A model's keys are there.
+    /// The span has keys of a model.
     pub(super) llm: bool,
-    /// A retriever's keys are there.
+    /// The span has keys of a retriever.
     pub(super) retriever: bool,
-    /// The keys of a request over HTTP are there.
+    /// The span has keys of an HTTP request.
     pub(super) http: bool,
 }
 
 impl<'a, V: RawValue + 'a> Reading<'a, V> {
-    /// Reads all attributes. `unmapped` hears of each key that nothing reads.
+    /// Reads all attributes and calls `unmapped` with each key that nothing reads.
     pub(super) fn of(
         attributes: impl Iterator<Item = (&'a str, &'a V)>,
         mut unmapped: impl FnMut(&'a str),
@@ -60,22 +60,22 @@ impl<'a, V: RawValue + 'a> Reading<'a, V> {
         reading
     }
 
-    /// The same with the name of the instrumentation scope.
+    /// The reading, with the name of the instrumentation scope.
     pub(super) fn in_scope(self, scope: &'a str) -> Self {
         Self { scope, ..self }
     }
 
-    /// The same of a client whose input leaves cached tokens out, if `is_so`.
+    /// The reading, with whether the client's input excludes cached tokens.
     pub(super) fn with_exclusive_input(self, is_so: bool) -> Self {
         Self { has_exclusive_input: is_so, ..self }
     }
 
-    /// Whether the client's input leaves cached tokens out.
+    /// Whether the client's input excludes cached tokens.
     pub(super) fn has_exclusive_input(&self, provider: &str) -> bool {
         self.has_exclusive_input || table().has_exclusive_input(self.scope, provider)
     }
 
-    /// Whether the client has another span for the answer of a stream than for the request that opens it.
+    /// Whether the client has one span for the request of a streamed call and another for its answer.
     pub(super) fn opens_streams(&self) -> bool {
         table().opens_streams(self.scope)
     }
@@ -119,24 +119,24 @@ impl<'a, V: RawValue + 'a> Reading<'a, V> {
         self.kind.map(|(_, kind)| kind)
     }
 
-    /// Whether an agent's span has the agent's name, by the rule that named the kind.
+    /// Whether the name of an agent's span is the agent's name, by the rule that named the kind.
     pub(super) fn agents_name_spans(&self) -> bool {
         self.kind.is_some_and(|(rank, _)| table().agents_name_spans(rank))
     }
 
-    /// The session's name and the worth of its key.
+    /// The session's name and the priority of its key.
     pub(super) fn session(&self) -> Option<(u8, Cow<'a, str>)> {
         let ((rank, _), value) = self.session?;
         Some((rank, value.text()?))
     }
 
-    /// What the presence of keys hints at.
+    /// The kinds that are suggested by the presence of keys.
     pub(super) fn hints(&self) -> Hints {
         self.hints
     }
 }
 
-/// Of a key that comes twice the last value stays.
+/// The last value of a repeated key wins.
 #[inline]
 fn replace_if_better<R: Ord, T>(slot: &mut Option<(R, T)>, rank: R, value: T) {
     if slot.as_ref().is_none_or(|(best, _)| rank <= *best) {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::field::Field;
 
-/// How much less a session's name is worth on a resource than on a span.
+/// How much lower the priority of a session's name is on a resource than on a span.
 pub(super) const RESOURCE_RANK: u8 = 10;
 
 const FILE: &str = include_str!("attributes.toml");
@@ -19,7 +19,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     Table::of(file)
 });
 
-/// The table of the program.
+/// The table that is built into the program.
 pub(super) fn table() -> &'static Table {
     &TABLE
 }
@@ -50,35 +50,35 @@ struct File {
 pub(super) struct LogCall {
     #[serde(rename = "dialect")]
     _dialect: String,
-    /// Names of the records.
+    /// The records' names.
     names: Vec<String>,
-    /// What the call is.
+    /// The kind of the call.
     pub(super) kind: SpanKind,
     /// An attribute and the value it must have.
     #[serde(default)]
     pub(super) only_if: Option<(String, String)>,
-    /// Only a record that says that it failed is a call; of the others another record says more.
+    /// Only a record of a failure is a call. For a success, another record holds more.
     #[serde(default)]
     pub(super) only_if_failed: bool,
-    /// Every such record is about a failure.
+    /// Every such record reports a failure.
     #[serde(default)]
     pub(super) is_failure: bool,
     /// Services that send another record of the same call.
     #[serde(default)]
     pub(super) except_services: Vec<String>,
-    /// The keys under which the rest of this file knows its attributes.
+    /// For each attribute, the key that the rest of this file uses for it.
     #[serde(default)]
     pub(super) rename: FxHashMap<String, String>,
-    /// Whether its input leaves cached tokens out.
+    /// Whether its input excludes cached tokens.
     #[serde(default)]
     pub(super) exclusive_input: bool,
 }
 
-/// A client whose input leaves cached tokens out.
+/// A client whose input excludes cached tokens.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ExclusiveInput {
-    /// What the instrumentation scope's name begins with.
+    /// Prefix of the instrumentation scope's name.
     scope: String,
     /// The canonical names of the providers; all of them if empty.
     #[serde(default)]
@@ -87,7 +87,7 @@ struct ExclusiveInput {
     _note: String,
 }
 
-/// One attribute key; who writes it and why it is special is for readers of the file.
+/// One attribute key. Its client and its peculiarities are comments for readers of the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Key {
@@ -132,7 +132,7 @@ pub(super) struct Events {
     /// Span events whose time is that of the first token.
     pub(super) first_token: Vec<String>,
     log_beginnings: Vec<String>,
-    /// Events that hold one message each, and the role it has if it says none.
+    /// Events that hold one message each, and the role of a message that names none.
     pub(super) messages: FxHashMap<String, String>,
     /// Events that hold an answer.
     pub(super) answers: Vec<String>,
@@ -143,7 +143,7 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Whether a log record of this name speaks of GenAI.
+    /// Whether a log record of this name is about GenAI.
     pub(super) fn is_genai_log(&self, name: &str) -> bool {
         self.log_beginnings.iter().any(|beginning| name.starts_with(&**beginning))
     }
@@ -170,13 +170,13 @@ struct Families {
 /// What to do with the value of a key. A lower rank is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
-    /// It is a field's.
+    /// The value belongs to a field.
     Field(Field, u8),
-    /// It names the kind, in the words of one rule.
+    /// The value names the kind, in the words of one rule.
     Kind(u8),
-    /// Its presence hints at the kind.
+    /// The presence of the key suggests the kind.
     Presence(SpanKind),
-    /// It names the session: the worth of that, and the key's place among those of the same worth.
+    /// The value names the session: the priority, and the key's rank among those of the same priority.
     Session(u8, u8),
 }
 
@@ -187,7 +187,7 @@ pub(super) struct Table {
     keys: Vec<Vec<String>>,
     families: FxHashSet<String>,
     providers: FxHashMap<String, String>,
-    /// By the beginning of the model's name, longest first.
+    /// Prefixes of models' names with the provider, longest first.
     models: Vec<(String, String)>,
     finish_reasons: FxHashMap<String, String>,
     secrets: Secrets,
@@ -195,13 +195,13 @@ pub(super) struct Table {
     log_tokens: Vec<String>,
     exclusive_input: Vec<ExclusiveInput>,
     stream_openers: Vec<String>,
-    /// What the request's settings are shown as.
+    /// The names under which the request's settings are shown.
     pub(super) parameter_names: FxHashMap<String, String>,
     /// Names of events.
     pub(super) events: Events,
     /// Families of attributes that hold messages sent to the model, best first.
     pub(super) input_families: Vec<String>,
-    /// Families of attributes that hold messages that came back, best first.
+    /// Families of attributes that hold messages from the model, best first.
     pub(super) output_families: Vec<String>,
 }
 
@@ -256,13 +256,13 @@ impl Table {
         self.keys.get(field as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a key that has no targets is known nevertheless: as a member of a family, or by itself.
+    /// Whether a key without targets is known: by itself or as a member of a family.
     pub(super) fn is_known(&self, key: &str) -> bool {
         let ends = key.bytes().enumerate().filter(|(_, byte)| matches!(byte, b'.' | b':'));
         ends.map(|(at, _)| &key[..=at]).chain([key]).any(|beginning| self.families.contains(beginning))
     }
 
-    /// The kind that a word stands for under the rule of that rank.
+    /// The kind that a word means under the rule of that rank.
     pub(super) fn kind(&self, rank: u8, word: &str) -> Option<SpanKind> {
         let word = word.trim_matches(['"', ' ']);
         let word = word.split(' ').next().unwrap_or(word);
@@ -273,17 +273,17 @@ impl Table {
         values.get(word).copied()
     }
 
-    /// Whether an agent's span has the agent's name under the rule of that rank.
+    /// Whether the name of an agent's span is the agent's name, under the rule of that rank.
     pub(super) fn agents_name_spans(&self, rank: u8) -> bool {
         self.kinds.get(usize::from(rank)).is_some_and(|rule| rule.agents_name_spans)
     }
 
-    /// The canonical name of a provider that the price table has no name for; empty for what is none.
+    /// The canonical name of a provider that the price table doesn't know; empty for a name that is not a provider's.
     pub(super) fn provider(&self, lower: &str) -> Option<&str> {
         self.providers.get(lower).map(String::as_str)
     }
 
-    /// The provider that a model's name tells, in lower case.
+    /// The provider by a model's name in lower case.
     pub(super) fn provider_of_model(&self, model: &str) -> Option<&str> {
         let begins = |beginning: &str| {
             model.get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning))
@@ -296,17 +296,17 @@ impl Table {
         self.log_calls.iter().filter(move |rule| rule.names.iter().any(|known| known == name))
     }
 
-    /// The rule for log records that name tokens, whatever the record's name is.
+    /// The rule for log records that hold token counts, whatever their names.
     pub(super) fn any_log_call(&self) -> impl Iterator<Item = &LogCall> {
         self.log_calls("*")
     }
 
-    /// Whether an attribute of a log record says how many tokens a call used.
+    /// Whether an attribute of a log record holds a call's token count.
     pub(super) fn is_log_of_tokens(&self, key: &str) -> bool {
         self.log_tokens.iter().any(|known| known == key)
     }
 
-    /// Whether a client's input leaves cached tokens out, by its scope's name and the model's provider.
+    /// Whether a client's input excludes cached tokens, by its scope's name and the model's provider.
     pub(super) fn has_exclusive_input(&self, scope: &str, provider: &str) -> bool {
         self.exclusive_input.iter().any(|rule| {
             scope.starts_with(&*rule.scope)
@@ -314,7 +314,7 @@ impl Table {
         })
     }
 
-    /// Whether a client has another span for the answer of a stream than for the request that opens it, by its scope's name.
+    /// Whether a client, by its scope's name, has one span for the request of a streamed call and another for its answer.
     pub(super) fn opens_streams(&self, scope: &str) -> bool {
         self.stream_openers.iter().any(|beginning| scope.starts_with(&**beginning))
     }
@@ -328,7 +328,7 @@ impl Table {
     /// Whether the value of a key may be a secret.
     #[inline]
     pub(super) fn is_secret(&self, key: &str) -> bool {
-        // All of these hold the word, so most keys are through after one search.
+        // All of these contain the word, so one search is enough for most keys.
         if !key.contains("header") && !key.contains("metadata") {
             return false;
         }

@@ -1,7 +1,7 @@
-//! Tokens, from whichever attributes hold them, as inclusive totals.
+//! Tokens as inclusive totals, from whichever attributes hold them.
 //!
-//! OpenTelemetry, OpenInference and their kin report inclusive inputs; clients that do not are listed in `attributes.toml`.
-//! Objects passed through from a provider follow the provider; where a total is given it decides which of the two it is.
+//! Inclusive input contains cached tokens. OpenTelemetry and OpenInference report it, and clients that don't are listed in
+//! `attributes.toml`. Objects of a provider use the provider's convention; if there is a total, it shows which one that is.
 
 use agentlens_domain::spans::SpanKind;
 use agentlens_domain::usage::{ReasoningConvention, Reported, TokenConvention, Usage};
@@ -12,15 +12,15 @@ use super::python;
 use super::raw::RawValue;
 use super::reading::Reading;
 
-/// Looks a stored answer up again; its tokens were paid for when it was made.
+/// The operation that reads a stored answer again. Its tokens were paid for when the answer was made.
 const FETCHES_AN_ANSWER: &str = "fetch_response";
 
-/// Figures with what is known of how they were counted.
+/// Figures, and what is known about how they were counted.
 #[derive(Default, Clone, Copy)]
 struct Figures {
     reported: Reported,
     total: Option<f64>,
-    /// The convention, if the shape tells; else it is inclusive.
+    /// The convention, if the shape shows it; otherwise it is inclusive.
     input: Option<TokenConvention>,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn usage<'a, V: RawValue + 'a>(
     add_reasoning_of_answer(&mut figures.reported, reading, kind, provider, model);
     if reading.has_exclusive_input(provider) {
         figures.input = Some(TokenConvention::Exclusive);
-        // A total that such a client adds up itself leaves cached tokens out too.
+        // A total that such a client adds up itself excludes cached tokens too.
         figures.total = None;
     } else if reading.get(Field::ProviderConvention).is_some() {
         follow_provider(&mut figures, reading, provider, model);
@@ -64,7 +64,7 @@ pub(super) fn usage<'a, V: RawValue + 'a>(
     Some(settle(figures))
 }
 
-/// Names of the member that holds the tokens in an answer of a provider's API, or in what a framework makes of it.
+/// Names of the member with the tokens, in an answer of a provider's API or in a framework's form of it.
 const USAGE_MEMBERS: [&str; 8] = [
     "usage",
     "usage_metadata",
@@ -76,7 +76,7 @@ const USAGE_MEMBERS: [&str; 8] = [
     "tokens",
 ];
 
-/// Members in which answers lie inside of other things, such as LangChain's results.
+/// Members that contain answers, such as those of LangChain's results.
 const ANSWER_MEMBERS: [&str; 14] = [
     "llm_output",
     "response_metadata",
@@ -94,10 +94,10 @@ const ANSWER_MEMBERS: [&str; 14] = [
     "messages",
 ];
 
-/// How deep usage may lie inside of an answer.
+/// How deeply usage may be nested inside an answer.
 const MAX_USAGE_DEPTH: usize = 8;
 
-/// The usage that the whole answer holds, if `word` is in it.
+/// The usage in a whole answer, if `word` occurs in it.
 fn usage_in_answer<'a, V: RawValue + 'a>(
     reading: &Reading<'a, V>,
     kind: Option<SpanKind>,
@@ -108,7 +108,7 @@ fn usage_in_answer<'a, V: RawValue + 'a>(
     }
     [Field::ResponseObject, Field::OutputMessages, Field::Output].into_iter().find_map(|field| {
         let answer = reading.get(field)?;
-        // Most answers say nothing of it, and need not be taken apart to know.
+        // Most answers don't hold it, and a search for the word is cheaper than parsing.
         if answer.string().is_some_and(|text| !text.contains(word)) {
             return None;
         }
@@ -116,7 +116,7 @@ fn usage_in_answer<'a, V: RawValue + 'a>(
     })
 }
 
-/// The object with the figures: what is given, or a member of it that holds them.
+/// The object with the figures: the given one or one of its members.
 fn usage_in(object: Json, depth: usize) -> Option<Json> {
     if has_figures(&object) { Some(object) } else { usage_within(&object, depth) }
 }
@@ -139,7 +139,7 @@ fn usage_within(value: &Json, depth: usize) -> Option<Json> {
     }
 }
 
-/// Whether an object names tokens in a shape that is known.
+/// Whether an object holds tokens in a known shape.
 fn has_figures(object: &Json) -> bool {
     let Figures { reported, total, .. } = of_object(object, "", "");
     reported.input.is_some() || reported.output.is_some() || total.is_some()
@@ -164,7 +164,7 @@ fn of_attributes<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> Figures {
     }
 }
 
-/// Reasoning tokens that only the provider's own answer names, as with MLflow.
+/// Reasoning tokens that only the provider's own answer holds, as with MLflow.
 fn add_reasoning_of_answer<'a, V: RawValue + 'a>(
     reported: &mut Reported,
     reading: &Reading<'a, V>,
@@ -179,7 +179,7 @@ fn add_reasoning_of_answer<'a, V: RawValue + 'a>(
     }
 }
 
-/// Parts of the totals that only the object names which the provider sent.
+/// Parts of the totals that only the provider's object holds.
 fn add_parts(reported: &mut Reported, object: &Reported) {
     reported.cache_read = reported.cache_read.or(object.cache_read);
     reported.cache_write = reported.cache_write.or(object.cache_write);
@@ -191,7 +191,7 @@ fn add_parts(reported: &mut Reported, object: &Reported) {
     }
 }
 
-/// What LangChain says of the parts of its totals, which are inclusive.
+/// Adds the parts of LangChain's totals, which are inclusive.
 fn add_details<'a, V: RawValue + 'a>(reported: &mut Reported, reading: &Reading<'a, V>) {
     if let Some(details) = reading.get(Field::InputTokenDetails).map(object_of) {
         let number = |name: &str| number_in(&details, &[name]);
@@ -208,7 +208,7 @@ fn add_details<'a, V: RawValue + 'a>(reported: &mut Reported, reading: &Reading<
     }
 }
 
-/// All tokens that were written to a cache: LangChain's newer versions name no sum beside the two lifetimes.
+/// All tokens written to a cache. LangChain's newer versions send the two lifetimes without their sum.
 fn written(sum: Option<f64>, short: Option<f64>, long: Option<f64>) -> Option<f64> {
     let lifetimes = match (short, long) {
         (None, None) => None,
@@ -220,7 +220,7 @@ fn written(sum: Option<f64>, short: Option<f64>, long: Option<f64>) -> Option<f6
     }
 }
 
-/// An object, also one that Python printed by its class: `Usage(input_tokens=12)`.
+/// An object, also in the form that Python prints: `Usage(input_tokens=12)`.
 fn object_of<V: RawValue>(value: &V) -> Json {
     match value.structure() {
         Json::String(text) => python::read(&text).unwrap_or(Json::String(text)),
@@ -228,13 +228,13 @@ fn object_of<V: RawValue>(value: &V) -> Json {
     }
 }
 
-/// A part that was left out is the rest of the total; `None` if nothing was said.
+/// Computes a missing part from the total; `None` if there are no figures.
 fn complete(figures: &mut Figures, kind: Option<SpanKind>) -> Option<()> {
     let Figures { reported, total, .. } = figures;
     match (reported.input, reported.output, *total) {
         (Some(input), None, Some(total)) if total > input => reported.output = Some(total - input),
         (None, Some(output), Some(total)) if total >= output => reported.input = Some(total - output),
-        // Texts that are embedded or ranked have nothing but input.
+        // Embedding and ranking have input tokens only.
         (None, None, Some(total)) if matches!(kind, Some(SpanKind::Embedding | SpanKind::Rerank)) => {
             reported.input = Some(total);
         }
@@ -244,7 +244,7 @@ fn complete(figures: &mut Figures, kind: Option<SpanKind>) -> Option<()> {
     Some(())
 }
 
-/// Decides between conventions: by the total if it is the sum under one of them only.
+/// Decides between the conventions. The total decides if it is the sum under only one of them.
 fn settle(figures: Figures) -> Usage {
     let mut reported = figures.reported;
     let input = reported.input.unwrap_or(0.0);
@@ -273,7 +273,7 @@ fn settle(figures: Figures) -> Usage {
     Usage::from_reported(reported, convention)
 }
 
-/// A client that passes counts on as the provider's API gives them, with what it says of the provider besides.
+/// Uses the provider's convention and metadata, for a client that passes on the counts of the provider's API.
 fn follow_provider<'a, V: RawValue + 'a>(
     figures: &mut Figures,
     reading: &Reading<'a, V>,
@@ -283,7 +283,7 @@ fn follow_provider<'a, V: RawValue + 'a>(
     if reading.get(Field::InclusiveInput).is_none() {
         figures.input = Some(TokenConvention::for_provider(provider, model));
         figures.reported.reasoning_in = ReasoningConvention::for_provider(provider);
-        // These clients' totals leave cached tokens out under either convention, so they settle nothing about the input.
+        // These clients' totals exclude cached tokens under both conventions, so they don't show the convention.
         let sum = figures.reported.input.unwrap_or(0.0) + figures.reported.output.unwrap_or(0.0);
         if figures.total.is_some_and(|total| (total - sum).abs() < 0.5) {
             figures.total = None;
@@ -293,7 +293,7 @@ fn follow_provider<'a, V: RawValue + 'a>(
         }
     }
     let Some(metadata) = reading.get(Field::ProviderMetadata).map(RawValue::structure) else { return };
-    // A gateway stands beside the provider, and may stand before it.
+    // A gateway has a member beside the provider's, possibly before it.
     let Some(providers) = metadata.as_object() else { return };
     let number = |paths: &[&str]| providers.values().find_map(|own| number_in(own, paths));
     let reported = &mut figures.reported;
@@ -324,7 +324,7 @@ const METADATA_CACHE_WRITE: [&str; 4] = [
 ];
 const METADATA_REASONING: [&str; 2] = ["reasoningTokens", "usageMetadata.thoughtsTokenCount"];
 
-/// An object that a provider's API, or Langfuse, makes: its keys tell whose it is.
+/// An object from a provider's API or from Langfuse; its keys show which.
 fn of_object(object: &Json, provider: &str, model: &str) -> Figures {
     let number = |keys: &[&str]| number_in(object, keys);
     let own_cached = number(&["cache_read_input_tokens", "cacheReadInputTokens"]);
@@ -378,8 +378,8 @@ fn of_object(object: &Json, provider: &str, model: &str) -> Figures {
     figures
 }
 
-/// Langfuse's parts do not overlap: it takes each part, whatever its name, out of the input or the output, and a total that
-/// is missing is the sum of all. Those who state an inclusive total beside the parts show it by the total of both.
+/// Langfuse's parts do not overlap: each part, whatever its name, is not in the input or output, and a missing total is the
+/// sum of all. If the given total is input plus output, the input and output are inclusive.
 fn add_langfuse_parts(figures: &mut Figures, object: &Json) {
     let Figures { reported, total, .. } = figures;
     let (input, output) = (reported.input.unwrap_or(0.0), reported.output.unwrap_or(0.0));
@@ -390,7 +390,7 @@ fn add_langfuse_parts(figures: &mut Figures, object: &Json) {
     let sums = [(whole_input, whole_output), (whole_input, output), (input, whole_output), (input, output)];
     let (input, output) =
         sums.into_iter().find(|(input, output)| is_total(input + output)).unwrap_or_else(|| {
-            // Some parts are named twice, as writes to a cache are in all and by their lifetime.
+            // Some parts come twice: cache writes come in total and by lifetime.
             let rest = total.unwrap_or(0.0) - whole_output;
             (whole_input.min(rest.max(input)), whole_output)
         });
@@ -403,14 +403,14 @@ fn add_langfuse_parts(figures: &mut Figures, object: &Json) {
     figures.input = Some(TokenConvention::Inclusive);
 }
 
-/// The sum of all parts that pass. What a provider's own API calls the whole of the output is none.
+/// The sum of the selected parts. A provider's own name for the whole output is not a part.
 fn sum_of_parts(object: &Json, is_part: impl Fn(&str) -> bool) -> f64 {
     let members = object.as_object().into_iter().flatten();
     let parts = members.filter(|(key, _)| is_part(key) && !OBJECT_OUTPUT.contains(&key.as_str()));
     parts.filter_map(|(_, value)| value.number()).map(|tokens| tokens.max(0.0)).sum()
 }
 
-/// Langfuse's own names begin with the side; those that were passed on tell it by what they are about.
+/// Langfuse's own names begin with `input` or `output`; names that were passed on are recognised by their subject.
 fn is_input_part(key: &str) -> bool {
     key.starts_with("input_") || (!key.starts_with("output_") && key.contains("cache"))
 }
@@ -454,7 +454,7 @@ fn object_has_details(object: &Json) -> bool {
     object.get("input_tokens_details").is_some() || object.get("prompt_tokens_details").is_some()
 }
 
-/// The first of these members that is a number; a point leads into an inner object.
+/// The first of these members that is a number. In a path, a point separates an object from its member.
 pub(super) fn number_in(object: &Json, paths: &[&str]) -> Option<f64> {
     paths.iter().find_map(|path| {
         let mut value = object;

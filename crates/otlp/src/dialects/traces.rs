@@ -17,10 +17,10 @@ use super::payload::{self, ResourceText, Surroundings};
 use super::reading::Reading;
 use super::table::table;
 
-/// Logfire's announcement of a span that will come once it ended.
+/// Logfire's announcement of a span that will be sent when it has ended.
 const PENDING: &str = "pending_span";
 
-/// Reads every span of a request into an event; a span that can't be one is refused alone.
+/// Reads every span of a request into an event. A bad span is refused alone.
 pub fn events_of_traces(request: &ExportTraceServiceRequest, context: &Context) -> Normalised {
     let mut collected = Collected::default();
     let mut clients = Clients::default();
@@ -42,7 +42,7 @@ pub fn events_of_traces(request: &ExportTraceServiceRequest, context: &Context) 
     collected.finish(clients)
 }
 
-/// Attributes as pairs of key and value; what has no value says nothing.
+/// Attributes as pairs of key and value, without those that have no value.
 pub(super) fn pairs(attributes: &[KeyValue]) -> impl Iterator<Item = (&str, &AnyValue)> {
     attributes.iter().filter_map(|pair| Some((pair.key.as_str(), pair.value.as_ref()?)))
 }
@@ -101,7 +101,7 @@ fn event_type(arrival: &Arrival) -> EventType {
     if arrival.is_error { kind.event_type_of_failure() } else { kind.event_type() }
 }
 
-/// Start and end. A span without a start began when it ended, and one without either is of now.
+/// Start and end. A missing start is the end; if both are missing, they are now.
 fn times(span: &Span, now_us: i64) -> Result<(i64, i64), Refusal> {
     let (start, end) = (span.start_time_unix_nano, span.end_time_unix_nano);
     match (start, end) {
@@ -110,9 +110,9 @@ fn times(span: &Span, now_us: i64) -> Result<(i64, i64), Refusal> {
         (start, 0) => instant_us("startTimeUnixNano", start, now_us).map(|start_us| (start_us, start_us)),
         (start, end) => {
             let start_us = instant_us("startTimeUnixNano", start, now_us)?;
-            // A clock that was set back is no reason to lose the span; one that ends in the far future is.
+            // A span that ends before it starts is kept, because clocks are set back. One that ends in the far future is refused.
             let end_us = if end < start { start_us } else { instant_us("endTimeUnixNano", end, now_us)? };
-            // As for events, a longer time is no duration: the sums of durations must hold.
+            // As for events, durations have a maximum, so that their sums can't overflow.
             Ok((start_us, end_us.min(start_us.saturating_add(limits::MAX_DURATION_US))))
         }
     }

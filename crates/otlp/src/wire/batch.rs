@@ -1,4 +1,4 @@
-//! What the three signals share: items under scopes under resources, and notes of what was not readable.
+//! The code that the three signals share: items in scopes in resources, and notes about unreadable parts.
 
 use agentlens_domain::ledger::Reason;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -18,19 +18,18 @@ pub(super) const MAX_ITEMS: usize = 100_000;
 /// Attributes, events, links and elements of values of one request. An empty one is two bytes and takes up to a hundred in
 /// memory.
 pub const MAX_DETAILS: usize = 500_000;
-/// Bytes of one span, log record, metric, resource or scope in protobuf. What is longer exceeds the limit of a payload in
-/// any case.
+/// Bytes of one span, log record, metric, resource or scope in protobuf. A longer one exceeds the limit of a payload in any
+/// case.
 pub(super) const MAX_ITEM_BYTES: usize = 4 * 1024 * 1024;
 
-/// A request and what had to be left out of it or changed.
+/// A request, and what had to be omitted or changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded<T> {
-    /// What was readable.
+    /// The readable part.
     pub request: T,
-    /// What was not: one for each span, log record or metric, or for a part that may have held some.
+    /// One entry for each unreadable span, log record or metric, or for a part that may have held some.
     pub broken: Vec<BrokenItem>,
-    /// How many attributes and fields are kept in another form than they were sent in, or left out, because they
-    /// were of the wrong type.
+    /// How many attributes and fields were of a wrong type, and are therefore kept in another form or omitted.
     pub repaired: u64,
 }
 
@@ -43,23 +42,23 @@ pub struct BrokenItem {
     pub message: String,
 }
 
-/// What is noticed while a body is read.
+/// Notes that are taken while a body is read.
 #[derive(Default)]
 pub(super) struct Notes {
     pub(super) repaired: u64,
     pub(super) broken: Vec<BrokenItem>,
-    /// The first error that reading met and could not hand up.
+    /// The first error that did not end the reading.
     pub(super) stop: Option<WireError>,
     /// Items found so far, readable or not.
     items: usize,
     /// Resources and scopes found so far.
     carriers: usize,
-    /// What is inside items, found so far.
+    /// Attributes, events, links and elements of values found so far.
     details: usize,
 }
 
 impl Notes {
-    /// Notes what can't be kept. A list of another signal may be two bytes, and its note takes a hundred.
+    /// Adds a broken item. The number is limited, because a list of another signal may be two bytes and its note takes a hundred.
     pub(super) fn broken(&mut self, reason: Reason, message: String) -> Result<(), WireError> {
         if self.broken.len() == MAX_ITEMS {
             return Err(WireError::TooManyItems { limit: MAX_ITEMS });
@@ -73,7 +72,7 @@ impl Notes {
         count(&mut self.items)
     }
 
-    /// Counts what is inside an item.
+    /// Counts attributes, events, links and elements of values.
     pub(super) fn add_details(&mut self, details: usize) -> Result<(), WireError> {
         self.details = self.details.saturating_add(details);
         if self.details > MAX_DETAILS {
@@ -82,7 +81,7 @@ impl Notes {
         Ok(())
     }
 
-    /// Refuses the request if a part that is not decoded yet would exceed the limit.
+    /// Returns an error if a part that is not decoded yet would exceed the limit.
     pub(super) fn check_details(&self, details: usize) -> Result<(), WireError> {
         if self.details.saturating_add(details) > MAX_DETAILS {
             return Err(WireError::TooManyDetails { limit: MAX_DETAILS });
@@ -112,14 +111,14 @@ fn count(counter: &mut usize) -> Result<usize, WireError> {
     Ok(*counter)
 }
 
-/// The items that one resource sent.
+/// The items of one resource.
 pub(super) struct UnderResource<I> {
     pub(super) resource: Option<Resource>,
     pub(super) scopes: Vec<UnderScope<I>>,
     pub(super) schema_url: String,
 }
 
-/// The items that one instrumentation scope of a resource made.
+/// The items of one instrumentation scope of a resource.
 pub(super) struct UnderScope<I> {
     pub(super) scope: Option<InstrumentationScope>,
     pub(super) items: Vec<I>,
@@ -138,7 +137,7 @@ impl<I> Default for UnderScope<I> {
     }
 }
 
-/// What a signal's requests carry.
+/// An item of a signal: a span, a log record or a metric.
 pub(super) trait Item: prost::Message + Default {
     /// The request of the signal.
     type Request;
@@ -151,7 +150,7 @@ pub(super) trait Item: prost::Message + Default {
 
     fn request(resources: Vec<UnderResource<Self>>) -> Self::Request;
 
-    /// What its bytes in protobuf hold.
+    /// Its shape in protobuf.
     const SHAPE: Shape;
 
     /// How many attributes, events, links and elements of values it holds.
@@ -222,8 +221,8 @@ impl Item for LogRecord {
     }
 }
 
-/// A metric, of which nothing is kept: it is only told whether it is one. Its points take a hundred times their bytes in
-/// memory, so they are passed over.
+/// A metric. Metrics are counted and not stored, and their points are skipped because they take a hundred times their bytes
+/// in memory.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct Metric {
     #[prost(string, tag = "1")]

@@ -1,16 +1,16 @@
-//! How much a protobuf message holds, before it is decoded.
+//! Counts the details in a protobuf message before it is decoded.
 //!
 //! An empty attribute is two bytes and takes up to a hundred when it is decoded, so two million of them, 3 KB compressed,
-//! would take 190 MiB before anyone could count them. They are counted here, without memory.
+//! would take 190 MiB before they could be counted. This count needs no memory.
 
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-/// Messages shorter than this are not worth counting: what they become is bounded by their length.
+/// Shorter messages are not counted: their length bounds the memory they take.
 const SPARSE_BYTES: usize = 16 * 1024;
 /// Values inside values; prost refuses what is deeper.
 const MAX_DEPTH: usize = 100;
 
-/// The messages in which something repeats.
+/// The messages that have repeated fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     Span,
@@ -24,12 +24,12 @@ pub(super) enum Shape {
     AnyValue,
     ArrayValue,
     KeyValueList,
-    /// Text, bytes, or a message in which nothing counts.
+    /// Text, bytes, or a message without details.
     Text,
 }
 
 impl Shape {
-    /// What lies under a field, and whether each one counts; `None` for what is not looked into.
+    /// The shape of a field, and whether each value is a detail; `None` for fields that hold none.
     fn field(self, number: u32) -> Option<(Self, bool)> {
         match (self, number) {
             (Self::Span, 9) | (Self::LogRecord, 6) | (Self::Resource, 1) | (Self::Scope, 3) => {
@@ -50,8 +50,8 @@ impl Shape {
     }
 }
 
-/// How many attributes, events, links and elements of values the bytes hold; 0 if they are too few to matter. Where they
-/// make no sense counting ends, as decoding will.
+/// The number of attributes, events, links and elements of values in the bytes; 0 for short ones. Counting stops at the
+/// first invalid byte, as decoding will.
 pub(super) fn details_in(shape: Shape, bytes: &[u8]) -> usize {
     if bytes.len() < SPARSE_BYTES { 0 } else { count(shape, bytes, 0) }
 }

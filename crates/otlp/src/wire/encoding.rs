@@ -1,4 +1,4 @@
-//! The two forms in which OTLP travels over HTTP, by their content types.
+//! The two encodings of OTLP over HTTP, by their content types.
 
 /// How a body is encoded. A response is encoded as its request was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

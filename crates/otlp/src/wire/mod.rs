@@ -1,11 +1,12 @@
 //! OTLP as bytes: requests, responses and errors, as protobuf and as JSON.
 //!
-//! A request is read as far as it is readable. What cannot be kept is told item by item ([`BrokenItem`]), what
-//! could only be kept in another form is counted ([`Decoded::repaired`]); only a body that is no request at all is
-//! an error. So one bad span never harms a good one. One odd attribute never harms its span in JSON; in protobuf a span
-//! of which any string is not UTF-8 is told as broken, and only resources and scopes are kept without what is odd.
+//! One bad span never harms another: it becomes a [`BrokenItem`], and only a body that is not a request is an error. Fields
+//! that can only be kept in another form are counted in [`Decoded::repaired`].
 //!
-//! Both encodings end in the same prost types, and both walk with bounded depth and a bounded number of items.
+//! In JSON, an attribute of a wrong type never harms its span. In protobuf, a string that is not UTF-8 refuses its span, but
+//! in a resource or a scope only the attribute is lost.
+//!
+//! Both encodings are read into the same prost types, with a bounded depth and a bounded number of items.
 
 mod batch;
 mod density;
@@ -29,13 +30,13 @@ use batch::{Item, Metric};
 #[cfg(test)]
 mod tests;
 
-/// Why a body as a whole is no request. Sending it again cannot help.
+/// Why a body as a whole is not a request. Sending it again can't help.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum WireError {
     /// The body is not JSON, or its objects and lists are not those of a request.
     #[error("The body is not valid OTLP JSON: {what} at line {line}, column {column}.")]
     Json {
-        /// What was found or missed.
+        /// What is wrong.
         what: String,
         /// The line, from 1.
         line: usize,
@@ -45,27 +46,27 @@ pub enum WireError {
     /// The body is not a protobuf message of the kind that the path takes.
     #[error("The body is not a valid protobuf request: {what}.")]
     Protobuf {
-        /// What was found or missed.
+        /// What is wrong.
         what: String,
     },
-    /// There are more spans, log records or metrics than one request may carry.
+    /// The request has more spans, log records or metrics than allowed.
     #[error("The request holds more than {limit} items; send smaller batches.")]
     TooManyItems {
-        /// The most items that a request may carry.
+        /// The maximum number of items of a request.
         limit: usize,
     },
-    /// A resource or a scope is longer than one may be.
+    /// A resource or a scope is too long.
     #[error("A {part} of the request has more than {limit} bytes.")]
     TooLong {
-        /// What it is.
+        /// Whether it is a resource or a scope.
         part: &'static str,
-        /// The most bytes that it may have.
+        /// Its maximum number of bytes.
         limit: usize,
     },
-    /// The items hold more attributes, events, links and elements of values than one request may carry.
+    /// The items hold more attributes, events, links and elements of values than a request may have.
     #[error("The request holds more than {limit} attributes, events and links; send smaller batches.")]
     TooManyDetails {
-        /// The most that a request may carry.
+        /// The maximum for a request.
         limit: usize,
     },
 }
@@ -73,7 +74,7 @@ pub enum WireError {
 /// Reads the body of `POST /v1/traces`.
 ///
 /// # Errors
-/// When the body as a whole is no trace request.
+/// When the body as a whole is not a trace request.
 pub fn decode_traces(
     encoding: Encoding,
     body: &[u8],
@@ -84,15 +85,15 @@ pub fn decode_traces(
 /// Reads the body of `POST /v1/logs`.
 ///
 /// # Errors
-/// When the body as a whole is no logs request.
+/// When the body as a whole is not a logs request.
 pub fn decode_logs(encoding: Encoding, body: &[u8]) -> Result<Decoded<ExportLogsServiceRequest>, WireError> {
     decode::<LogRecord>(encoding, body)
 }
 
-/// Counts the metrics in the body of `POST /v1/metrics`; what they say is not looked into.
+/// Counts the metrics in the body of `POST /v1/metrics` without reading them.
 ///
 /// # Errors
-/// When the body as a whole is no metrics request.
+/// When the body as a whole is not a metrics request.
 pub fn decode_metrics(encoding: Encoding, body: &[u8]) -> Result<Decoded<usize>, WireError> {
     decode::<Metric>(encoding, body)
 }

@@ -1,7 +1,7 @@
 //! Requests in protobuf.
 //!
-//! prost fails a whole message for one string that is not UTF-8, so it decodes single items here; the messages
-//! around them are walked by hand, which also lets a damaged resource lose only what is damaged.
+//! prost fails a whole message for one string that is not UTF-8, so it only decodes single items here. The messages around
+//! them are read by hand, so a damaged resource loses only its damaged part.
 
 use std::borrow::Cow;
 
@@ -28,13 +28,13 @@ pub(super) fn read<I: Item>(body: &[u8]) -> Result<(Vec<UnderResource<I>>, Notes
         resources.push(resource);
     }
     match notes.stop.take() {
-        // Bytes that lead to no item at all are not a request with a flaw, they are something else.
+        // Damaged bytes without any item are not a request with a flaw but something else.
         Some(error) if !notes.has_items() => Err(error),
         _ => Ok((resources, notes)),
     }
 }
 
-/// Notes that a part ended early, and goes on behind it: its length is known.
+/// Notes that a part ended early. Reading continues behind it, because its length is known.
 fn survive(end: Result<(), WireError>, part: &str, noun: &str, notes: &mut Notes) -> Result<(), WireError> {
     let Err(error @ WireError::Protobuf { .. }) = end else { return end };
     notes.broken(Reason::InvalidField, format!("The {noun}s of a {part} cannot be read on: {error}"))?;
@@ -48,7 +48,7 @@ const RESOURCE_OR_SCOPE: u32 = 1;
 const CONTENTS: u32 = 2;
 const SCHEMA_URL: u32 = 3;
 
-/// Reads what a resource sent, up to where its bytes stop making sense.
+/// Reads the scopes of a resource, up to the first invalid byte.
 fn read_resource<I: Item>(
     mut rest: &[u8],
     into: &mut UnderResource<I>,
@@ -80,7 +80,7 @@ fn read_resource<I: Item>(
     end
 }
 
-/// Reads what a scope made, up to where its bytes stop making sense.
+/// Reads the items of a scope, up to the first invalid byte.
 fn read_scope<I: Item>(
     mut rest: &[u8],
     into: &mut UnderScope<I>,
@@ -129,7 +129,7 @@ fn entity_details(entities: &[EntityRef]) -> usize {
     entities.iter().map(|entity| 1 + entity.id_keys.len() + entity.description_keys.len()).sum()
 }
 
-/// The next field whose number is at most `last`, which are all strings and messages; others are passed over.
+/// The next field with a number up to `last`; others are skipped. All those fields are strings or messages.
 fn next_field<'a>(rest: &mut &'a [u8], last: u32) -> Result<Option<(u32, &'a [u8])>, WireError> {
     while !rest.is_empty() {
         let (tag, wire_type) = decode_key(rest).map_err(malformed)?;
@@ -150,8 +150,8 @@ fn next_field<'a>(rest: &mut &'a [u8], last: u32) -> Result<Option<(u32, &'a [u8
     Ok(None)
 }
 
-/// Protobuf merges a message that is given in parts; joining their bytes does just that. What it decodes to may take
-/// thirty times as much memory, so its bytes have the bound of an item.
+/// Joins the parts of a message, which protobuf merges. The message may take thirty times as much memory when it is decoded,
+/// so its bytes have the limit of an item.
 fn append<'a>(
     part: &'static str,
     parts: &mut Option<Cow<'a, [u8]>>,
@@ -174,7 +174,7 @@ fn text(bytes: &[u8], notes: &mut Notes) -> String {
     text.into_owned()
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "It is what map_err hands over.")]
+#[expect(clippy::needless_pass_by_value, reason = "map_err passes the error by value.")]
 fn malformed(error: prost::DecodeError) -> WireError {
     WireError::Protobuf { what: described(&error) }
 }
@@ -184,15 +184,15 @@ fn described(error: &prost::DecodeError) -> String {
     text.strip_prefix("failed to decode Protobuf message: ").unwrap_or(&text).to_owned()
 }
 
-/// Why an item is refused. Resources of logs and of spans have the same field numbers, so logs that are sent to
-/// the path for traces get as far as this.
+/// Why an item is refused. Logs sent to the path for traces are found here, because their resources have the same field
+/// numbers.
 fn refusal<I: Item>(number: usize, bytes: &[u8], error: &prost::DecodeError) -> String {
     let is_log = I::NOUN == "span" && LogRecord::decode(bytes).is_ok();
     let hint = if is_log { " It looks like a log record; these belong to /v1/logs." } else { "" };
     format!("The {} number {number} cannot be decoded: {}.{hint}", I::NOUN, described(error))
 }
 
-/// A resource of which something is not decodable, read without looking into what it holds.
+/// A resource with undecodable parts, whose attributes are decoded one by one.
 #[derive(Clone, PartialEq, Message)]
 struct LooseResource {
     #[prost(bytes = "vec", repeated, tag = "1")]
@@ -216,7 +216,7 @@ impl LooseResource {
     }
 }
 
-/// A scope of which something is not decodable, read without looking into what it holds.
+/// A scope with undecodable parts, whose attributes are decoded one by one.
 #[derive(Clone, PartialEq, Message)]
 struct LooseScope {
     #[prost(bytes = "vec", tag = "1")]

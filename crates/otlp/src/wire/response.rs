@@ -1,4 +1,4 @@
-//! What OTLP answers: `Export*ServiceResponse` on success, `google.rpc.Status` on failure.
+//! OTLP's responses: `Export*ServiceResponse` on success, `google.rpc.Status` on failure.
 
 use agentlens_domain::json::write_string;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
@@ -12,11 +12,11 @@ use prost::Message;
 
 use super::Encoding;
 
-/// Bytes of a message in a response; what is longer is cut. OTLP allows 4 MiB for a response, and escaping makes
-/// at most six bytes of one.
+/// Bytes of a message in a response; a longer one is cut. OTLP allows 4 MiB for a response, and escaping makes at most six
+/// bytes of one.
 pub(super) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// What OTLP transports.
+/// The signals of OTLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Signal {
     /// Spans.
@@ -27,17 +27,17 @@ pub enum Signal {
     Metrics,
 }
 
-/// What a request that was accepted lost, or a warning if it lost nothing.
+/// The losses of an accepted request, or a warning if nothing was lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partial {
-    /// How many spans, log records or metrics were refused; 0 for a warning. OTLP counts data points instead of metrics,
-    /// but nothing looks into a metric that can't be read.
+    /// How many spans, log records or metrics were refused; 0 for a warning. OTLP counts data points instead of metrics, but
+    /// an unreadable metric has no data points to count.
     pub rejected: i64,
-    /// Why, for the developer at the client.
+    /// The reason, for the developer of the client.
     pub message: String,
 }
 
-/// The body of a `200`. On full success there is no partial success in it.
+/// The body of a `200`, without a partial success if nothing was lost.
 pub fn encode_success(signal: Signal, encoding: Encoding, partial: Option<Partial>) -> Vec<u8> {
     let partial = partial.map(|partial| Partial { message: capped(partial.message), ..partial });
     match (encoding, signal) {

@@ -1,4 +1,4 @@
-//! What was said to a model and what it answered, from whichever source tells it best.
+//! The messages to and from a model, from the best source.
 
 use agentlens_domain::spans::SpanKind;
 use serde_json::{Map, Value as Json, json};
@@ -18,7 +18,7 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    /// On a model's span everything that went in is a message; on other spans only what is marked as one.
+    /// On a model's span every input is a message. On other spans only what is marked as a message is one.
     pub(super) fn of(merged: &Merged, kind: Option<SpanKind>) -> Self {
         let (mut told_input, mut told_output) = told_by_events(merged);
         let mut conversation = Self {
@@ -44,7 +44,7 @@ impl Conversation {
         if conversation.input.is_empty() || conversation.output.is_empty() {
             conversation.fill_from_whole(merged);
         }
-        // What a client stands in for a missing answer is none.
+        // A client's placeholder for a missing answer is not an answer.
         conversation
             .output
             .retain(|message| message["parts"].as_array().is_some_and(|parts| !parts.is_empty()));
@@ -66,7 +66,7 @@ impl Conversation {
         }
     }
 
-    /// The system's instructions: stated apart, or the first messages of the input.
+    /// The system instructions: in an attribute of their own, or the first messages of the input.
     pub(super) fn system(&self, merged: &Merged) -> Option<String> {
         if let Some(value) = read(merged, Field::System) {
             return Some(text_in(&shapes::messages(&value, "system"))).filter(|text| !text.is_empty());
@@ -77,14 +77,14 @@ impl Conversation {
         if !stated.is_empty() {
             return Some(stated);
         }
-        // Some clients flatten the messages and leave the instructions in the raw request.
+        // Some clients flatten the messages, and only the raw request has the instructions.
         let request = read(merged, Field::Input)?;
         let request = request.as_object()?;
         let system = first(request, &["system", "instructions", "system_instruction", "systemInstruction"])?;
         Some(text_in(&shapes::messages(system, "system"))).filter(|text| !text.is_empty())
     }
 
-    /// The text of what was asked.
+    /// The text of the question.
     pub(super) fn asked(&self) -> String {
         text_in(&self.input)
     }
@@ -107,7 +107,7 @@ impl Conversation {
             .collect()
     }
 
-    /// Why the answer ended, as its message says.
+    /// The finish reason in the answer's message.
     pub(super) fn finish_reason(&self) -> Option<&str> {
         self.output.iter().find_map(|message| message.get("finishReason")?.as_str())
     }
@@ -145,7 +145,7 @@ fn structured(
     keys.iter().skip(1).find_map(of_key).unwrap_or_default()
 }
 
-/// Messages in whatever holds the raw request or answer.
+/// Messages in the raw request or answer.
 fn raw(merged: &Merged, field: Field, role: &str) -> Vec<Json> {
     let keys = table().keys(field).iter();
     let messages = keys
@@ -168,7 +168,7 @@ fn of_family_item(item: &Json, role: &str) -> Vec<Json> {
         return vec![json!({"role": role, "parts": [parts::text(text)]})];
     }
     let mut object = object.clone();
-    // Traceloop keeps a list of parts as a text.
+    // Traceloop sends a list of parts as a string.
     let parts = object.get("content").and_then(Json::as_str).map(structure_of);
     if let Some(parts @ Json::Array(_)) = parts.filter(shapes::is_list_of_parts) {
         object.insert("content".to_owned(), parts);
@@ -179,7 +179,7 @@ fn of_family_item(item: &Json, role: &str) -> Vec<Json> {
     shapes::messages(&Json::Object(object), role)
 }
 
-/// An answer that the Vercel SDK spreads over several attributes.
+/// An answer that the Vercel SDK sends in several attributes.
 fn of_vercel(merged: &Merged) -> Vec<Json> {
     let mut answer = Vec::new();
     if let Some(reasoning) = read(merged, Field::ResponseReasoning) {
@@ -200,7 +200,7 @@ fn of_vercel(merged: &Merged) -> Vec<Json> {
     if answer.is_empty() { Vec::new() } else { vec![json!({"role": "assistant", "parts": answer})] }
 }
 
-/// Messages told one by one, in the span's events or in log records.
+/// Messages that are sent one by one, in the span's events or in log records.
 fn told_by_events(merged: &Merged) -> (Vec<Json>, Vec<Json>) {
     let (mut input, mut output) = (Vec::new(), Vec::new());
     let events = merged
@@ -232,7 +232,7 @@ fn tell(name: &str, mut fields: Map<String, Json>, input: &mut Vec<Json>, output
         None => return,
     };
     let into = if is_answer { output } else { input };
-    // The oldest events hold everything in one text.
+    // The oldest form of events holds everything in one string.
     if let Some(whole) = first(&fields, &["gen_ai.prompt", "gen_ai.completion"]) {
         into.extend(shapes::messages(&whole.structure(), role));
         return;
@@ -258,7 +258,7 @@ fn tell(name: &str, mut fields: Map<String, Json>, input: &mut Vec<Json>, output
     }
 }
 
-/// The list of events that pydantic-ai wrote at first: each names its kind in `event.name`.
+/// The list of events that pydantic-ai's first versions wrote: each has its kind in `event.name`.
 fn of_event_list(value: &Json) -> Option<Vec<Json>> {
     let events = value.as_array()?;
     events.first()?.get("event.name")?;
@@ -271,7 +271,7 @@ fn of_event_list(value: &Json) -> Option<Vec<Json>> {
     Some(input)
 }
 
-/// The texts of messages, each part on a line.
+/// The texts of messages, one part per line.
 fn text_in(messages: &[Json]) -> String {
     let parts = messages.iter().filter_map(|message| message["parts"].as_array()).flatten();
     let texts: Vec<&str> = parts.filter_map(parts::text_in).collect();

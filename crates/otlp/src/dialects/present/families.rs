@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
 
-/// Steps of a key that are followed; deeper ones stay together.
+/// Steps of a key that are split; the remaining ones stay one name.
 const MAX_STEPS: usize = 16;
 
-/// The items of a family in the order of their numbers, which may have holes. `None` if there are none.
+/// The items of a family in the order of their numbers, which may have gaps. `None` if there are none.
 pub(super) fn items(attributes: &Map<String, Json>, family: &str) -> Option<Vec<Json>> {
     let mut root = Node::default();
     for (key, value) in attributes {

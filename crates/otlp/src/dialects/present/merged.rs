@@ -1,4 +1,4 @@
-//! All arrivals of one span as one: the same whatever order they come in.
+//! All arrivals of one span, merged. The result does not depend on their order.
 
 use agentlens_domain::spans::{Arrival, ArrivalSource};
 use rustc_hash::FxHashSet;
@@ -11,20 +11,20 @@ use super::super::table::{LogCall, table};
 
 /// A span's arrivals, merged.
 pub(super) struct Merged {
-    /// The span itself: of several, the longest, with what only others say. Absent if only logs came.
+    /// The span itself. Of several, the longest, plus the members that only the others have. Absent if only logs came.
     pub(super) span: Option<Map<String, Json>>,
-    /// The log records, in the order of their times; those of one instant as messages usually follow each other.
+    /// The log records in the order of their times. Those of one instant are in the usual order of messages.
     pub(super) logs: Vec<Map<String, Json>>,
-    /// The attributes of spans and of the log records that speak for the whole span.
+    /// The attributes of spans, and of the log records that describe the whole span.
     pub(super) attributes: Map<String, Json>,
-    /// The events of all spans, each once, in the order of their times; those of one instant as the span has them.
+    /// The events of all spans, each once, in the order of their times. Those of one instant keep the span's order.
     pub(super) events: Vec<Json>,
-    /// The rule for a log record that is the whole span.
+    /// The rule for a log record that became the span.
     log_call: Option<&'static LogCall>,
 }
 
 impl Merged {
-    /// Reads and merges; a text that is no arrival is left out.
+    /// Reads and merges the payloads, and skips texts that are not arrivals.
     pub(super) fn of(arrivals: &[&str]) -> Self {
         let mut spans = Vec::new();
         let mut logs = Vec::new();
@@ -44,7 +44,7 @@ impl Merged {
                 logs.push(arrival);
             }
         }
-        // Stable sorts: what is equal stays in the order of the texts.
+        // The sorts are stable, so equal elements keep the order of the texts.
         spans.sort_by_key(|span| (duration(span), nanos(span, "endTimeUnixNano")));
         logs.sort_by_key(|log| (log_time(log), nanos(log, "observedTimeUnixNano"), usual_place(log)));
         let mut attributes = Map::new();
@@ -58,7 +58,7 @@ impl Merged {
         Self { span: merge(spans), logs, attributes, events, log_call }
     }
 
-    /// A member of the span, else of the first log record that has it.
+    /// A member of the span, or else of the first log record that has it.
     pub(super) fn get(&self, key: &str) -> Option<&Json> {
         self.span.iter().chain(&self.logs).find_map(|arrival| arrival.get(key))
     }
@@ -78,7 +78,7 @@ impl Merged {
         log.get("eventName").and_then(Json::as_str).unwrap_or("")
     }
 
-    /// The first exception that an event or a log record tells of.
+    /// The first exception in an event or a log record.
     pub(super) fn exception(&self) -> Option<&Map<String, Json>> {
         let names = &table().events.exception;
         let is_exception = |name: Option<&Json>| {
@@ -90,7 +90,7 @@ impl Merged {
         event.or_else(log).map(|told| members(told, "attributes"))
     }
 
-    /// The facts, read as they were when each arrival came in.
+    /// The facts, read in the same way as when each arrival was stored.
     pub(super) fn arrival(&self) -> Arrival {
         let none = Map::new();
         let resource = self.object("resource").unwrap_or(&none);
@@ -156,7 +156,7 @@ pub(super) fn pairs(attributes: &Map<String, Json>) -> impl Iterator<Item = (&st
     attributes.iter().map(|(key, value)| (key.as_str(), value))
 }
 
-/// The members of an inner object; none if it is not there.
+/// The members of an inner object; empty if it is missing.
 pub(super) fn members<'j>(object: &'j Map<String, Json>, key: &str) -> &'j Map<String, Json> {
     static NONE: std::sync::LazyLock<Map<String, Json>> = std::sync::LazyLock::new(Map::new);
     object.get(key).and_then(Json::as_object).unwrap_or(&NONE)
@@ -187,12 +187,12 @@ pub(in super::super) fn log_time(log: &Map<String, Json>) -> u64 {
     }
 }
 
-/// Whether a log record speaks of a call. Others are what a program logs, which says nothing of the span around it.
+/// Whether a log record is about a call. Other records are a program's own logs, which do not describe the span around them.
 fn is_genai(log: &Map<String, Json>) -> bool {
     table().events.is_genai_log(Merged::log_name(log))
 }
 
-/// Whether a log record's attributes are the span's own, and not those of one message, an evaluation or an exception.
+/// Whether a log record's attributes describe the span, and not one message, an evaluation or an exception.
 fn speaks_for_the_span(log: &Map<String, Json>) -> bool {
     let events = &table().events;
     let name = Merged::log_name(log);
@@ -204,7 +204,7 @@ fn speaks_for_the_span(log: &Map<String, Json>) -> bool {
         && !is_one_of(&events.exception)
 }
 
-/// The last span, which is the longest, with the members that only earlier ones have.
+/// The last span, which is the longest, plus the members that only earlier ones have.
 fn merge(spans: Vec<Map<String, Json>>) -> Option<Map<String, Json>> {
     let mut merged: Option<Map<String, Json>> = None;
     for span in spans {
@@ -218,14 +218,14 @@ fn merge(spans: Vec<Map<String, Json>>) -> Option<Map<String, Json>> {
 fn events(spans: &[Map<String, Json>]) -> Vec<Json> {
     let mut events: Vec<&Json> =
         spans.iter().rev().filter_map(|span| span.get("events")?.as_array()).flatten().collect();
-    // A stable sort: messages that were written in one instant stay in the order of the span.
+    // The sort is stable, so messages of one instant keep the span's order.
     events.sort_by_key(|event| event.as_object().map_or(0, |event| nanos(event, "timeUnixNano")));
     let mut known = FxHashSet::default();
     events.retain(|event| known.insert(event.to_string()));
     events.into_iter().cloned().collect()
 }
 
-/// Where the message of a log record usually stands among those of the same instant, of which nothing else tells the order.
+/// The usual position of a log record's message among those of the same instant, whose order is not known.
 fn usual_place(log: &Map<String, Json>) -> u8 {
     let events = &table().events;
     let name = Merged::log_name(log);
@@ -239,7 +239,7 @@ fn usual_place(log: &Map<String, Json>) -> u8 {
     }
 }
 
-/// What is shown of events: those of the span, and the log records.
+/// The events to show: those of the span, and the log records.
 pub(super) fn shown_events(merged: &Merged) -> Vec<Json> {
     let logs = merged.logs.iter().map(|log| {
         let mut event = Map::new();

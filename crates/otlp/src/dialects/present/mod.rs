@@ -1,7 +1,7 @@
 //! A span as it is shown: the payloads of all its arrivals, read again into one view.
 //!
-//! Nothing here is stored. The view is the same whatever order the arrivals come in, and follows the table of
-//! attributes as it is now, so that a rule learned later also holds for spans that came before it.
+//! Nothing here is stored. The view does not depend on the order of arrival. It uses the current table of attributes, so a
+//! new rule also applies to spans that arrived before it.
 
 mod conversation;
 mod families;
@@ -25,7 +25,7 @@ use super::field::Field;
 use super::raw::RawValue;
 use super::table::table;
 
-/// The current view of one span, from the payloads of all its arrivals. Only what is known is there.
+/// The current view of one span, from the payloads of all its arrivals. It has only the members whose values are known.
 ///
 /// `traceId`, `spanId`, `parentSpanId`, `kind`, `name`, `provider`, `model`, `requestModel`, `responseModel`,
 /// `responseId`, `system`, `inputMessages`, `outputMessages` (each with `role`, `name`, `parts`), `completion`,
@@ -60,7 +60,7 @@ pub(super) fn arrival_of_log(payload: &str) -> Option<Arrival> {
 struct View(Map<String, Json>);
 
 impl View {
-    /// Puts a value that says something.
+    /// Inserts a value unless it is empty.
     fn put(&mut self, key: &str, value: impl Into<Json>) {
         let value = value.into();
         if !value.is_blank() {
@@ -84,7 +84,7 @@ impl View {
 
     fn model(&mut self, merged: &Merged, arrival: &Arrival) {
         let text = |field| read(merged, field).map(|value| as_text(&value));
-        // A client with one attribute for both puts the model there that answered, if there was an answer.
+        // A client with one attribute for both models sends the one that answered, if there was an answer.
         let asked =
             text(Field::RequestModel).or_else(|| settings::model(merged)).or_else(|| text(Field::AnyModel));
         let answered =
@@ -214,7 +214,7 @@ impl View {
         put("message", of_exception("exception.message").or(status).or_else(|| text(Field::ErrorMessage)));
         put("stacktrace", of_exception("exception.stacktrace"));
         if error.is_empty() && arrival.kind == Some(SpanKind::Tool) {
-            // OpenTelemetry's word for a tool that reports its failure in its result.
+            // OpenTelemetry's error type for a tool that reports a failure in its result.
             error.insert("type".to_owned(), json!("tool_error"));
             if let Some(message) = work::failure(merged) {
                 error.insert("message".to_owned(), json!(message));

@@ -1,4 +1,4 @@
-//! Parts of a message, from the shapes of every provider and client, in OpenTelemetry's.
+//! Parts of a message, converted from the shapes of all providers and clients to OpenTelemetry's.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -21,7 +21,7 @@ pub(super) fn of_content(content: &Json) -> Vec<Json> {
     }
 }
 
-/// One part. What has a type that nobody knows stays as it is; anything else is shown as text.
+/// One part. A part of an unknown type is kept as it is; a value without a type is shown as text.
 pub(super) fn part(value: &Json) -> Option<Json> {
     let object = match value {
         Json::Null => return None,
@@ -63,7 +63,7 @@ fn is_response(kind: &str) -> bool {
     ["_call_output", "_tool_result", "_call_response"].iter().any(|end| kind.ends_with(end))
 }
 
-/// The role of an item that the Responses API lists beside messages; `None` for what is none.
+/// The role of an item that the Responses API lists beside messages; `None` for other items.
 pub(super) fn role_of_item(kind: &str) -> Option<&'static str> {
     match kind {
         // OpenTelemetry's parts of messages.
@@ -84,7 +84,7 @@ fn unwrapped(object: &Map<String, Json>) -> &Map<String, Json> {
         .unwrap_or(object)
 }
 
-/// Whether an object is a part in the shape of Bedrock's Converse API: one member, which says what it is.
+/// Whether an object is a part of Bedrock's Converse API: its only member names its type.
 pub(super) fn is_of_converse(object: &Map<String, Json>) -> bool {
     const MEMBERS: [&str; 8] = [
         "toolUse",
@@ -107,7 +107,7 @@ fn of_converse(object: &Map<String, Json>) -> Option<Json> {
     match kind.as_str() {
         "toolUse" => Some(tool_call(inner)),
         "toolResult" => Some(tool_response(inner)),
-        // It marks a place and says nothing.
+        // It marks a position in the prompt and has no content.
         "cachePoint" => None,
         "reasoningContent" => {
             let text = inner.get("reasoningText").and_then(Json::as_object).unwrap_or(inner);
@@ -123,7 +123,7 @@ fn of_converse(object: &Map<String, Json>) -> Option<Json> {
     }
 }
 
-/// Gemini's parts have no type but a member each, and so have Bedrock's.
+/// A part of Gemini or Bedrock. It has no type; its member's name shows what it is.
 fn untyped(object: &Map<String, Json>) -> Option<Json> {
     if is_of_converse(object) {
         return of_converse(object);
@@ -164,7 +164,7 @@ fn words(object: &Map<String, Json>) -> Option<String> {
     text_of(object, &["text", "content", "refusal", "value"])
 }
 
-/// A call of a tool; arguments that are JSON in a text become JSON.
+/// A tool call. Arguments that are JSON in a string become JSON.
 pub(super) fn tool_call(call: &Map<String, Json>) -> Json {
     let call = unwrapped(call);
     let function = call.get("function").and_then(Json::as_object).unwrap_or(call);
@@ -187,7 +187,7 @@ pub(super) fn tool_call(call: &Map<String, Json>) -> Json {
     Json::Object(part)
 }
 
-/// What a built-in tool was called with: everything that is not about the call itself.
+/// The arguments of a built-in tool: all members that are not about the call itself.
 fn built_in_arguments(call: &Map<String, Json>) -> Json {
     const ABOUT_THE_CALL: [&str; 11] = [
         "type", "id", "call_id", "name", "status", "role", "output", "outputs", "result", "results", "error",
@@ -208,11 +208,11 @@ pub(super) fn tool_response(response: &Map<String, Json>) -> Json {
     let id = text_of(response, &["call_id", "toolCallId", "tool_call_id", "tool_use_id", "toolUseId", "id"]);
     let result = first(response, &["response", "result", "output", "content", "server_tool_call_response"]);
     let result = result.map_or(Json::Null, |result| match result {
-        // Vercel says of what type an output is.
+        // Vercel wraps an output with its type.
         Json::Object(typed) if typed.len() == 2 && typed.contains_key("type") => {
             typed.get("value").cloned().unwrap_or_else(|| result.clone())
         }
-        // Anthropic's results are content of their own.
+        // Anthropic's results have content like a message.
         Json::Array(_) => joined_text(result).map_or_else(|| result.clone(), Json::String),
         other => other.clone(),
     });
@@ -225,7 +225,7 @@ pub(super) fn tool_response(response: &Map<String, Json>) -> Json {
     Json::Object(part)
 }
 
-/// The text of content that is nothing but texts.
+/// The text of content that consists of texts only.
 fn joined_text(content: &Json) -> Option<String> {
     let parts = of_content(content);
     let texts: Option<Vec<&str>> = parts.iter().map(text_in).collect();
@@ -245,7 +245,7 @@ fn reasoning(object: &Map<String, Json>) -> Json {
     json!({"type": "reasoning", "content": content.unwrap_or_default()})
 }
 
-/// Images, sounds and documents: a place to fetch them from, an id, or the bytes.
+/// Images, audio and documents: a URL, an id, or the bytes.
 fn media(kind: &str, object: &Map<String, Json>) -> Json {
     let modality = match kind {
         "input_audio" | "audio" => "audio",

@@ -10,7 +10,7 @@ use super::families;
 use super::merged::Merged;
 use super::values::{first, text_of};
 
-/// Members of a request that are shown elsewhere.
+/// Members of a request that are not settings, because they are shown elsewhere.
 const NO_SETTINGS: [&str; 12] = [
     "model",
     "model_name",
@@ -26,7 +26,7 @@ const NO_SETTINGS: [&str; 12] = [
     "extra_headers",
 ];
 
-/// The settings, under one name each.
+/// The settings, each under one name.
 pub(super) fn parameters(merged: &Merged) -> Map<String, Json> {
     let mut parameters = Map::new();
     for key in table().keys(Field::Parameters) {
@@ -47,11 +47,11 @@ pub(super) fn parameters(merged: &Merged) -> Map<String, Json> {
     parameters
 }
 
-/// The model that the raw request, or its settings, asked for.
+/// The requested model, from the raw request or its settings.
 pub(super) fn model(merged: &Merged) -> Option<String> {
     let requests = [Field::Parameters, Field::Input].into_iter().filter_map(|field| read(merged, field));
     requests.into_iter().find_map(|request| {
-        // One client puts the whole answer where the settings belong.
+        // One client sends the whole answer instead of the settings.
         let is_answer = request.get("created_at").is_some();
         request
             .as_object()
@@ -61,13 +61,13 @@ pub(super) fn model(merged: &Merged) -> Option<String> {
 }
 
 fn add(parameters: &mut Map<String, Json>, name: String, value: Json) {
-    // A limit of infinity is none.
+    // An infinite limit is not a limit.
     if !value.is_null() && value != "Infinity" {
         parameters.insert(name, value);
     }
 }
 
-/// A setting's value; Python clients print truth values in their own way.
+/// A setting's value. Python clients print booleans as `True` and `False`.
 fn setting(value: &Json) -> Json {
     match value.as_str() {
         Some("True") => Json::Bool(true),

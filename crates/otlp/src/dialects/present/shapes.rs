@@ -6,10 +6,10 @@ use super::super::raw::structure_of;
 use super::parts;
 use super::values::{first, member, text_of};
 
-/// How deep messages may lie inside of other things.
+/// How deeply messages may be nested.
 const MAX_DEPTH: usize = 8;
 
-/// The messages in `value`. What names no role has `role`; what is no message in any shape is one text of that role.
+/// The messages in `value`. A message without a role gets `role`; a value of an unknown shape becomes one text of that role.
 pub(super) fn messages(value: &Json, role: &str) -> Vec<Json> {
     let mut found = Vec::new();
     collect(value, role, 0, &mut found);
@@ -35,12 +35,12 @@ fn collect(value: &Json, role: &str, depth: usize, found: &mut Vec<Json>) {
     }
 }
 
-/// Whether a value is a list of parts, all of one message.
+/// Whether a value is a list of parts of one message.
 pub(super) fn is_list_of_parts(value: &Json) -> bool {
     value.as_array().is_some_and(|items| !items.is_empty() && items.iter().all(is_part))
 }
 
-/// Whether a list's item is a part of one message and no message of its own.
+/// Whether a list's item is a part of a message, not a message.
 fn is_part(item: &Json) -> bool {
     let Some(object) = item.as_object() else { return false };
     let kind = object.get("type").and_then(Json::as_str).unwrap_or("");
@@ -56,7 +56,7 @@ fn is_part(item: &Json) -> bool {
     ]
     .iter()
     .any(|key| object.contains_key(*key));
-    // The Responses API lists calls and their answers beside messages.
+    // The Responses API lists calls and their results beside messages.
     let stands_alone = kind == "message" || parts::role_of_item(kind).is_some();
     let has_no_type = is_gemini_part || parts::is_of_converse(object);
     !is_message && !stands_alone && (!kind.is_empty() && role_of_type(kind).is_none() || has_no_type)
@@ -78,7 +78,7 @@ fn of_object(object: &Map<String, Json>, role: &str, depth: usize, found: &mut V
         }
         _ => false,
     };
-    // A request: its instructions come first, and then whichever member holds the messages.
+    // A request: the instructions come first, then the member with the messages.
     inside("system", "system");
     inside("instructions", "system");
     inside("system_instruction", "system");
@@ -168,7 +168,7 @@ fn is_message(object: &Map<String, Json>) -> bool {
         || (has("message") && object.len() == 1 && object.get("message").is_some_and(Json::is_object))
 }
 
-/// The roles that LangChain gives as types, and its classes.
+/// The roles of LangChain's message types and classes.
 fn role_of_type(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "human" | "HumanMessage" | "HumanMessageChunk" => "user",
@@ -235,7 +235,7 @@ fn parts_of(object: &Map<String, Json>, role: &str) -> Vec<Json> {
     let calls = [object.get("tool_calls"), extra.and_then(|extra| extra.get("tool_calls"))];
     let calls = calls.into_iter().flatten().find_map(|calls| match calls {
         Json::Array(calls) if !calls.is_empty() => Some(calls.clone()),
-        // Some clients put a list into a text.
+        // Some clients send a list as a string.
         Json::String(text) => structure_of(text).as_array().filter(|calls| !calls.is_empty()).cloned(),
         _ => None,
     });
@@ -244,7 +244,7 @@ fn parts_of(object: &Map<String, Json>, role: &str) -> Vec<Json> {
     });
     for call in calls.iter().filter_map(Json::as_object) {
         let call = parts::tool_call(call);
-        // LangChain says the same call twice: in the content and beside it.
+        // LangChain sends the same call twice: in the content and beside it.
         if !parts.iter().any(|part| {
             part["type"] == "tool_call"
                 && part.get("id") == call.get("id")

@@ -1,4 +1,4 @@
-//! What a tool, a retriever or an embedding worked with and what came of it.
+//! The input and output of a tool, a retriever or an embedding.
 
 use agentlens_domain::spans::SpanKind;
 use serde_json::{Map, Value as Json, json};
@@ -15,7 +15,7 @@ pub(super) fn arguments(merged: &Merged) -> Option<Json> {
     read(merged, Field::Arguments).map(called_with)
 }
 
-/// What a decorated function was called with: `{"args": [...], "kwargs": {...}}` is how Python clients put it.
+/// The arguments of a decorated function, which Python clients send as `{"args": [...], "kwargs": {...}}`.
 fn called_with(value: Json) -> Json {
     let Some(object) = value.as_object() else { return value };
     let is_call = object.contains_key("kwargs") || object.contains_key("args");
@@ -35,7 +35,7 @@ fn called_with(value: Json) -> Json {
 /// A tool's result.
 pub(super) fn result(merged: &Merged) -> Option<Json> {
     let value = read(merged, Field::Result)?;
-    // LangChain hands over the message that goes back to the model.
+    // LangChain sends the message that goes back to the model.
     let message = value.as_object().and_then(|object| {
         let inner = first(object, &["data", "kwargs"]).and_then(Json::as_object).unwrap_or(object);
         inner.contains_key("tool_call_id").then_some(inner)
@@ -43,7 +43,7 @@ pub(super) fn result(merged: &Merged) -> Option<Json> {
     Some(message.and_then(|message| message.get("content").cloned()).unwrap_or(value))
 }
 
-/// What a tool says of its failure: the text of its result.
+/// A tool's error message: the text of its result.
 pub(super) fn failure(merged: &Merged) -> Option<String> {
     let result = result(merged)?;
     let content = result.as_object().and_then(|object| first(object, &["content", "error", "message"]));
@@ -52,12 +52,12 @@ pub(super) fn failure(merged: &Merged) -> Option<String> {
     Some(texts.join("\n")).filter(|text| !text.is_empty())
 }
 
-/// What went into a span, as its client put it.
+/// A span's input, as its client sent it.
 pub(super) fn input(merged: &Merged) -> Option<Json> {
     read(merged, Field::Input).map(called_with)
 }
 
-/// The texts that were embedded, as their client put them: one is a text, more are a list.
+/// The embedded texts, as their client sent them: a string for one, a list for several.
 pub(super) fn embedded(merged: &Merged) -> Option<Json> {
     let value = input(merged)?;
     let texts = value.as_array().map(|texts| texts.iter().map(RawValue::structure).collect::<Vec<_>>());
@@ -68,19 +68,19 @@ pub(super) fn embedded(merged: &Merged) -> Option<Json> {
     }
 }
 
-/// What came out of it.
+/// A span's output.
 pub(super) fn output(merged: &Merged) -> Option<Json> {
     read(merged, Field::Output)
 }
 
-/// What was searched for.
+/// The query of a retriever.
 pub(super) fn query(merged: &Merged) -> Option<String> {
     let value = called_with(read(merged, Field::Query)?);
     let inner = value.as_object().and_then(|object| first(object, &["query", "question", "input", "text"]));
     Some(as_text(inner.unwrap_or(&value)))
 }
 
-/// What was found, or ranked: a list of objects with id, content, score and metadata.
+/// The documents that were found or ranked: objects with id, content, score and metadata.
 pub(super) fn documents(merged: &Merged) -> Option<Vec<Json>> {
     let families = ["retrieval.documents.", "reranker.output_documents.", "reranker.input_documents."];
     let found = families.iter().find_map(|family| families::items(&merged.attributes, family));
@@ -95,7 +95,7 @@ pub(super) fn documents(merged: &Merged) -> Option<Vec<Json>> {
     Some(found.iter().map(|item| document(item.get("document").unwrap_or(item))).collect())
 }
 
-/// One document; its metadata may be a text of JSON.
+/// One document. Its metadata may be JSON in a string.
 fn document(value: &Json) -> Json {
     let mut document = value.clone();
     if let Some(metadata) = document.get_mut("metadata") {
@@ -104,7 +104,7 @@ fn document(value: &Json) -> Json {
     document
 }
 
-/// How many vectors of what length, and the texts they stand for.
+/// The number and length of the vectors, and the embedded texts.
 pub(super) fn embeddings(merged: &Merged) -> (Map<String, Json>, Vec<String>) {
     let items = families::items(&merged.attributes, "embedding.embeddings.").unwrap_or_default();
     let items: Vec<&Json> = items.iter().map(|item| item.get("embedding").unwrap_or(item)).collect();
@@ -124,7 +124,7 @@ pub(super) fn embeddings(merged: &Merged) -> (Map<String, Json>, Vec<String>) {
     (members.collect(), texts)
 }
 
-/// The vectors as attributes of their own, or in the provider's answer.
+/// The vectors, from attributes of their own or from the provider's answer.
 fn answered_vectors(merged: &Merged) -> Vec<Json> {
     match read(merged, Field::Vectors) {
         Some(Json::Array(vectors)) if vectors.first().is_some_and(Json::is_number) => {
@@ -139,7 +139,7 @@ fn answered_vectors(merged: &Merged) -> Vec<Json> {
         .unwrap_or_default()
 }
 
-/// Whether raw input and output are worth showing beside what was read out of them.
+/// Whether to show raw input and output in addition to the facts that were read from them.
 pub(super) fn shows_raw(kind: Option<SpanKind>) -> bool {
     let read_elsewhere =
         [SpanKind::Llm, SpanKind::Tool, SpanKind::Embedding, SpanKind::Retriever, SpanKind::Rerank];
