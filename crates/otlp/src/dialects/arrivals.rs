@@ -64,7 +64,7 @@ impl ResourceFacts {
     }
 
     /// The session of log records that name neither a session nor a trace: one per process, or one per service and day.
-    pub(super) fn home(&self, at_us: i64) -> String {
+    pub(super) fn fallback_session(&self, at_us: i64) -> String {
         self.instance.clone().unwrap_or_else(|| {
             let service = self.agent_id.as_deref().or(self.service.as_deref()).unwrap_or(UNKNOWN_AGENT);
             let day = time::format_rfc3339(at_us);

@@ -74,14 +74,14 @@ pub(super) fn span_of(log: &Map<String, Json>, text: &str) -> Option<(Map<String
     if has_failed || rule.is_failure {
         span.insert("status".to_owned(), json!({"code": "ERROR"}));
     }
-    give_place(&mut span, &attributes, text);
+    add_ids(&mut span, &attributes, text);
     span.insert("attributes".to_owned(), Json::Object(attributes));
     Some((span, rule))
 }
 
 /// The ids of the span, the same whenever the same record is sent. A record inside a span becomes its child, the records of
 /// one prompt become one trace, and any other record becomes a trace of its own.
-fn give_place(span: &mut Map<String, Json>, attributes: &Map<String, Json>, text: &str) {
+fn add_ids(span: &mut Map<String, Json>, attributes: &Map<String, Json>, text: &str) {
     let own = Sha256::digest(text.as_bytes());
     if let Some(parent) = span.get("spanId").cloned() {
         span.insert("parentSpanId".to_owned(), parent);

@@ -89,11 +89,11 @@ fn event_of(
         arrival.is_error = false;
     }
     if !is_genai {
-        forget_the_call(&mut arrival);
+        clear_call_facts(&mut arrival);
     }
     let event_type = if is_evaluation { EventType::EvalResult } else { EventType::Custom };
     let home = if arrival.trace_id.is_empty() {
-        arrival.response_id.clone().unwrap_or_else(|| resource.home(at_us))
+        arrival.response_id.clone().unwrap_or_else(|| resource.fallback_session(at_us))
     } else {
         String::new()
     };
@@ -131,7 +131,7 @@ fn span_metadata(arrival: &Arrival) -> String {
 
 /// Clears the facts about a call. A program's own log record uses its own terms: its `cache_hit`, for example, is about the
 /// program's cache.
-fn forget_the_call(arrival: &mut Arrival) {
+fn clear_call_facts(arrival: &mut Arrival) {
     *arrival = Arrival {
         provider: None,
         model: None,

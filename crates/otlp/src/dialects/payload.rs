@@ -47,7 +47,7 @@ impl ResourceText {
             writer.key("resource");
             writer.attributes(resource);
         }
-        Self(surroundings_of(writer))
+        Self(shared_part(writer))
     }
 }
 
@@ -66,12 +66,12 @@ impl Surroundings {
         if let Some(scope) = scope {
             writer.scope(scope);
         }
-        Self(surroundings_of(writer))
+        Self(shared_part(writer))
     }
 }
 
 /// Members of a payload, cut to the limit for the shared part.
-fn surroundings_of(writer: Writer) -> Result<String, Refusal> {
+fn shared_part(writer: Writer) -> Result<String, Refusal> {
     if writer.is_too_deep {
         return Err(too_deep());
     }

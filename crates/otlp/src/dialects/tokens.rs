@@ -47,7 +47,7 @@ pub(super) fn usage<'a, V: RawValue + 'a>(
         }
         add_reasoning_of_answer(&mut figures.reported, reading, kind, provider, model);
         complete(&mut figures, kind)?;
-        return Some(settle(figures));
+        return Some(choose_convention(figures));
     }
     if let Some(object) = reading.get(Field::UsageObject) {
         add_parts(&mut figures.reported, &of_object(&object_of(object), provider, model).reported);
@@ -58,10 +58,10 @@ pub(super) fn usage<'a, V: RawValue + 'a>(
         // A total that such a client adds up itself excludes cached tokens too.
         figures.total = None;
     } else if reading.get(Field::ProviderConvention).is_some() {
-        follow_provider(&mut figures, reading, provider, model);
+        use_provider_counts(&mut figures, reading, provider, model);
     }
     complete(&mut figures, kind)?;
-    Some(settle(figures))
+    Some(choose_convention(figures))
 }
 
 /// Names of the member with the tokens, in an answer of a provider's API or in a framework's form of it.
@@ -245,7 +245,7 @@ fn complete(figures: &mut Figures, kind: Option<SpanKind>) -> Option<()> {
 }
 
 /// Decides between the conventions. The total decides if it is the sum under only one of them.
-fn settle(figures: Figures) -> Usage {
+fn choose_convention(figures: Figures) -> Usage {
     let mut reported = figures.reported;
     let input = reported.input.unwrap_or(0.0);
     let output = reported.output.unwrap_or(0.0);
@@ -274,7 +274,7 @@ fn settle(figures: Figures) -> Usage {
 }
 
 /// Uses the provider's convention and metadata, for a client that passes on the counts of the provider's API.
-fn follow_provider<'a, V: RawValue + 'a>(
+fn use_provider_counts<'a, V: RawValue + 'a>(
     figures: &mut Figures,
     reading: &Reading<'a, V>,
     provider: &str,

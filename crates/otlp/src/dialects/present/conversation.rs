@@ -20,14 +20,20 @@ pub(super) struct Conversation {
 impl Conversation {
     /// On a model's span every input is a message. On other spans only what is marked as a message is one.
     pub(super) fn of(merged: &Merged, kind: Option<SpanKind>) -> Self {
-        let (mut told_input, mut told_output) = told_by_events(merged);
+        let (mut input_in_events, mut output_in_events) = messages_in_events(merged);
         let mut conversation = Self {
-            input: structured(merged, &table().input_families, Field::InputMessages, &mut told_input, "user"),
+            input: structured(
+                merged,
+                &table().input_families,
+                Field::InputMessages,
+                &mut input_in_events,
+                "user",
+            ),
             output: structured(
                 merged,
                 &table().output_families,
                 Field::OutputMessages,
-                &mut told_output,
+                &mut output_in_events,
                 "assistant",
             ),
         };
@@ -42,7 +48,7 @@ impl Conversation {
             conversation.output = raw(merged, Field::Output, "assistant");
         }
         if conversation.input.is_empty() || conversation.output.is_empty() {
-            conversation.fill_from_whole(merged);
+            conversation.fill_from_all_messages(merged);
         }
         // A client's placeholder for a missing answer is not an answer.
         conversation
@@ -52,7 +58,7 @@ impl Conversation {
     }
 
     /// A list of all messages ends with the answer.
-    fn fill_from_whole(&mut self, merged: &Merged) {
+    fn fill_from_all_messages(&mut self, merged: &Merged) {
         let Some(value) = read(merged, Field::AllMessages) else { return };
         let mut whole = of_event_list(&value).unwrap_or_else(|| shapes::messages(&value, "user"));
         let is_answer = |message: &Json| message["role"] == "assistant";
@@ -85,7 +91,7 @@ impl Conversation {
     }
 
     /// The text of the question.
-    pub(super) fn asked(&self) -> String {
+    pub(super) fn question(&self) -> String {
         text_in(&self.input)
     }
 
@@ -125,7 +131,7 @@ fn structured(
     merged: &Merged,
     names: &[String],
     field: Field,
-    told: &mut Vec<Json>,
+    in_events: &mut Vec<Json>,
     role: &str,
 ) -> Vec<Json> {
     let keys = table().keys(field);
@@ -139,8 +145,8 @@ fn structured(
     if let Some(messages) = names.iter().find_map(|name| of_family(&merged.attributes, name, role)) {
         return messages;
     }
-    if !told.is_empty() {
-        return std::mem::take(told);
+    if !in_events.is_empty() {
+        return std::mem::take(in_events);
     }
     keys.iter().skip(1).find_map(of_key).unwrap_or_default()
 }
@@ -201,7 +207,7 @@ fn of_vercel(merged: &Merged) -> Vec<Json> {
 }
 
 /// Messages that are sent one by one, in the span's events or in log records.
-fn told_by_events(merged: &Merged) -> (Vec<Json>, Vec<Json>) {
+fn messages_in_events(merged: &Merged) -> (Vec<Json>, Vec<Json>) {
     let (mut input, mut output) = (Vec::new(), Vec::new());
     let events = merged
         .events
@@ -218,12 +224,12 @@ fn told_by_events(merged: &Merged) -> (Vec<Json>, Vec<Json>) {
             }
             _ => {}
         }
-        tell(name, fields, &mut input, &mut output);
+        add_message(name, fields, &mut input, &mut output);
     }
     (input, output)
 }
 
-fn tell(name: &str, mut fields: Map<String, Json>, input: &mut Vec<Json>, output: &mut Vec<Json>) {
+fn add_message(name: &str, mut fields: Map<String, Json>, input: &mut Vec<Json>, output: &mut Vec<Json>) {
     let events = &table().events;
     let is_answer = events.answers.iter().any(|known| known == name);
     let role = match events.messages.get(name) {
@@ -265,7 +271,7 @@ fn of_event_list(value: &Json) -> Option<Vec<Json>> {
     let (mut input, mut output) = (Vec::new(), Vec::new());
     for event in events.iter().filter_map(Json::as_object) {
         let name = event.get("event.name").and_then(Json::as_str).unwrap_or("");
-        tell(name, event.clone(), &mut input, &mut output);
+        add_message(name, event.clone(), &mut input, &mut output);
     }
     input.append(&mut output);
     Some(input)

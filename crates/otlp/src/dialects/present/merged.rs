@@ -46,9 +46,9 @@ impl Merged {
         }
         // The sorts are stable, so equal elements keep the order of the texts.
         spans.sort_by_key(|span| (duration(span), nanos(span, "endTimeUnixNano")));
-        logs.sort_by_key(|log| (log_time(log), nanos(log, "observedTimeUnixNano"), usual_place(log)));
+        logs.sort_by_key(|log| (log_time(log), nanos(log, "observedTimeUnixNano"), usual_position(log)));
         let mut attributes = Map::new();
-        for log in logs.iter().filter(|log| speaks_for_the_span(log)) {
+        for log in logs.iter().filter(|log| describes_the_span(log)) {
             attributes.extend(members(log, "attributes").clone());
         }
         for span in &spans {
@@ -87,7 +87,7 @@ impl Merged {
         let events = self.events.iter().filter_map(Json::as_object);
         let event = events.into_iter().find(|event| is_exception(event.get("name")));
         let log = || self.logs.iter().find(|log| is_genai(log) && is_exception(log.get("eventName")));
-        event.or_else(log).map(|told| members(told, "attributes"))
+        event.or_else(log).map(|exception| members(exception, "attributes"))
     }
 
     /// The facts, read in the same way as when each arrival was stored.
@@ -193,7 +193,7 @@ fn is_genai(log: &Map<String, Json>) -> bool {
 }
 
 /// Whether a log record's attributes describe the span, and not one message, an evaluation or an exception.
-fn speaks_for_the_span(log: &Map<String, Json>) -> bool {
+fn describes_the_span(log: &Map<String, Json>) -> bool {
     let events = &table().events;
     let name = Merged::log_name(log);
     let is_one_of = |names: &[String]| names.iter().any(|known| known == name);
@@ -226,7 +226,7 @@ fn events(spans: &[Map<String, Json>]) -> Vec<Json> {
 }
 
 /// The usual position of a log record's message among those of the same instant, whose order is not known.
-fn usual_place(log: &Map<String, Json>) -> u8 {
+fn usual_position(log: &Map<String, Json>) -> u8 {
     let events = &table().events;
     let name = Merged::log_name(log);
     match events.messages.get(name).map(String::as_str) {

@@ -40,13 +40,13 @@ pub fn present(arrivals: &[&str]) -> Map<String, Json> {
     view.identity(&merged, &arrival);
     view.model(&merged, &arrival);
     view.conversation(&merged, &arrival);
-    view.accounts(&arrival);
+    view.usage(&arrival);
     view.settings(&merged);
     view.work(&merged, &arrival);
     view.evaluations(&merged);
     view.times(&merged, &arrival);
     view.error(&merged, &arrival);
-    view.people(&arrival);
+    view.session_and_agent(&arrival);
     view.raw(&merged);
     view.0
 }
@@ -115,7 +115,7 @@ impl View {
         self.put_some("finishReasonRaw", reason);
     }
 
-    fn accounts(&mut self, arrival: &Arrival) {
+    fn usage(&mut self, arrival: &Arrival) {
         self.put_some("usage", arrival.usage.map(|usage| Json::Object(usage_view(&usage))));
         self.put_some("costUsd", arrival.reported_cost_nanos.map(nanos_to_usd));
         self.put_some("cacheHit", arrival.is_cache_hit.then_some(true));
@@ -151,9 +151,9 @@ impl View {
         if kind == Some(SpanKind::Embedding) {
             let (embeddings, texts) = work::embeddings(merged);
             self.put("embeddings", embeddings);
-            let told = || Some(Conversation::of(merged, kind).asked()).filter(|text| !text.is_empty());
+            let question = || Some(Conversation::of(merged, kind).question()).filter(|text| !text.is_empty());
             match texts.as_slice() {
-                [] => self.put_some("input", work::embedded(merged).or_else(|| told().map(Json::String))),
+                [] => self.put_some("input", work::embedded(merged).or_else(|| question().map(Json::String))),
                 [text] => self.put("input", text.as_str()),
                 texts => self.put("input", texts),
             }
@@ -166,10 +166,10 @@ impl View {
 
     fn evaluations(&mut self, merged: &Merged) {
         let is_evaluation = |name: &str| table().events.evaluation.iter().any(|known| known == name);
-        let told = merged.logs.iter().map(|log| (Merged::log_name(log), log));
+        let logs = merged.logs.iter().map(|log| (Merged::log_name(log), log));
         let events =
             merged.events.iter().filter_map(|event| Some((event.get("name")?.as_str()?, event.as_object()?)));
-        let fields = events.chain(told).filter(|(name, _)| is_evaluation(name));
+        let fields = events.chain(logs).filter(|(name, _)| is_evaluation(name));
         let mut evaluations: Vec<Json> =
             fields.map(|(_, event)| evaluation(members(event, "attributes"))).collect();
         let names = table().keys(Field::EvaluationName);
@@ -223,7 +223,7 @@ impl View {
         self.0.insert("error".to_owned(), Json::Object(error));
     }
 
-    fn people(&mut self, arrival: &Arrival) {
+    fn session_and_agent(&mut self, arrival: &Arrival) {
         self.put_some("sessionId", arrival.session.as_ref().map(|claim| claim.id.as_str()));
         self.put_some("userId", arrival.user_id.as_deref());
         self.put_some("agentId", arrival.agent_id.as_deref().or(arrival.service.as_deref()));

@@ -1,6 +1,6 @@
-//! One capture in short of every emitter: its spans and log records, and exactly what is read and shown.
+//! A short capture of each client: its spans and log records, and exactly the facts and views they give.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p agentlens-otlp golden` writes the expected parts anew; look at the difference.
+//! `UPDATE_GOLDEN=1 cargo test -p agentlens-otlp golden` rewrites the expected parts; review the difference.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use super::super::{events_of_logs, events_of_traces, present};
 use super::{CONTEXT, log, log_request, slim, span, trace_request};
 
-/// Members of a view that repeat what came in.
+/// Members of a view that repeat the input.
 const RAW: [&str; 7] = ["traceId", "spanId", "attributes", "events", "resource", "scope", "links"];
 
 fn files() -> Vec<PathBuf> {
@@ -20,7 +20,7 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-/// What is read of the spans and the log records of one case, and how the span is shown.
+/// The facts of the spans and log records of one case, and the view of the span.
 fn read(case: &Json) -> Json {
     let spans: Vec<Json> = case["spans"].as_array().cloned().unwrap_or_default();
     let logs: Vec<Json> = case["logs"].as_array().cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Log records: which are kept, as what, and which are refused with which sentence.
+//! Log records: how they are stored, and which are refused with which message.
 
 use agentlens_domain::events::{EventType, NewEvent, Severity};
 use agentlens_domain::spans::{ArrivalSource, SpanKind};

@@ -1,4 +1,4 @@
-//! What each client puts on the wire, and what is read out of it.
+//! The requests of each client, and the facts that are read from them.
 
 mod golden;
 mod logs;
@@ -24,7 +24,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{Context, Normalised, events_of_logs, events_of_traces};
 
-/// When everything begins: 2026-09-21T14:13:20Z.
+/// The start of all tests: 2026-09-21T14:13:20Z.
 const START_NS: u64 = 1_790_000_000_000_000_000;
 const CONTEXT: Context = Context { now_us: 1_790_000_100_000_000 };
 
@@ -154,12 +154,12 @@ fn event_of(attributes: &Json) -> NewEvent {
     normalised.events.remove(0)
 }
 
-/// What is read of one span with these attributes.
+/// The facts of one span with these attributes.
 fn arrival_of(attributes: &Json) -> Arrival {
     *event_of(attributes).span.unwrap()
 }
 
-/// An arrival without what is absent, and without its digest.
+/// An arrival without absent members and without its digest.
 fn slim(arrival: &Arrival) -> Json {
     let mut value = serde_json::to_value(arrival).unwrap();
     let object = value.as_object_mut().unwrap();

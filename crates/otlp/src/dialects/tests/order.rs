@@ -1,4 +1,4 @@
-//! A span is shown the same whatever order its arrivals come in, and however often.
+//! The view of a span does not depend on the order of its arrivals or on repetitions.
 
 use serde_json::{Value as Json, json};
 

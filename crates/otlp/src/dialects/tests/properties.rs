@@ -1,4 +1,4 @@
-//! Whatever comes: nothing panics, no key is lost, and what is stored is canonical and reads back.
+//! For any input nothing panics, no key is lost, and the stored payload is canonical and readable.
 
 use agentlens_domain::json::canonicalize;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
@@ -15,7 +15,7 @@ use super::super::present;
 use super::super::table::table;
 use super::{START_NS, read_logs, read_spans};
 
-/// Keys that rules know, members of families, and anything.
+/// Known keys, members of families, and random keys.
 fn key() -> impl Strategy<Value = String> {
     let known: Vec<String> = Field::EVERY.iter().flat_map(|field| table().keys(*field).to_vec()).collect();
     let kinds = [
@@ -54,7 +54,7 @@ fn value() -> impl Strategy<Value = AnyValue> {
         4 => text().prop_map(Any::StringValue),
         1 => any::<bool>().prop_map(Any::BoolValue),
         2 => any::<i64>().prop_map(Any::IntValue),
-        // Eighths: what reads payloads again is out by a bit in the last place of some doubles.
+        // Eighths, because the reader of payloads may be wrong in the last bit of other doubles.
         2 => any::<i32>().prop_map(|eighths| Any::DoubleValue(f64::from(eighths) / 8.0)),
         1 => proptest::sample::select(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, f64::MAX, 5e-324])
             .prop_map(Any::DoubleValue),

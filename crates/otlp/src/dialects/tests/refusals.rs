@@ -1,4 +1,4 @@
-//! What is refused, with which sentence, and what never is.
+//! Which spans are refused with which message, and which never are.
 
 use agentlens_domain::ledger::Reason;
 use agentlens_domain::limits;
@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use super::super::events_of_traces;
 use super::{CONTEXT, START_NS, any, attribute, event_of, read_spans, span, trace_request};
 
-/// What breaks a span, and the refusal it gets.
+/// A change that breaks a span, and the refusal.
 type Breakage = (fn(&mut Span), Reason, &'static str);
 
 fn good() -> Span {

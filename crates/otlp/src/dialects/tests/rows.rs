@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use super::super::present;
 use super::{arrival_of, event_of, read_spans, slim, span};
 
-/// Each row: a key and its value, and what the arrival says then. `kind` makes a call of a model of it.
+/// Each row: a key, its value, and the resulting arrival. `kind` makes the span a model call.
 fn check(field: &str, rows: &[(Json, Json)]) {
     for (attributes, expected) in rows {
         let mut attributes = attributes.clone();
@@ -222,7 +222,7 @@ fn sessions_by_rank() {
         claim(&json!({"gen_ai.conversation.id": "auto", "session.id": "own"})),
         Some((0, "own".to_owned()))
     );
-    // Of two keys of the same worth the one that the table names first, in whatever order they come.
+    // Of two keys of the same rank, the first one in the table wins, whatever their order in the span.
     let first = Some((0, "first".to_owned()));
     assert_eq!(claim(&json!({"session.id": "first", "langfuse.session.id": "second"})), first);
     assert_eq!(claim(&json!({"langfuse.session.id": "second", "session.id": "first"})), first);

@@ -1,4 +1,4 @@
-//! Tokens of every convention end as inclusive totals.
+//! Tokens of every convention become inclusive totals.
 
 use agentlens_domain::usage::Usage;
 use serde_json::{Value as Json, json};

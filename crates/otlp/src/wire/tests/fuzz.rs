@@ -1,7 +1,7 @@
-//! Bytes that nobody meant: none of the six decoders panics or hangs, and what another parser can read is read.
+//! Random and damaged bytes: no decoder panics or hangs, and each reads what a reference parser reads.
 //!
-//! Runs for `AGENTLENS_FUZZ_SECONDS` (3 unless set) over one deterministic sequence of cases; a longer run goes
-//! further in the same sequence, another `AGENTLENS_FUZZ_SEED` takes another one.
+//! Runs for `AGENTLENS_FUZZ_SECONDS` (default 3) over a deterministic sequence of cases. A longer run covers more of the
+//! sequence, and another `AGENTLENS_FUZZ_SEED` gives another sequence.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use prost::Message;
 use super::requests::{log_requests, spellings, trace_requests};
 use crate::wire::{Decoded, Encoding, WireError, decode_logs, decode_metrics, decode_traces};
 
-/// Far more than a case of a few kilobytes ever takes, also on a busy machine.
+/// Much more than a case of a few kilobytes takes, even on a busy machine.
 const MAX_CASE: Duration = Duration::from_secs(20);
 
 #[test]
@@ -56,7 +56,7 @@ fn pick<S: Strategy>(runner: &mut TestRunner, strategy: S) -> S::Value {
     strategy.new_tree(runner).unwrap().current()
 }
 
-/// A valid request of each kind in each encoding. Metrics have the numbers of the other two around them, and some of their own.
+/// A valid request of each signal in each encoding.
 fn originals(runner: &mut TestRunner) -> [Vec<u8>; 6] {
     let spelling = pick(runner, spellings());
     let traces = pick(runner, trace_requests());
@@ -75,7 +75,7 @@ fn random(runner: &mut TestRunner) -> Vec<u8> {
     pick(runner, prop::collection::vec(any::<u8>(), 0..200))
 }
 
-/// Pieces that mean something in one of the encodings.
+/// Pieces with a meaning in one of the encodings.
 const PIECES: [&[u8]; 24] = [
     b"null",
     b"{}",
@@ -124,7 +124,7 @@ fn mutated(runner: &mut TestRunner, original: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Reads the bytes as everything they could be; how many of the six decoders took them.
+/// Reads the bytes with all six decoders and returns how many accept them.
 fn decode_everyway(bytes: &[u8]) -> u8 {
     let traces = decode_traces(Encoding::Protobuf, bytes);
     let logs = decode_logs(Encoding::Protobuf, bytes);
@@ -149,7 +149,7 @@ fn decode_everyway(bytes: &[u8]) -> u8 {
     readable.map(u8::from).sum()
 }
 
-/// What prost reads as a whole, we read as the same.
+/// Asserts that a request that prost can read is read in the same way.
 fn agrees_with_prost<T: Message + Default>(bytes: &[u8], ours: Result<Decoded<T>, WireError>) {
     if let Ok(expected) = T::decode(bytes) {
         let ours = ours.unwrap();

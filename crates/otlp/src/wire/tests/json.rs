@@ -24,7 +24,7 @@ fn all_spans(decoded: &Decoded<Traces>) -> Vec<Span> {
     scopes.flat_map(|scope| scope.spans.clone()).collect()
 }
 
-/// The span with these members, and how much of it was repaired.
+/// The span with these members, and the number of repairs.
 pub(super) fn span(members: &str) -> (Span, u64) {
     let decoded =
         traces(&in_request(&format!("[{{{members}}}]"))).unwrap_or_else(|error| panic!("{members}: {error}"));
@@ -32,21 +32,21 @@ pub(super) fn span(members: &str) -> (Span, u64) {
     (all_spans(&decoded).remove(0), decoded.repaired)
 }
 
-/// The value of an attribute, and how much of it was repaired.
+/// The value of an attribute, and the number of repairs.
 pub(super) fn value(json: &str) -> (Option<AnyValue>, u64) {
     let (span, repaired) = span(&format!(r#""attributes":[{{"key":"k","value":{json}}}]"#));
     assert_eq!(span.attributes[0].key, "k");
     (span.attributes[0].value.clone(), repaired)
 }
 
-/// The value of an attribute that is right as it is.
+/// The value of an attribute without repairs.
 pub(super) fn right(json: &str) -> Value {
     let (value, repaired) = value(json);
     assert_eq!(repaired, 0, "{json}");
     value.unwrap().value.unwrap()
 }
 
-/// The text in which an attribute was kept.
+/// The text as which an attribute is kept.
 pub(super) fn kept(json: &str) -> String {
     let (value, repaired) = value(json);
     assert_eq!(repaired, 1, "{json}");

@@ -1,4 +1,4 @@
-//! Prints requests as OTLP JSON, in every spelling that clients use.
+//! Prints requests as OTLP JSON in all spellings that clients use.
 
 use data_encoding::{BASE64, HEXLOWER, HEXUPPER};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status, span};
 use serde_json::{Map, Value, json};
 
-/// How a client spells what JSON leaves open.
+/// A client's choices where OTLP JSON allows several.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spelling {
     /// Names as in the schema instead of lowerCamelCase.

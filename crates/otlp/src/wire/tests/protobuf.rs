@@ -40,7 +40,7 @@ fn request(spans: Vec<Span>) -> ExportTraceServiceRequest {
     ExportTraceServiceRequest { resource_spans }
 }
 
-/// The request with bytes that are no text in place of `text`.
+/// The request with bytes that are not UTF-8 instead of `text`.
 fn spoilt(request: &impl Message, text: &str) -> Vec<u8> {
     let mut bytes = request.encode_to_vec();
     let at = bytes.windows(text.len()).position(|window| window == text.as_bytes()).unwrap();
@@ -77,7 +77,7 @@ fn one_bad_span_never_harms_a_good_one() {
     let mut expected = whole;
     expected.resource_spans[0].scope_spans[0].spans.remove(1);
     assert_eq!((decoded.request, decoded.repaired), (expected, 0));
-    // A request with no good span is a request with nothing but bad ones, not garbage.
+    // A request with bad spans only is still a request.
     let decoded = traces(&spoilt(&request(vec![named("spoil")]), "spoil")).unwrap();
     assert_eq!((names(&decoded).len(), decoded.broken.len()), (0, 1));
 }
@@ -160,7 +160,7 @@ fn garbage_is_an_error() {
 fn unknown_fields_are_passed_over() {
     let whole = request(vec![named("span")]);
     let mut body = whole.encode_to_vec();
-    // A string, a varint, both fixed sizes and a group, under numbers that nobody uses.
+    // A string, a varint, both fixed sizes and a group, under unused numbers.
     body.extend(b"\xa2\x06\x02hi\xa8\x06\x05\xad\x06\x01\x02\x03\x04\xa9\x06\x01\x02\x03\x04\x05\x06\x07\x08\xab\x06\x08\x01\xac\x06");
     assert_eq!(traces(&body).unwrap(), Decoded { request: whole, broken: vec![], repaired: 0 });
 }

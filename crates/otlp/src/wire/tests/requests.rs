@@ -1,4 +1,4 @@
-//! Random requests, in everything that both encodings can say.
+//! Random requests with everything that both encodings can express.
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -60,7 +60,7 @@ fn doubles() -> impl Strategy<Value = f64> {
         any::<i32>().prop_map(f64::from),
         prop::sample::select(vec![0.0, -0.0, 0.1, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX]),
     ]
-    // A protobuf keeps the bits of a NaN, JSON says only that it is one.
+    // Protobuf keeps the bits of a NaN, and JSON does not.
     .prop_map(|value| if value.is_nan() { f64::NAN } else { value })
 }
 

@@ -1,4 +1,4 @@
-//! Both encodings say the same.
+//! Both encodings are read as the same request.
 
 use proptest::prelude::*;
 use prost::Message;
@@ -6,7 +6,7 @@ use prost::Message;
 use super::requests::{log_requests, spellings, trace_requests};
 use crate::wire::{Decoded, Encoding, WireError, decode_logs, decode_traces};
 
-/// The bytes of a request of which nothing was lost; unlike values, they are equal for NaN too.
+/// The bytes of a request without losses. Unlike its values, they are also equal if they contain NaN.
 fn whole<T: Message>(decoded: Result<Decoded<T>, WireError>) -> Vec<u8> {
     let decoded = decoded.unwrap();
     assert_eq!((decoded.broken, decoded.repaired), (Vec::new(), 0));

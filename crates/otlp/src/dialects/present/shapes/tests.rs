@@ -1,4 +1,4 @@
-//! One test per shape that a provider's API or a client gives messages.
+//! One test for each shape of messages in providers' APIs and clients.
 
 use super::*;
 
