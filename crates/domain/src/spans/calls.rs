@@ -1,4 +1,4 @@
-//! Which spans of a forest speak of the same call of a model, and which of them owns what it used.
+//! Which spans of a forest describe the same model call, and which of them owns its tokens and cost.
 
 use rustc_hash::FxHashMap;
 
@@ -6,15 +6,15 @@ use super::links::Follow;
 use super::structure::{Node, Structure};
 use super::{Arrival, SpanKind};
 
-/// How far apart in time two spans may name the same answer and speak of one call.
+/// Two spans that name the same answer describe one call only if they are at most this far apart.
 const SAME_ANSWER_US: i64 = 10 * 60 * 1_000_000;
-/// Shorter ids (`chatcmpl-417` of a local model's server) are given out again and again: they name one answer only where the
-/// spans overlap in time.
+/// Shorter ids (such as `chatcmpl-417` from a local model's server) are reused, so they identify an answer only if the spans
+/// overlap in time.
 const UNIQUE_ID_BYTES: usize = 16;
-/// An id that more spans name than this is a constant, and names no answer.
+/// An id that more spans name than this is a constant and does not identify an answer.
 pub const MAX_SAME_ANSWER: usize = 16;
 
-/// How much a span says of what it used; where two speak of one call, the one that says more owns it.
+/// How much usage a span reports. If two spans describe one call, the one that reports more owns the usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Figures {
     Nothing,
@@ -41,9 +41,9 @@ impl<'a> Structure<'a> {
         }
     }
 
-    /// Which calls leave their place to what they wrap, leaves first.
-    pub(super) fn settle_yields(&mut self) {
-        let said = self.figures_said();
+    /// Finds the wrappers that are replaced by the call inside them, leaves first.
+    pub(super) fn find_replaced_wrappers(&mut self) {
+        let said = self.reported_figures();
         let mut inner: Vec<Option<Figures>> = vec![None; self.nodes.len()];
         for index in self.order.iter().rev().copied() {
             let node = &self.nodes[index];
@@ -55,8 +55,8 @@ impl<'a> Structure<'a> {
         }
     }
 
-    /// What each span says, or a repetition of it that does not lie inside or around it.
-    fn figures_said(&self) -> Vec<Figures> {
+    /// The usage that each span reports, or that is reported by a duplicate that is not above or below it.
+    fn reported_figures(&self) -> Vec<Figures> {
         let mut outermost: Vec<usize> = (0..self.nodes.len()).collect();
         for index in self.order.iter().copied() {
             if let Some(wrapper) = self.nodes[index].wrapper {
@@ -81,9 +81,9 @@ impl<'a> Structure<'a> {
         said
     }
 
-    /// What lies inside a call that says more than everything in it, from the top down.
-    pub(super) fn settle_absorption(&mut self) {
-        // In a call that is too large to be loaded whole, none is the only one.
+    /// Marks the spans inside a call that reports more than all of them, from the top down.
+    pub(super) fn find_absorbed_calls(&mut self) {
+        // In a call that is too large to be loaded, a span can't be known to be the only one.
         self.inner_counts = self.nodes.iter().map(|node| if node.is_overfull { 2 } else { 0 }).collect();
         let mut outermost: Vec<usize> = (0..self.nodes.len()).collect();
         for index in self.order.clone() {
@@ -105,8 +105,8 @@ impl<'a> Structure<'a> {
         }
     }
 
-    /// Below and inside which spans something owns tokens, so that the sums that they name don't count.
-    pub(super) fn settle_sums(&mut self) {
+    /// Finds the spans with an owner of tokens below or inside them: the sums that they report don't count.
+    pub(super) fn find_counted_sums(&mut self) {
         let owns: Vec<bool> = self.nodes.iter().map(|node| self.is_counted_call(node)).collect();
         for index in self.order.iter().rev().copied() {
             let is_owner = self.is_owner(&self.nodes[index]);
@@ -127,28 +127,28 @@ impl<'a> Structure<'a> {
         }
     }
 
-    /// Whether it owns figures or names some, so that a sum above it does not count.
+    /// Whether it owns or reports figures, so that a sum above it does not count.
     pub(super) fn is_owner(&self, node: &Node<'_>) -> bool {
         self.is_counted_call(node) || node.names_figures()
     }
 
-    /// Whether it is a call for which figures are counted, there or where its answer is.
+    /// Whether it is a call whose figures are counted, on this span or on the one that owns its answer.
     fn is_counted_call(&self, node: &Node<'_>) -> bool {
         node.is_call() && self.nodes[node.figures].names_figures()
     }
 
-    /// The wrapper of a span if it is the only call in there: the two are one.
+    /// The wrapper of a span, if the span is the only call inside it.
     pub(super) fn sole_wrapper(&self, index: usize) -> Option<usize> {
         let node = &self.nodes[index];
         node.wrapper.filter(|wrapper| node.is_absorbed || self.inner_counts[*wrapper] == 1)
     }
 
-    /// The span and those that wrap nothing but it, from the inside out.
+    /// The span and the wrappers that contain only this call, from the inside out.
     pub(super) fn with_wrappers(&self, index: usize) -> impl Iterator<Item = &Node<'a>> {
         std::iter::successors(Some(index), |at| self.sole_wrapper(*at)).map(|at| &self.nodes[at])
     }
 
-    /// Calls that name the same answer are one.
+    /// Merges calls that name the same answer.
     pub(super) fn join_same_answers(&mut self) {
         let mut joins: Vec<(usize, usize, usize)> = Vec::new();
         let answer = |index: usize| {
@@ -161,7 +161,7 @@ impl<'a> Structure<'a> {
                 let knows_no_parent = facts.parent_span_id.is_none();
                 (claim.is_none(), facts.session.is_none(), knows_no_parent, self.age(*index))
             });
-            // Of those that say most, the last.
+            // The last of those that report most.
             let figures = together.iter().copied().max_by_key(|index| self.nodes[*index].figures_named());
             let (Some(anchor), Some(figures)) = (anchor, figures) else { continue };
             joins.extend(together.iter().map(|index| (*index, anchor, figures)));
@@ -179,7 +179,7 @@ impl<'a> Structure<'a> {
         }
     }
 
-    /// Takes another trace as the one whose calls a trace repeats, if it is the best one.
+    /// Sets the trace whose calls this trace duplicates, if it is better than the current one.
     fn follow(&mut self, own: usize, other: usize, index: usize) {
         let (is_claimless, trace_id) = (self.claims[other].is_none(), self.trace_ids[other]);
         let is_as_good = |known: &Follow| known.key() <= (is_claimless, trace_id);
@@ -230,7 +230,8 @@ impl<'a> Structure<'a> {
         named
     }
 
-    /// The calls in groups of more than one, each of what begins before the reach of its first.
+    /// Splits calls into groups by time: each group starts with a call and holds those within reach of it. Groups of one are
+    /// dropped.
     fn within_reach(&self, mut calls: Vec<usize>, reach_us: impl Fn(&Arrival) -> i64) -> Vec<Vec<usize>> {
         calls.sort_by_key(|index| self.age(*index));
         let mut groups: Vec<Vec<usize>> = Vec::new();

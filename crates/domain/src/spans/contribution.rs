@@ -1,7 +1,7 @@
 //! What a span adds to the sums of its session, its agent and its rollup cells.
 //!
-//! The contribution that was counted is kept beside the span. When an arrival changes the span, the old one is taken away
-//! and the new one added, so that every sum equals a recount at any time.
+//! The counted contribution is stored with the span. When an arrival changes the span, the old one is subtracted and the new
+//! one added, so every sum equals a recount at any time.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,12 +9,12 @@ use crate::cost::CostSource;
 use crate::rollups::{CellParts, Dimension, Measures, model_cell};
 use crate::usage::Usage;
 
-/// Whether a contribution comes or goes.
+/// Whether a contribution is added or subtracted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
-    /// It is counted from now on.
+    /// It is added.
     Plus,
-    /// It was counted and no longer is.
+    /// It was counted before and is subtracted.
     Minus,
 }
 
@@ -45,13 +45,13 @@ pub struct Contribution {
     pub model: Option<String>,
     /// The tool, for tools.
     pub tool: Option<String>,
-    /// When the span began, microseconds UTC: the hour in which it is counted.
+    /// The start of the span, microseconds UTC. Its hour is the one in which the span is counted.
     pub start_us: i64,
-    /// Events: what arrived of the span.
+    /// Events: the arrivals of the span.
     pub events: i64,
     /// 1 if it failed.
     pub errors: i64,
-    /// 1 if it is a call of a model, and the one of its repetitions that counts.
+    /// 1 if it is a model call, and of its duplicates the one that counts.
     pub llm_calls: i64,
     /// 1 if it is a tool.
     pub tool_calls: i64,
@@ -59,7 +59,7 @@ pub struct Contribution {
     pub usage: Usage,
     /// Cost in nano-dollars that it owns.
     pub cost_nanos: i64,
-    /// Where the cost comes from; absent where there is nothing to cost.
+    /// The source of the cost; absent if nothing has a cost.
     pub cost_source: Option<CostSource>,
     /// How long the call took, for calls of models and tools, microseconds.
     pub latency_us: Option<i64>,
@@ -96,7 +96,7 @@ impl Contribution {
     /// The cells in which it is counted: dimension, agent, provider and name.
     pub(crate) fn cells(&self) -> impl Iterator<Item = CellParts<'_>> {
         let agent = self.agent_id.as_str();
-        // Also what only states the sum of calls that nobody sent: the models' figures add up to the total.
+        // Includes spans that report a sum of calls that were not sent, so that the models' figures add up to the total.
         let counts_calls = self.llm_calls != 0 || self.cost_nanos != 0 || !self.usage.is_zero();
         let has_model_cell = counts_calls || self.model.is_some();
         [

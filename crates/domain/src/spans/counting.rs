@@ -1,4 +1,4 @@
-//! What one span of a resolved structure is counted with.
+//! The contribution of one span of a resolved structure.
 
 use super::structure::{Node, Structure};
 use super::{Contribution, SpanKind};
@@ -6,7 +6,7 @@ use crate::cost::{self, CostSource, PriceTable};
 use crate::limits::MAX_DURATION_US;
 use crate::usage::Usage;
 
-/// A contribution with the costs behind it.
+/// A contribution with the costs from which it was made.
 pub(super) struct Counted {
     pub(super) contribution: Contribution,
     pub(super) reported_cost_nanos: Option<i64>,
@@ -20,7 +20,7 @@ impl Counted {
     }
 }
 
-/// Counts one span; session and user are the caller's to fill in.
+/// Counts one span. The caller sets the session and the user.
 pub(super) fn count(structure: &Structure<'_>, index: usize, prices: &PriceTable) -> Counted {
     let node = &structure.nodes[index];
     let stands_for_call = node.is_call() && node.anchor == index;
@@ -46,7 +46,7 @@ pub(super) fn count(structure: &Structure<'_>, index: usize, prices: &PriceTable
         ..Contribution::default()
     };
     let Some(owner) = owner else { return Counted::without_figures(contribution) };
-    // The spans around a call and its repetitions may know what it does not say itself.
+    // Wrappers and duplicates of a call may have facts that the call itself does not.
     let wrappers = structure.with_wrappers(index).skip(1);
     let around: Vec<&Node<'_>> = [node, owner].into_iter().chain(wrappers).collect();
     contribution.model = around.iter().find_map(|node| node.facts.model.clone());
@@ -78,7 +78,7 @@ fn cost_of(
         price.filter(|_| usage != Usage::default()).and_then(|price| cost::compute_at(price, &usage, tier));
     let cost = cost::resolve(reported, computed);
     contribution.usage = usage;
-    // An answer from the client's own cache was billed by nobody; what it would have cost is what it saved.
+    // An answer from the client's own cache was not billed. Its price is what the cache saved.
     let is_cache_hit = around.iter().any(|node| node.facts.is_cache_hit);
     (contribution.cost_nanos, contribution.cost_source) =
         if is_cache_hit { (0, Some(CostSource::Computed)) } else { (cost.nanos, Some(cost.source)) };

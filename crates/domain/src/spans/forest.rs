@@ -1,20 +1,19 @@
-//! From arrivals to what is shown and counted: the tree of a trace, who owns its tokens, whose session and agent it is.
+//! Resolves arrivals into the values that are shown and counted: the tree of a trace, the owners of its tokens, its session and
+//! its agent.
 //!
-//! The outcome depends on the arrivals alone, not on their order. A forest need not hold all spans of its traces: what the
-//! others contribute is known from what was kept ([`super::links`]), and [`super::Region`] finds out which ones it must
-//! hold.
+//! The outcome depends on the arrivals, not on their order. A forest need not hold all spans of its traces: the contribution of
+//! the others is stored ([`super::links`]), and [`super::Region`] finds the spans that it must hold.
 //!
 //! Every token is counted once:
-//! - A span that calls a model owns the tokens it names. Where such a span lies inside another of the same kind and
-//!   provider, with no tool and no agent between, both speak of one call: the inner one owns it unless the outer one says
-//!   more (tokens rather than only a cost, or anything at all), and is shown as part of the outer one if it is the only
-//!   one there.
-//! - Spans anywhere in the workspace that name the same answer of the same provider within ten minutes speak of one call;
-//!   of an answer with a short id, which may come again, those that overlap. An id that many spans name is a constant. The
-//!   one that knows its surroundings best (a session, a parent, the earliest start) stands for all; the figures are those
-//!   of the one that began last, which is closest to the wire, of those that say most.
-//! - What any other span names is a sum over those below it. It counts only while none of them owns anything, and while
-//!   it does not lie inside a call that names the same itself.
+//! - A span that calls a model owns the tokens it reports. If such a span is inside another one of the same kind and provider,
+//!   with no tool or agent between them, both describe one call. The inner span owns it, unless the outer one reports more.
+//!   Example: the inner span has only a cost and the outer one has tokens. The only call inside a wrapper is shown as part of it.
+//! - Spans in the workspace that name the same answer of the same provider within ten minutes describe one call. If the answer's
+//!   id is short, which may be reused, they must overlap. An id that many spans name is a constant and is ignored.
+//! - Of such duplicates, the span with the most context is shown: a session, a parent, the earliest start. The figures come from
+//!   the span that reports most; of equal ones from the last to start, which is closest to the request itself.
+//! - The tokens of any other span are a sum over its descendants. They count only if no descendant owns tokens and if the span is
+//!   not inside a call that reports them itself.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
@@ -33,13 +32,13 @@ pub struct Trace {
     pub trace_id: String,
     /// Its spans.
     pub spans: Vec<Span>,
-    /// What is shown of it; the default until it is resolved.
+    /// Its shown values; the default until it is resolved.
     pub shown: TraceShown,
-    /// What is kept of it beside its spans.
+    /// The stored summary of its spans.
     pub kept: Kept,
-    /// Whether some of its spans are not here; then `shown` and `kept` speak for them until it is resolved.
+    /// Whether some of its spans are not loaded. Until it is resolved, `shown` and `kept` then include them.
     pub(super) is_partial: bool,
-    /// Spans of which the one above is not here, though it has arrived.
+    /// Spans whose parent has arrived but is not loaded.
     pub(super) cut_off: CutOff,
 }
 
@@ -49,47 +48,47 @@ impl Trace {
         Self { trace_id, ..Self::default() }
     }
 
-    /// Whether it no longer changes as a whole, and some of its spans are not here.
+    /// Whether it no longer changes as a whole and some of its spans are not loaded.
     pub(super) fn is_frozen(&self) -> bool {
         self.is_partial && self.kept.is_frozen()
     }
 }
 
-/// What is shown of a trace as a whole.
+/// The shown values of a trace as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceShown {
-    /// The session that it belongs to: the best name among its spans, that of the trace which its calls repeat, or its own id.
+    /// Its session: the best name among its spans, or that of the trace whose calls it duplicates, or its own id.
     pub session_id: String,
     /// The agent of its earliest root.
     pub agent_id: String,
-    /// That agent's name for people.
+    /// That agent's display name.
     pub agent_name: Option<String>,
-    /// The end user that the earliest of its spans with one names.
+    /// The end user of its earliest span that names one.
     pub user_id: Option<String>,
     /// The environment of its earliest root.
     pub environment: String,
-    /// The earliest instant that anything of it names, microseconds UTC; it only ever moves back.
+    /// The earliest instant in any of its arrivals, microseconds UTC. It never moves forward.
     pub start_us: i64,
-    /// The latest, which only ever moves forward.
+    /// The latest instant, which never moves back.
     pub end_us: i64,
-    /// When its earliest root without a parent ended; absent until that one arrived.
+    /// The end of its earliest root without a parent; absent until that root has arrived.
     pub ended_us: Option<i64>,
     /// Whether that root failed.
     pub ended_in_error: bool,
 }
 
-/// What is shown and counted of a span.
+/// The shown and counted values of a span.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Shown {
-    /// The span under which it is shown; absent for roots and where the parent has not arrived.
+    /// The span under which it is shown; absent for roots and if the parent has not arrived.
     pub parent_span_id: Option<String>,
-    /// Trace and span as part of which it is shown; it has no place of its own in the tree then.
+    /// Trace and id of the span as part of which it is shown. Then it is not a node of the tree.
     pub part_of: Option<(String, String)>,
     /// Traces and spans that are shown as parts of it.
     pub parts: Vec<(String, String)>,
-    /// What it adds to the sums.
+    /// Its contribution to the sums.
     pub counted: Contribution,
-    /// What it and its parts own together.
+    /// The tokens and costs that it and its parts own.
     pub own: Own,
     /// Spans shown directly under it.
     pub children: i64,
@@ -97,20 +96,20 @@ pub struct Shown {
     pub subtree: Subtree,
 }
 
-/// What a span and its parts own.
+/// The tokens and costs that a span and its parts own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Own {
     /// Tokens.
     pub usage: Usage,
     /// Cost in nano-dollars.
     pub cost_nanos: i64,
-    /// Where the cost comes from; absent where there is nothing to cost.
+    /// The source of the cost; absent if nothing has a cost.
     pub cost_source: Option<CostSource>,
-    /// The cost that the client stated, nano-dollars.
+    /// The client's own figure of the cost, nano-dollars.
     pub reported_cost_nanos: Option<i64>,
-    /// What the tokens cost by the price table, nano-dollars.
+    /// The cost of the tokens by the price table, nano-dollars.
     pub computed_cost_nanos: Option<i64>,
-    /// What a cache of the client's own saved, nano-dollars.
+    /// The cost that the client's own cache saved, nano-dollars.
     pub saved_cost_nanos: i64,
 }
 
@@ -145,7 +144,7 @@ pub struct Subtree {
 }
 
 impl Subtree {
-    /// What one span adds by itself.
+    /// The sums of one span alone.
     pub(super) fn of(counted: &Contribution, is_part: bool) -> Self {
         Self {
             spans: i64::from(!is_part),
@@ -178,12 +177,12 @@ impl Subtree {
 pub struct Forest {
     /// The traces, no id twice.
     pub traces: Vec<Trace>,
-    /// Ids of answers that more than [`super::MAX_SAME_ANSWER`] spans name, here and elsewhere: they name none.
+    /// Ids that more than [`super::MAX_SAME_ANSWER`] spans name, here and elsewhere. They don't identify answers.
     pub common_answers: FxHashSet<String>,
 }
 
-/// Resolves every trace of the forest; it must hold every trace that has an answer in common with one of them, but for
-/// those that have only common ones.
+/// Resolves every trace of the forest. The forest must hold every trace that shares an answer with one of them; answers in
+/// `common_answers` don't count.
 pub fn resolve(forest: &mut Forest, prices: &PriceTable) {
     let mut structure = Structure::of(forest);
     let gathered = structure.gather();
@@ -191,7 +190,7 @@ pub fn resolve(forest: &mut Forest, prices: &PriceTable) {
     resolved.write(forest);
 }
 
-/// What comes out for every trace and every span of a forest, in its order.
+/// The outcome for every trace and every span of a forest, in its order.
 pub(super) struct Resolved {
     traces: Vec<Gathered>,
     spans: Vec<(Shown, Links)>,
@@ -203,7 +202,7 @@ impl Resolved {
         Self { traces, spans: shown.into_iter().zip(structure.links()).collect() }
     }
 
-    /// Replaces what was shown and kept; returns that, for each span.
+    /// Replaces the shown and kept values and returns the old ones of each span.
     pub(super) fn write(self, forest: &mut Forest) -> Vec<(Shown, Option<Links>)> {
         let mut before = Vec::with_capacity(self.spans.len());
         let spans = forest.traces.iter_mut().flat_map(|trace| trace.spans.iter_mut());
@@ -267,7 +266,7 @@ fn gather_parts(structure: &Structure<'_>, all: &mut [Shown]) {
     }
 }
 
-/// Adds every span to all under which it is shown, leaves first.
+/// Adds every span to the sums of all spans above it, leaves first.
 fn add_up(structure: &Structure<'_>, all: &mut [Shown]) {
     let mut waiting = vec![0_usize; all.len()];
     let above: Vec<Option<usize>> = structure.nodes.iter().map(|node| node.sums_into()).collect();

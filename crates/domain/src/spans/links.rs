@@ -1,8 +1,7 @@
-//! What is kept of a resolved trace, so that spans can be added to it while most of it stays in the store.
+//! The stored summary of a resolved trace, so that spans can be added to it without loading most of it.
 //!
-//! [`Links`] says how one span is connected to its trace; [`Kept`] adds up what all spans of a trace decide together.
-//! Both are written with the outcome they belong to. What they say of spans that are not loaded is found by taking away
-//! what the loaded ones had contributed.
+//! [`Links`] is the connection of one span to its trace; [`Kept`] summarises all spans of a trace. Both are stored with the
+//! outcome. Subtracting the old contribution of the loaded spans from them gives the contribution of all others.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -14,49 +13,49 @@ use super::structure::{Node, Structure};
 use super::{ArrivalSource, Subtree, TraceShown};
 use crate::events::UNKNOWN_AGENT;
 
-/// A change that makes more stored spans of one trace be resolved again than this counts as a wide one.
+/// A change is wide if more stored spans of one trace than this must be resolved again.
 pub const WIDE_CHANGE_SPANS: i64 = 4_096;
 
-/// After so many wide changes a trace keeps its session, its user and its fallback agent, whatever else arrives for it.
+/// After this many wide changes a trace keeps its session, its user and its fallback agent, whatever arrives for it.
 pub const MAX_WIDE_CHANGES: u32 = 32;
 
-/// So many agents' names are kept of a trace. One with more is loaded as a whole when its own agent changes.
+/// Agents' names that are kept for a trace. A trace with more is loaded as a whole when its agent changes.
 const MAX_AGENT_NAMES: usize = if cfg!(test) { 2 } else { 16 };
 
-/// Inside which call of a model something lies.
+/// The model call that contains a span.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Inside {
-    /// Inside none.
+    /// The span is not inside a call.
     #[default]
     Nothing,
     /// The span is a call itself.
     Itself,
-    /// Inside the call with this span id.
+    /// The span is inside the call with this span id.
     Call(String),
 }
 
 /// How a span was connected to its trace when it was last resolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Links {
-    /// The span above it; absent for roots and while the parent has not arrived.
+    /// Its parent; absent for roots and while the parent has not arrived.
     pub(super) parent: Option<String>,
-    /// Whether it names a parent that is not above it.
+    /// Whether it names a parent but has none in the tree.
     pub(super) is_orphan: bool,
-    /// The spans directly below it.
+    /// The number of its children.
     pub(super) children: i64,
-    /// Whether it owns figures or names some.
+    /// Whether it owns or reports figures.
     pub(super) is_owner: bool,
-    /// How many spans anywhere below it are owners.
+    /// The number of its descendants that own or report figures.
     pub(super) owners_below: i64,
-    /// Whether it or a span above it names its agent.
+    /// Whether it or one of its ancestors names its agent.
     pub(super) agent_is_named: bool,
-    /// The call inside which its children lie.
+    /// The call that contains its children.
     pub(super) inside: Inside,
-    /// Whether it is a call whose figures another one inside it owns.
+    /// Whether it is a call whose figures are owned by a call inside it.
     pub(super) yields: bool,
 }
 
-/// The first of the spans that say something: by rank, then by start and id.
+/// The first of the spans that have some value, by rank, then by start and id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct First<V> {
     pub(super) rank: u8,
@@ -71,12 +70,12 @@ impl<V> First<V> {
     }
 }
 
-/// What the earliest root of a trace decides.
+/// The facts that a trace takes from its earliest root.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Root {
     agent_id: String,
     environment: String,
-    /// When it ended and whether it failed; absent while only a log record of it has arrived.
+    /// Its end and whether it failed; absent while only a log record of it has arrived.
     end: Option<End>,
 }
 
@@ -87,13 +86,13 @@ pub(super) struct End {
     is_error: bool,
 }
 
-/// The other trace whose calls a trace repeats.
+/// Another trace whose calls a trace duplicates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Follow {
     /// Whether the other trace names no session.
     pub(super) is_claimless: bool,
     pub(super) trace_id: String,
-    /// The span here that repeats a call there.
+    /// The span of this trace that duplicates a call of the other.
     pub(super) span_id: String,
 }
 
@@ -103,13 +102,13 @@ impl Follow {
     }
 }
 
-/// What is kept of a trace beside its spans.
+/// The stored summary of a trace's spans.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     spans: i64,
-    /// Spans that name a parent which is not above them.
+    /// The number of spans that name a parent but have none in the tree.
     pub(super) orphans: i64,
-    /// Spans whose agent neither they nor a span above them name.
+    /// The number of spans whose agent is named neither by them nor by an ancestor.
     pub(super) unnamed: i64,
     /// The best name of a session.
     pub(super) claim: Option<First<String>>,
@@ -119,23 +118,23 @@ pub struct Kept {
     root: Option<First<Root>>,
     /// The earliest span that names no parent.
     top: Option<First<End>>,
-    /// The span that began last.
+    /// The span that started last.
     latest: Option<First<()>>,
-    /// For each agent the earliest span that has a name for it, up to [`MAX_AGENT_NAMES`] of them.
+    /// For each agent the earliest span with a display name for it, for up to [`MAX_AGENT_NAMES`] agents.
     pub(super) agent_names: BTreeMap<String, First<String>>,
-    /// Whether there are agents with names that are not kept.
+    /// Whether there are more agents with names.
     pub(super) lacks_agent_names: bool,
     pub(super) follow: Option<Follow>,
     wide_changes: u32,
 }
 
 impl Kept {
-    /// Whether it has changed as a whole so often that it no longer does.
+    /// Whether it had so many wide changes that it no longer changes as a whole.
     pub(super) fn is_frozen(&self) -> bool {
         self.wide_changes >= MAX_WIDE_CHANGES
     }
 
-    /// Whether it is of a trace with so many spans.
+    /// Whether the trace has at most this many spans.
     pub(super) fn is_of(&self, spans: usize) -> bool {
         self.spans <= i64::try_from(spans).unwrap_or(i64::MAX)
     }
@@ -145,15 +144,15 @@ impl Kept {
     }
 }
 
-/// A trace as it comes out.
+/// The outcome for a trace.
 pub(super) struct Gathered {
     pub(super) shown: TraceShown,
     pub(super) kept: Kept,
-    /// Whether only its other spans can say what it is now.
+    /// Whether the outcome depends on spans that are not loaded.
     pub(super) is_incomplete: bool,
 }
 
-/// What spans that are not loaded contribute to a loaded one.
+/// The contribution of spans that are not loaded to a loaded one.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Hidden {
     pub(super) children: i64,
@@ -163,7 +162,7 @@ pub(super) struct Hidden {
 }
 
 impl<'a> Structure<'a> {
-    /// Finds what each loaded span has below it that is not loaded.
+    /// Finds the descendants of each loaded span that are not loaded.
     pub(super) fn find_hidden(&mut self) {
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
@@ -205,7 +204,7 @@ impl<'a> Structure<'a> {
         self.traces[self.nodes[index].trace].is_partial
     }
 
-    /// Of each span, how it is connected now.
+    /// The current links of each span.
     pub(super) fn links(&self) -> Vec<Links> {
         let mut children: Vec<i64> = self.nodes.iter().map(|node| node.hidden.children).collect();
         for parent in self.nodes.iter().filter_map(|node| node.parent) {
@@ -228,7 +227,7 @@ impl<'a> Structure<'a> {
         links.collect()
     }
 
-    /// The first of the spans of a trace that say something, also of those that are not loaded.
+    /// The first span of a trace that has some value, including spans that are not loaded.
     fn first<V: Clone + 'a>(
         &mut self,
         trace: usize,
@@ -242,7 +241,7 @@ impl<'a> Structure<'a> {
         let first = loaded.filter(|loaded| loaded.key() <= known.key());
         match first {
             None if is_loaded => {
-                // It says it no longer, or later: which one is the first now, the others know.
+                // It lost the value or moved to a later time, so the first span may now be one that is not loaded.
                 self.incomplete[trace] = true;
                 Some(known.clone())
             }
@@ -265,7 +264,7 @@ impl<'a> Structure<'a> {
         First { rank, start_us: facts.start_us, span_id: facts.span_id.clone(), value }
     }
 
-    /// The best name of a session in each trace: the worthiest, then the earliest.
+    /// The best name of a session in each trace, by rank, then by time.
     pub(super) fn find_claims(&mut self) {
         for trace in 0..self.traces.len() {
             if self.traces[trace].is_frozen() {
@@ -297,7 +296,7 @@ impl<'a> Structure<'a> {
         }
     }
 
-    /// Joins the traces that the loaded spans repeat with the one that was known.
+    /// Combines the traces that the loaded spans duplicate with the one that was known.
     pub(super) fn keep_follows(&mut self) {
         for trace in 0..self.traces.len() {
             let stored = &self.traces[trace];
@@ -322,7 +321,7 @@ impl<'a> Structure<'a> {
         }
     }
 
-    /// What is shown and kept of each trace as a whole.
+    /// The shown and kept values of each trace as a whole.
     pub(super) fn gather(&mut self) -> Vec<Gathered> {
         let leaders = self.leaders();
         (0..self.traces.len()).map(|trace| self.gather_trace(trace, leaders[trace])).collect()
@@ -339,7 +338,7 @@ impl<'a> Structure<'a> {
         let start_us = members.clone().map(|node| node.first_us).chain(known.map(|shown| shown.start_us));
         let end_us = members.map(|node| node.last_us).chain(known.map(|shown| shown.end_us));
         let (start_us, end_us) = (start_us.min().unwrap_or(0), end_us.max().unwrap_or(0));
-        // The parent of a root may never be exported. Such a root ends the trace while nothing begins after it.
+        // The parent of a root may never be exported. Such a root ends the trace unless a span starts after it.
         let last_start_us = latest.as_ref().map_or(i64::MIN, |latest| latest.start_us.saturating_neg());
         let orphan = root.as_ref().and_then(|root| root.value.end).filter(|end| last_start_us <= end.end_us);
         let end = top.as_ref().map(|top| top.value).or(orphan);
@@ -401,7 +400,7 @@ impl<'a> Structure<'a> {
         counts
     }
 
-    /// How many spans of a trace that are not loaded have their agent neither from themselves nor from above.
+    /// The number of spans of a trace that are not loaded and whose agent is named neither by them nor by an ancestor.
     pub(super) fn hidden_unnamed(&self, trace: usize) -> i64 {
         let links = self.members[trace].iter().filter_map(|index| self.nodes[*index].links);
         let loaded = links.filter(|links| !links.agent_is_named).count();
@@ -428,7 +427,7 @@ impl<'a> Structure<'a> {
         self.first(trace, top, |kept| &kept.top)
     }
 
-    /// The span that began last, as the first by negated starts.
+    /// The span that started last, found as the first by negated starts.
     fn latest(&mut self, trace: usize) -> Option<First<()>> {
         let spans = self.members[trace].iter().map(|index| &self.nodes[*index]);
         let spans = spans.filter(|node| node.end().is_some());
@@ -455,7 +454,7 @@ impl<'a> Structure<'a> {
         self.first(trace, user, |kept| &kept.user)
     }
 
-    /// The earliest name of each agent, and whether there are more; the agent of the trace is always among them.
+    /// The earliest name of each agent, and whether there are more agents. The agent of the trace is always included.
     fn agent_names(&mut self, trace: usize, agent_id: &str) -> (BTreeMap<String, First<String>>, bool) {
         let mut loaded: BTreeMap<&str, usize> = BTreeMap::new();
         for index in self.members[trace].iter().copied() {
@@ -476,7 +475,7 @@ impl<'a> Structure<'a> {
         if stored.is_partial {
             lacks_some = stored.kept.lacks_agent_names;
             if lacks_some {
-                // Who is not kept may have an earlier name among the spans that are not loaded.
+                // An agent that is not kept may have an earlier name in a span that is not loaded.
                 names.retain(|agent, _| stored.kept.agent_names.contains_key(agent));
             }
             for (agent, known) in &stored.kept.agent_names {
@@ -503,7 +502,7 @@ impl<'a> Structure<'a> {
 }
 
 impl Node<'_> {
-    /// Whether a span lies above it.
+    /// Whether it has a parent in the tree.
     pub(super) fn has_parent(&self) -> bool {
         self.parent.is_some() || self.is_cut_off
     }
@@ -512,12 +511,12 @@ impl Node<'_> {
         self.facts.parent_span_id.is_some() && !self.has_parent()
     }
 
-    /// How the span itself ended; absent while only log records of it have arrived.
+    /// The outcome of the span itself; absent while only log records of it have arrived.
     fn end(&self) -> Option<End> {
         let end = End { end_us: self.facts.end_us, is_error: self.facts.is_error };
         (self.facts.source == ArrivalSource::Span).then_some(end)
     }
 }
 
-/// Spans of which the one above is in the store but is not loaded, since it lies too far up.
+/// Spans whose parent is stored but not loaded, because it is too many levels up.
 pub(super) type CutOff = FxHashSet<String>;

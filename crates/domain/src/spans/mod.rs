@@ -1,8 +1,8 @@
-//! Spans: what OpenTelemetry clients send, in one model whatever dialect they speak.
+//! Spans of OpenTelemetry clients, in one model for all dialects.
 //!
-//! Each thing that arrives (a span, or a log record that speaks of one) is an [`Arrival`]: it becomes an event, is
-//! chained and never changes. A span as it is shown and counted is a projection of all its arrivals, whatever their
-//! order; see [`resolve`] for which spans own the tokens of a trace.
+//! Each received span, and each log record that belongs to a span, is an [`Arrival`]: it becomes an event, is chained and never
+//! changes. A shown and counted span is a projection of all its arrivals, in any order. [`resolve`] decides which spans own
+//! the tokens of a trace.
 
 mod calls;
 mod contribution;
@@ -29,13 +29,13 @@ use crate::cost::ServiceTier;
 use crate::events::EventType;
 use crate::usage::Usage;
 
-/// Ids of events that are arrivals of spans begin with this; no client may choose such an id.
+/// Prefix of the ids of events that are arrivals of spans. Clients can't choose such an id.
 pub const ARRIVAL_ID_PREFIX: &str = "otel_";
 
-/// Ids of events that came as log records without a span begin with this; no client may choose such an id.
+/// Prefix of the ids of events that are log records without a span. Clients can't choose such an id.
 pub const LOG_RECORD_ID_PREFIX: &str = "otellog_";
 
-/// What a span is about.
+/// The kind of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SpanKind {
@@ -47,23 +47,23 @@ pub enum SpanKind {
     Step,
     /// One call of a model.
     Llm,
-    /// Texts embedded.
+    /// Embedding of texts.
     Embedding,
-    /// Documents ranked anew.
+    /// Reranking of documents.
     Rerank,
     /// One call of a tool.
     Tool,
-    /// Documents retrieved.
+    /// Retrieval of documents.
     Retriever,
-    /// An agent's memory read or written.
+    /// A read or write of an agent's memory.
     Memory,
     /// A guardrail's verdict.
     Guardrail,
     /// An evaluation.
     Evaluator,
-    /// A prompt rendered.
+    /// Rendering of a prompt.
     Prompt,
-    /// A step of a chain that is none of the above.
+    /// Another step of a chain.
     Chain,
     /// A request over HTTP.
     Http,
@@ -112,7 +112,7 @@ impl SpanKind {
         }
     }
 
-    /// The type of the event that such a span is when it went well.
+    /// The event type of a successful span of this kind.
     pub fn event_type(self) -> EventType {
         match self {
             Self::Llm => EventType::LlmResponse,
@@ -127,66 +127,66 @@ impl SpanKind {
         }
     }
 
-    /// The type of the event that such a span is when it failed.
+    /// The event type of a failed span of this kind.
     pub fn event_type_of_failure(self) -> EventType {
         if self == Self::Tool { EventType::ToolError } else { self.event_type() }
     }
 
-    /// Whether a span of this kind calls a model and so owns the tokens it names; what other kinds name is a sum over
-    /// those below them.
+    /// Whether a span of this kind calls a model and so owns the tokens it reports. The tokens of other kinds are sums over
+    /// their descendants.
     pub fn calls_a_model(self) -> bool {
         matches!(self, Self::Llm | Self::Embedding | Self::Rerank)
     }
 }
 
-/// A session that a span names, and how much that name is worth.
+/// A session that a span names, and the rank of that name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionClaim {
-    /// The worth of the key that the name was read from: 0 is best.
+    /// The rank of the key that holds the name; 0 is best.
     pub rank: u8,
     /// The session's id.
     pub id: String,
 }
 
-/// What brought an arrival.
+/// The source of an arrival.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ArrivalSource {
-    /// A log record that speaks of a span.
+    /// A log record that belongs to a span.
     #[default]
     Log,
     /// The span itself.
     Span,
 }
 
-/// The typed facts of one arrival. Absent means that the client did not say, or said something unreadable.
+/// The typed facts of one arrival. A fact is absent if the client did not send it or sent something unreadable.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Arrival {
     /// The trace, 32 lower-case hexadecimal digits.
     pub trace_id: String,
     /// The span, 16 lower-case hexadecimal digits.
     pub span_id: String,
-    /// The span above it.
+    /// The parent span.
     pub parent_span_id: Option<String>,
     /// Span or log record.
     pub source: ArrivalSource,
-    /// What tells this arrival from another of the same span: the start of the SHA-256 over its payload.
+    /// Distinguishes the arrivals of one span: the start of the SHA-256 of the payload.
     pub digest: [u8; 8],
     /// The span's name as sent.
     pub span_name: Option<String>,
-    /// What it is about; absent where only a log record speaks.
+    /// The kind; absent for most log records.
     pub kind: Option<SpanKind>,
-    /// When it began, microseconds UTC.
+    /// The start, microseconds UTC.
     pub start_us: i64,
-    /// When it ended, microseconds UTC; the start where no end was sent.
+    /// The end, microseconds UTC; the start if no end was sent.
     pub end_us: i64,
     /// The session that it names.
     pub session: Option<SessionClaim>,
     /// The agent that it names.
     pub agent_id: Option<String>,
-    /// The agent's name for people.
+    /// The agent's display name.
     pub agent_name: Option<String>,
-    /// The agent where nothing in the trace names one: the workflow's name, else the service's.
+    /// The agent if nothing in the trace names one: the workflow's name, otherwise the service's.
     pub service: Option<String>,
     /// The end user.
     pub user_id: Option<String>,
@@ -194,17 +194,17 @@ pub struct Arrival {
     pub environment: Option<String>,
     /// The model's provider, in its canonical name.
     pub provider: Option<String>,
-    /// The model that answered, else the one asked for.
+    /// The model that answered, otherwise the requested one.
     pub model: Option<String>,
     /// The provider's id of the answer.
     pub response_id: Option<String>,
     /// Tokens, inclusive.
     pub usage: Option<Usage>,
-    /// The cost that the client states, in nano-dollars.
+    /// The cost that the client sent, in nano-dollars.
     pub reported_cost_nanos: Option<i64>,
-    /// Whether the client answered from a cache of its own, so that nobody billed anything.
+    /// Whether the client answered from its own cache, so nothing was billed.
     pub is_cache_hit: bool,
-    /// The service tier that the call was answered at, else the one asked for.
+    /// The service tier of the answer, otherwise the requested one.
     pub service_tier: Option<ServiceTier>,
     /// The tool, for tools.
     pub tool_name: Option<String>,

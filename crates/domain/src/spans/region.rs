@@ -1,14 +1,14 @@
 //! The part of a workspace's spans that an arrival can change.
 //!
-//! A [`Region`] grows until it holds every span whose outcome may differ after something arrived, and no others:
-//! - the spans above one that arrived, since their sums change;
-//! - the whole call of a model in which one lies, since its spans decide together which of them owns the tokens;
-//! - spans that name the same answer, with their calls and the spans above them;
-//! - the children of a span that passes another agent or another call on to them, or that arrived after them;
-//! - a whole trace, only if its session, its user or its fallback agent changes, or if the first span to name one no
-//!   longer does.
+//! A [`Region`] grows until it holds every span whose outcome an arrival may change, and no others:
+//! - the ancestors of a span that arrived, because their sums change;
+//! - the whole model call that contains it, because its spans decide together which of them owns the tokens;
+//! - spans that name the same answer, with their calls and ancestors;
+//! - the children of a span that gives them another agent or another call, or that arrived after them;
+//! - a whole trace, only if its session, its user or its fallback agent changes, or if the first span that named one no longer
+//!   does.
 //!
-//! It does no I/O: the caller asks what it [`Region::needs`], loads that and hands it over, until it needs nothing more.
+//! It does no I/O. The caller loads what it [`Region::needs`] until it needs nothing more.
 
 use std::collections::BTreeSet;
 
@@ -21,23 +21,22 @@ use super::structure::{Node, Structure};
 use super::{Arrival, Span, StoredArrival};
 use crate::cost::PriceTable;
 
-/// So many levels above a span that arrives are brought up to date; sums of spans further up stay as they are.
+/// Levels above an arriving span whose sums are updated. Sums further up are not.
 pub const MAX_LEVELS: u32 = 1_000;
 
-/// From answer to answer so many steps are taken: calls that repeat calls that repeat calls.
+/// Steps from answer to answer: calls that duplicate calls that duplicate calls.
 pub const MAX_HOPS: u8 = 16;
 
-/// So many spans inside one call of a model are loaded. Of a larger one only what arrives is resolved, and the rest stays
-/// as it is.
+/// Spans inside one model call that are loaded. In a larger call only the arriving spans are resolved.
 pub const MAX_CALL_SPANS: i64 = 4_096;
 
-/// All calls together may have so many, and so many more for each span that arrives.
+/// Spans of all calls together that are loaded, and as many more for each arriving span.
 const CALL_SPANS_PER_ARRIVAL: i64 = 64;
 
-/// So many traces are looked through for a ring of traces that repeat each other.
+/// Traces that are searched for a cycle of traces that duplicate each other.
 pub const MAX_FOLLOWED_TRACES: usize = 64;
 
-/// What a region needs from the store. Numbers are those of stored traces.
+/// The data that a region needs from the store. Numbers are those of stored traces.
 #[derive(Debug, Default)]
 pub struct Needs {
     /// Traces by id, without their spans; each is answered by [`Region::take_trace`].
@@ -46,9 +45,9 @@ pub struct Needs {
     pub spans: Vec<(i64, String)>,
     /// All spans that are shown below one of these, or that name it as their parent.
     pub children: Vec<(i64, String)>,
-    /// Traces all of whose spans are needed.
+    /// Traces of which all spans are needed.
     pub wholes: Vec<i64>,
-    /// Answers; the spans that name each are handed to [`Region::take_answer`], up to one more than
+    /// Answers. The spans that name an answer are passed to [`Region::take_answer`], up to one more than
     /// [`MAX_SAME_ANSWER`] of them.
     pub answers: Vec<String>,
 }
@@ -64,49 +63,49 @@ impl Needs {
     }
 }
 
-/// A span that is to be written.
+/// A span to write.
 #[derive(Debug)]
 pub struct ChangedSpan {
     /// Its trace, as an index of the changed traces.
     pub trace: usize,
-    /// The span as it is now.
+    /// The current span.
     pub span: Span,
-    /// What was shown and counted of it before; absent for a new one.
+    /// Its previous shown and counted values; absent for a new span.
     pub before: Option<Shown>,
 }
 
-/// A trace that is to be written.
+/// A trace to write.
 #[derive(Debug)]
 pub struct ChangedTrace {
     /// Its id.
     pub trace_id: String,
     /// Its number; absent for a new one.
     pub number: Option<i64>,
-    /// What is shown of it.
+    /// Its shown values.
     pub shown: TraceShown,
-    /// What is kept of it beside its spans.
+    /// The stored summary of its spans.
     pub kept: Kept,
-    /// What was shown of it before.
+    /// Its previous shown values.
     pub before: Option<TraceShown>,
-    /// Sessions that spans which something arrived for name, although the trace is shown in another one.
+    /// Sessions that its arriving spans name although the trace is shown in another one.
     pub also_named: BTreeSet<String>,
 }
 
-/// What a region changes.
+/// The changes of a region.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Every trace of which a span changes, or that changes itself.
+    /// Every trace that changes or that has a span that changes.
     pub traces: Vec<ChangedTrace>,
     /// The spans.
     pub spans: Vec<ChangedSpan>,
-    /// The index in `spans` of each span that something arrived for, by its place in the region.
+    /// The index in `spans` of each span that has an arrival, by its place in the region.
     pub arrived: FxHashMap<SpanPlace, usize>,
 }
 
 /// The place of a span in a region.
 pub type SpanPlace = (usize, usize);
 
-/// How a span came into the region: how many answers away from what arrived, and how many levels above that.
+/// How a span came into the region: the number of answers between it and an arrival, and the number of levels above that.
 #[derive(Debug, Clone, Copy, Default)]
 struct Reach {
     hops: u8,
@@ -127,9 +126,9 @@ struct LoadedTrace {
 struct LoadedSpan {
     reach: Reach,
     is_touched: bool,
-    /// Whether its children were asked for.
+    /// Whether its children were requested.
     is_expanded: bool,
-    /// The answer that it named before.
+    /// The answer that it named previously.
     response_id: Option<String>,
 }
 
@@ -140,11 +139,11 @@ pub struct Region {
     loaded: Vec<LoadedTrace>,
     trace_places: FxHashMap<String, usize>,
     numbers: FxHashMap<i64, usize>,
-    /// Spans at which nobody has looked yet.
+    /// Spans that were not examined yet.
     queue: Vec<SpanPlace>,
     asked_traces: FxHashMap<String, u8>,
     asked_answers: FxHashMap<String, u8>,
-    /// Spans to ask for as soon as their traces are known.
+    /// Spans to request as soon as their traces are known.
     waiting: Vec<(String, String, Reach)>,
     needs: Needs,
     touched_spans: usize,
@@ -153,7 +152,7 @@ pub struct Region {
     before: Option<Vec<(Shown, Option<Links>)>>,
 }
 
-/// What the structure of a region lacks.
+/// The data that the structure of a region still needs.
 #[derive(Default)]
 struct Lacks {
     children: Vec<(SpanPlace, i64)>,
@@ -162,18 +161,18 @@ struct Lacks {
 }
 
 impl Region {
-    /// Announces an arrival, so that its trace and its span are loaded before it joins.
+    /// Requests the trace and the span of an arrival, before the arrival is added.
     pub fn announce(&mut self, arrival: &Arrival) {
         self.ask_span(&arrival.trace_id, &arrival.span_id, Reach::default());
     }
 
-    /// What must be loaded before the arrivals join.
+    /// The data to load before the arrivals are added.
     pub fn needs_to_join(&mut self) -> Needs {
         self.ask_waiting();
         std::mem::take(&mut self.needs)
     }
 
-    /// Adds an arrival; the place of its span, or `None` if the same arrival came before.
+    /// Adds an arrival and returns the place of its span; `None` if the same arrival came before.
     pub fn join(&mut self, stored: StoredArrival) -> Option<SpanPlace> {
         let trace = *self.trace_places.get(&stored.arrival.trace_id)?;
         let known = self.loaded[trace].places.get(&stored.arrival.span_id).copied();
@@ -192,7 +191,7 @@ impl Region {
         Some((trace, place))
     }
 
-    /// What must be loaded before the region is resolved; nothing once it is.
+    /// The data to load before the region is resolved; empty when it is.
     pub fn needs(&mut self, prices: &PriceTable) -> Needs {
         loop {
             while let Some(place) = self.queue.pop() {
@@ -206,7 +205,7 @@ impl Region {
         }
     }
 
-    /// Takes a trace that was asked for, with its number; absent if there is none.
+    /// Adds a requested trace with its number; absent if there is none.
     pub fn take_trace(&mut self, trace_id: String, stored: Option<(i64, TraceShown, Kept)>) {
         if self.trace_places.contains_key(&trace_id) {
             return;
@@ -225,7 +224,7 @@ impl Region {
         self.loaded.push(loaded);
     }
 
-    /// Takes spans that were asked for, with the numbers of their traces.
+    /// Adds requested spans with the numbers of their traces.
     pub fn take_spans(&mut self, spans: impl IntoIterator<Item = (i64, Span)>) {
         for (number, span) in spans {
             let Some(trace) = self.numbers.get(&number).copied() else { continue };
@@ -245,7 +244,7 @@ impl Region {
         }
     }
 
-    /// Takes trace and span ids of the stored spans that name an answer.
+    /// Adds trace and span ids of the stored spans that name an answer.
     pub fn take_answer(&mut self, response_id: &str, spans: Vec<(String, String)>) {
         if spans.len() > MAX_SAME_ANSWER {
             self.forest.common_answers.insert(response_id.to_owned());
@@ -257,7 +256,7 @@ impl Region {
         }
     }
 
-    /// What changes, once nothing more is needed.
+    /// The changes, when nothing more is needed.
     pub fn into_changes(self) -> Changes {
         let mut changes = Changes::default();
         let mut before = self.before.unwrap_or_default().into_iter();
@@ -329,7 +328,7 @@ impl Region {
 
     fn ask_span_of(&mut self, trace: usize, span_id: &str, reach: Reach) {
         let loaded = &mut self.loaded[trace];
-        // Of a trace that is new, or was asked for as a whole, nothing more can come.
+        // A trace that is new, or was requested as a whole, is complete.
         let Some(number) = loaded.number.filter(|_| self.forest.traces[trace].is_partial) else { return };
         if !loaded.places.contains_key(span_id) && !loaded.asked.contains_key(span_id) {
             self.needs.spans.push((number, span_id.to_owned()));
@@ -346,12 +345,12 @@ impl Region {
         }
     }
 
-    /// Asks for what a span may change by itself: the spans above it, and those that name the same answer.
+    /// Requests the spans that a span may change: its ancestors, and those that name the same answer.
     fn examine(&mut self, (trace, place): SpanPlace) {
         let span = &self.forest.traces[trace].spans[place];
         let facts = span.facts();
         if self.loaded[trace].number.is_none() {
-            // Nothing of its trace is stored.
+            // Its trace is not stored yet.
             let answer = facts.response_id.clone();
             return answer.into_iter().for_each(|answer| self.ask_answer(answer, 0));
         }
@@ -388,11 +387,11 @@ impl Region {
         }
     }
 
-    /// Resolves the region, or asks for what it lacks.
+    /// Resolves the region, or requests the missing data.
     fn settle(&mut self, prices: &PriceTable) {
         for (trace, loaded) in self.forest.traces.iter_mut().zip(&self.loaded) {
             let stored = trace.spans.iter().filter(|span| span.links.is_some()).count();
-            // Of a trace that is here as a whole nothing has to be derived.
+            // Nothing needs to be derived for a trace that is loaded as a whole.
             trace.is_partial &= !trace.kept.is_of(stored) || loaded.spans.is_empty();
         }
         let mut structure = Structure::of(&self.forest);
@@ -471,7 +470,7 @@ impl Region {
                 || (agent(kept) != agent(&trace.kept) && structure.hidden_unnamed(at) > 0))
     }
 
-    /// The next trace to look at where a stored one repeats another one than before: the two may lie in a ring.
+    /// The next trace to examine if a stored one now duplicates another trace than before: the two may form a cycle.
     fn next_followed(&self, structure: &Structure<'_>, at: usize) -> Option<String> {
         let (_, before) = self.loaded[at].before.as_ref()?;
         let followed = structure.followed(at)?;
@@ -490,7 +489,7 @@ impl Region {
     }
 }
 
-/// Whether what the children of a span take over from it is another agent or another call than before.
+/// Whether a span gives its children another agent or another call than before.
 fn passes_on_another(structure: &Structure<'_>, index: usize, links: &Links) -> bool {
     let node: &Node<'_> = &structure.nodes[index];
     let agent = node.agent_is_named.then_some(node.agent_id.as_str());

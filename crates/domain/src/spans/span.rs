@@ -1,4 +1,4 @@
-//! One span: everything that arrived of it, and what all of that says together, whatever its order.
+//! One span: its arrivals, and the facts that they give together in any order.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Arrival, ArrivalSource, Links, Shown};
 
-/// Arrivals that a span remembers; of more, the weakest are stored as events and no longer looked at.
+/// Arrivals that a span keeps. The weakest of more arrivals are stored as events and have no other effect.
 pub const MAX_ARRIVALS: usize = 64;
 
-/// Different arrivals that a span takes at all; further ones count as repetitions.
+/// Different arrivals that a span accepts. Further ones count as duplicates.
 pub const MAX_VERSIONS: usize = 1_000;
 
 /// One arrival with the event that it became.
@@ -18,28 +18,28 @@ pub const MAX_VERSIONS: usize = 1_000;
 pub struct StoredArrival {
     /// The event's id.
     pub event_id: String,
-    /// The environment of the key that brought it.
+    /// The environment of the API key that sent it.
     pub environment: String,
-    /// What it says.
+    /// Its facts.
     pub arrival: Arrival,
 }
 
-/// A span as it is stored: its arrivals, strongest first, and what was last shown and counted of it.
+/// A stored span: its arrivals, strongest first, and its last shown and counted values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Span {
-    /// The event that arrived first, of the span itself if it has; lists show the span there.
+    /// The event that represents the span in lists: the first arrival of the span itself, or else its first log record.
     first_event_id: String,
     arrivals: Vec<StoredArrival>,
-    /// Digests of arrivals that are stored as events and no longer looked at.
+    /// Digests of arrivals that are stored as events and no longer used.
     passed: Vec<[u8; 8]>,
-    /// What is shown and counted; the default until it is resolved.
+    /// Shown and counted values; the default until it is resolved.
     pub shown: Shown,
-    /// How it was connected to its trace then; absent until it is resolved.
+    /// Its links to its trace when it was resolved; absent until then.
     pub(super) links: Option<Links>,
 }
 
 impl Span {
-    /// A span of which one arrival is known.
+    /// A span with one arrival.
     pub fn of(arrival: StoredArrival) -> Self {
         Self {
             first_event_id: arrival.event_id.clone(),
@@ -50,8 +50,8 @@ impl Span {
         }
     }
 
-    /// The event that arrived first. A log record that came before the span gives its place to it: it is filed under what a
-    /// record is, not under what the span is.
+    /// The event that represents the span in lists. The span replaces a log record that came before it, because the record has
+    /// the event type of a log record.
     pub fn first_event_id(&self) -> &str {
         &self.first_event_id
     }
@@ -61,30 +61,30 @@ impl Span {
         self.arrivals.first().map(|stored| stored.arrival.span_id.as_str())
     }
 
-    /// Everything that arrived, strongest first: spans before log records, then the longer, the later, and at last the digest.
+    /// The arrivals, strongest first: spans before log records, then by length, by time and by digest.
     pub fn arrivals(&self) -> &[StoredArrival] {
         &self.arrivals
     }
 
-    /// Whether the same arrival came before, or more different ones than a span takes.
+    /// Whether the same arrival came before, or the span already has as many as it accepts.
     pub fn has(&self, arrival: &Arrival) -> bool {
         self.arrivals.iter().any(|known| known.arrival.digest == arrival.digest)
             || self.passed.contains(&arrival.digest)
             || (self.arrivals.len() + self.passed.len() >= MAX_VERSIONS && !self.still_takes(arrival))
     }
 
-    /// Whether it takes an arrival although it is full: a flood of log records must not keep the span itself out.
+    /// Whether it accepts an arrival although it is full. Many log records must not prevent the span itself from being stored.
     fn still_takes(&self, arrival: &Arrival) -> bool {
         let is_log = |stored: &StoredArrival| stored.arrival.source == ArrivalSource::Log;
         arrival.source == ArrivalSource::Span && self.arrivals.last().is_some_and(is_log)
     }
 
-    /// How many events it is: everything that arrived, also what is no longer looked at.
+    /// The number of its events: all arrivals, including those that are no longer used.
     pub fn event_count(&self) -> i64 {
         i64::try_from(self.arrivals.len() + self.passed.len()).unwrap_or(i64::MAX)
     }
 
-    /// Adds an arrival that is not there yet.
+    /// Adds a new arrival.
     pub fn add(&mut self, arrival: StoredArrival) {
         let is_span = |stored: &StoredArrival| stored.arrival.source == ArrivalSource::Span;
         if is_span(&arrival) && !self.arrivals.iter().any(is_span) {
@@ -96,7 +96,7 @@ impl Span {
         self.passed.extend(passed.map(|stored| stored.arrival.digest));
     }
 
-    /// What all arrivals say together: of each fact what the strongest arrival that knows it says.
+    /// The facts of all arrivals: each one from the strongest arrival that has it.
     pub fn facts(&self) -> Cow<'_, Arrival> {
         let mut all = self.arrivals.iter().map(|stored| &stored.arrival);
         let Some(first) = all.next() else { return Cow::Owned(Arrival::default()) };
@@ -107,7 +107,7 @@ impl Span {
         facts
     }
 
-    /// The environment: the client's own word, or that of the key that brought the strongest arrival.
+    /// The environment: the client's own name for it, or that of the API key that sent the strongest arrival.
     pub fn environment(&self) -> &str {
         let named = self.arrivals.iter().find_map(|stored| stored.arrival.environment.as_deref());
         named.or_else(|| self.arrivals.first().map(|stored| stored.environment.as_str())).unwrap_or("")

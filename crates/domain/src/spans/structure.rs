@@ -1,4 +1,4 @@
-//! The structure of a forest: parents, which spans speak of the same call, and what a trace as a whole is.
+//! The structure of a forest: parents, spans that describe the same call, and the facts of each trace as a whole.
 
 use std::borrow::Cow;
 
@@ -15,53 +15,53 @@ pub(super) struct Node<'a> {
     pub(super) trace: usize,
     /// Its place among the spans of its trace.
     pub(super) place: usize,
-    /// How it was connected, and what was shown of it, when it was last resolved; absent for a new span.
+    /// Its links and shown values when it was last resolved; absent for a new span.
     pub(super) links: Option<&'a Links>,
     pub(super) before: &'a Shown,
-    /// What lies below it and is not loaded.
+    /// Its descendants that are not loaded.
     pub(super) hidden: Hidden,
     pub(super) facts: Cow<'a, Arrival>,
     pub(super) environment: &'a str,
     pub(super) arrivals: i64,
     pub(super) kind: SpanKind,
     pub(super) parent: Option<usize>,
-    /// Whether the span above it is not loaded, since it lies too far up.
+    /// Whether its parent is not loaded, because it is too many levels up.
     pub(super) is_cut_off: bool,
-    /// The call of a model inside which its children lie.
+    /// The model call that contains its children.
     pub(super) call: Option<usize>,
-    /// Whether it is a call too large to be loaded whole. It keeps what the spans that are not loaded made of it.
+    /// Whether it is a call that is too large to be loaded. It keeps the result of the spans that are not loaded.
     pub(super) is_overfull: bool,
-    /// The call of a model inside which this one lies, if both speak of one call.
+    /// The model call that contains this one, if both describe one call.
     pub(super) wrapper: Option<usize>,
-    /// Whether something it wraps stands for it.
+    /// Whether a call inside it is counted instead of it.
     pub(super) yields: bool,
-    /// Whether what wraps it stands for it.
+    /// Whether its wrapper is counted instead of it.
     pub(super) is_absorbed: bool,
-    /// How many spans below it own figures or name some.
+    /// The number of its descendants that own or report figures.
     pub(super) owners_below: i64,
-    /// Whether it lies inside a call that owns what it names.
+    /// Whether it is inside a call that owns the figures it reports.
     pub(super) is_inside_owner: bool,
-    /// A cost that other spans state of the call for which this one stands.
+    /// A cost that other spans report for the call that is counted here.
     pub(super) lent_cost_nanos: Option<i64>,
     /// Whether something that is shown as part of it failed.
     pub(super) has_failed_part: bool,
-    /// The earliest instant that anything of it names, and the latest; they only ever move apart.
+    /// The earliest and the latest instant in any of its arrivals. They only move apart.
     pub(super) first_us: i64,
     pub(super) last_us: i64,
-    /// The span that stands for its answer; itself if it does.
+    /// The span that represents its answer; possibly itself.
     pub(super) anchor: usize,
-    /// Where the figures of its answer come from.
+    /// The span with the figures of its answer.
     pub(super) figures: usize,
     /// The span as part of which it is shown.
     pub(super) part_of: Option<usize>,
     pub(super) shown_parent: Option<usize>,
     pub(super) agent_id: String,
-    /// Whether it or a span above it names its agent.
+    /// Whether it or one of its ancestors names its agent.
     pub(super) agent_is_named: bool,
 }
 
 impl Node<'_> {
-    /// How much it says of what it used.
+    /// How much usage it reports.
     pub(super) fn figures_named(&self) -> Figures {
         if self.facts.usage.is_some_and(|usage| !usage.is_zero()) {
             Figures::Tokens
@@ -72,22 +72,22 @@ impl Node<'_> {
         }
     }
 
-    /// Whether it names tokens or a cost.
+    /// Whether it reports tokens or a cost.
     pub(super) fn names_figures(&self) -> bool {
         self.figures_named() > Figures::Nothing
     }
 
-    /// Whether it is a call of a model that no other span stands for by its place in the tree.
+    /// Whether it is a model call that is not replaced by a wrapper or by a call inside it.
     pub(super) fn is_call(&self) -> bool {
         self.kind.calls_a_model() && !self.yields && !self.is_absorbed
     }
 
-    /// Whether it names a sum over spans that never arrived or don't say what they used.
+    /// Whether it reports a sum over spans that never arrived or that report no usage.
     pub(super) fn owns_its_sum(&self) -> bool {
         !self.kind.calls_a_model() && self.owners_below == 0 && !self.is_inside_owner && self.names_figures()
     }
 
-    /// The node whose sums take this one's.
+    /// The node to whose sums this one is added.
     pub(super) fn sums_into(&self) -> Option<usize> {
         self.part_of.or(self.shown_parent)
     }
@@ -103,7 +103,7 @@ pub(super) struct Structure<'a> {
     /// The nodes by trace and span id, and those of each trace.
     pub(super) places: FxHashMap<(usize, &'a str), usize>,
     pub(super) members: Vec<Vec<usize>>,
-    /// Traces of which only the spans that are not loaded can say what they are now.
+    /// Traces whose outcome depends on spans that are not loaded.
     pub(super) incomplete: Vec<bool>,
     /// Parents before their children.
     pub(super) order: Vec<usize>,
@@ -113,7 +113,7 @@ pub(super) struct Structure<'a> {
     pub(super) claims: Vec<Option<First<String>>>,
     /// The agent that each trace names first.
     pub(super) first_agents: Vec<Option<First<String>>>,
-    /// The trace whose calls a trace repeats.
+    /// The trace whose calls a trace duplicates.
     pub(super) follows: Vec<Option<Follow>>,
 }
 
@@ -145,11 +145,11 @@ impl<'a> Structure<'a> {
         structure.link_parents();
         structure.find_claims();
         structure.find_wrappers();
-        structure.settle_yields();
-        structure.settle_absorption();
+        structure.find_replaced_wrappers();
+        structure.find_absorbed_calls();
         structure.join_same_answers();
         structure.keep_follows();
-        structure.settle_sums();
+        structure.find_counted_sums();
         structure.place();
         structure.find_first_agents();
         structure.name_agents();
@@ -189,7 +189,7 @@ impl<'a> Structure<'a> {
         self.order = order;
     }
 
-    /// Spans that name each other as parents in a ring: the earliest of them becomes a root.
+    /// Breaks cycles of parents: the earliest span of a cycle becomes a root.
     fn cut_cycles(&mut self) {
         let mut seen_in = vec![usize::MAX; self.nodes.len()];
         for start in 0..self.nodes.len() {
@@ -202,7 +202,7 @@ impl<'a> Structure<'a> {
             if seen_in[at] != start || self.nodes[at].parent.is_none() {
                 continue;
             }
-            // Either `at` was reached twice from `start`, or it is `start`'s own end; only a ring comes back to itself.
+            // Either the walk from `start` reached `at` twice, which is a cycle, or `at` is the end of the walk.
             let (mut first, mut walk) = (at, self.nodes[at].parent);
             while let Some(next) = walk.filter(|next| *next != at) {
                 if self.age(next) < self.age(first) {
@@ -221,11 +221,11 @@ impl<'a> Structure<'a> {
         (node.facts.start_us, self.trace_ids[node.trace], &node.facts.span_id)
     }
 
-    /// Where each span is shown. What is shown as part of another span has nothing below it, and every other span is shown
-    /// below one that lies above it in its trace, so that the sums can't go round in a ring.
+    /// Decides where each span is shown. A span that is shown as part of another has no children, and every other span is shown
+    /// below one of its ancestors, so sums can't form a cycle.
     fn place(&mut self) {
         let depths = Depths::of(&self.nodes, &self.order);
-        // Wrappers come before what they wrap in the order.
+        // In this order wrappers come before the calls inside them.
         let mut outermost: Vec<usize> = (0..self.nodes.len()).collect();
         for index in self.order.iter().copied() {
             if let Some(wrapper) = self.sole_wrapper(index) {
@@ -253,7 +253,7 @@ impl<'a> Structure<'a> {
         }
     }
 
-    /// A span's agent is its own, that of the nearest above it, the first of its trace, or its service.
+    /// A span's agent is its own, or that of its nearest ancestor with one, or the first of its trace, or its service.
     fn name_agents(&mut self) {
         for index in self.order.clone() {
             let node = &self.nodes[index];
@@ -271,8 +271,8 @@ impl<'a> Structure<'a> {
         }
     }
 
-    /// For each trace the trace that decides its session: itself if it names one, else the trace whose calls it repeats.
-    /// In a ring of traces that repeat each other the smallest trace id decides.
+    /// For each trace, the trace that decides its session: itself if it names a session, otherwise the trace whose calls it
+    /// duplicates. In a cycle of duplicates the smallest trace id decides.
     pub(super) fn leaders(&self) -> Vec<usize> {
         let mut leaders: Vec<Option<usize>> = vec![None; self.trace_ids.len()];
         let mut steps: Vec<Option<usize>> = vec![None; self.trace_ids.len()];
@@ -298,12 +298,12 @@ impl<'a> Structure<'a> {
         leaders.into_iter().enumerate().map(|(at, leader)| leader.unwrap_or(at)).collect()
     }
 
-    /// The trace whose session a trace shares since it names none itself.
+    /// The trace whose session a trace shares because it names none itself.
     pub(super) fn followed(&self, trace: usize) -> Option<&Follow> {
         self.follows[trace].as_ref().filter(|_| self.claims[trace].is_none())
     }
 
-    /// The session of a trace that decides its own, or whose leader is not loaded: then the session is the one it had.
+    /// The session of a trace that decides its own. If the deciding trace is not loaded, the session stays as it was.
     pub(super) fn session(&self, trace: usize) -> &str {
         let stored = &self.traces[trace];
         let is_loaded = |follow: &&Follow| self.trace_places.contains_key(follow.trace_id.as_str());
@@ -315,7 +315,7 @@ impl<'a> Structure<'a> {
     }
 }
 
-/// Where each span lies in a walk that goes down before it goes on, and how many spans the walk finds below it.
+/// The position of each span in a depth-first walk, and the number of its descendants.
 struct Depths {
     places: Vec<usize>,
     sizes: Vec<usize>,

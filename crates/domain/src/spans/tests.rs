@@ -1,5 +1,5 @@
-//! The rules of ownership one by one; what holds for every forest is in [`properties`], how long large traces take in
-//! [`large`].
+//! The rules of ownership one by one. [`properties`] tests what holds for every forest, and [`large`] the time that large traces
+//! take.
 
 mod incremental;
 mod large;
