@@ -12,6 +12,8 @@ use crate::rows::Sample;
 
 /// The schema that holds the copy; dropped after the run.
 pub(crate) const SCHEMA: &str = "agentlens_bench";
+/// All workspaces of an org.
+const ALL_WORKSPACES: &str = "*";
 const DEFAULT_POLICY: &str = "org_id = nullif(current_setting('app.current_org', true), '')";
 
 pub(crate) struct Table {
@@ -48,7 +50,8 @@ impl Table {
     }
 
     pub(crate) fn set_org_statement(&self) -> String {
-        format!("set local app.current_org = '{}'", self.org.replace('\'', "''"))
+        let org = self.org.replace('\'', "''");
+        format!("set local app.current_org = '{org}'; set local app.current_workspace = '{ALL_WORKSPACES}'")
     }
 
     /// The next rows, by column. A full pass over the sample is followed by that of `stride` later.
@@ -69,7 +72,9 @@ impl Table {
 
 pub(crate) async fn read(owner: &Client, name: &str, org: Option<&str>, sample: i64) -> Result<Table> {
     if let Some(org) = org {
-        owner.execute("select set_config('app.current_org', $1, false)", &[&org]).await?;
+        let names =
+            "select set_config('app.current_org', $1, false), set_config('app.current_workspace', $2, false)";
+        owner.execute(names, &[&org, &ALL_WORKSPACES]).await?;
     }
     let columns = columns(owner, name).await?;
     let partition_key: Option<String> =

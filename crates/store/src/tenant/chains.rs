@@ -13,6 +13,7 @@ use super::{Org, OrgContext, SessionRow, Workspace};
 use crate::args;
 use crate::error::StoreError;
 use crate::row_type;
+use crate::statement::Builder;
 
 /// Events that are read at a time, and bytes of them.
 const CHUNK_EVENTS: u32 = 200;
@@ -215,15 +216,28 @@ impl OrgChains<'_> {
     /// one.
     pub async fn verify_all(self) -> Result<ChainReport, StoreError> {
         let mut report = ChainReport { broken: self.verify_state().await?, ..ChainReport::default() };
-        let mut after = String::new();
-        let next = "select workspace_id from sessions where org_id = $1 and workspace_id > $2 order by workspace_id limit 1";
-        while let Some(id) = self.0.find::<String>(next, args![after.as_str()]).await? {
-            let workspace = WorkspaceId::parse(&id)
-                .map_err(|_| StoreError::Corrupt(format!("a session of workspace `{id}`")))?;
-            self.0.workspace(&workspace).chains().verify_all_into(&mut report, None).await?;
-            after = id;
+        let mut last: Option<String> = None;
+        while let Some(id) = self.next_workspace(last.as_deref()).await? {
+            match WorkspaceId::parse(&id) {
+                Ok(workspace) => {
+                    self.0.workspace(&workspace).chains().verify_all_into(&mut report, None).await?;
+                }
+                // Nothing is ever stored under such an id.
+                Err(_) => report
+                    .broken
+                    .push(BrokenChain::of_org(format!("Sessions were moved to a workspace `{id}`"))),
+            }
+            last = Some(id);
         }
         Ok(report)
+    }
+
+    /// The first workspace that has sessions, or the one after `last`. It may be the empty text, if someone changed it by hand.
+    async fn next_workspace(self, last: Option<&str>) -> Result<Option<String>, StoreError> {
+        let mut statement = Builder::of_org("select workspace_id from sessions where org_id = $1");
+        statement.with_some(" and workspace_id > $", last).text(" order by workspace_id limit 1");
+        let (sql, args) = statement.finish();
+        self.0.find(sql, args).await
     }
 
     /// What is wrong with the org's counters.

@@ -17,6 +17,7 @@ on_both_engines!(
     counters_that_were_set_back_are_found,
     removals_cannot_be_forged_or_moved,
     events_of_one_session_cannot_be_moved_to_another,
+    what_is_moved_to_another_workspace_is_found,
     changed_sums_are_found,
     changed_and_missing_spans_are_found,
 );
@@ -84,6 +85,21 @@ async fn forged_events_are_found(world: World) {
     let found = after(&world, "a", &[&forged]).await;
     assert_found(&found, "s1: ");
     assert_found(&found, ": The counters of the org are behind its sessions or events");
+}
+
+async fn what_is_moved_to_another_workspace_is_found(world: World) {
+    for (number, workspace) in ["project", "", "no such name"].into_iter().enumerate() {
+        let moved = format!("update sessions set workspace_id = '{workspace}' where session_id = 's1'");
+        let found = after(&world, &format!("session-{number}"), &[&moved]).await;
+        let expected = match workspace {
+            "project" => "s1: The head of the session was changed".to_owned(),
+            other => format!(": Sessions were moved to a workspace `{other}`"),
+        };
+        assert_found(&found, &expected);
+        let moved =
+            format!("update events set workspace_id = '{workspace}' where session_id = 's1' and seq = 3");
+        assert_found(&after(&world, &format!("event-{number}"), &[&moved]).await, "s1: Event 2 is missing");
+    }
 }
 
 async fn counters_that_were_set_back_are_found(world: World) {

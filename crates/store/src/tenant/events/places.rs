@@ -148,6 +148,7 @@ impl Events<'_> {
                 false => stored_to = stored_to.max(row.get(0)?),
             }
         }
+        places.sort_unstable_by_key(|place| place.position);
         let read_to = match places.last() {
             Some(place) if places.len() >= limit as usize => place.position,
             _ => last.min(stored_to),
