@@ -10,10 +10,12 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use agentlens_domain::cost::nanos_to_usd;
+use agentlens_domain::ids::OrgId;
 use agentlens_domain::latency::Latency;
 use agentlens_domain::limits::LARGE_ANSWER_BYTES;
 use agentlens_domain::time::format_rfc3339;
 use agentlens_store::StoredEvent;
+use agentlens_views::CurrentEvent;
 
 use crate::client::Client;
 use crate::error::ApiError;
@@ -108,6 +110,15 @@ impl EventView {
             span: None,
         }
     }
+}
+
+/// Current events as `client` can read them.
+pub fn event_views(events: Vec<CurrentEvent>, org: &OrgId, client: Client) -> Vec<EventView> {
+    let view = |current: CurrentEvent| EventView {
+        span: current.span.as_ref().map(SpanView::of),
+        ..EventView::of(current.event, org.as_str(), client)
+    };
+    events.into_iter().map(view).collect()
 }
 
 /// An answer of about `size_bytes`. The JSON of a large one is written on a thread of its own, so that it holds up no other

@@ -11,13 +11,13 @@ use utoipa_axum::routes;
 use agentlens_domain::events::{EventType, Severity};
 use agentlens_domain::limits::{MAX_COUNTED_ROWS, MAX_SEARCH_BYTES};
 use agentlens_store::{EventFilter, Order, SearchPage};
+use agentlens_views::{Reading, current_events};
 
-use crate::api::{self, EventView, size_of};
+use crate::api::{self, EventView, event_views, size_of};
 use crate::auth::{EventsRead, Scope};
 use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
 use crate::query::{self, Params, Times};
-use crate::spans::{Reading, current_events};
 use crate::state::AppState;
 
 /// The routes of this feature.
@@ -166,7 +166,8 @@ async fn list_events(
             total_is_exact: counted <= MAX_COUNTED_ROWS,
         }
     };
-    let events = current_events(&scope.workspace, page.events, (client, reading)).await?;
+    let events = current_events(&scope.workspace, page.events, reading).await?;
+    let events = event_views(events, scope.workspace.org_id(), client);
     let size_bytes = size_of(&events);
     let page = EventsPage {
         total: page.total,
@@ -190,7 +191,9 @@ async fn get_event(
 ) -> Result<Json<EventView>, ApiError> {
     let event = scope.workspace.events().find(&id).await?.ok_or_else(|| ApiError::not_found("Event"))?;
     let raw = event.clone();
-    let current = current_events(&scope.workspace, vec![event], (client, Reading::default())).await?.pop();
+    let current = current_events(&scope.workspace, vec![event], Reading::default()).await?;
+    let org = scope.workspace.org_id();
     // A later arrival of a span is shown as it arrived.
-    Ok(Json(current.unwrap_or_else(|| EventView::of(raw, scope.workspace.org_id().as_str(), client))))
+    let view = event_views(current, org, client).pop();
+    Ok(Json(view.unwrap_or_else(|| EventView::of(raw, org.as_str(), client))))
 }

@@ -1,6 +1,5 @@
 //! Sessions: lists, single ones, their timeline and their trace tree.
 
-mod span_tree;
 mod timeline;
 mod trace;
 

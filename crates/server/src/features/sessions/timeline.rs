@@ -5,19 +5,16 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use agentlens_domain::limits::{MAX_ANSWER_BYTES, MAX_TIMELINE_EVENTS, MAX_VERIFIED_EVENTS};
-use agentlens_store::{SessionRow, StoredEvent, Workspace};
+use agentlens_domain::limits::{MAX_TIMELINE_EVENTS, MAX_VERIFIED_EVENTS};
+use agentlens_store::{SessionRow, Workspace};
+use agentlens_views::{Part, Reading, chain_events, current_events, timeline};
 
 use super::find;
-use crate::api::{self, EventView, READ_TIMEOUT, size_of};
+use crate::api::{self, EventView, READ_TIMEOUT, event_views, size_of};
 use crate::auth::{EventsRead, Scope};
 use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
 use crate::query::{self, Params};
-use crate::spans::{Reading, current_events};
-
-/// Events that are read at a time.
-const CHUNK_EVENTS: u32 = 500;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -109,17 +106,18 @@ async fn current(
     limit: u32,
 ) -> Result<Timeline, ApiError> {
     let session = find(scope, id).await?;
-    let (page, next_seq) = timeline(&scope.workspace, &session, after, limit).await?;
+    let page = timeline(&scope.workspace, &session, after, limit).await?;
     let (chain_valid, verified) = verified(&scope.workspace, &session, &page.parts).await?;
     let reading = Reading { session: Some(&session.session_id), is_chosen: false };
+    let events = current_events(&scope.workspace, page.events, reading).await?;
     Ok(Timeline {
-        events: current_events(&scope.workspace, page.events, (client, reading)).await?,
+        events: event_views(events, scope.workspace.org_id(), client),
         chain_valid,
         verified,
         chained: true,
         limit,
-        has_more: next_seq.is_some(),
-        next_seq,
+        has_more: page.next_seq.is_some(),
+        next_seq: page.next_seq,
         moved_chains: scope.workspace.sessions().chains_moved_to(&session.session_id).await?,
     })
 }
@@ -134,9 +132,7 @@ async fn chain(
 ) -> Result<Timeline, ApiError> {
     let session = scope.workspace.sessions().find(id).await?;
     let session = session.ok_or_else(|| ApiError::not_found("Session"))?;
-    let mut page = Page::new(limit);
-    let last = page.read(&scope.workspace, &session, after.max(0)).await?;
-    let next_seq = (last < session.last_seq).then_some(last);
+    let page = chain_events(&scope.workspace, &session, after.max(0), limit).await?;
     let (chain_valid, verified) = if session.last_seq <= MAX_VERIFIED_EVENTS {
         in_time(async {
             let report = scope.workspace.chains().verify_session(&session).await?;
@@ -156,108 +152,10 @@ async fn chain(
         verified,
         chained: true,
         limit,
-        has_more: next_seq.is_some(),
-        next_seq,
+        has_more: page.next_seq.is_some(),
+        next_seq: page.next_seq,
         moved_chains: Vec::new(),
     })
-}
-
-/// A page of a session's timeline and where the next begins. Spans that named the session only later have their place in
-/// chains of their own, which come first; their events are counted below zero, down from it.
-async fn timeline(
-    workspace: &Workspace,
-    session: &SessionRow,
-    after: i64,
-    limit: u32,
-) -> Result<(Page, Option<i64>), ApiError> {
-    let mut page = Page::new(limit);
-    if after <= 0 {
-        let mut passed = 0;
-        for id in workspace.sessions().chains_moved_to(&session.session_id).await? {
-            let Some(chain) = workspace.sessions().find(&id).await? else { continue };
-            let from = after.saturating_neg().saturating_sub(passed).max(0);
-            if from < chain.last_seq {
-                let last = page.read(workspace, &chain, from).await?;
-                if page.is_full() {
-                    return Ok((page, Some(-passed - last)));
-                }
-            }
-            passed += chain.last_seq;
-        }
-    }
-    let last = page.read(workspace, session, after.max(0)).await?;
-    let has_more = page.is_full() && last < session.last_seq;
-    Ok((page, has_more.then_some(last)))
-}
-
-/// A session's own events after `after`: at most `limit`, and fewer where they fill an answer. The second value says whether it
-/// has more.
-pub(super) async fn events(
-    workspace: &Workspace,
-    session: &SessionRow,
-    after: i64,
-    limit: u32,
-) -> Result<(Vec<StoredEvent>, bool), ApiError> {
-    let mut page = Page::new(limit);
-    let last = page.read(workspace, session, after).await?;
-    let has_more = page.is_full() && last < session.last_seq;
-    Ok((page.events, has_more))
-}
-
-/// Consecutive events of one chain: those behind `after`, up to `last`.
-struct Part {
-    chain: SessionRow,
-    after: i64,
-    last: i64,
-}
-
-/// Events of one answer while they are read.
-struct Page {
-    events: Vec<StoredEvent>,
-    /// The chains that they are of.
-    parts: Vec<Part>,
-    /// Bytes of their payloads and metadata.
-    bytes: usize,
-    limit: u32,
-    /// Whether the next event would not fit.
-    is_full: bool,
-}
-
-impl Page {
-    fn new(limit: u32) -> Self {
-        Self { events: Vec::new(), parts: Vec::new(), bytes: 0, limit, is_full: false }
-    }
-
-    fn room(&self) -> u32 {
-        self.limit.saturating_sub(u32::try_from(self.events.len()).unwrap_or(u32::MAX))
-    }
-
-    fn is_full(&self) -> bool {
-        self.is_full || self.room() == 0
-    }
-
-    /// Takes what there is room for of a chain after `after`; returns the place of the last event taken.
-    async fn read(&mut self, workspace: &Workspace, chain: &SessionRow, after: i64) -> Result<i64, ApiError> {
-        let mut last = after;
-        while !self.is_full() {
-            let (chunk, bytes_left) =
-                (self.room().min(CHUNK_EVENTS), MAX_ANSWER_BYTES.saturating_sub(self.bytes));
-            let (rows, has_more) =
-                workspace.events().of_session_within(chain, last, chunk, bytes_left).await?;
-            let taken: usize = rows.iter().map(|row| row.payload.len() + row.metadata.len()).sum();
-            self.bytes += taken;
-            last = rows.last().map_or(last, |row| row.seq);
-            self.is_full = has_more && rows.len() < chunk as usize || self.bytes >= MAX_ANSWER_BYTES;
-            self.events.extend(rows);
-            if !has_more {
-                break;
-            }
-        }
-        if last > after {
-            self.parts.push(Part { chain: chain.clone(), after, last });
-        }
-        Ok(last)
-    }
 }
 
 /// How many events lie in the chains of the session, its own and others; of more than `enough`, some number beyond it.

@@ -26,14 +26,14 @@ use agentlens_domain::limits::{
     LARGE_ANSWER_BYTES, MAX_ORG_STREAM_SUBSCRIBERS, MAX_STREAM_AHEAD_BYTES, MAX_STREAM_SUBSCRIBERS,
 };
 use agentlens_store::{StoreError, StreamPlace, Workspace};
+use agentlens_views::{Reading, current_events};
 
-use crate::api::{EventView, size_of};
+use crate::api::{EventView, event_views, size_of};
 use crate::auth::{EventsRead, Scope};
 use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
 use crate::keys::{KeyCache, Principal};
 use crate::query::{self, Params};
-use crate::spans::{Reading, current_events};
 use crate::state::AppState;
 
 /// Without events, something is sent this often, so that proxies keep the connection.
@@ -267,8 +267,8 @@ impl Follower {
             return Ok(true);
         }
         let events = self.workspace.events().at_positions(positions).await?;
-        let reading = (self.client, Reading::default());
-        self.waiting = current_events(&self.workspace, events, reading).await?.into();
+        let events = current_events(&self.workspace, events, Reading::default()).await?;
+        self.waiting = event_views(events, self.workspace.org_id(), self.client).into();
         Ok(true)
     }
 }

@@ -1,0 +1,16 @@
+//! What is stored, put together as it is now: events whose spans changed after they arrived, timelines, trees.
+//!
+//! Whoever shows, exports or judges events reads them here, over HTTP or not. Nothing is written, and nothing is known of how
+//! an answer looks.
+
+mod events;
+mod spans;
+mod steps;
+mod timeline;
+mod tree;
+
+pub use events::{CurrentEvent, Reading, current_events};
+pub use spans::{CurrentSpan, SpanCost, with_parts};
+pub use steps::MAX_LEVELS;
+pub use timeline::{Part, TimelinePage, chain_events, timeline};
+pub use tree::{Node, TreePage, TreeQuery, session_tree};
