@@ -71,20 +71,18 @@ impl Store {
             Err(StoreError::Unavailable("the change feed was not read in time".to_owned()))
         })?;
         self.feed.position.store(read.newest, Ordering::Release);
-        let mut contexts = self.contexts.lock();
         let news = match read.changes {
             None => {
-                contexts.clear();
+                self.contexts.clear();
                 News::Anything
             }
             Some(changes) => {
                 for change in &changes {
-                    contexts.remove(&change.org);
+                    self.contexts.remove(&change.org);
                 }
                 News::Changes(changes)
             }
         };
-        drop(contexts);
         *self.feed.checked.lock() = Some(asked);
         self.feed.goes_on.store(false, Ordering::Release);
         Ok(news)

@@ -18,8 +18,7 @@ mod write;
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
+use quick_cache::sync::Cache;
 
 use agentlens_domain::audit::AuditKey;
 use agentlens_domain::chain::SealKey;
@@ -43,17 +42,14 @@ use engine::sqlite::SqliteEngine;
 use feed::Feed;
 use tenant::{OrgContext, Place};
 
-/// Contexts of orgs (retention, prices) that are kept at most.
+/// Contexts of orgs (retention, prices) that are kept, about; of more, those that are used seldom are read each time.
 const MAX_CONTEXTS: usize = 100_000;
-
-/// Contexts of orgs.
-type Contexts = FxHashMap<OrgId, Arc<OrgContext>>;
 
 /// The store of one server.
 #[derive(Clone)]
 pub struct Store {
     control: Control,
-    contexts: Arc<Mutex<Contexts>>,
+    contexts: Arc<Cache<OrgId, Arc<OrgContext>>>,
     feed: Arc<Feed>,
     seals: SealKey,
 }
@@ -91,7 +87,12 @@ impl Store {
         if control.ensure_setting("secret_check", &check).await? != check {
             return Err(StoreError::Misconfigured("the server's secret is not the one that this store was made with; give the same AGENTLENS_SECRET_KEY, or the same secret.key in the data directory".to_owned()));
         }
-        Ok(Self { control, contexts: Arc::default(), feed: Arc::default(), seals: SealKey::of(secret) })
+        Ok(Self {
+            control,
+            contexts: Arc::new(Cache::new(MAX_CONTEXTS)),
+            feed: Arc::default(),
+            seals: SealKey::of(secret),
+        })
     }
 
     /// The same store under another clock than the system's.
@@ -137,7 +138,7 @@ impl Store {
 
     /// The handle of one org; [`StoreError::NotFound`] if there is no such org.
     pub async fn org(&self, org: &OrgId) -> Result<Org, StoreError> {
-        let known = if self.feed.is_trusted() { self.contexts.lock().get(org).cloned() } else { None };
+        let known = if self.feed.is_trusted() { self.contexts.get(org) } else { None };
         if let Some(context) = known {
             return self.open(context).await;
         }
@@ -204,11 +205,12 @@ impl Store {
         tenant::drop_partitions(engine, now_us).await
     }
 
-    /// Keeps a context that was looked up, unless something changed meanwhile.
+    /// Keeps a context that was looked up, unless something changed meanwhile. Whoever reads of a change moves the position before
+    /// it drops contexts: one of the two sees the other.
     fn remember(&self, context: &Arc<OrgContext>, position: i64) {
-        let mut contexts = self.contexts.lock();
-        if self.feed.position() == position && contexts.len() < MAX_CONTEXTS {
-            contexts.insert(context.org.clone(), Arc::clone(context));
+        self.contexts.insert(context.org.clone(), Arc::clone(context));
+        if self.feed.position() != position {
+            self.contexts.remove(&context.org);
         }
     }
 
