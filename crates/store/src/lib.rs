@@ -11,6 +11,7 @@ mod outbox;
 mod row_scope;
 mod schema;
 pub mod statement;
+mod table;
 mod tenant;
 mod transaction;
 mod write;

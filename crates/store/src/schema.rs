@@ -31,7 +31,7 @@ pub(crate) fn refuse_unknown(known: &[Step], done: &[String]) -> Result<(), Stor
 }
 
 /// An engine that a text is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Dialect {
     /// The embedded store.
     Sqlite,

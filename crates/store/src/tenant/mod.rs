@@ -40,11 +40,12 @@ use agentlens_domain::time::day_of;
 
 pub use agents::{AgentRow, Agents};
 pub use analytics::{Analytics, CellQuery, CellRow, WorkspaceStats};
-pub use apply::{Applied, ApplyReport, Commit};
 pub(crate) use apply::{
-    Ending, EventRow, LateKey, NumberedSession, OrgState, Plan, PlanInput, SessionKey, Verdict, plan,
-    session_keys,
+    AgentsTable, CellWrite, DaysTable, Ending, EventRow, EventsTable, HoursTable, LateKey, LedgerTable,
+    NumberedSession, OrgState, Plan, PlanInput, SessionKey, SessionWrite, SessionsTable, SpansTable,
+    TracesTable, UsageTable, Verdict, plan, session_keys, span_rows, trace_rows,
 };
+pub use apply::{Applied, ApplyReport, Commit};
 pub use chains::{BrokenChain, ChainReport, Chains, OrgChains, SessionChain};
 pub use dead_letters::{DeadLetter, DeadLetters};
 pub use events::{

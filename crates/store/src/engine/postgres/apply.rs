@@ -11,21 +11,21 @@ use deadpool_postgres::{Object, Transaction};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use agentlens_domain::batches::Batch;
-use agentlens_domain::chain::Seal;
 use agentlens_domain::latency::Latency;
 use agentlens_domain::rollups::{CellKey, Tier};
 use agentlens_domain::sessions::SessionState;
 use agentlens_domain::time::day_of;
 
 use super::PostgresEngine;
-use super::insert::Insert;
+use super::insert::insert;
 use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::row_scope::RowScope;
 use crate::tenant::environments::{Environments, names_to_look_up};
 use crate::tenant::{
-    ApplyReport, Cell, Ending, EventRow, LateKey, NumberedSession, OrgContext, OrgState, Plan, PlanInput,
-    SessionKey, StoredEvent, Verdict, encode_changes, merged, merged_latency, plan, session_keys,
+    AgentsTable, ApplyReport, Cell, CellWrite, DaysTable, Ending, EventRow, EventsTable, HoursTable, LateKey,
+    LedgerTable, NumberedSession, OrgContext, OrgState, PlanInput, SessionKey, SessionWrite, SessionsTable,
+    UsageTable, Verdict, encode_changes, merged, merged_latency, plan, session_keys,
 };
 
 /// What one try to apply batches came to.
@@ -98,10 +98,12 @@ async fn try_apply(
     insert_events(&transaction, org, &events).await?;
     upsert_spans(&transaction, context, &projection.spans, &plan).await?;
     keep_late_keys(&transaction, org, &plan.late_keys).await?;
-    upsert_sessions(&transaction, context, &plan.sessions).await?;
-    upsert_agents(&transaction, org, &plan).await?;
+    let sessions: Vec<_> = plan.sessions.iter().map(|row| SessionWrite::of(row, context)).collect();
+    insert(&transaction, org, SessionsTable, &sessions).await?;
+    insert(&transaction, org, AgentsTable, &plan.agents).await?;
     let waiting_changes = write_changes(&transaction, org, &state, &plan.changes).await?;
-    count_usage(&transaction, org, &plan).await?;
+    insert(&transaction, org, LedgerTable, &plan.ledger).await?;
+    insert(&transaction, org, UsageTable, &plan.usage).await?;
     let advance = transaction
         .prepare_cached(
             "update org_state set last_position = $2, last_session = $3, last_trace = $4, session_count = $5, seal = $6,
@@ -347,49 +349,7 @@ async fn insert_events(
     if rows.is_empty() {
         return Ok(());
     }
-    let inserted = Insert::into("events")
-        .column("position", "bigint", rows, |row| row.position)
-        .column("id", "text", rows, |row| row.event.id.as_str())
-        .column("workspace_id", "text", rows, |row| row.batch.workspace_id.as_str())
-        .column("environment", "text", rows, |row| row.environment)
-        .column("session_id", "text", rows, |row| row.session_id)
-        .column("session_number", "bigint", rows, |row| row.session_number)
-        .column("seq", "bigint", rows, |row| row.seq)
-        .column("agent_id", "text", rows, |row| row.agent_id)
-        .column("event_type", "text", rows, |row| row.event.event_type.as_str())
-        .column("severity", "text", rows, |row| row.event.severity.as_str())
-        .column("timestamp", "text", rows, |row| row.event.timestamp.as_str())
-        .column("ts_us", "bigint", rows, |row| row.event.ts_us)
-        .column("received_us", "bigint", rows, |row| row.batch.received_us)
-        .column("expire_day", "integer", rows, |row| row.expire_day)
-        .column("name", "text", rows, |row| row.event.facts.name.as_deref())
-        .column("provider", "text", rows, |row| row.event.facts.provider.as_deref())
-        .column("model", "text", rows, |row| row.event.facts.model.as_deref())
-        .column("call_id", "text", rows, |row| row.event.facts.call_id.as_deref())
-        .column("user_id", "text", rows, |row| row.event.facts.user_id.as_deref())
-        .column("duration_us", "bigint", rows, |row| row.event.facts.duration_us)
-        .column("input_tokens", "bigint", rows, |row| row.event.facts.usage.map(|usage| usage.input))
-        .column("output_tokens", "bigint", rows, |row| row.event.facts.usage.map(|usage| usage.output))
-        .column("usage_parts", "text", rows, |row| row.usage_parts.as_deref())
-        .column("cost_nanos", "bigint", rows, |row| row.cost.as_ref().map(|cost| cost.nanos))
-        .column("cost_source", "text", rows, |row| row.cost.as_ref().map(|cost| cost.source.as_str()))
-        .column("reported_cost_nanos", "bigint", rows, |row| {
-            row.cost.as_ref().and_then(|cost| cost.reported_nanos)
-        })
-        .column("computed_cost_nanos", "bigint", rows, |row| {
-            row.cost.as_ref().and_then(|cost| cost.computed_nanos)
-        })
-        .column("prev_hash", "bytea", rows, |row| row.prev_hash.as_ref().map(|hash| hash.as_slice()))
-        .column("hash", "bytea", rows, |row| row.hash.as_slice())
-        .column("seal", "bytea", rows, |row| row.seal.as_slice())
-        .column("preview", "text", rows, |row| row.preview)
-        .column("metadata", "text", rows, |row| row.event.metadata.as_str())
-        .column("encoding", "smallint", rows, |row| {
-            i16::try_from(StoredEvent::encoding_of(row.event)).unwrap_or(0)
-        })
-        .column("payload", "bytea", rows, |row| row.event.payload.as_bytes())
-        .run(transaction, org, "do nothing")
-        .await?;
+    let inserted = insert(transaction, org, EventsTable, rows).await?;
     if inserted != rows.len() as u64 {
         // Ids of ours can't collide and ids of clients were claimed before, so this is a fault; nothing is written.
         return Err(StoreError::Refused(format!(
@@ -398,86 +358,6 @@ async fn insert_events(
             rows.len()
         )));
     }
-    Ok(())
-}
-
-type SessionRow<'a> = (SessionKey<'a>, NumberedSession);
-
-async fn upsert_sessions(
-    transaction: &Transaction<'_>,
-    context: &OrgContext,
-    rows: &[SessionRow<'_>],
-) -> Result<(), StoreError> {
-    let heads: Vec<Seal> = rows.iter().map(|(key, session)| session.head_seal(context, *key)).collect();
-    Insert::into("sessions")
-        .column("number", "bigint", rows, |row| row.1.number)
-        .column("workspace_id", "text", rows, |row| row.0.0)
-        .column("session_id", "text", rows, |row| row.0.1)
-        .column("environment", "text", rows, |row| row.1.state.environment.as_str())
-        .column("agent_id", "text", rows, |row| row.1.state.agent_id.as_str())
-        .column("agent_name", "text", rows, |row| row.1.state.agent_name.as_deref())
-        .column("user_id", "text", rows, |row| row.1.state.user_id.as_deref())
-        .column("tags", "text", rows, |row| serde_json::to_string(&row.1.state.tags).unwrap_or_default())
-        .column("status", "text", rows, |row| row.1.state.stored_status().as_str())
-        .column("started_us", "bigint", rows, |row| row.1.state.started_us)
-        .column("last_event_us", "bigint", rows, |row| row.1.state.last_event_us)
-        .column("opened_us", "bigint", rows, |row| row.1.state.opened_us)
-        .column("ended_us", "bigint", rows, |row| row.1.state.ended_us)
-        .column("ended_in_error", "boolean", rows, |row| row.1.state.ended_in_error)
-        .column("event_count", "bigint", rows, |row| row.1.state.event_count)
-        .column("tool_call_count", "bigint", rows, |row| row.1.state.tool_call_count)
-        .column("error_count", "bigint", rows, |row| row.1.state.error_count)
-        .column("llm_call_count", "bigint", rows, |row| row.1.state.llm_call_count)
-        .column("input_tokens", "bigint", rows, |row| row.1.state.input_tokens)
-        .column("output_tokens", "bigint", rows, |row| row.1.state.output_tokens)
-        .column("cost_nanos", "bigint", rows, |row| row.1.state.cost_nanos)
-        .column("last_seq", "bigint", rows, |row| row.1.state.last_seq)
-        .column("last_hash", "bytea", rows, |row| row.1.state.last_hash.as_slice())
-        .column("moved_to", "text", rows, |row| row.1.state.moved_to.as_deref())
-        .column("own_events", "bigint", rows, |row| row.1.state.own_events)
-        .column("last_seal", "bytea", rows, |row| row.1.last_seal.as_slice())
-        .column("expire_day", "integer", rows, |row| row.1.expire_day)
-        .column("head_seal", "bytea", &heads, |seal| seal.as_slice())
-        .run(
-            transaction,
-            context.org.as_str(),
-            "(org_id, workspace_id, session_id) do update set environment = excluded.environment, agent_id = excluded.agent_id, agent_name = excluded.agent_name,
-               user_id = excluded.user_id, tags = excluded.tags, status = excluded.status, started_us = excluded.started_us,
-               last_event_us = excluded.last_event_us, opened_us = excluded.opened_us, ended_us = excluded.ended_us,
-               ended_in_error = excluded.ended_in_error, event_count = excluded.event_count, tool_call_count = excluded.tool_call_count,
-               error_count = excluded.error_count, llm_call_count = excluded.llm_call_count, input_tokens = excluded.input_tokens,
-               output_tokens = excluded.output_tokens, cost_nanos = excluded.cost_nanos, last_seq = excluded.last_seq,
-               last_hash = excluded.last_hash, moved_to = excluded.moved_to, own_events = excluded.own_events,
-               last_seal = excluded.last_seal, expire_day = excluded.expire_day, head_seal = excluded.head_seal",
-        )
-        .await?;
-    Ok(())
-}
-
-async fn upsert_agents(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) -> Result<(), StoreError> {
-    let rows = plan.agents.as_slice();
-    Insert::into("agents")
-        .column("workspace_id", "text", rows, |row| row.0.0)
-        .column("agent_id", "text", rows, |row| row.0.1)
-        // A name is never the id itself, so that stands for none.
-        .column("name", "text", rows, |row| row.1.name.unwrap_or(row.0.1))
-        .column("first_seen_us", "bigint", rows, |row| row.1.first_seen_us)
-        .column("last_seen_us", "bigint", rows, |row| row.1.last_seen_us)
-        .column("session_count", "bigint", rows, |row| row.1.session_count)
-        .column("event_count", "bigint", rows, |row| row.1.event_count)
-        .column("error_count", "bigint", rows, |row| row.1.error_count)
-        .column("cost_nanos", "bigint", rows, |row| row.1.cost_nanos)
-        .run(
-            transaction,
-            org,
-            "(org_id, workspace_id, agent_id) do update set
-               name = case when excluded.name = excluded.agent_id then t.name else excluded.name end,
-               first_seen_us = least(t.first_seen_us, excluded.first_seen_us),
-               last_seen_us = greatest(t.last_seen_us, excluded.last_seen_us), session_count = saturating_add(t.session_count, excluded.session_count),
-               event_count = saturating_add(t.event_count, excluded.event_count), error_count = saturating_add(t.error_count, excluded.error_count),
-               cost_nanos = saturating_add(t.cost_nanos, excluded.cost_nanos)",
-        )
-        .await?;
     Ok(())
 }
 
@@ -521,54 +401,13 @@ async fn merge_cells(
         return Ok(());
     }
     let sketches = merged_latencies(transaction, org, &rows, tier).await?;
-    let rows = rows.as_slice();
-    let table = match tier {
-        Tier::Hour => "rollup_hour",
-        Tier::Day => "rollup_day",
+    let cells: Vec<_> = rows.iter().zip(sketches).map(|(cell, sketch)| CellWrite::of(cell, sketch)).collect();
+    match tier {
+        Tier::Hour => insert(transaction, org, HoursTable, &cells).await?,
+        Tier::Day => insert(transaction, org, DaysTable, &cells).await?,
     };
-    Insert::into(table)
-        .column("workspace_id", "text", rows, |row| row.0.workspace_id)
-        .column("dimension", "text", rows, |row| row.0.dimension.as_str())
-        .column("bucket_us", "bigint", rows, |row| row.0.bucket_us)
-        .column("environment", "text", rows, |row| row.0.environment)
-        .column("agent_id", "text", rows, |row| row.0.agent_id)
-        .column("provider", "text", rows, |row| row.0.provider)
-        .column("name", "text", rows, |row| row.0.name)
-        .column("event_count", "bigint", rows, |row| row.1.event_count)
-        .column("error_count", "bigint", rows, |row| row.1.error_count)
-        .column("session_count", "bigint", rows, |row| row.1.session_count)
-        .column("llm_call_count", "bigint", rows, |row| row.1.llm_call_count)
-        .column("tool_call_count", "bigint", rows, |row| row.1.tool_call_count)
-        .column("tool_error_count", "bigint", rows, |row| row.1.tool_error_count)
-        .column("input_tokens", "bigint", rows, |row| row.1.usage.input)
-        .column("output_tokens", "bigint", rows, |row| row.1.usage.output)
-        .column("cache_read_tokens", "bigint", rows, |row| row.1.usage.cache_read)
-        .column("cache_write_5m_tokens", "bigint", rows, |row| row.1.usage.cache_write_5m)
-        .column("cache_write_1h_tokens", "bigint", rows, |row| row.1.usage.cache_write_1h)
-        .column("reasoning_tokens", "bigint", rows, |row| row.1.usage.reasoning)
-        .column("audio_input_tokens", "bigint", rows, |row| row.1.usage.audio_input)
-        .column("audio_output_tokens", "bigint", rows, |row| row.1.usage.audio_output)
-        .column("cost_nanos", "bigint", rows, |row| row.1.cost_nanos)
-        .column("unknown_cost_count", "bigint", rows, |row| row.1.unknown_cost_count)
-        .column("latency", "bytea", &sketches, |sketch| sketch.as_slice())
-        .run(transaction, org, MERGE_CELL)
-        .await?;
     Ok(())
 }
-
-const MERGE_CELL: &str = "(org_id, workspace_id, dimension, bucket_us, environment, agent_id, provider, name) do update set
-   event_count = saturating_add(t.event_count, excluded.event_count), error_count = saturating_add(t.error_count, excluded.error_count),
-   session_count = saturating_add(t.session_count, excluded.session_count), llm_call_count = saturating_add(t.llm_call_count, excluded.llm_call_count),
-   tool_call_count = saturating_add(t.tool_call_count, excluded.tool_call_count), tool_error_count = saturating_add(t.tool_error_count, excluded.tool_error_count),
-   input_tokens = saturating_add(t.input_tokens, excluded.input_tokens), output_tokens = saturating_add(t.output_tokens, excluded.output_tokens),
-   cache_read_tokens = saturating_add(t.cache_read_tokens, excluded.cache_read_tokens),
-   cache_write_5m_tokens = saturating_add(t.cache_write_5m_tokens, excluded.cache_write_5m_tokens),
-   cache_write_1h_tokens = saturating_add(t.cache_write_1h_tokens, excluded.cache_write_1h_tokens),
-   reasoning_tokens = saturating_add(t.reasoning_tokens, excluded.reasoning_tokens),
-   audio_input_tokens = saturating_add(t.audio_input_tokens, excluded.audio_input_tokens),
-   audio_output_tokens = saturating_add(t.audio_output_tokens, excluded.audio_output_tokens),
-   cost_nanos = saturating_add(t.cost_nanos, excluded.cost_nanos), unknown_cost_count = saturating_add(t.unknown_cost_count, excluded.unknown_cost_count),
-   latency = excluded.latency";
 
 macro_rules! stored_latency_sql {
     ($table:literal) => {
@@ -626,32 +465,4 @@ async fn merged_latencies(
         sketches.remove(&index).unwrap_or_else(begun)
     };
     Ok(rows.iter().enumerate().map(sketch).collect())
-}
-
-async fn count_usage(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) -> Result<(), StoreError> {
-    let ledger = plan.ledger.as_slice();
-    Insert::into("ingest_ledger")
-        .column("key_id", "text", ledger, |row| row.0.0)
-        .column("outcome", "text", ledger, |row| row.0.1)
-        .column("event_count", "bigint", ledger, |row| row.1)
-        .run(
-            transaction,
-            org,
-            "(org_id, key_id, outcome) do update set event_count = saturating_add(t.event_count, excluded.event_count)",
-        )
-        .await?;
-    let usage = plan.usage.as_slice();
-    Insert::into("usage_days")
-        .column("workspace_id", "text", usage, |row| row.0.0)
-        .column("day", "bigint", usage, |row| i64::from(row.0.1))
-        .column("event_count", "bigint", usage, |row| row.1.0)
-        .column("payload_bytes", "bigint", usage, |row| row.1.1)
-        .run(
-            transaction,
-            org,
-            "(org_id, workspace_id, day) do update set event_count = saturating_add(t.event_count, excluded.event_count),
-               payload_bytes = saturating_add(t.payload_bytes, excluded.payload_bytes)",
-        )
-        .await?;
-    Ok(())
 }

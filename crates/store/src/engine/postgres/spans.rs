@@ -6,13 +6,11 @@ use rustc_hash::FxHashMap;
 use agentlens_domain::batches::Batch;
 use agentlens_domain::spans::{MAX_SAME_ANSWER, Needs, Span};
 
-use super::insert::Insert;
+use super::insert::insert;
 use crate::error::StoreError;
 use crate::tenant::environments::Environments;
-use crate::tenant::spans::{
-    ChangedSpan, Projecting, Projection, SpanColumns, Staying, StoredTrace, decode, encode,
-};
-use crate::tenant::{OrgContext, Plan};
+use crate::tenant::spans::{ChangedSpan, Projecting, Projection, Staying, StoredTrace, decode};
+use crate::tenant::{OrgContext, Plan, SpansTable, TracesTable, span_rows, trace_rows};
 
 /// Joins the spans of the fresh batches with what is stored.
 pub(super) async fn project_spans<'a>(
@@ -165,61 +163,8 @@ pub(super) async fn upsert_spans(
     if plan.traces.is_empty() {
         return Ok(());
     }
-    let mut rows = Vec::with_capacity(spans.len());
-    for (changed, numbers) in spans.iter().zip(&plan.span_numbers) {
-        let (columns, state) = (SpanColumns::of(changed, context), encode(&changed.span)?);
-        let seal = columns.seal(numbers, &state, context);
-        rows.push((changed, columns, state, numbers, seal));
-    }
     let org = context.org.as_str();
-    Insert::into("spans")
-        .column("workspace_id", "text", &rows, |row| row.0.workspace_id)
-        .column("trace_id", "text", &rows, |row| row.0.trace_id.as_str())
-        .column("span_id", "text", &rows, |row| row.1.span_id)
-        .column("parent_span_id", "text", &rows, |row| row.1.parent_span_id)
-        .column("named_parent_span_id", "text", &rows, |row| row.1.named_parent_span_id.as_deref())
-        .column("session_id", "text", &rows, |row| row.1.session_id)
-        .column("is_root", "boolean", &rows, |row| row.1.is_root)
-        .column("is_part", "boolean", &rows, |row| row.1.is_part)
-        .column("start_us", "bigint", &rows, |row| row.1.start_us)
-        .column("response_id", "text", &rows, |row| row.1.response_id.as_deref())
-        .column("expire_day", "integer", &rows, |row| row.1.expire_day)
-        .column("state", "bytea", &rows, |row| row.2.as_slice())
-        .column("trace_number", "bigint", &rows, |row| row.3.trace)
-        .column("session_number", "bigint", &rows, |row| row.3.session)
-        .column("seal", "bytea", &rows, |row| row.4.as_slice())
-        .run(
-            transaction,
-            org,
-            "(org_id, trace_number, span_id) do update set parent_span_id = excluded.parent_span_id,
-               named_parent_span_id = excluded.named_parent_span_id, session_id = excluded.session_id, is_root = excluded.is_root, is_part = excluded.is_part,
-               start_us = excluded.start_us, response_id = excluded.response_id, expire_day = excluded.expire_day,
-               state = excluded.state, session_number = excluded.session_number, seal = excluded.seal",
-        )
-        .await?;
-    let mut rows = Vec::with_capacity(plan.traces.len());
-    for trace in &plan.traces {
-        let state = encode(&trace.state)?;
-        let seal = trace.seal(&state, context);
-        rows.push((trace, state, seal));
-    }
-    Insert::into("traces")
-        .column("workspace_id", "text", &rows, |row| row.0.workspace_id)
-        .column("trace_id", "text", &rows, |row| row.0.trace_id)
-        .column("session_id", "text", &rows, |row| row.0.state.shown.session_id.as_str())
-        .column("chains", "text", &rows, |row| row.0.chains())
-        .column("expire_day", "integer", &rows, |row| row.0.expire_day)
-        .column("state", "bytea", &rows, |row| row.1.as_slice())
-        .column("number", "bigint", &rows, |row| row.0.number)
-        .column("session_number", "bigint", &rows, |row| row.0.session_number)
-        .column("seal", "bytea", &rows, |row| row.2.as_slice())
-        .run(
-            transaction,
-            org,
-            "(org_id, workspace_id, trace_id) do update set session_id = excluded.session_id, chains = excluded.chains,
-               expire_day = excluded.expire_day, state = excluded.state, session_number = excluded.session_number,
-               seal = excluded.seal",
-        )
-        .await?;
+    insert(transaction, org, SpansTable, &span_rows(spans, plan, context)?).await?;
+    insert(transaction, org, TracesTable, &trace_rows(plan, context)?).await?;
     Ok(())
 }

@@ -11,12 +11,14 @@ use agentlens_domain::latency::encode_change;
 use agentlens_domain::rollups::Tier;
 use agentlens_domain::sessions::SessionState;
 
+use super::insert::insert;
 use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::tenant::environments::{Environments, names_to_look_up};
 use crate::tenant::{
-    ApplyReport, Cell, Ending, EventRow, LateKey, NumberedSession, OrgContext, OrgState, Plan, PlanInput,
-    SessionKey, StoredEvent, Verdict, encode_changes, merged, plan, session_keys,
+    AgentsTable, ApplyReport, Cell, CellWrite, DaysTable, Ending, EventRow, EventsTable, HoursTable, LateKey,
+    LedgerTable, NumberedSession, OrgContext, OrgState, Plan, PlanInput, SessionKey, SessionWrite,
+    SessionsTable, UsageTable, Verdict, encode_changes, merged, plan, session_keys,
 };
 
 /// Events' rows that the planner hands to the writer at a time, and how many such handfuls may lie between them.
@@ -54,10 +56,12 @@ pub(crate) fn apply(
     let plan = plan_and_insert_events(&transaction, context, input)?;
     upsert_spans(&transaction, context, &projection.spans, &plan)?;
     keep_late_keys(&transaction, org, &plan.late_keys)?;
-    upsert_sessions(&transaction, context, &plan.sessions)?;
-    upsert_agents(&transaction, org, &plan)?;
+    let sessions = plan.sessions.iter().map(|row| SessionWrite::of(row, context));
+    insert(&transaction, org, SessionsTable, sessions)?;
+    insert(&transaction, org, AgentsTable, &plan.agents)?;
     let waiting_changes = write_changes(&transaction, org, &state, &plan.changes)?;
-    count_usage(&transaction, org, &plan)?;
+    insert(&transaction, org, LedgerTable, &plan.ledger)?;
+    insert(&transaction, org, UsageTable, &plan.usage)?;
     transaction
         .prepare_cached(
             "update org_state set last_position = ?2, last_session = ?3, last_trace = ?4, session_count = ?5, seal = ?6,
@@ -276,7 +280,7 @@ fn plan_and_insert_events<'a>(
     if events <= ROWS_HANDED_OVER {
         let mut rows = Vec::with_capacity(events);
         let plan = plan(context, &input, |row| rows.push(row));
-        insert_events(transaction, org, std::iter::once(rows))?;
+        insert(transaction, org, EventsTable, rows)?;
         return Ok(plan);
     }
     let (sender, receiver) = sync_channel::<Vec<EventRow<'a>>>(MAX_HANDED_OVER);
@@ -293,169 +297,9 @@ fn plan_and_insert_events<'a>(
             let _ = sender.send(rows);
             plan
         });
-        insert_events(transaction, org, receiver.into_iter())?;
+        insert(transaction, org, EventsTable, receiver.into_iter().flatten())?;
         planner.join().map_err(|_| StoreError::Refused("the plan of a group panicked".to_owned()))
     })
-}
-
-fn insert_events<'a>(
-    transaction: &Transaction<'_>,
-    org: &str,
-    rows: impl Iterator<Item = Vec<EventRow<'a>>>,
-) -> Result<(), StoreError> {
-    let mut statement = transaction.prepare_cached(
-        "insert into events (org_id, workspace_id, environment, received_us, position, id, session_id, seq, agent_id, event_type, severity,
-           timestamp, ts_us, expire_day, name, provider, model, call_id, user_id, duration_us, input_tokens, output_tokens, usage_parts,
-           cost_nanos, cost_source, reported_cost_nanos, computed_cost_nanos, prev_hash, hash, seal, preview, metadata, encoding, payload, session_number)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25,
-           ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)",
-    )?;
-    statement.raw_bind_parameter(1, org)?;
-    // What is the same for a whole batch is bound once; SQLite would copy it for each row.
-    let (mut bound, mut environment): (Option<&Batch>, Option<&str>) = (None, None);
-    for row in rows.flatten() {
-        if !bound.is_some_and(|batch| std::ptr::eq(batch, row.batch)) {
-            bound = Some(row.batch);
-            statement.raw_bind_parameter(2, row.batch.workspace_id.as_str())?;
-            statement.raw_bind_parameter(4, row.batch.received_us)?;
-        }
-        if environment != Some(row.environment) {
-            environment = Some(row.environment);
-            statement.raw_bind_parameter(3, row.environment)?;
-        }
-        bind_event(&mut statement, &row)?;
-        statement.raw_execute()?;
-    }
-    Ok(())
-}
-
-/// Binds what differs from event to event: the parameters from the fifth on.
-fn bind_event(statement: &mut CachedStatement<'_>, row: &EventRow<'_>) -> Result<(), StoreError> {
-    let (event, facts, cost) = (row.event, &row.event.facts, row.cost.as_ref());
-    let values = params![
-        row.position,
-        event.id,
-        row.session_id,
-        row.seq,
-        row.agent_id,
-        event.event_type.as_str(),
-        event.severity.as_str(),
-        event.timestamp,
-        event.ts_us,
-        row.expire_day,
-        facts.name,
-        facts.provider,
-        facts.model,
-        facts.call_id,
-        facts.user_id,
-        facts.duration_us,
-        facts.usage.map(|usage| usage.input),
-        facts.usage.map(|usage| usage.output),
-        row.usage_parts,
-        cost.map(|cost| cost.nanos),
-        cost.map(|cost| cost.source.as_str()),
-        cost.and_then(|cost| cost.reported_nanos),
-        cost.and_then(|cost| cost.computed_nanos),
-        row.prev_hash,
-        row.hash,
-        row.seal,
-        row.preview,
-        event.metadata,
-        StoredEvent::encoding_of(event),
-        event.payload.as_bytes(),
-        row.session_number,
-    ];
-    for (index, value) in values.iter().enumerate() {
-        statement.raw_bind_parameter(index + 5, value)?;
-    }
-    Ok(())
-}
-
-fn upsert_sessions(
-    transaction: &Transaction<'_>,
-    context: &OrgContext,
-    sessions: &[(SessionKey<'_>, NumberedSession)],
-) -> Result<(), StoreError> {
-    let org = context.org.as_str();
-    let mut statement = transaction.prepare_cached(
-        "insert into sessions (org_id, workspace_id, session_id, environment, agent_id, agent_name, user_id, tags, status, started_us,
-           last_event_us, opened_us, ended_us, ended_in_error, event_count, tool_call_count, error_count, llm_call_count, input_tokens,
-           output_tokens, cost_nanos, last_seq, last_hash, moved_to, own_events, number,
-           last_seal, expire_day, head_seal)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26,
-           ?27, ?28, ?29)
-         on conflict (number) do update set
-           environment = excluded.environment, agent_id = excluded.agent_id, agent_name = excluded.agent_name, user_id = excluded.user_id, tags = excluded.tags,
-           status = excluded.status, started_us = excluded.started_us, last_event_us = excluded.last_event_us,
-           opened_us = excluded.opened_us, ended_us = excluded.ended_us, ended_in_error = excluded.ended_in_error,
-           event_count = excluded.event_count, tool_call_count = excluded.tool_call_count, error_count = excluded.error_count,
-           llm_call_count = excluded.llm_call_count, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
-           cost_nanos = excluded.cost_nanos, last_seq = excluded.last_seq, last_hash = excluded.last_hash,
-           moved_to = excluded.moved_to, own_events = excluded.own_events, last_seal = excluded.last_seal,
-           expire_day = excluded.expire_day, head_seal = excluded.head_seal",
-    )?;
-    for (key, session) in sessions {
-        let ((workspace, session_id), state) = (key, &session.state);
-        statement.execute(params![
-            org,
-            workspace,
-            session_id,
-            state.environment,
-            state.agent_id,
-            state.agent_name,
-            state.user_id,
-            serde_json::to_string(&state.tags).unwrap_or_default(),
-            state.stored_status().as_str(),
-            state.started_us,
-            state.last_event_us,
-            state.opened_us,
-            state.ended_us,
-            state.ended_in_error,
-            state.event_count,
-            state.tool_call_count,
-            state.error_count,
-            state.llm_call_count,
-            state.input_tokens,
-            state.output_tokens,
-            state.cost_nanos,
-            state.last_seq,
-            state.last_hash,
-            state.moved_to,
-            state.own_events,
-            session.number,
-            session.last_seal,
-            session.expire_day,
-            session.head_seal(context, *key),
-        ])?;
-    }
-    Ok(())
-}
-
-fn upsert_agents(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) -> Result<(), StoreError> {
-    let mut statement = transaction.prepare_cached(
-        "insert into agents (org_id, workspace_id, agent_id, name, first_seen_us, last_seen_us, session_count, event_count, error_count, cost_nanos)
-         values (?1, ?2, ?3, coalesce(?4, ?3), ?5, ?6, ?7, ?8, ?9, ?10)
-         on conflict (org_id, workspace_id, agent_id) do update set
-           name = coalesce(?4, agents.name), first_seen_us = min(agents.first_seen_us, excluded.first_seen_us),
-           last_seen_us = max(agents.last_seen_us, excluded.last_seen_us), session_count = cast(agents.session_count + excluded.session_count as integer),
-           event_count = cast(agents.event_count + excluded.event_count as integer), error_count = cast(agents.error_count + excluded.error_count as integer),
-           cost_nanos = cast(agents.cost_nanos + excluded.cost_nanos as integer)",
-    )?;
-    for ((workspace, agent_id), delta) in &plan.agents {
-        statement.execute(params![
-            org,
-            workspace,
-            agent_id,
-            delta.name,
-            delta.first_seen_us,
-            delta.last_seen_us,
-            delta.session_count,
-            delta.event_count,
-            delta.error_count,
-            delta.cost_nanos,
-        ])?;
-    }
-    Ok(())
 }
 
 /// Writes what changes of the rollups; returns how many changes wait then.
@@ -482,92 +326,11 @@ fn write_changes(
     Ok(0)
 }
 
-// What is stored is a sketch: of a change that also takes something away (version 2), only what comes to it begins one.
-// SQLite turns a sum that overflows into a floating-point number; the cast turns that into the nearest integer, so sums saturate.
-macro_rules! merge_cell_sql {
-    ($table:literal) => {
-        concat!(
-            "insert into ",
-            $table,
-            " as t (org_id, workspace_id, dimension, bucket_us, environment, agent_id, provider, name, event_count, error_count,
-               session_count, llm_call_count, tool_call_count, tool_error_count, input_tokens, output_tokens, cache_read_tokens,
-               cache_write_5m_tokens, cache_write_1h_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, cost_nanos,
-               unknown_cost_count, latency)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,
-               case when substr(?25, 1, 1) = x'02' then latency_merge(x'0100', ?25) else ?25 end)
-             on conflict do update set
-               event_count = cast(t.event_count + excluded.event_count as integer), error_count = cast(t.error_count + excluded.error_count as integer),
-               session_count = cast(t.session_count + excluded.session_count as integer), llm_call_count = cast(t.llm_call_count + excluded.llm_call_count as integer),
-               tool_call_count = cast(t.tool_call_count + excluded.tool_call_count as integer),
-               tool_error_count = cast(t.tool_error_count + excluded.tool_error_count as integer),
-               input_tokens = cast(t.input_tokens + excluded.input_tokens as integer), output_tokens = cast(t.output_tokens + excluded.output_tokens as integer),
-               cache_read_tokens = cast(t.cache_read_tokens + excluded.cache_read_tokens as integer),
-               cache_write_5m_tokens = cast(t.cache_write_5m_tokens + excluded.cache_write_5m_tokens as integer),
-               cache_write_1h_tokens = cast(t.cache_write_1h_tokens + excluded.cache_write_1h_tokens as integer),
-               reasoning_tokens = cast(t.reasoning_tokens + excluded.reasoning_tokens as integer),
-               audio_input_tokens = cast(t.audio_input_tokens + excluded.audio_input_tokens as integer),
-               audio_output_tokens = cast(t.audio_output_tokens + excluded.audio_output_tokens as integer),
-               cost_nanos = cast(t.cost_nanos + excluded.cost_nanos as integer),
-               unknown_cost_count = cast(t.unknown_cost_count + excluded.unknown_cost_count as integer),
-               latency = latency_merge(t.latency, ?25)"
-        )
-    };
-}
-
 fn merge_cells(transaction: &Transaction<'_>, org: &str, cells: &[Cell<'_>]) -> Result<(), StoreError> {
-    let mut hours = transaction.prepare_cached(merge_cell_sql!("rollup_hour"))?;
-    let mut days = transaction.prepare_cached(merge_cell_sql!("rollup_day"))?;
-    for (key, cell) in cells {
-        let statement = match key.tier {
-            Tier::Hour => &mut hours,
-            Tier::Day => &mut days,
-        };
-        statement.execute(params![
-            org,
-            key.workspace_id,
-            key.dimension.as_str(),
-            key.bucket_us,
-            key.environment,
-            key.agent_id,
-            key.provider,
-            key.name,
-            cell.event_count,
-            cell.error_count,
-            cell.session_count,
-            cell.llm_call_count,
-            cell.tool_call_count,
-            cell.tool_error_count,
-            cell.usage.input,
-            cell.usage.output,
-            cell.usage.cache_read,
-            cell.usage.cache_write_5m,
-            cell.usage.cache_write_1h,
-            cell.usage.reasoning,
-            cell.usage.audio_input,
-            cell.usage.audio_output,
-            cell.cost_nanos,
-            cell.unknown_cost_count,
-            encode_change(&cell.latency, &cell.removed_latency),
-        ])?;
-    }
-    Ok(())
-}
-
-fn count_usage(transaction: &Transaction<'_>, org: &str, plan: &Plan<'_>) -> Result<(), StoreError> {
-    let mut ledger = transaction.prepare_cached(
-        "insert into ingest_ledger as t (org_id, key_id, outcome, event_count) values (?1, ?2, ?3, ?4)
-         on conflict do update set event_count = cast(t.event_count + excluded.event_count as integer)",
-    )?;
-    for ((key_id, outcome), count) in &plan.ledger {
-        ledger.execute(params![org, key_id, outcome, count])?;
-    }
-    let mut usage = transaction.prepare_cached(
-        "insert into usage_days as t (org_id, workspace_id, day, event_count, payload_bytes) values (?1, ?2, ?3, ?4, ?5)
-         on conflict do update set event_count = cast(t.event_count + excluded.event_count as integer),
-           payload_bytes = cast(t.payload_bytes + excluded.payload_bytes as integer)",
-    )?;
-    for ((workspace, day), (events, bytes)) in &plan.usage {
-        usage.execute(params![org, workspace, day, events, bytes])?;
-    }
-    Ok(())
+    let of_tier = |tier| {
+        let of_tier = cells.iter().filter(move |(key, _)| key.tier == tier);
+        of_tier.map(|cell| CellWrite::of(cell, encode_change(&cell.1.latency, &cell.1.removed_latency)))
+    };
+    insert(transaction, org, HoursTable, of_tier(Tier::Hour))?;
+    insert(transaction, org, DaysTable, of_tier(Tier::Day))
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod apply;
 mod checkpoint;
+mod insert;
 mod log;
 pub(crate) mod readers;
 mod spans;

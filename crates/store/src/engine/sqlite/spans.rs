@@ -7,12 +7,11 @@ use rusqlite::{OptionalExtension, Params, Transaction, params};
 use agentlens_domain::batches::Batch;
 use agentlens_domain::spans::{MAX_SAME_ANSWER, Needs, Span};
 
+use super::insert::insert;
 use crate::error::StoreError;
 use crate::tenant::environments::Environments;
-use crate::tenant::spans::{
-    ChangedSpan, Projecting, Projection, SpanColumns, Staying, StoredTrace, decode, encode,
-};
-use crate::tenant::{OrgContext, Plan};
+use crate::tenant::spans::{ChangedSpan, Projecting, Projection, Staying, StoredTrace, decode};
+use crate::tenant::{OrgContext, Plan, SpansTable, TracesTable, span_rows, trace_rows};
 
 /// Joins the spans of the fresh batches with what is stored.
 pub(super) fn project_spans<'a>(
@@ -144,57 +143,6 @@ pub(super) fn upsert_spans(
     plan: &Plan<'_>,
 ) -> Result<(), StoreError> {
     let org = context.org.as_str();
-    let mut statement = transaction.prepare_cached(
-        "insert into spans (org_id, workspace_id, trace_id, span_id, parent_span_id, named_parent_span_id, session_id, is_root,
-           is_part, start_us, response_id, expire_day, state, trace_number, session_number, seal)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
-         on conflict (trace_number, span_id) do update set parent_span_id = excluded.parent_span_id,
-           named_parent_span_id = excluded.named_parent_span_id, session_id = excluded.session_id, is_root = excluded.is_root, is_part = excluded.is_part,
-           start_us = excluded.start_us, response_id = excluded.response_id, expire_day = excluded.expire_day,
-           state = excluded.state, session_number = excluded.session_number, seal = excluded.seal",
-    )?;
-    for (changed, numbers) in spans.iter().zip(&plan.span_numbers) {
-        let (columns, state) = (SpanColumns::of(changed, context), encode(&changed.span)?);
-        statement.execute(params![
-            org,
-            changed.workspace_id,
-            changed.trace_id,
-            columns.span_id,
-            columns.parent_span_id,
-            columns.named_parent_span_id,
-            columns.session_id,
-            columns.is_root,
-            columns.is_part,
-            columns.start_us,
-            columns.response_id,
-            columns.expire_day,
-            state,
-            numbers.trace,
-            numbers.session,
-            columns.seal(numbers, &state, context),
-        ])?;
-    }
-    let mut statement = transaction.prepare_cached(
-        "insert into traces (org_id, workspace_id, trace_id, session_id, chains, expire_day, state, number, session_number, seal)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-         on conflict (number) do update set session_id = excluded.session_id, chains = excluded.chains,
-           expire_day = excluded.expire_day, state = excluded.state, session_number = excluded.session_number,
-           seal = excluded.seal",
-    )?;
-    for trace in &plan.traces {
-        let state = encode(&trace.state)?;
-        statement.execute(params![
-            org,
-            trace.workspace_id,
-            trace.trace_id,
-            trace.state.shown.session_id,
-            trace.chains(),
-            trace.expire_day,
-            state,
-            trace.number,
-            trace.session_number,
-            trace.seal(&state, context),
-        ])?;
-    }
-    Ok(())
+    insert(transaction, org, SpansTable, span_rows(spans, plan, context)?)?;
+    insert(transaction, org, TracesTable, trace_rows(plan, context)?)
 }

@@ -6,9 +6,15 @@
 mod columns;
 mod plan;
 mod sessions;
+mod tables;
 
 pub(crate) use plan::{
-    EventRow, LateKey, NumberedSession, OrgState, Plan, PlanInput, SessionKey, Verdict, plan, session_keys,
+    AgentDelta, EventRow, LateKey, NumberedSession, OrgState, Plan, PlanInput, SessionKey, UsageDelta,
+    Verdict, plan, session_keys,
+};
+pub(crate) use tables::{
+    AgentsTable, CellWrite, DaysTable, EventsTable, HoursTable, LedgerTable, SessionWrite, SessionsTable,
+    SpansTable, TracesTable, UsageTable, span_rows, trace_rows,
 };
 
 use std::sync::Arc;
