@@ -231,11 +231,20 @@ from_value! {
     i64: Value::Int(x) => Some(*x);
     i32: Value::Int(x) => i32::try_from(*x).ok();
     bool: Value::Int(x) => Some(*x != 0);
-    String: Value::Text(x) => Some(x.clone());
     Vec<u8>: Value::Blob(x) => Some(x.clone());
     [u8; 32]: Value::Blob(x) => x.as_slice().try_into().ok();
     [u8; 16]: Value::Blob(x) => x.as_slice().try_into().ok();
     [u8; 17]: Value::Blob(x) => x.as_slice().try_into().ok();
+}
+/// Payloads are texts that are stored as bytes.
+impl FromValue for String {
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Text(text) => Some(text.clone()),
+            Value::Blob(bytes) => Self::from_utf8(bytes.clone()).ok(),
+            _ => None,
+        }
+    }
 }
 impl<T: FromValue> FromValue for Option<T> {
     fn from_value(value: &Value) -> Option<Self> {
@@ -265,20 +274,35 @@ impl FromRow for String {
     }
 }
 
+/// A row whose fields are named like the columns that they are read from.
+pub trait NamedRow: FromRow {
+    /// The columns in order, for a select list.
+    const COLUMNS: &'static str;
+}
+
 /// Declares a struct whose fields are a statement's columns, in order.
 #[macro_export]
 macro_rules! row_type {
-    ($(#[$doc:meta])* $vis:vis struct $name:ident { $($(#[$field_doc:meta])* pub $field:ident: $ty:ty,)+ }) => {
+    ($(#[$doc:meta])* $vis:vis struct $name:ident {
+        $(#[$first_doc:meta])* pub $first:ident: $first_ty:ty,
+        $($(#[$field_doc:meta])* pub $field:ident: $ty:ty,)*
+    }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq)]
-        $vis struct $name { $($(#[$field_doc])* pub $field: $ty,)+ }
+        $vis struct $name { $(#[$first_doc])* pub $first: $first_ty, $($(#[$field_doc])* pub $field: $ty,)* }
+
+        impl $crate::statement::NamedRow for $name {
+            const COLUMNS: &'static str = concat!(stringify!($first) $(, ", ", stringify!($field))*);
+        }
 
         impl $crate::statement::FromRow for $name {
             fn from_row(row: &$crate::statement::Row) -> Result<Self, $crate::StoreError> {
                 let mut index = 0usize;
-                $(let $field: $ty = row.get(index)?; index += 1;)+
+                let $first: $first_ty = row.get(index)?;
+                index += 1;
+                $(let $field: $ty = row.get(index)?; index += 1;)*
                 let _ = index;
-                Ok(Self { $($field,)+ })
+                Ok(Self { $first, $($field,)* })
             }
         }
     };

@@ -60,10 +60,13 @@ pub(crate) trait Table<R> {
         R: 'r;
 }
 
+/// A column's name, type and rule.
+type Column = (&'static str, &'static str, Rule);
+
 /// The names, types and rules of a table's columns.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    columns: Vec<(&'static str, &'static str, Rule)>,
+    columns: Vec<Column>,
 }
 
 impl<'r, R: 'r> Columns<'r, R> for Names {
@@ -92,7 +95,7 @@ fn make_sql<R, T: Table<R>>(dialect: Dialect) -> String {
     let mut names = Names::default();
     <T as Table<R>>::declare(&mut names);
     let columns = names.columns;
-    let list = |part: &dyn Fn(usize, &(&'static str, &'static str, Rule)) -> Option<String>| -> String {
+    let list = |part: &dyn Fn(usize, &Column) -> Option<String>| -> String {
         let parts: Vec<String> =
             columns.iter().enumerate().filter_map(|(index, column)| part(index + 2, column)).collect();
         parts.join(", ")

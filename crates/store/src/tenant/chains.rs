@@ -5,7 +5,7 @@ use agentlens_domain::chain::{self, Hash, Link, Record, Seal, Verifier};
 use agentlens_domain::ids::WorkspaceId;
 use agentlens_domain::json;
 
-use super::events::{COLUMNS, Events, StoredEvent};
+use super::events::{Events, StoredEvent};
 use super::recount::Sums;
 use super::removals::Removal;
 use super::seal::{Sealed, SealedHead, SealedState};
@@ -13,7 +13,7 @@ use super::{Org, OrgContext, SessionRow, Workspace};
 use crate::args;
 use crate::error::StoreError;
 use crate::row_type;
-use crate::statement::Builder;
+use crate::statement::{Builder, NamedRow};
 
 /// Events that are read at a time, and bytes of them.
 const CHUNK_EVENTS: u32 = 200;
@@ -298,8 +298,9 @@ impl Events<'_> {
     ) -> Result<Vec<StoredEvent>, StoreError> {
         // The number finds them; the names, which no index shall serve here, see to it that they are the session's.
         let sql = format!(
-            "select {COLUMNS} from events where org_id = $1 and workspace_id || '' = $2 and session_number = $3 and seq > $4
-               and session_id || '' = $5 order by seq limit $6"
+            "select {} from events where org_id = $1 and workspace_id || '' = $2 and session_number = $3 and seq > $4
+               and session_id || '' = $5 order by seq limit $6",
+            StoredEvent::COLUMNS
         );
         self.0.fetch(sql, args![session.number, after_seq, session.session_id.as_str(), limit]).await
     }

@@ -43,7 +43,7 @@ pub use analytics::{Analytics, CellQuery, CellRow, WorkspaceStats};
 pub(crate) use apply::{
     AgentsTable, CellWrite, DaysTable, Ending, EventRow, EventsTable, HoursTable, LateKey, LedgerTable,
     NumberedSession, OrgState, Plan, PlanInput, SessionKey, SessionWrite, SessionsTable, SpansTable,
-    TracesTable, UsageTable, Verdict, plan, session_keys, span_rows, trace_rows,
+    StoredSession, TracesTable, UsageTable, Verdict, plan, session_keys, span_rows, trace_rows,
 };
 pub use apply::{Applied, ApplyReport, Commit};
 pub use chains::{BrokenChain, ChainReport, Chains, OrgChains, SessionChain};

@@ -13,6 +13,7 @@ use super::{Events, Org, OrgContext, SessionRow, Sessions, Workspace};
 use crate::args;
 use crate::error::StoreError;
 use crate::row_type;
+use crate::statement::NamedRow;
 use crate::transaction::{Tx, WorkspaceTx};
 
 /// Why events were removed.
@@ -72,9 +73,6 @@ row_type! {
         pub seal: [u8; 17],
     }
 }
-
-const COLUMNS: &str = "removal_id, workspace_id, session_id, session_number, what, why, removed_by, removed_us, event_count, first_seq, \
-     last_seq, hash_before, last_hash, last_seal, seal";
 
 /// The last event of a range that is about to be removed.
 pub(crate) struct LastRemoved {
@@ -150,7 +148,8 @@ pub(crate) async fn record_expired(
 ) -> Result<(), StoreError> {
     let why = RemovalReason::Retention.as_str();
     let sql = format!(
-        "select {COLUMNS} from removals where org_id = $1 and session_number = $2 and why = $3 and first_seq = 1"
+        "select {} from removals where org_id = $1 and session_number = $2 and why = $3 and first_seq = 1",
+        Removal::COLUMNS
     );
     let known: Option<Removal> = tx.find(sql, args![session_number, why]).await?;
     if known.as_ref().is_some_and(|known| known.last_seq >= last.seq) {
@@ -191,8 +190,6 @@ row_type! {
     }
 }
 
-const REMOVED_COLUMNS: &str =
-    "position, workspace_id, id, session_id, session_number, seq, prev_hash, hash, seal";
 /// Positions that one transaction of an erasure looks through.
 const POSITIONS_AT_A_TIME: i64 = 5_000;
 /// Events of a session that one transaction deletes.
@@ -259,8 +256,9 @@ async fn remove_of_user(
 ) -> Result<(u64, bool), StoreError> {
     let last = after_position.saturating_add(POSITIONS_AT_A_TIME);
     let sql = format!(
-        "select {REMOVED_COLUMNS} from events where org_id = $1 and workspace_id || '' = $2 and position > $3 and position <= $4
-           and user_id = $5 order by session_number, seq"
+        "select {} from events where org_id = $1 and workspace_id || '' = $2 and position > $3 and position <= $4
+           and user_id = $5 order by session_number, seq",
+            Removed::COLUMNS
     );
     let events: Vec<Removed> = tx.fetch(sql, args![after_position, last, user_id]).await?;
     let deleted = remove(tx, &context, &order, &events).await?;
@@ -278,7 +276,8 @@ async fn remove_from_session(
 ) -> Result<(u64, bool), StoreError> {
     let state = lock_state(tx.shared).await?;
     let sql = format!(
-        "select {REMOVED_COLUMNS} from events where org_id = $1 and workspace_id || '' = $2 and session_number = $3 order by seq limit $4"
+        "select {} from events where org_id = $1 and workspace_id || '' = $2 and session_number = $3 order by seq limit $4",
+        Removed::COLUMNS
     );
     let events: Vec<Removed> = tx.fetch(sql, args![session.number, EVENTS_AT_A_TIME]).await?;
     let deleted = remove(tx, &context, &order, &events).await?;
@@ -382,7 +381,8 @@ impl Removals<'_> {
     /// What was removed from a session's chain, by the first event.
     pub async fn of_session(self, session_number: i64) -> Result<Vec<Removal>, StoreError> {
         let sql = format!(
-            "select {COLUMNS} from removals where org_id = $1 and workspace_id = $2 and session_number = $3 order by first_seq"
+            "select {} from removals where org_id = $1 and workspace_id = $2 and session_number = $3 order by first_seq",
+            Removal::COLUMNS
         );
         self.0.fetch(sql, args![session_number]).await
     }
@@ -403,7 +403,8 @@ impl OrgRemovals<'_> {
     /// All records, in the order of their ids, after one of them.
     pub async fn list(self, after: &str, limit: u32) -> Result<Vec<Removal>, StoreError> {
         let sql = format!(
-            "select {COLUMNS} from removals where org_id = $1 and removal_id > $2 order by removal_id limit $3"
+            "select {} from removals where org_id = $1 and removal_id > $2 order by removal_id limit $3",
+            Removal::COLUMNS
         );
         self.0.fetch(sql, args![after, limit]).await
     }

@@ -6,7 +6,7 @@ use agentlens_domain::sessions::{SessionStatus, idle_before};
 use super::Workspace;
 use crate::error::StoreError;
 use crate::row_type;
-use crate::statement::Builder;
+use crate::statement::{Builder, NamedRow};
 
 row_type! {
     /// A session. Instants are microseconds UTC, money nano-dollars.
@@ -101,12 +101,15 @@ pub struct SessionPage {
     pub next: Option<Cursor>,
 }
 
-const COLUMNS_FROM: &str = "select session_id, workspace_id, environment, agent_id, agent_name, user_id, tags, status, started_us, last_event_us,
-   ended_us, event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash, moved_to, number, own_events, last_seal, head_seal
- from sessions where org_id = $1 and workspace_id = $2";
-
 /// True of every session; PostgreSQL's indexes for lists ask for it.
 const OF_A_LIST: &str = " and started_us > -9000000000000000000";
+
+/// A statement that reads sessions of the workspace.
+fn of_sessions() -> Builder {
+    let mut statement = Builder::of_workspace("select ");
+    statement.text(SessionRow::COLUMNS).text(" from sessions where org_id = $1 and workspace_id = $2");
+    statement
+}
 
 /// The sessions of a workspace.
 #[derive(Clone, Copy)]
@@ -128,7 +131,7 @@ impl Sessions<'_> {
         offset: u32,
         limit: u32,
     ) -> Result<SessionPage, StoreError> {
-        let mut statement = Builder::of_workspace(COLUMNS_FROM);
+        let mut statement = of_sessions();
         add_conditions(&mut statement, filter);
         if let Some(cursor) = after {
             if filter.ascending {
@@ -171,7 +174,7 @@ impl Sessions<'_> {
 
     /// One session.
     pub async fn find(self, session_id: &str) -> Result<Option<SessionRow>, StoreError> {
-        let mut statement = Builder::of_workspace(COLUMNS_FROM);
+        let mut statement = of_sessions();
         statement.with(" and session_id = $", session_id);
         let (sql, args) = statement.finish();
         self.0.find(sql, args).await
@@ -184,7 +187,7 @@ impl Sessions<'_> {
         (from_us, to_us): (i64, i64),
         limit: u32,
     ) -> Result<Vec<SessionRow>, StoreError> {
-        let mut statement = Builder::of_workspace(COLUMNS_FROM);
+        let mut statement = of_sessions();
         statement
             .text(OF_A_LIST)
             .with_some(" and environment = $", environment)

@@ -13,7 +13,6 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use agentlens_domain::batches::Batch;
 use agentlens_domain::latency::Latency;
 use agentlens_domain::rollups::{CellKey, Tier};
-use agentlens_domain::sessions::SessionState;
 use agentlens_domain::time::day_of;
 
 use super::PostgresEngine;
@@ -21,11 +20,12 @@ use super::insert::insert;
 use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::row_scope::RowScope;
+use crate::statement::{FromRow, NamedRow, Row};
 use crate::tenant::environments::{Environments, names_to_look_up};
 use crate::tenant::{
     AgentsTable, ApplyReport, Cell, CellWrite, DaysTable, Ending, EventRow, EventsTable, HoursTable, LateKey,
     LedgerTable, NumberedSession, OrgContext, OrgState, PlanInput, SessionKey, SessionWrite, SessionsTable,
-    UsageTable, Verdict, encode_changes, merged, merged_latency, plan, session_keys,
+    StoredSession, UsageTable, Verdict, encode_changes, merged, merged_latency, plan, session_keys,
 };
 
 /// What one try to apply batches came to.
@@ -263,62 +263,23 @@ async fn load_sessions<'a>(
 ) -> Result<FxHashMap<SessionKey<'a>, NumberedSession>, StoreError> {
     let workspaces: Vec<&str> = keys.iter().map(|key| key.0).collect();
     let session_ids: Vec<&str> = keys.iter().map(|key| key.1).collect();
-    let sql = "select k.place, s.agent_id, s.agent_name, s.user_id, s.environment, s.tags, s.started_us, s.last_event_us, s.opened_us, s.ended_us,
-           s.ended_in_error, s.event_count, s.tool_call_count, s.error_count, s.llm_call_count, s.input_tokens, s.output_tokens,
-           s.cost_nanos, s.last_seq, s.last_hash, s.moved_to, s.own_events, s.number, s.last_seal, s.expire_day
-         from unnest($2::text[], $3::text[]) with ordinality as k (workspace_id, session_id, place)
-         cross join lateral (select * from sessions s
-           where s.org_id = $1 and s.workspace_id = k.workspace_id and s.session_id = k.session_id limit 1) s";
-    let statement = transaction.prepare_cached(sql).await?;
+    let sql = format!(
+        "select s.*, k.place from unnest($2::text[], $3::text[]) with ordinality as k (workspace_id, session_id, place)
+         cross join lateral (select {} from sessions s
+           where s.org_id = $1 and s.workspace_id = k.workspace_id and s.session_id = k.session_id limit 1) s",
+        StoredSession::COLUMNS
+    );
+    let statement = transaction.prepare_cached(&sql).await?;
     let rows = transaction.query(&statement, &[&org, &workspaces, &session_ids]).await?;
     let mut sessions = FxHashMap::default();
     for row in &rows {
-        let place = usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or(1) - 1;
+        let place = usize::try_from(row.try_get::<_, i64>("place")?).unwrap_or(1) - 1;
         let key = *keys
             .get(place)
             .ok_or_else(|| StoreError::Corrupt("an unknown session was joined".to_owned()))?;
-        let seal: Vec<u8> = row.try_get(23)?;
-        let session = NumberedSession {
-            number: row.try_get(22)?,
-            state: session_state(row)?,
-            last_seal: seal
-                .try_into()
-                .map_err(|_| StoreError::Corrupt("a session's last seal has another length".to_owned()))?,
-            expire_day: row.try_get(24)?,
-        };
-        sessions.insert(key, session);
+        sessions.insert(key, StoredSession::from_row(&Row::from_postgres(row)?)?.try_into()?);
     }
     Ok(sessions)
-}
-
-fn session_state(row: &tokio_postgres::Row) -> Result<SessionState, StoreError> {
-    let hash: Vec<u8> = row.try_get(19)?;
-    Ok(SessionState {
-        agent_id: row.try_get(1)?,
-        agent_name: row.try_get(2)?,
-        user_id: row.try_get(3)?,
-        environment: row.try_get(4)?,
-        tags: serde_json::from_str(row.try_get(5)?)
-            .map_err(|_| StoreError::Corrupt("a session's tags are not JSON".to_owned()))?,
-        started_us: row.try_get(6)?,
-        last_event_us: row.try_get(7)?,
-        opened_us: row.try_get(8)?,
-        ended_us: row.try_get(9)?,
-        ended_in_error: row.try_get(10)?,
-        event_count: row.try_get(11)?,
-        tool_call_count: row.try_get(12)?,
-        error_count: row.try_get(13)?,
-        llm_call_count: row.try_get(14)?,
-        input_tokens: row.try_get(15)?,
-        output_tokens: row.try_get(16)?,
-        cost_nanos: row.try_get(17)?,
-        last_seq: row.try_get(18)?,
-        last_hash: hash
-            .try_into()
-            .map_err(|_| StoreError::Corrupt("a session's last hash has another length".to_owned()))?,
-        moved_to: row.try_get(20)?,
-        own_events: row.try_get(21)?,
-    })
 }
 
 /// Lets the ids of late events live as long as the events.

@@ -2,23 +2,22 @@
 
 use std::sync::mpsc::sync_channel;
 
-use rusqlite::types::Type;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use agentlens_domain::batches::Batch;
 use agentlens_domain::latency::encode_change;
 use agentlens_domain::rollups::Tier;
-use agentlens_domain::sessions::SessionState;
 
 use super::insert::insert;
 use super::spans::{load_staying, project_spans, upsert_spans};
 use crate::error::StoreError;
+use crate::statement::{FromRow, NamedRow, Row};
 use crate::tenant::environments::{Environments, names_to_look_up};
 use crate::tenant::{
     AgentsTable, ApplyReport, Cell, CellWrite, DaysTable, Ending, EventRow, EventsTable, HoursTable, LateKey,
     LedgerTable, NumberedSession, OrgContext, OrgState, Plan, PlanInput, SessionKey, SessionWrite,
-    SessionsTable, UsageTable, Verdict, encode_changes, merged, plan, session_keys,
+    SessionsTable, StoredSession, UsageTable, Verdict, encode_changes, merged, plan, session_keys,
 };
 
 /// Events' rows that the planner hands to the writer at a time, and how many such handfuls may lie between them.
@@ -211,62 +210,20 @@ fn load_sessions<'a>(
     org: &str,
     keys: FxHashSet<SessionKey<'a>>,
 ) -> Result<FxHashMap<SessionKey<'a>, NumberedSession>, StoreError> {
-    let mut statement = transaction.prepare_cached(
-        "select agent_id, agent_name, user_id, environment, tags, started_us, last_event_us, opened_us, ended_us, ended_in_error,
-           event_count, tool_call_count, error_count, llm_call_count, input_tokens, output_tokens, cost_nanos, last_seq, last_hash,
-           moved_to, own_events, number, last_seal, expire_day
-         from sessions where org_id = ?1 and workspace_id = ?2 and session_id = ?3",
-    )?;
+    let sql = format!(
+        "select {} from sessions where org_id = ?1 and workspace_id = ?2 and session_id = ?3",
+        StoredSession::COLUMNS
+    );
+    let mut statement = transaction.prepare_cached(&sql)?;
+    let columns = statement.column_count();
     let mut sessions = FxHashMap::default();
     for key in keys {
-        if let Some(state) = load_session(&mut statement, org, key)? {
-            sessions.insert(key, state);
+        let read = |row: &rusqlite::Row<'_>| Row::from_sqlite(row, columns);
+        if let Some(row) = statement.query_row(params![org, key.0, key.1], read).optional()? {
+            sessions.insert(key, StoredSession::from_row(&row)?.try_into()?);
         }
     }
     Ok(sessions)
-}
-
-fn load_session(
-    statement: &mut CachedStatement<'_>,
-    org: &str,
-    key: SessionKey<'_>,
-) -> Result<Option<NumberedSession>, StoreError> {
-    let session = statement
-        .query_row(params![org, key.0, key.1], |row| {
-            let state = SessionState {
-                agent_id: row.get(0)?,
-                agent_name: row.get(1)?,
-                user_id: row.get(2)?,
-                environment: row.get(3)?,
-                tags: serde_json::from_str(&row.get::<_, String>(4)?).map_err(|error| {
-                    rusqlite::Error::FromSqlConversionFailure(4, Type::Text, Box::new(error))
-                })?,
-                started_us: row.get(5)?,
-                last_event_us: row.get(6)?,
-                opened_us: row.get(7)?,
-                ended_us: row.get(8)?,
-                ended_in_error: row.get(9)?,
-                event_count: row.get(10)?,
-                tool_call_count: row.get(11)?,
-                error_count: row.get(12)?,
-                llm_call_count: row.get(13)?,
-                input_tokens: row.get(14)?,
-                output_tokens: row.get(15)?,
-                cost_nanos: row.get(16)?,
-                last_seq: row.get(17)?,
-                last_hash: row.get(18)?,
-                moved_to: row.get(19)?,
-                own_events: row.get(20)?,
-            };
-            Ok(NumberedSession {
-                number: row.get(21)?,
-                state,
-                last_seal: row.get(22)?,
-                expire_day: row.get(23)?,
-            })
-        })
-        .optional()?;
-    Ok(session)
 }
 
 /// Computes the plan on a thread beside this one, which writes the events' rows as they come.

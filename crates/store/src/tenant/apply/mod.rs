@@ -14,7 +14,7 @@ pub(crate) use plan::{
 };
 pub(crate) use tables::{
     AgentsTable, CellWrite, DaysTable, EventsTable, HoursTable, LedgerTable, SessionWrite, SessionsTable,
-    SpansTable, TracesTable, UsageTable, span_rows, trace_rows,
+    SpansTable, StoredSession, TracesTable, UsageTable, span_rows, trace_rows,
 };
 
 use std::sync::Arc;

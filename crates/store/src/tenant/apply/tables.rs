@@ -2,9 +2,11 @@
 
 use agentlens_domain::chain::Seal;
 use agentlens_domain::rollups::{CellKey, Measures};
+use agentlens_domain::sessions::SessionState;
 
 use super::{AgentDelta, EventRow, NumberedSession, Plan, SessionKey, UsageDelta};
 use crate::error::StoreError;
+use crate::row_type;
 use crate::schema::Dialect;
 use crate::table::Rule::{Add, By, Greatest, Keep, Least, Replace, Sketch};
 use crate::table::{Columns, Table};
@@ -84,6 +86,68 @@ pub(crate) struct SessionWrite<'s> {
 impl<'s> SessionWrite<'s> {
     pub(crate) fn of((key, session): &'s (SessionKey<'_>, NumberedSession), context: &OrgContext) -> Self {
         Self { key: *key, session, head_seal: session.head_seal(context, *key) }
+    }
+}
+
+row_type! {
+    /// What applying batches reads of a session.
+    pub(crate) struct StoredSession {
+        pub agent_id: String,
+        pub agent_name: Option<String>,
+        pub user_id: Option<String>,
+        pub environment: String,
+        pub tags: String,
+        pub started_us: i64,
+        pub last_event_us: i64,
+        pub opened_us: Option<i64>,
+        pub ended_us: Option<i64>,
+        pub ended_in_error: bool,
+        pub event_count: i64,
+        pub tool_call_count: i64,
+        pub error_count: i64,
+        pub llm_call_count: i64,
+        pub input_tokens: i64,
+        pub output_tokens: i64,
+        pub cost_nanos: i64,
+        pub last_seq: i64,
+        pub last_hash: [u8; 32],
+        pub moved_to: Option<String>,
+        pub own_events: i64,
+        pub number: i64,
+        pub last_seal: Seal,
+        pub expire_day: i32,
+    }
+}
+
+impl TryFrom<StoredSession> for NumberedSession {
+    type Error = StoreError;
+
+    fn try_from(row: StoredSession) -> Result<Self, StoreError> {
+        let tags = serde_json::from_str(&row.tags);
+        let state = SessionState {
+            agent_id: row.agent_id,
+            agent_name: row.agent_name,
+            user_id: row.user_id,
+            environment: row.environment,
+            tags: tags.map_err(|_| StoreError::Corrupt("a session's tags are not JSON".to_owned()))?,
+            started_us: row.started_us,
+            last_event_us: row.last_event_us,
+            opened_us: row.opened_us,
+            ended_us: row.ended_us,
+            ended_in_error: row.ended_in_error,
+            event_count: row.event_count,
+            tool_call_count: row.tool_call_count,
+            error_count: row.error_count,
+            llm_call_count: row.llm_call_count,
+            input_tokens: row.input_tokens,
+            output_tokens: row.output_tokens,
+            cost_nanos: row.cost_nanos,
+            last_seq: row.last_seq,
+            last_hash: row.last_hash,
+            moved_to: row.moved_to,
+            own_events: row.own_events,
+        };
+        Ok(Self { number: row.number, state, last_seal: row.last_seal, expire_day: row.expire_day })
     }
 }
 

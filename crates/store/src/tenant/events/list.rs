@@ -6,9 +6,9 @@ use agentlens_domain::page::Cursor;
 use agentlens_domain::rollups::UNKNOWN_MODEL;
 
 use super::places::{EventPlace, PLACE_COLUMNS, fitting};
-use super::{COLUMNS, Events, StoredEvent};
+use super::{Events, StoredEvent};
 use crate::error::StoreError;
-use crate::statement::Builder;
+use crate::statement::{Builder, NamedRow};
 
 /// Which way a list runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -206,7 +206,7 @@ impl Events<'_> {
     pub async fn find(self, id: &str) -> Result<Option<StoredEvent>, StoreError> {
         let mut statement = Builder::of_workspace("select ");
         statement
-            .text(COLUMNS)
+            .text(StoredEvent::COLUMNS)
             .text(" from events where org_id = $1 and workspace_id = $2")
             .with(" and id = $", id);
         let (sql, args) = statement.finish();
@@ -217,7 +217,7 @@ impl Events<'_> {
     pub async fn after(self, position: i64, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
         let mut statement = Builder::of_workspace("select ");
         statement
-            .text(COLUMNS)
+            .text(StoredEvent::COLUMNS)
             .text(" from events where org_id = $1 and workspace_id || '' = $2")
             .with(" and position > $", position)
             .text(" order by position")

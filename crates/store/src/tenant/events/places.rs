@@ -4,10 +4,10 @@ use rustc_hash::FxHashMap;
 
 use agentlens_domain::page::Cursor;
 
-use super::{COLUMNS, Events, StoredEvent};
+use super::{Events, StoredEvent};
 use crate::error::StoreError;
 use crate::row_type;
-use crate::statement::{Builder, FromRow, Row};
+use crate::statement::{Builder, FromRow, NamedRow, Row};
 use crate::tenant::SessionRow;
 
 /// The columns of an [`EventPlace`]. Neither engine reads the payload to know its length.
@@ -88,7 +88,7 @@ impl Events<'_> {
         let positions: Vec<i64> = places.iter().map(|place| place.position).collect();
         let mut statement = Builder::of_workspace("select ");
         statement
-            .text(COLUMNS)
+            .text(StoredEvent::COLUMNS)
             .text(" from events where org_id = $1 and workspace_id || '' = $2")
             .with(" and position = any($)", positions)
             .with(" and expire_day >= $", first_day)
@@ -169,7 +169,7 @@ impl Events<'_> {
     pub async fn at_positions(self, positions: Vec<i64>) -> Result<Vec<StoredEvent>, StoreError> {
         let mut statement = Builder::of_workspace("select ");
         statement
-            .text(COLUMNS)
+            .text(StoredEvent::COLUMNS)
             .text(" from events where org_id = $1 and workspace_id || '' = $2")
             .with(" and position = any($)", positions)
             .text(" order by position");
