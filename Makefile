@@ -8,8 +8,8 @@ help: ## Show this list
 
 run: export AGENTLENS_DATA_DIR ?= ./data
 run: ## Build and start a server on its embedded store (settings: AGENTLENS_* variables, see `agentlens serve --help`)
-	cargo build --release -p agentlens
-	exec "$${CARGO_TARGET_DIR:-target}/release/agentlens" serve
+	cargo build --profile quick -p agentlens
+	exec "$${CARGO_TARGET_DIR:-target}/quick/agentlens" serve
 
 test: ## Run every check and every test
 	scripts/test.sh

@@ -8,13 +8,13 @@ source scripts/services/common.sh
 forget_settings
 
 # What `make run` builds: here it may take as long as it needs.
-cargo build --release -p agentlens
+cargo build --profile quick -p agentlens
 
 work=$(mktemp -d)
 server=
 trap 'if [[ -n $server ]]; then kill -- "-$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; fi; rm -rf "$work"' EXIT
 
-key=$("${CARGO_TARGET_DIR:-target}/release/agentlens" key generate)
+key=$("${CARGO_TARGET_DIR:-target}/quick/agentlens" key generate)
 : >"$work/server.log"
 set -m
 AGENTLENS_DATA_DIR=$work/data AGENTLENS_LISTEN=127.0.0.1:0 AGENTLENS_BOOTSTRAP_API_KEY=$key \

@@ -151,14 +151,15 @@ pub struct Link {
     pub recomputed: Hash,
 }
 
-/// Why a session's chain does not hold. Every `index` counts the session's events from zero.
+/// Why a session's chain does not hold. Every `index` counts the session's events from zero, as published clients expect; the
+/// texts also name the sequence number, which counts from one as everything else does.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Break {
     /// The first event claims a predecessor.
     #[error("First event must have prevHash = null")]
     FirstHasPrevious,
     /// An event is not what was hashed.
-    #[error("Event {index} hash mismatch: expected {expected}, got {got}")]
+    #[error("Event {index} hash mismatch: expected {expected}, got {got} (seq {seq})", seq = .index + 1)]
     HashMismatch {
         /// The event.
         index: i64,
@@ -168,7 +169,7 @@ pub enum Break {
         got: Hash,
     },
     /// An event does not continue the one before it.
-    #[error("Event {index} prevHash does not match previous event's hash")]
+    #[error("Event {index} prevHash does not match previous event's hash (seq {seq})", seq = .index + 1)]
     PreviousMismatch {
         /// The event.
         index: i64,
@@ -184,7 +185,7 @@ pub enum Break {
         got: i64,
     },
     /// A stored column that the hash does not cover was changed.
-    #[error("Event {index} seal does not match its stored columns")]
+    #[error("Event {index} seal does not match its stored columns (seq {seq})", seq = .index + 1)]
     SealMismatch {
         /// The event.
         index: i64,

@@ -130,7 +130,7 @@ fn breaks_are_reported_in_the_published_words() {
 
     assert_eq!(
         reported(Verifier::new(), link(1, None, first)),
-        "Event 0 seal does not match its stored columns"
+        "Event 0 seal does not match its stored columns (seq 1)"
     );
     assert_eq!(
         reported(Verifier::new(), link(1, Some(first), second)),
@@ -138,12 +138,12 @@ fn breaks_are_reported_in_the_published_words() {
     );
     assert_eq!(
         reported(after_first(), Link { recomputed: first, ..link(2, Some(first), second) }),
-        format!("Event 1 hash mismatch: expected {FIRST}, got {SECOND}")
+        format!("Event 1 hash mismatch: expected {FIRST}, got {SECOND} (seq 2)")
     );
     for wrong in [None, Some(second)] {
         assert_eq!(
             reported(after_first(), link(2, wrong, second)),
-            "Event 1 prevHash does not match previous event's hash"
+            "Event 1 prevHash does not match previous event's hash (seq 2)"
         );
     }
 }

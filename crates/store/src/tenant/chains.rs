@@ -429,7 +429,7 @@ impl<'a> Walk<'a> {
             return false;
         }
         if let Some(fault) = derived_fault(event) {
-            self.fail(&event.id, format!("Event {} {fault}", event.seq - 1));
+            self.fail(&event.id, format!("Event {} {fault} (seq {})", event.seq - 1, event.seq));
             return false;
         }
         self.first_hash = self.first_hash.or(Some(event.hash));
