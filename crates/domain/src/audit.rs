@@ -24,6 +24,10 @@ pub struct AuditEntry {
     pub at_us: i64,
     /// Who, such as `key:key_...`, `person:user_...` or `service:cli`.
     pub actor: String,
+    /// In which workspace; none for what concerns the org as a whole.
+    pub workspace: Option<String>,
+    /// From where, as JSON: see [`Origin`](crate::permissions::Origin).
+    pub origin: String,
     /// What was done, such as `keys.revoke`.
     pub act: String,
     /// To what, such as the id of a key.
@@ -50,9 +54,12 @@ impl AuditKey {
     /// The seal of an entry of a chain.
     pub fn seal_entry(&self, chain: &str, previous: &AuditSeal, entry: &AuditEntry) -> AuditSeal {
         let (seq, at_us) = (entry.seq.to_le_bytes(), entry.at_us.to_le_bytes());
-        let texts = [&entry.actor, &entry.act, &entry.target, &entry.details].map(String::as_bytes);
-        let [actor, act, target, details] = texts;
-        self.seal(&[b"entry", chain.as_bytes(), previous, &seq, &at_us, actor, act, target, details])
+        let texts = [&entry.actor, &entry.origin, &entry.act, &entry.target, &entry.details];
+        let [actor, origin, act, target, details] = texts.map(String::as_bytes);
+        // A workspace's id is never empty.
+        let workspace = entry.workspace.as_deref().unwrap_or_default().as_bytes();
+        let begin: [&[u8]; 5] = [b"entry", chain.as_bytes(), previous, &seq, &at_us];
+        self.seal(&[&begin[..], &[actor, workspace, origin, act, target, details]].concat())
     }
 
     /// The seal of the head of a chain.
@@ -157,6 +164,8 @@ mod tests {
                     seq,
                     at_us: seq * 10,
                     actor: "service:cli".to_owned(),
+                    workspace: Some("default".to_owned()),
+                    origin: "{}".to_owned(),
                     act: "keys.revoke".to_owned(),
                     target: format!("key_{seq}"),
                     details: "{}".to_owned(),
@@ -190,8 +199,10 @@ mod tests {
         assert_eq!(verify(&key, &good, None), Err(AuditBreak::Head));
         // Cut, with a head that someone without the secret made to fit.
         assert_eq!(verify(&key, &good[..2], Some((2, good[1].1))), Err(AuditBreak::Head));
-        let changes: [fn(&mut AuditEntry); 5] = [
+        let changes: [fn(&mut AuditEntry); 7] = [
             |entry| entry.at_us += 1,
+            |entry| entry.workspace = None,
+            |entry| entry.origin.push('x'),
             |entry| entry.actor.push('x'),
             |entry| entry.act.push('x'),
             |entry| entry.target.push('x'),

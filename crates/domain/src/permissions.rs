@@ -4,6 +4,8 @@
 //! runs its commands on its machine, may do everything. The match in [`Permission::granted_to`] has no default arm, so a
 //! new permission does not compile until the table says who has it.
 
+use serde::Serialize;
+
 use crate::ids::{KeyId, OrgId, UserId, WorkspaceId};
 use crate::keys::KeyScope;
 
@@ -107,6 +109,23 @@ pub enum Actor {
     },
 }
 
+/// Where an act came from, for the audit log. Nothing of it is known of commands and of what the server does by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    /// The client's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What the client calls itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+    /// The id of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// The browser session of a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+}
+
 /// Who acts, and in which org and workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -116,12 +135,14 @@ pub struct Caller {
     pub workspace: Option<WorkspaceId>,
     /// Who.
     pub actor: Actor,
+    /// From where.
+    pub origin: Origin,
 }
 
 impl Caller {
     /// A part of the server, acting on an org as a whole.
     pub fn service(name: &'static str, org: &OrgId) -> Self {
-        Self { org: org.clone(), workspace: None, actor: Actor::Service { name } }
+        Self { org: org.clone(), workspace: None, actor: Actor::Service { name }, origin: Origin::default() }
     }
 
     /// Whether this caller has a permission.
@@ -151,7 +172,7 @@ mod tests {
     use super::*;
 
     fn caller(actor: Actor) -> Caller {
-        Caller { org: OrgId::default_org(), workspace: None, actor }
+        Caller { org: OrgId::default_org(), workspace: None, actor, origin: Origin::default() }
     }
 
     fn allowed(actor: Actor) -> Vec<&'static str> {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use agentlens_domain::changes::Topic;
 use agentlens_domain::ids::{KeyId, OrgId, WorkspaceId};
 use agentlens_domain::keys::{ApiKey, KeyScope, ServerSecret};
-use agentlens_domain::permissions::{Actor, Caller};
+use agentlens_domain::permissions::{Actor, Caller, Origin};
 use agentlens_fairness::{FairShare, Rule};
 use agentlens_ingest::Sender;
 use agentlens_ingest::queue::redis::ChangeRelay;
@@ -326,7 +326,12 @@ fn principal_of(row: &KeyRow, digest: Digest) -> Option<Principal> {
     let scopes = row.scopes.split(' ').filter_map(KeyScope::parse).collect();
     let actor = Actor::Key { key_id: key_id.clone(), scopes };
     Some(Principal {
-        caller: Arc::new(Caller { org: org.clone(), workspace: Some(workspace_id.clone()), actor }),
+        caller: Arc::new(Caller {
+            org: org.clone(),
+            workspace: Some(workspace_id.clone()),
+            actor,
+            origin: Origin::default(),
+        }),
         org,
         key_id,
         workspace_id,

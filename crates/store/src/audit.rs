@@ -29,9 +29,10 @@ pub(crate) const TENANT_AUDIT: AuditTables = AuditTables {
     lock_head: "insert into audit_heads (org_id, last_seq, last_seal, head_seal) values ($1, 0, $2, $2)
        on conflict (org_id) do update set last_seq = audit_heads.last_seq returning last_seq, last_seal, head_seal",
     set_head: "update audit_heads set last_seq = $2, last_seal = $3, head_seal = $4 where org_id = $1",
-    insert: "insert into audit_log (org_id, seq, at_us, actor, act, target, details, seal) values ($1, $2, $3, $4, $5, $6, $7, $8)",
-    list: "select seq, at_us, actor, act, target, details, seal from audit_log where org_id = $1 and seq > $2 order by seq limit $3",
-    newest: "select seq, at_us, actor, act, target, details, seal from audit_log where org_id = $1 order by seq desc limit $2",
+    insert: "insert into audit_log (org_id, seq, at_us, actor, workspace, origin, act, target, details, seal)
+       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    list: "select seq, at_us, actor, workspace, origin, act, target, details, seal from audit_log where org_id = $1 and seq > $2 order by seq limit $3",
+    newest: "select seq, at_us, actor, workspace, origin, act, target, details, seal from audit_log where org_id = $1 order by seq desc limit $2",
     head: "select last_seq, last_seal, head_seal from audit_heads where org_id = $1",
 };
 
@@ -41,9 +42,10 @@ pub(crate) const CONTROL_AUDIT: AuditTables = AuditTables {
     lock_head: "insert into control_audit_heads (org_id, last_seq, last_seal, head_seal) values ($1, 0, $2, $2)
        on conflict (org_id) do update set last_seq = control_audit_heads.last_seq returning last_seq, last_seal, head_seal",
     set_head: "update control_audit_heads set last_seq = $2, last_seal = $3, head_seal = $4 where org_id = $1",
-    insert: "insert into control_audit_log (org_id, seq, at_us, actor, act, target, details, seal) values ($1, $2, $3, $4, $5, $6, $7, $8)",
-    list: "select seq, at_us, actor, act, target, details, seal from control_audit_log where org_id = $1 and seq > $2 order by seq limit $3",
-    newest: "select seq, at_us, actor, act, target, details, seal from control_audit_log where org_id = $1 order by seq desc limit $2",
+    insert: "insert into control_audit_log (org_id, seq, at_us, actor, workspace, origin, act, target, details, seal)
+       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    list: "select seq, at_us, actor, workspace, origin, act, target, details, seal from control_audit_log where org_id = $1 and seq > $2 order by seq limit $3",
+    newest: "select seq, at_us, actor, workspace, origin, act, target, details, seal from control_audit_log where org_id = $1 order by seq desc limit $2",
     head: "select last_seq, last_seal, head_seal from control_audit_heads where org_id = $1",
 };
 
@@ -71,6 +73,10 @@ row_type! {
         pub at_us: i64,
         /// Who.
         pub actor: String,
+        /// In which workspace.
+        pub workspace: Option<String>,
+        /// From where, as JSON.
+        pub origin: String,
         /// What was done.
         pub act: String,
         /// To what.
@@ -88,6 +94,8 @@ impl AuditRow {
             seq: self.seq,
             at_us: self.at_us,
             actor: self.actor.clone(),
+            workspace: self.workspace.clone(),
+            origin: self.origin.clone(),
             act: self.act.clone(),
             target: self.target.clone(),
             details: self.details.clone(),
@@ -110,8 +118,9 @@ pub(crate) async fn append(
     let previous = if is_right { head.seal } else { [0xff; 32] };
     let entry = AuditEntry { seq: head.seq + 1, ..entry };
     let seal = key.seal_entry(chain, &previous, &entry);
-    let AuditEntry { seq, at_us, actor, act, target, details } = entry;
-    tx.execute(tables.insert, args![seq, at_us, actor, act, target, details, &seal]).await?;
+    let AuditEntry { seq, at_us, actor, workspace, origin, act, target, details } = entry;
+    let args = args![seq, at_us, actor, workspace, origin, act, target, details, &seal];
+    tx.execute(tables.insert, args).await?;
     tx.execute(tables.set_head, args![seq, &seal, &key.seal_head(chain, seq, &seal)]).await?;
     Ok(seal)
 }

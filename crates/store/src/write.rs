@@ -149,6 +149,8 @@ impl Org {
 struct Stamp {
     at_us: i64,
     actor: String,
+    workspace: Option<String>,
+    origin: String,
     act: &'static str,
     key: Arc<agentlens_domain::audit::AuditKey>,
     chain: String,
@@ -160,6 +162,8 @@ impl Stamp {
         Self {
             at_us: control.clock.now_us(),
             actor: caller.actor_name(),
+            workspace: caller.workspace.as_ref().map(ToString::to_string),
+            origin: serde_json::to_string(&caller.origin).unwrap_or_default(),
             act,
             key: Arc::clone(&control.audit),
             chain: tables.chain(&caller.org),
@@ -172,6 +176,8 @@ impl Stamp {
             seq: 0,
             at_us: self.at_us,
             actor: self.actor.clone(),
+            workspace: self.workspace.clone(),
+            origin: self.origin.clone(),
             act: self.act.to_owned(),
             target: record.target.clone(),
             details: record.details(),

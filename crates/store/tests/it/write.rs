@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use agentlens_domain::changes::Topic;
 use agentlens_domain::clock::Clock;
 use agentlens_domain::cost::{PriceSpec, RatesSpec};
-use agentlens_domain::ids::{KeyId, OrgId};
+use agentlens_domain::ids::{KeyId, OrgId, WorkspaceId};
+use agentlens_domain::permissions::{Caller, Origin};
 use agentlens_store::{Change, News, Org, Store, StoreError, Target, Targets};
 
 use crate::batches::NOW_US;
@@ -45,7 +46,10 @@ async fn every_change_is_in_the_audit_log(world: World) {
     control.revoke_key(&caller("a"), &KeyId::parse("key_1").unwrap()).await.unwrap();
     control.set_retention(&caller("a"), Some(9)).await.unwrap();
     org.prices().set(&caller("a"), &price("1"), 0).await.unwrap();
-    org.prices().set(&caller("a"), &price("3"), 0).await.unwrap();
+    let origin = Origin { address: Some("192.0.2.1".to_owned()), ..Origin::default() };
+    let workspace = Some(WorkspaceId::default_workspace());
+    let from_elsewhere = Caller { origin, workspace, ..caller("a") };
+    org.prices().set(&from_elsewhere, &price("3"), 0).await.unwrap();
     let expected = [
         ("keys.create", "key_1"),
         ("keys.revoke", "key_1"),
@@ -58,6 +62,10 @@ async fn every_change_is_in_the_audit_log(world: World) {
     let rows = org.audit().list(100).await.unwrap();
     let last = rows.iter().filter(|row| row.act == "prices.set").max_by_key(|row| row.seq).unwrap();
     assert_eq!(last.actor, "service:test");
+    assert_eq!(last.workspace.as_deref(), Some("default"));
+    assert_eq!(last.origin, r#"{"address":"192.0.2.1"}"#);
+    let first = rows.iter().find(|row| row.act == "orgs.create").unwrap();
+    assert_eq!((first.workspace.as_deref(), first.origin.as_str()), (None, "{}"));
     let details: serde_json::Value = serde_json::from_str(&last.details).unwrap();
     assert_eq!((&details["before"]["input"], &details["after"]["input"]), (&"1".into(), &"3".into()));
     let report = org.audit().verify().await.unwrap();

@@ -498,6 +498,8 @@ create table audit_log (
   seq bigint not null,
   at_us bigint not null,
   actor text not null,
+  workspace text,
+  origin text not null,
   act text not null,
   target text not null,
   details text not null,
