@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::samples::now_us;
+use crate::samples::{note, now_us};
 use crate::world::World;
 
-on_both_engines!(calls_cost_what_their_host_asks_at_their_tier_and_size);
+on_both_engines!(calls_cost_what_their_host_asks_at_their_tier_and_size, native_events_name_their_tier,);
 
 /// The cost of the session of one call, as its trace shows it.
 async fn cost_of(
@@ -64,4 +64,38 @@ async fn calls_cost_what_their_host_asks_at_their_tier_and_size(world: World) {
         assert_eq!(cost["source"], source, "{provider} {model} {tokens:?} {more:?}: {cost}");
         assert_eq!(cost["usd"].as_f64(), shown, "{provider} {model} {tokens:?} {more:?}: {cost}");
     }
+}
+
+async fn native_events_name_their_tier(world: World) {
+    let usage = json!({ "inputTokens": 2000, "outputTokens": 500, "totalTokens": 2500 });
+    for (tier, source, usd) in [
+        (json!(null), "computed", 0.0015),
+        (json!("flex"), "computed", 0.00075),
+        (json!("priority"), "computed", 0.0027),
+        (json!("scale"), "unknown", 0.0),
+    ] {
+        let mut payload = json!({ "callId": "c", "provider": "openai", "model": "gpt-5-mini", "completion": "x", "usage": usage });
+        if !tier.is_null() {
+            payload["serviceTier"] = tier.clone();
+        }
+        let session = format!("tier-{tier}").replace('"', "");
+        let event =
+            json!({ "sessionId": session, "agentId": "a", "eventType": "llm_response", "payload": payload });
+        world.try_send(&[event]).await.expect(202);
+        world.settled().await;
+        let event = &world.read(&format!("/api/events?sessionId={session}")).await["events"][0];
+        assert_eq!(
+            (&event["cost"]["source"], &event["cost"]["usd"]),
+            (&json!(source), &json!(usd)),
+            "{tier}"
+        );
+    }
+    let payload = json!({ "callId": "c", "model": "gpt-5-mini", "completion": "x", "serviceTier": 1 });
+    let event = json!({ "sessionId": "s", "agentId": "a", "eventType": "llm_response", "payload": payload });
+    let answer = world.try_send(&[event, note("s", "beside it")]).await.expect(202);
+    assert_eq!(
+        (&answer["accepted"], &answer["errors"][0]["field"]),
+        (&json!(1), &json!("payload.serviceTier")),
+        "{answer}"
+    );
 }

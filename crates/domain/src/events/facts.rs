@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::EventType;
-use crate::cost;
+use crate::cost::{self, ServiceTier};
 use crate::json::{Kind, Member, Value};
 use crate::limits;
 use crate::usage::{Reported, TokenConvention, Usage};
@@ -27,6 +27,8 @@ pub struct Facts {
     pub duration_us: Option<i64>,
     /// Tokens, normalised to inclusive totals.
     pub usage: Option<Usage>,
+    /// The service tier of a model's answer.
+    pub service_tier: Option<ServiceTier>,
     /// The cost that the client stated, in nano-dollars.
     pub reported_cost_nanos: Option<i64>,
     /// What the event says of its session.
@@ -108,6 +110,7 @@ fn model_facts(event_type: EventType, payload: &Fields<'_, '_>) -> Facts {
         call_id: payload.name("callId"),
         duration_us: payload.millis("latencyMs").or_else(|| payload.millis("durationMs")),
         usage,
+        service_tier: payload.name("serviceTier").as_deref().and_then(ServiceTier::parse),
         reported_cost_nanos: payload.number("costUsd").and_then(cost::usd_to_nanos),
         provider,
         model,

@@ -153,6 +153,7 @@ fn model_rules(event_type: EventType) -> &'static [Rule] {
             Rule("outputTokens", Need::Number, Yes),
             Rule("totalTokens", Need::Number, Yes),
             Rule("costUsd", Need::Number, Yes),
+            Rule("serviceTier", Need::Text, No),
             Rule("trigger", Need::String, No),
         ],
         EventType::LlmCall => &[
@@ -173,6 +174,7 @@ fn model_rules(event_type: EventType) -> &'static [Rule] {
             Rule("finishReason", Need::Text, No),
             Rule("usage", Need::Usage, No),
             Rule("costUsd", Need::Number, No),
+            Rule("serviceTier", Need::Text, No),
             Rule("latencyMs", Need::Number, No),
         ],
         EventType::AlertTriggered => &[

@@ -230,6 +230,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("outputTokens", "tokens of the output"),
     ("totalTokens", "both together"),
     ("costUsd", "what it cost in US dollars; 0 means not stated"),
+    (
+        "serviceTier",
+        "`standard` (the default), `batch`, `flex` or `priority`, which vendors price differently",
+    ),
     ("trigger", "what the cost belongs to"),
     (
         "messages",

@@ -551,7 +551,9 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
             .model
             .as_deref()
             .and_then(|model| self.context.prices.find(facts.provider.as_deref(), model, event.ts_us));
-        let computed = price.zip(facts.usage.as_ref()).and_then(|(price, usage)| cost::compute(price, usage));
+        let tier = facts.service_tier.unwrap_or_default();
+        let computed =
+            price.zip(facts.usage.as_ref()).and_then(|(price, usage)| cost::compute_at(price, usage, tier));
         Some(cost::resolve(facts.reported_cost_nanos, computed))
     }
 
