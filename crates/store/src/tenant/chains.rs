@@ -121,10 +121,9 @@ impl Chains<'_> {
             }
         }
         walk.check_end(session);
-        // What was removed is still counted, so only a session that is whole can be counted again.
+        // Sums keep what was removed, so those of a session that is not whole can only be too small.
         if walk.broken.is_none()
-            && removals.is_empty()
-            && let Some(fault) = self.recount(session, own).await?
+            && let Some(fault) = self.recount(session, own, removals.is_empty()).await?
         {
             walk.fail("", fault);
         }

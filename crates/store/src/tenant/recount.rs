@@ -70,8 +70,8 @@ impl Sums {
         self.cost_nanos = self.cost_nanos.saturating_add(span.cost_nanos);
     }
 
-    /// The first sum of a session's row that differs from this count.
-    fn difference(&self, session: &SessionRow) -> Option<String> {
+    /// The first sum of a session's row that differs from this count; where events were removed, the first that is smaller.
+    fn difference(&self, session: &SessionRow, is_whole: bool) -> Option<String> {
         let row = Self::of(session);
         let sums = [
             ("own_events", row.own_events, self.own_events),
@@ -83,9 +83,11 @@ impl Sums {
             ("output_tokens", row.output_tokens, self.output_tokens),
             ("cost_nanos", row.cost_nanos, self.cost_nanos),
         ];
-        let wrong = sums.into_iter().find(|(_, stored, counted)| stored != counted);
+        let is_wrong = |stored, counted| if is_whole { stored != counted } else { stored < counted };
+        let wrong = sums.into_iter().find(|(_, stored, counted)| is_wrong(*stored, *counted));
         wrong.map(|(name, stored, counted)| {
-            format!("Session says {name} {stored} but its events say {counted}")
+            let at_least = if is_whole { "" } else { "at least " };
+            format!("Session says {name} {stored} but its events say {at_least}{counted}")
         })
     }
 }
@@ -146,11 +148,17 @@ impl SpanSeal {
 
 impl Chains<'_> {
     /// What is wrong with what is shown of a session: spans and traces that were changed by hand, or sums that differ from a
-    /// recount. `own` counts the events of the session. `None` also if the session changes while it is counted.
-    pub(super) async fn recount(self, session: &SessionRow, own: Sums) -> Result<Option<String>, StoreError> {
+    /// recount. `own` counts the events of the session, `is_whole` says that none was removed. `None` also if the session changes
+    /// while it is counted.
+    pub(super) async fn recount(
+        self,
+        session: &SessionRow,
+        own: Sums,
+        is_whole: bool,
+    ) -> Result<Option<String>, StoreError> {
         let mut sums = own;
         let fault = self.add_spans(session, &mut sums).await?;
-        let Some(fault) = fault.or_else(|| sums.difference(session)) else { return Ok(None) };
+        let Some(fault) = fault.or_else(|| sums.difference(session, is_whole)) else { return Ok(None) };
         // Whatever changes a span of a session changes the session's row in the same transaction.
         let now = self.0.sessions().find(&session.session_id).await?;
         Ok((now.as_ref() == Some(session)).then_some(fault))
