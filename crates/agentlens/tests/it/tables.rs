@@ -177,7 +177,9 @@ async fn send_quarters(world: &World, first_us: i64) {
 }
 
 async fn days_of_a_zone_add_up_to_the_range(world: World) {
-    send_quarters(&world, days_ago(6)).await;
+    // From the start of a day in UTC, so that both days are covered in every zone at every time of day.
+    let first_us = days_ago(6);
+    send_quarters(&world, first_us - first_us % (24 * HOUR_US)).await;
     let day = |days: i64| at(days_ago(days))[..10].to_owned();
     for zone in ["Asia/Kolkata", "Asia/Kathmandu", "America/New_York", "UTC"] {
         let (from, to) = (day(5), day(4));
