@@ -19,6 +19,7 @@ mod permissions;
 pub mod positions;
 pub mod query;
 pub mod reading;
+mod refusals;
 pub mod router;
 pub mod shares;
 pub mod spans;

@@ -44,6 +44,11 @@ fn needed(method: &str, path: &str) -> Option<&'static str> {
         .map(|(_, _, permission)| permission.as_str())
 }
 
+/// Whether an operation needs a key.
+pub(crate) fn needs_key(method: &str, path: &str) -> bool {
+    !OPEN.contains(&(method, path))
+}
+
 /// Writes `x-permission` into every operation of the description.
 pub(crate) fn describe(openapi: &mut utoipa::openapi::OpenApi) {
     for (path, item) in &mut openapi.paths.paths {
@@ -56,7 +61,8 @@ pub(crate) fn describe(openapi: &mut utoipa::openapi::OpenApi) {
     }
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
+/// The operations of a path with their methods.
+pub(crate) fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
     [
         ("get", &mut item.get),
         ("post", &mut item.post),

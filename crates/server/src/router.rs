@@ -25,6 +25,7 @@ use crate::features::docs::Documents;
 use crate::listen::{Timeouts, serve};
 use crate::permissions;
 use crate::query::{KnownParameters, check_names};
+use crate::refusals;
 use crate::state::AppState;
 
 /// Bytes of a word that a client chose, such as the method, in a line of the log.
@@ -64,6 +65,7 @@ fn documented() -> OpenApiRouter<AppState> {
 fn described(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     permissions::describe(&mut document);
     event_schema::describe(&mut document);
+    refusals::describe(&mut document);
     document
 }
 

@@ -6,7 +6,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 
-use super::{PATIENCE, until};
+use super::{PATIENCE, described, until};
 
 /// How long one answer may take to come whole: the largest bodies, read by a debug build. A stream is one answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(180);
@@ -94,7 +94,11 @@ impl Api {
 
     /// Sends a request.
     pub(crate) async fn answer(&self, request: RequestBuilder) -> Answer {
-        Answer::read(request.send().await.unwrap()).await
+        let request = request.build().unwrap();
+        let (method, path) = (request.method().as_str().to_lowercase(), request.url().path().to_owned());
+        let answer = Answer::read(self.client.execute(request).await.unwrap()).await;
+        described::assert_described(&method, &path, answer.status);
+        answer
     }
 
     /// GET.

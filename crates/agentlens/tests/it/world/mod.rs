@@ -3,6 +3,7 @@
 
 mod api;
 mod database;
+mod described;
 mod queue;
 
 pub(crate) use api::{Answer, Api};

@@ -111,7 +111,7 @@ impl AgentView {
 
 /// List agents, the last seen first.
 #[utoipa::path(get, path = "/api/agents", tag = "agents", params(AgentsQuery),
-    responses((status = 200, body = AgentsPage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = AgentsPage)))]
 async fn list_agents(
     scope: Scope<EventsRead>,
     Params(params): Params<AgentsQuery>,
@@ -139,7 +139,7 @@ async fn list_agents(
 
 /// Get one agent.
 #[utoipa::path(get, path = "/api/agents/{id}", tag = "agents", params(("id" = String, Path, description = "The agent's id")),
-    responses((status = 200, body = AgentView), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = AgentView), (status = 404, body = ErrorBody)))]
 async fn get_agent(scope: Scope<EventsRead>, Path(id): Path<String>) -> Result<Json<AgentView>, ApiError> {
     let row = scope.workspace.agents().find(&id).await?.ok_or_else(|| ApiError::not_found("Agent"))?;
     Ok(Json(AgentView::of(row, scope.workspace.org_id().as_str())))

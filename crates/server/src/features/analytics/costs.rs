@@ -14,7 +14,7 @@ use agentlens_store::{SessionRow, TableKey, TableOrder, TablePage, provider_and_
 use super::range::{AgentQuery, BucketQuery, Buckets, Covered, RangeQuery, sum};
 use super::tables::Others;
 use crate::auth::{EventsRead, Scope};
-use crate::error::{ApiError, ErrorBody};
+use crate::error::ApiError;
 use crate::query::{self, Params};
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -117,7 +117,7 @@ struct TotalCost {
 
 /// Costs by agent, model, session and tool, and over time.
 #[utoipa::path(get, path = "/api/analytics/costs", tag = "analytics", params(RangeQuery, BucketQuery, AgentQuery, CostsQuery),
-    responses((status = 200, body = Costs), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = Costs)))]
 pub(super) async fn get_costs(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,

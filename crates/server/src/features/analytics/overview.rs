@@ -14,7 +14,7 @@ use super::range::{AgentQuery, BucketQuery, Covered, RangeQuery, sum};
 use super::tables::{Others, Table};
 use crate::api::{mean_ms, quantile_ms, ratio};
 use crate::auth::{EventsRead, Scope};
-use crate::error::{ApiError, ErrorBody};
+use crate::error::ApiError;
 use crate::query::{self, Params};
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -102,7 +102,7 @@ impl Figures {
 
 /// Figures over time.
 #[utoipa::path(get, path = "/api/analytics", tag = "analytics", params(RangeQuery, BucketQuery, AgentQuery),
-    responses((status = 200, body = Analytics), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = Analytics)))]
 pub(super) async fn get_analytics(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
@@ -231,7 +231,7 @@ impl CallFigures {
 
 /// Model calls: totals, by model, over time.
 #[utoipa::path(get, path = "/api/analytics/llm", tag = "analytics", params(RangeQuery, BucketQuery, AgentQuery, ModelQuery),
-    responses((status = 200, body = LlmAnalytics), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = LlmAnalytics)))]
 pub(super) async fn get_llm_analytics(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,

@@ -14,7 +14,7 @@ use agentlens_store::{Figures, TableKey, TableOrder, TablePage, TablePlace, Work
 use super::range::{AgentQuery, Covered, Range, RangeQuery};
 use crate::api::{mean_ms, quantile_ms, ratio};
 use crate::auth::{EventsRead, Scope};
-use crate::error::{ApiError, ErrorBody};
+use crate::error::ApiError;
 use crate::query::{self, Params};
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -195,7 +195,7 @@ async fn read(
 
 /// Figures by agent.
 #[utoipa::path(get, path = "/api/analytics/agents", tag = "analytics", params(RangeQuery, AgentQuery, TableQuery),
-    responses((status = 200, body = AgentTable), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = AgentTable)))]
 pub(super) async fn get_agents(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
@@ -250,7 +250,7 @@ struct ToolFigures {
 
 /// Figures by tool.
 #[utoipa::path(get, path = "/api/analytics/tools", tag = "analytics", params(RangeQuery, AgentQuery, TableQuery),
-    responses((status = 200, body = ToolTable), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = ToolTable)))]
 pub(super) async fn get_tools(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
@@ -297,7 +297,7 @@ struct UserFigures {
 
 /// Figures by end user.
 #[utoipa::path(get, path = "/api/analytics/users", tag = "analytics", params(RangeQuery, TableQuery),
-    responses((status = 200, body = UserTable), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = UserTable)))]
 pub(super) async fn get_users(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,

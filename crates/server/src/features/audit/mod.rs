@@ -89,7 +89,7 @@ impl From<BrokenChain> for BrokenView {
 
 /// Verify the chain of one session, or of all sessions in a range, from the stored bytes.
 #[utoipa::path(get, path = "/api/audit/verify", tag = "audit", params(VerifyQuery),
-    responses((status = 200, body = VerifyReport), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 504, body = ErrorBody)))]
+    responses((status = 200, body = VerifyReport), (status = 404, body = ErrorBody)))]
 async fn verify(
     scope: Scope<AuditRead>,
     State(state): State<AppState>,

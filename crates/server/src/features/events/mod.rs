@@ -128,7 +128,7 @@ impl EventsQuery {
 
 /// List events by time, with filters and full-text search.
 #[utoipa::path(get, path = "/api/events", tag = "events", params(EventsQuery),
-    responses((status = 200, body = EventsPage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = EventsPage)))]
 async fn list_events(
     scope: Scope<EventsRead>,
     client: Client,
@@ -183,7 +183,7 @@ async fn list_events(
 
 /// Get one event.
 #[utoipa::path(get, path = "/api/events/{id}", tag = "events", params(("id" = String, Path, description = "The event's id")),
-    responses((status = 200, body = EventView), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = EventView), (status = 404, body = ErrorBody)))]
 async fn get_event(
     scope: Scope<EventsRead>,
     client: Client,

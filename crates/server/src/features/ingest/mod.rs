@@ -94,11 +94,6 @@ struct RefusedEvent {
     responses(
         (status = 202, description = "Durable", body = IngestAnswer),
         (status = 400, description = "No event was good, or the body is not JSON", body = ErrorBody),
-        (status = 401, description = "No valid key", body = ErrorBody),
-        (status = 403, description = "The key may not send events", body = ErrorBody),
-        (status = 413, description = "The body or the batch is too large", body = ErrorBody),
-        (status = 429, description = "Too much is waiting; see Retry-After", body = ErrorBody),
-        (status = 503, description = "The store or queue is away; see Retry-After", body = ErrorBody),
     )
 )]
 async fn send_events(
@@ -230,7 +225,7 @@ struct KeyLedger {
 }
 
 /// What became of every event that the keys of the workspace sent.
-#[utoipa::path(get, path = "/v1/ingest/ledger", tag = "ingest", responses((status = 200, body = Ledger), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+#[utoipa::path(get, path = "/v1/ingest/ledger", tag = "ingest", responses((status = 200, body = Ledger)))]
 async fn get_ledger(
     scope: Scope<LedgerRead>,
     State(state): State<AppState>,

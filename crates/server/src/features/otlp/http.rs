@@ -47,13 +47,6 @@ fn with_status((schemas, paths, methods): UtoipaMethodRouter<AppState>) -> Utoip
     request_body(content((Vec<u8> = "application/x-protobuf"), (Object = "application/json")), description = "`ExportTraceServiceRequest`"),
     responses(
         (status = 200, description = "`ExportTraceServiceResponse`", content((Vec<u8> = "application/x-protobuf"), (Object = "application/json"))),
-        (status = 400, description = "`google.rpc.Status`: the body is no such request"),
-        (status = 401, description = "`google.rpc.Status`: no valid key"),
-        (status = 403, description = "`google.rpc.Status`: the key may not send events"),
-        (status = 413, description = "`google.rpc.Status`: larger than a limit"),
-        (status = 415, description = "`google.rpc.Status`: another content type"),
-        (status = 429, description = "`google.rpc.Status`: too much is waiting; see Retry-After"),
-        (status = 503, description = "`google.rpc.Status`: the store or queue is away; see Retry-After"),
     )
 )]
 async fn export_traces(State(state): State<AppState>, request: Request) -> Response {
@@ -70,8 +63,6 @@ async fn export_traces(State(state): State<AppState>, request: Request) -> Respo
     request_body(content((Vec<u8> = "application/x-protobuf"), (Object = "application/json")), description = "`ExportLogsServiceRequest`"),
     responses(
         (status = 200, description = "`ExportLogsServiceResponse`", content((Vec<u8> = "application/x-protobuf"), (Object = "application/json"))),
-        (status = "4XX", description = "`google.rpc.Status`, as for `/v1/traces`"),
-        (status = 503, description = "`google.rpc.Status`: the store or queue is away; see Retry-After"),
     )
 )]
 async fn export_logs(State(state): State<AppState>, request: Request) -> Response {
@@ -88,8 +79,6 @@ async fn export_logs(State(state): State<AppState>, request: Request) -> Respons
     request_body(content((Vec<u8> = "application/x-protobuf"), (Object = "application/json")), description = "`ExportMetricsServiceRequest`"),
     responses(
         (status = 200, description = "`ExportMetricsServiceResponse`", content((Vec<u8> = "application/x-protobuf"), (Object = "application/json"))),
-        (status = "4XX", description = "`google.rpc.Status`, as for `/v1/traces`"),
-        (status = 503, description = "`google.rpc.Status`: the store or queue is away; see Retry-After"),
     )
 )]
 async fn export_metrics(State(state): State<AppState>, request: Request) -> Response {

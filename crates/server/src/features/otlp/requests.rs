@@ -13,7 +13,7 @@ use agentlens_domain::time::format_rfc3339;
 use agentlens_store::{IngestRequestRow, MAX_REQUESTS_PER_KEY};
 
 use crate::auth::{EventsRead, Scope};
-use crate::error::{ApiError, ErrorBody};
+use crate::error::ApiError;
 use crate::ingest_requests::Report;
 use crate::query::{self, Params};
 use crate::state::AppState;
@@ -93,7 +93,7 @@ struct ClientView {
 /// At most one a second of each key is kept, and beside it those in which something was refused or an attribute was first seen;
 /// of each key the newest 200.
 #[utoipa::path(get, path = "/v1/ingest/requests", tag = "ingest", params(RequestsQuery),
-    responses((status = 200, body = IngestRequests), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = IngestRequests)))]
 async fn list_requests(
     scope: Scope<EventsRead>,
     Params(params): Params<RequestsQuery>,
@@ -179,7 +179,7 @@ struct UnmappedClient {
 
 /// Attributes that no rule reads, by client library, summed over the requests that are kept.
 #[utoipa::path(get, path = "/v1/ingest/unmapped", tag = "ingest",
-    responses((status = 200, body = Unmapped), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = Unmapped)))]
 async fn list_unmapped(scope: Scope<EventsRead>) -> Result<Json<Unmapped>, ApiError> {
     let mut clients: BTreeMap<String, UnmappedClient> = BTreeMap::new();
     let (mut requests, mut before) = (0, None);

@@ -205,7 +205,7 @@ impl SessionsQuery {
 
 /// List sessions by their start.
 #[utoipa::path(get, path = "/api/sessions", tag = "sessions", params(SessionsQuery),
-    responses((status = 200, body = SessionsAnswer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = SessionsAnswer)))]
 async fn list_sessions(
     scope: Scope<EventsRead>,
     client: Client,
@@ -240,7 +240,7 @@ async fn list_sessions(
 
 /// Get one session.
 #[utoipa::path(get, path = "/api/sessions/{id}", tag = "sessions", params(("id" = String, Path, description = "The session's id")),
-    responses((status = 200, body = SessionView), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = SessionView), (status = 404, body = ErrorBody)))]
 async fn get_session(
     scope: Scope<EventsRead>,
     client: Client,

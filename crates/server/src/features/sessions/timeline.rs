@@ -72,7 +72,7 @@ enum VerifiedScope {
 
 /// Get a session's events in the order of its chain, and whether the chain holds.
 #[utoipa::path(get, path = "/api/sessions/{id}/timeline", tag = "sessions", params(("id" = String, Path, description = "The session's id"), TimelineQuery),
-    responses((status = 200, body = Timeline), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 504, body = ErrorBody)))]
+    responses((status = 200, body = Timeline), (status = 404, body = ErrorBody)))]
 pub(super) async fn get_timeline(
     scope: Scope<EventsRead>,
     client: Client,

@@ -111,7 +111,7 @@ pub(super) struct Subtree {
 
 /// Get a session as a tree of steps, a page at a time.
 #[utoipa::path(get, path = "/api/sessions/{id}/trace", tag = "sessions", params(("id" = String, Path, description = "The session's id"), TraceQuery),
-    responses((status = 200, body = Trace), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 504, body = ErrorBody)))]
+    responses((status = 200, body = Trace), (status = 404, body = ErrorBody)))]
 pub(super) async fn get_trace(
     scope: Scope<EventsRead>,
     client: Client,

@@ -12,7 +12,7 @@ use agentlens_store::CellQuery;
 
 use crate::api::ratio;
 use crate::auth::{EventsRead, Scope};
-use crate::error::{ApiError, ErrorBody};
+use crate::error::ApiError;
 use crate::state::AppState;
 
 /// The routes of this feature.
@@ -36,7 +36,7 @@ struct Stats {
 }
 
 /// Totals of the workspace.
-#[utoipa::path(get, path = "/api/stats", tag = "stats", responses((status = 200, body = Stats), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+#[utoipa::path(get, path = "/api/stats", tag = "stats", responses((status = 200, body = Stats)))]
 async fn get_stats(scope: Scope<EventsRead>) -> Result<Json<Stats>, ApiError> {
     let (days, stats, total_agents, (oldest, newest)) = tokio::try_join!(
         days(&scope, i64::MIN / 2, i64::MAX / 2),
@@ -70,7 +70,7 @@ struct Overview {
 }
 
 /// Today beside yesterday.
-#[utoipa::path(get, path = "/api/stats/overview", tag = "stats", responses((status = 200, body = Overview), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+#[utoipa::path(get, path = "/api/stats/overview", tag = "stats", responses((status = 200, body = Overview)))]
 async fn get_overview(scope: Scope<EventsRead>) -> Result<Json<Overview>, ApiError> {
     let today_us = day_start(scope.now_us());
     let (today, yesterday, total_agents) = tokio::try_join!(

@@ -31,7 +31,7 @@ use agentlens_views::{Reading, current_events};
 use crate::api::{EventView, event_views, size_of};
 use crate::auth::{EventsRead, Scope};
 use crate::client::Client;
-use crate::error::{ApiError, ErrorBody};
+use crate::error::ApiError;
 use crate::keys::{KeyCache, Principal};
 use crate::query::{self, Params};
 use crate::state::AppState;
@@ -70,7 +70,7 @@ struct StreamQuery {
 
 /// Follow the workspace's events as they are stored (server-sent events named `event`, and `heartbeat`).
 #[utoipa::path(get, path = "/api/stream", tag = "stream", params(StreamQuery, ("Last-Event-ID" = Option<String>, Header, description = "Go on after the event of this id; `0` begins with the oldest event that is kept")),
-    responses((status = 200, description = "text/event-stream", content_type = "text/event-stream", body = String), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    responses((status = 200, description = "text/event-stream", content_type = "text/event-stream", body = String)))]
 async fn stream_events(
     scope: Scope<EventsRead>,
     client: Client,

@@ -1,0 +1,71 @@
+//! The refusals that every operation may answer, written into `openapi.json`. Operations only declare what is special to them.
+
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, Response, ResponseBuilder};
+
+use crate::permissions::{needs_key, operations};
+
+/// A status and what it means.
+type Refusal = (&'static str, &'static str);
+
+/// Of every operation.
+const EVERY: [Refusal; 3] = [
+    ("400", "The address or a parameter can't be read"),
+    ("500", "A fault of the server; its log has more under the id in `X-Request-Id`"),
+    ("503", "The server or what is behind it is away; see Retry-After"),
+];
+/// Of operations that need a key.
+const WITH_KEY: [Refusal; 3] = [
+    ("401", "No valid key"),
+    ("403", "The key's scopes don't allow it"),
+    ("429", "Too much is under way or waits; see Retry-After"),
+];
+/// Of operations that read.
+const READING: [Refusal; 1] = [("504", "It took too long; ask for less")];
+/// Of operations with a body.
+const WITH_BODY: [Refusal; 3] = [
+    ("408", "The body did not arrive in time"),
+    ("413", "The body is larger than a limit"),
+    ("415", "Another content type or encoding than the operation reads"),
+];
+
+/// Adds them to every operation that does not declare them itself.
+pub(crate) fn describe(document: &mut OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in operations(item) {
+            // OTLP has an error body of its own.
+            let body = (!OTLP.contains(&path.as_str())).then_some("ErrorBody");
+            let needs_key = needs_key(method, path);
+            add(operation, body, &EVERY);
+            if needs_key {
+                add(operation, body, &WITH_KEY);
+            }
+            if needs_key && method == "get" {
+                add(operation, body, &READING);
+            }
+            if method != "get" {
+                add(operation, body, &WITH_BODY);
+            }
+        }
+    }
+}
+
+const OTLP: [&str; 3] = ["/v1/logs", "/v1/metrics", "/v1/traces"];
+
+fn add(operation: &mut Operation, body: Option<&str>, refusals: &[Refusal]) {
+    for (status, description) in refusals {
+        let responses = &mut operation.responses.responses;
+        responses.entry((*status).to_owned()).or_insert_with(|| refusal(description, body).into());
+    }
+}
+
+fn refusal(description: &str, body: Option<&str>) -> Response {
+    let response = ResponseBuilder::new();
+    match body {
+        None => response.description(format!("`google.rpc.Status`: {description}")).build(),
+        Some(schema) => {
+            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(schema))).build();
+            response.description(description).content("application/json", content).build()
+        }
+    }
+}
