@@ -4,6 +4,7 @@
 //! the last being the hash of the event before. It does not cover the columns that the server adds, so every
 //! event also carries a [`Seal`] over those, which continues the seal of the event before it.
 
+mod sealed;
 mod seals;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use thiserror::Error;
 
 use crate::json::{escape, plain_length};
 
+pub use sealed::{SealedColumns, SealedHead, SealedSpan, SealedState, SealedTrace};
 pub use seals::{NO_SEAL, RowFields, SEAL_BYTES, Seal, SealKey};
 
 /// The hash of an event. Printed and parsed as 64 lower-case hexadecimal digits.

@@ -34,6 +34,12 @@ pub enum Reason {
     EnvironmentMismatch,
 }
 
+/// The outcome under which all events of a key are counted.
+pub const RECEIVED: &str = "received";
+
+/// The outcome of events that are stored.
+pub const STORED: &str = "stored";
+
 /// The outcome of events that are stored under the environment `other`, since their own has no room in the workspace. They are
 /// also counted as stored.
 pub const ENVIRONMENT_LIMIT: &str = "environment_limit";

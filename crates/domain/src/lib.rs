@@ -5,6 +5,7 @@
 //! a boundary of the program (a request, a row, a queue message) is parsed here, once, into a type that
 //! carries the proof, and is not checked again inside.
 
+pub mod apply;
 pub mod audit;
 pub mod batches;
 pub mod chain;

@@ -11,6 +11,9 @@ use crate::limits;
 use crate::spans::{Contribution, Sign, TraceShown};
 use crate::time::HOUR_US;
 
+/// A session inside its org: workspace and session id.
+pub type SessionKey<'a> = (&'a str, &'a str);
+
 /// A session's stored state. Instants are microseconds UTC, money nano-dollars.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionState {
@@ -230,9 +233,13 @@ impl SessionState {
         };
     }
 
-    /// The state to store: one that nothing came to begins with its last event.
+    /// The state to store. A session in which nothing is counted begins with its last event; one in which something is counted
+    /// leads to no other.
     pub fn settled(mut self) -> Self {
         self.started_us = self.started_us.min(self.last_event_us);
+        if self.is_counted() {
+            self.moved_to = None;
+        }
         self
     }
 

@@ -1,5 +1,8 @@
 //! What can happen to data. Nothing here is ever shown to a client: the server turns it into its own words.
 
+use agentlens_domain::rollups::ChangesError;
+use agentlens_domain::spans::StateError;
+
 /// How an error begins that a full disk caused.
 const DISK_FULL: &str = "the disk is full";
 
@@ -66,6 +69,18 @@ impl StoreError {
     /// Whether the database refused what it was given, and will again.
     pub fn is_of_input(&self) -> bool {
         matches!(self, Self::Refused(_))
+    }
+}
+
+impl From<StateError> for StoreError {
+    fn from(error: StateError) -> Self {
+        Self::Corrupt(error.to_string())
+    }
+}
+
+impl From<ChangesError> for StoreError {
+    fn from(error: ChangesError) -> Self {
+        Self::Corrupt(error.to_string())
     }
 }
 

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 
+use agentlens_domain::apply::OrgContext;
 use agentlens_domain::audit::AuditKey;
 use agentlens_domain::chain::SealKey;
 use agentlens_domain::clock::Clock;
@@ -41,7 +42,7 @@ use control::ControlPlace;
 use engine::postgres::PostgresEngine;
 use engine::sqlite::SqliteEngine;
 use feed::Feed;
-use tenant::{OrgContext, Place};
+use tenant::Place;
 
 /// Contexts of orgs (retention, prices) that are kept, about; of more, those that are used seldom are read each time.
 const MAX_CONTEXTS: usize = 100_000;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use service_tier::ServiceTier;
 pub use table::PriceTable;
 
+use crate::events::{EventType, NewEvent};
 use crate::usage::Usage;
 
 /// Rates are per this many tokens.
@@ -129,4 +130,19 @@ pub fn resolve(reported: Option<i64>, computed: Option<i64>) -> Cost {
         _ => (0, CostSource::Unknown),
     };
     Cost { nanos, source, reported_nanos: reported, computed_nanos: computed }
+}
+
+/// The cost of an event, priced at its own time. `None` for events that cost nothing by their kind, and for those that say
+/// neither tokens nor a cost.
+pub fn of_event(event: &NewEvent, prices: &PriceTable) -> Option<Cost> {
+    let facts = &event.facts;
+    let is_billed = matches!(event.event_type, EventType::LlmResponse | EventType::CostTracked);
+    if !is_billed || (facts.usage.is_none() && facts.reported_cost_nanos.is_none()) {
+        return None;
+    }
+    let model = facts.model.as_deref();
+    let price = model.and_then(|model| prices.find(facts.provider.as_deref(), model, event.ts_us));
+    let tier = facts.service_tier.unwrap_or_default();
+    let computed = price.zip(facts.usage.as_ref()).and_then(|(price, usage)| compute_at(price, usage, tier));
+    Some(resolve(facts.reported_cost_nanos, computed))
 }

@@ -4,12 +4,14 @@
 //! only what could be read, and never a reason to refuse what published clients really send.
 
 mod accept;
+mod columns;
 mod facts;
 mod payloads;
 mod reference;
 mod results;
 
 pub use accept::{AcceptContext, Idempotency, Refusal, accept, is_spelled_alike};
+pub(crate) use columns::{hash_of, preview, usage_parts};
 pub use facts::{Facts, SessionFact, facts_of};
 pub use reference::{FieldReference, FieldShape, TypeReference, reference};
 pub use results::is_failed_tool_result;

@@ -9,19 +9,25 @@ mod contribution;
 mod counting;
 mod forest;
 mod links;
+mod projection;
 mod region;
 mod span;
+mod stored;
 mod structure;
 
 pub use calls::MAX_SAME_ANSWER;
 pub use contribution::{Contribution, Sign};
 pub use forest::{Forest, Own, Shown, Subtree, Trace, TraceShown, resolve};
 pub use links::{Kept, Links, MAX_WIDE_CHANGES, WIDE_CHANGE_SPANS};
+pub use projection::{
+    Arrived, Projection, RemainingTraces, SessionToRead, SpanChange, SpanProjector, TraceChange,
+};
 pub use region::{
     ChangedSpan, ChangedTrace, Changes, MAX_CALL_SPANS, MAX_FOLLOWED_TRACES, MAX_HOPS, MAX_LEVELS, Needs,
     Region, SpanPlace,
 };
 pub use span::{MAX_ARRIVALS, MAX_VERSIONS, Span, StoredArrival};
+pub use stored::{StateError, StoredTrace, TraceState, decode_state, encode_state};
 
 use serde::{Deserialize, Serialize};
 
@@ -217,4 +223,4 @@ pub struct Arrival {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

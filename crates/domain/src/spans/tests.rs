@@ -3,7 +3,7 @@
 
 mod incremental;
 mod large;
-mod properties;
+pub(crate) mod properties;
 
 use super::*;
 use crate::cost::{CostSource, PriceTable, ServiceTier};

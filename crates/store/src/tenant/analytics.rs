@@ -1,12 +1,11 @@
 //! Rollup cells and the figures made of them. No screen sums raw events.
 
 use agentlens_domain::latency::Latency;
-use agentlens_domain::rollups::{CellKey, Dimension, Measures, Tier};
+use agentlens_domain::rollups::{CellKey, Dimension, Measures, Tier, decode_changes};
 use agentlens_domain::time::day_of;
 use agentlens_domain::usage::Usage;
 
 use super::Workspace;
-use super::rollups::decode_changes;
 use crate::args;
 use crate::error::StoreError;
 use crate::statement::{Builder, Row};

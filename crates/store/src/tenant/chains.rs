@@ -1,15 +1,15 @@
 //! Verifies what is stored: every hash recomputed from the stored bytes, every link, every seal, the heads of sessions, and the
 //! counters of the org.
 
-use agentlens_domain::chain::{self, Hash, Link, Record, Seal, Verifier};
+use agentlens_domain::apply::OrgContext;
+use agentlens_domain::chain::{self, Hash, Link, Record, Seal, SealedHead, SealedState, Verifier};
 use agentlens_domain::ids::WorkspaceId;
 use agentlens_domain::json;
 
 use super::events::{Events, StoredEvent};
 use super::recount::Sums;
 use super::removals::Removal;
-use super::seal::{Sealed, SealedHead, SealedState};
-use super::{Org, OrgContext, SessionRow, Workspace};
+use super::{Org, SessionRow, Workspace};
 use crate::args;
 use crate::error::StoreError;
 use crate::row_type;
@@ -328,7 +328,7 @@ impl OrgCounters {
             session_count: self.session_count,
         };
         let mut faults = Vec::new();
-        if state.seal(context).as_slice() != self.seal {
+        if state.seal(&context.org, &context.seals).as_slice() != self.seal {
             faults.push("The counters of the org were changed: their seal does not match".to_owned());
         }
         if self.sessions_stored != self.session_count {
@@ -422,7 +422,7 @@ impl<'a> Walk<'a> {
             hash: Hash::from(event.hash),
             recomputed: recompute(event),
         };
-        let covered = Sealed::of_stored(event).bytes();
+        let covered = event.sealed().bytes();
         if let Err(fault) = self.verifier.push(&link, &self.context.seals, &event.seal, &covered) {
             self.fail(&event.id, fault.to_string());
             return false;
@@ -480,7 +480,7 @@ fn head_seal(session: &SessionRow, context: &OrgContext) -> Option<Seal> {
         last_hash: &session.last_hash,
         last_seal: &last_seal,
     };
-    Some(head.seal(context))
+    Some(head.seal(&context.org, &context.seals))
 }
 
 /// The hash of the stored bytes; of nothing if they are no longer JSON in the stored form.

@@ -13,7 +13,6 @@ mod apply;
 mod chains;
 mod dead_letters;
 mod edges;
-pub(crate) mod environments;
 mod events;
 mod figures;
 mod ingest_requests;
@@ -28,22 +27,14 @@ mod retention;
 mod rollups;
 mod seal;
 mod sessions;
-pub(crate) mod spans;
+mod spans;
 mod workspace;
-
-use std::sync::Arc;
-
-use agentlens_domain::chain::SealKey;
-use agentlens_domain::cost::PriceTable;
-use agentlens_domain::ids::OrgId;
-use agentlens_domain::time::day_of;
 
 pub use agents::{AgentRow, Agents};
 pub use analytics::{Analytics, CellQuery, CellRow, WorkspaceStats};
 pub(crate) use apply::{
-    AgentsTable, CellWrite, DaysTable, Ending, EventRow, EventsTable, HoursTable, LateKey, LedgerTable,
-    NumberedSession, OrgState, Plan, PlanInput, SessionKey, SessionWrite, SessionsTable, SpansTable,
-    StoredSession, TracesTable, UsageTable, Verdict, plan, session_keys, span_rows, trace_rows,
+    AgentsTable, CellWrite, DaysTable, Ending, EventsTable, HoursTable, LedgerTable, SessionWrite,
+    SessionsTable, SpansTable, StoredSession, TracesTable, UsageTable, span_rows, trace_rows,
 };
 pub use apply::{Applied, ApplyReport, Commit};
 pub use chains::{BrokenChain, ChainReport, Chains, OrgChains, SessionChain};
@@ -61,31 +52,12 @@ pub(crate) use prices::embedded as embedded_prices;
 pub use removals::{OrgRemovals, Removal, RemovalOrder, RemovalReason, Removals};
 pub use retention::Retention;
 pub(crate) use retention::{drop_partitions, make_partitions};
-pub(crate) use rollups::{Cell, encode_changes, merged, merged_latency};
+pub(crate) use rollups::merged_latency;
 pub use sessions::{SessionFilter, SessionPage, SessionRow, Sessions};
 pub use spans::{SpanRow, Spans, span_address};
 pub use workspace::Workspace;
 
 use crate::error::StoreError;
-
-/// `expire_day` of events that are kept for ever: 9999-12-31.
-pub(crate) const NEVER_EXPIRES_DAY: i32 = 2_932_896;
-
-/// What applying and reading need to know of the org.
-#[derive(Clone)]
-pub(crate) struct OrgContext {
-    pub(crate) org: OrgId,
-    pub(crate) retention_days: Option<i32>,
-    pub(crate) prices: Arc<PriceTable>,
-    pub(crate) seals: SealKey,
-}
-
-impl OrgContext {
-    /// The day on which an event of the given instant may be deleted: its day, the retention, and a day of grace.
-    pub(crate) fn expire_day(&self, ts_us: i64) -> i32 {
-        self.retention_days.map_or(NEVER_EXPIRES_DAY, |days| day_of(ts_us) + days + 1)
-    }
-}
 
 /// Runs blocking work on the pool that is there for it.
 pub(crate) async fn blocking<T: Send + 'static>(

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use agentlens_domain::apply::OrgContext;
 use agentlens_domain::clock::Clock;
 use agentlens_domain::ids::{OrgId, WorkspaceId};
 
-use super::{OrgContext, Place, Workspace};
+use super::{Place, Workspace};
 use crate::control::Control;
 use crate::error::StoreError;
 use crate::row_scope::RowScope;

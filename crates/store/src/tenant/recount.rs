@@ -1,11 +1,12 @@
 //! Counting a session again: from its events, and from what is stored of its spans, whose rows are sealed.
 
+use agentlens_domain::apply::OrgContext;
+use agentlens_domain::chain::{SealedSpan, SealedTrace};
 use agentlens_domain::events::{EventType, Severity};
-use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Contribution, Span};
+use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Contribution, Span, decode_state};
 
 use super::events::StoredEvent;
-use super::spans::{SealedSpan, SealedTrace, decode};
-use super::{Chains, OrgContext, SessionRow};
+use super::{Chains, SessionRow};
 use crate::error::StoreError;
 use crate::{args, row_type};
 
@@ -127,7 +128,7 @@ impl TraceSeal {
             session_id: &self.session_id,
             state: &self.state,
         };
-        sealed.seal(context).as_slice() == self.seal
+        sealed.seal(&context.org, &context.seals).as_slice() == self.seal
     }
 }
 
@@ -142,7 +143,7 @@ impl SpanSeal {
             start_us: self.start_us,
             state: &self.state,
         };
-        sealed.seal(context).as_slice() == self.seal
+        sealed.seal(&context.org, &context.seals).as_slice() == self.seal
     }
 }
 
@@ -204,7 +205,7 @@ impl Chains<'_> {
                 if !row.is_authentic(&context) {
                     return Ok(Some(format!("Span {} was changed: its seal does not match", row.span_id)));
                 }
-                let span: Span = decode(&row.state)?;
+                let span: Span = decode_state(&row.state)?;
                 if span.shown.counted.session_id == session.session_id {
                     sums.add_span(&span.shown.counted);
                 }

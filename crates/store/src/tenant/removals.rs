@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
+use agentlens_domain::apply::OrgContext;
 use agentlens_domain::chain::{NO_SEAL, RowFields, Seal};
 use agentlens_domain::ids::ulid_at;
 
 use super::retention::{forget_sessions, lock_state};
-use super::{Events, Org, OrgContext, SessionRow, Sessions, Workspace};
+use super::{Events, Org, SessionRow, Sessions, Workspace};
 use crate::args;
 use crate::error::StoreError;
 use crate::row_type;

@@ -6,14 +6,15 @@
 
 use std::sync::Arc;
 
+use agentlens_domain::apply::OrgContext;
+use agentlens_domain::chain::SealedState;
 use agentlens_domain::ids::ulid_of;
 use agentlens_domain::rollups::Dimension;
 use agentlens_domain::time::{DAY_US, day_of};
 
 use super::events::places_of_segment;
 use super::removals::{LastRemoved, record_expired};
-use super::seal::SealedState;
-use super::{Org, OrgContext, Place};
+use super::{Org, Place};
 use crate::args;
 use crate::engine::postgres::PostgresEngine;
 use crate::error::StoreError;
@@ -25,7 +26,7 @@ use crate::transaction::Tx;
 const HOURLY_DAYS: i64 = 35;
 /// Applied batches are remembered this long: longer than any queue holds a message.
 const APPLIED_DAYS: i64 = 14;
-/// Rows that are kept for ever (see [`super::NEVER_EXPIRES_DAY`]) are in no index of days; a statement that says so uses the index.
+/// Rows that are kept for ever (see [`agentlens_domain::apply::NEVER_EXPIRES_DAY`]) are in no index of days; a statement that says so uses the index.
 const EXPIRES: &str = "expire_day < 2932896";
 /// Events that one transaction removes on SQLite.
 const EVENTS_AT_A_TIME: i64 = 1_000;
@@ -287,7 +288,8 @@ pub(super) async fn forget_sessions(
 ) -> Result<(), StoreError> {
     let session_count = state.session_count - gone;
     let StateRow { last_position, last_session, last_trace, .. } = state;
-    let seal = SealedState { last_position, last_session, last_trace, session_count }.seal(context);
+    let seal = SealedState { last_position, last_session, last_trace, session_count }
+        .seal(&context.org, &context.seals);
     let sql = "update org_state set session_count = $2, seal = $3 where org_id = $1";
     tx.execute(sql, args![session_count, seal]).await?;
     Ok(())

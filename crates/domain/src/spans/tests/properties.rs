@@ -9,23 +9,23 @@ use super::*;
 /// A random span: its trace, its id, and whatever else it says. Every span has a token figure of its own, a power of two,
 /// so that a sum says what it is made of.
 #[derive(Debug, Clone)]
-pub(super) struct Random {
-    pub(super) trace: u8,
-    pub(super) parent: Option<u8>,
-    pub(super) kind: usize,
-    pub(super) provider: Option<u8>,
-    pub(super) has_tokens: bool,
-    pub(super) response: Option<u8>,
-    pub(super) claim: Option<(u8, u8)>,
-    pub(super) agent: Option<u8>,
-    pub(super) user: Option<u8>,
-    pub(super) start: i64,
-    pub(super) is_error: bool,
+pub(crate) struct Random {
+    pub(crate) trace: u8,
+    pub(crate) parent: Option<u8>,
+    pub(crate) kind: usize,
+    pub(crate) provider: Option<u8>,
+    pub(crate) has_tokens: bool,
+    pub(crate) response: Option<u8>,
+    pub(crate) claim: Option<(u8, u8)>,
+    pub(crate) agent: Option<u8>,
+    pub(crate) user: Option<u8>,
+    pub(crate) start: i64,
+    pub(crate) is_error: bool,
     /// Whether it arrives in two parts, and as a log record before or after.
-    pub(super) parts: u8,
+    pub(crate) parts: u8,
 }
 
-pub(super) fn random() -> impl Strategy<Value = Random> {
+pub(crate) fn random() -> impl Strategy<Value = Random> {
     let place = (0_u8..4, prop::option::weighted(0.8, 0_u8..40));
     let what = (0_usize..20, prop::option::of(0_u8..2), prop::bool::weighted(0.7), prop::option::of(0_u8..5));
     let id = || prop::option::weighted(0.1, 0_u8..3);
@@ -95,7 +95,7 @@ fn outcome(forest: &Forest) -> (ById<Shown>, BTreeMap<String, TraceShown>) {
     (spans.collect(), traces.collect())
 }
 
-pub(super) fn arrivals(spans: &[Random]) -> Vec<Arrival> {
+pub(crate) fn arrivals(spans: &[Random]) -> Vec<Arrival> {
     spans.iter().enumerate().flat_map(|(id, random)| random.arrivals(u8::try_from(id).unwrap())).collect()
 }
 

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use agentlens_domain::ledger::{ENVIRONMENT_LIMIT, Reason};
+use agentlens_domain::ledger::{self, ENVIRONMENT_LIMIT, Reason};
 use agentlens_ingest::{EventResult, IngestError, IngestReport, IngestRequest};
 
 use crate::api::hex;
@@ -246,8 +246,8 @@ async fn get_ledger(
     for row in rows {
         let key = keys.entry(row.key_id).or_default();
         match row.outcome.as_str() {
-            "received" => key.received += row.event_count,
-            "stored" => key.stored = row.event_count,
+            ledger::RECEIVED => key.received += row.event_count,
+            ledger::STORED => key.stored = row.event_count,
             ENVIRONMENT_LIMIT => key.environment_limit = row.event_count,
             outcome => {
                 // Dead letters were received and never applied, so the store has not counted them yet.

@@ -10,22 +10,25 @@
 use deadpool_postgres::{Object, Transaction};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use agentlens_domain::batches::Batch;
+use agentlens_domain::apply::{
+    EventRow, LateKey, NumberedSession, OrgContext, OrgState, PlanInput, Verdict, plan, session_keys,
+};
+use agentlens_domain::batches::{Batch, EventPlace, Group, PerEvent};
+use agentlens_domain::environments::{Environments, names_to_look_up};
 use agentlens_domain::latency::Latency;
-use agentlens_domain::rollups::{CellKey, Tier};
+use agentlens_domain::rollups::{Cell, CellKey, Tier, encode_changes, merged};
+use agentlens_domain::sessions::SessionKey;
 use agentlens_domain::time::day_of;
 
 use super::PostgresEngine;
 use super::insert::insert;
-use super::spans::{load_staying, project_spans, upsert_spans};
+use super::spans::{load_remaining, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::row_scope::RowScope;
 use crate::statement::{FromRow, NamedRow, Row};
-use crate::tenant::environments::{Environments, names_to_look_up};
 use crate::tenant::{
-    AgentsTable, ApplyReport, Cell, CellWrite, DaysTable, Ending, EventRow, EventsTable, HoursTable, LateKey,
-    LedgerTable, NumberedSession, OrgContext, OrgState, PlanInput, SessionKey, SessionWrite, SessionsTable,
-    StoredSession, UsageTable, Verdict, encode_changes, merged, merged_latency, plan, session_keys,
+    AgentsTable, ApplyReport, CellWrite, DaysTable, Ending, EventsTable, HoursTable, LedgerTable,
+    SessionWrite, SessionsTable, StoredSession, UsageTable, merged_latency,
 };
 
 /// What one try to apply batches came to.
@@ -70,22 +73,21 @@ async fn try_apply(
     // A group holds batches of all workspaces of the org.
     transaction.batch_execute(&RowScope::Org(&context.org).set_local()).await?;
     let state = lock_state(&transaction, org).await?;
-    let fresh = claim_batches(&transaction, org, batches, now_us).await?;
-    let verdicts = claim_ids(&transaction, context, batches, &fresh).await?;
-    let environments = take_environments(&transaction, org, batches, &fresh, now_us).await?;
-    let projection = project_spans(&transaction, context, batches, &fresh, &environments).await?;
-    let staying = load_staying(&transaction, org, &projection).await?;
-    let keys = session_keys(batches, &fresh, &projection).into_iter().collect();
+    let group = Group::new(batches, claim_batches(&transaction, org, batches, now_us).await?);
+    let verdicts = claim_ids(&transaction, context, &group).await?;
+    let environments = take_environments(&transaction, org, &group, now_us).await?;
+    let projection = project_spans(&transaction, context, &group, &environments).await?;
+    let remaining = load_remaining(&transaction, org, &projection).await?;
+    let keys = session_keys(&group, &projection).into_iter().collect();
     let sessions = load_sessions(&transaction, org, keys).await?;
-    let mut events = Vec::with_capacity(batches.iter().map(|batch| batch.events.len()).sum());
+    let mut events = Vec::with_capacity(group.event_count());
     let input = PlanInput {
-        batches,
-        fresh,
+        group: &group,
         verdicts,
         sessions: &sessions,
         environments: &environments,
         projection: &projection,
-        staying: &staying,
+        remaining: &remaining,
         org: state,
         now_us,
     };
@@ -111,7 +113,7 @@ async fn try_apply(
         )
         .await?;
     let (position, session, trace) = (plan.last_position, plan.last_session, plan.last_trace);
-    let (sessions, seal) = (plan.session_count, plan.state().seal(context));
+    let (sessions, seal) = (plan.session_count, plan.state().seal(&context.org, &context.seals));
     let seal = seal.as_slice();
     transaction
         .execute(&advance, &[&org, &position, &session, &trace, &sessions, &seal, &waiting_changes])
@@ -173,17 +175,16 @@ async fn claim_batches(
 async fn take_environments<'a>(
     transaction: &Transaction<'_>,
     org: &str,
-    batches: &'a [Batch],
-    fresh: &[bool],
+    group: &Group<'a>,
     now_us: i64,
 ) -> Result<Environments<'a>, StoreError> {
     let mut environments = Environments::default();
-    for (workspace, names) in names_to_look_up(batches, fresh) {
+    for (workspace, names) in names_to_look_up(group) {
         let sql = "select name from environments where org_id = $1 and workspace_id = $2";
         let statement = transaction.prepare_cached(sql).await?;
         let rows = transaction.query(&statement, &[&org, &workspace]).await?;
         let known = rows.iter().map(|row| row.try_get(0)).collect::<Result<FxHashSet<String>, _>>()?;
-        let added = environments.settle(workspace, &names, &known);
+        let added = environments.add_names(workspace, &names, &known);
         if !added.is_empty() {
             let sql = "insert into environments (org_id, workspace_id, name, first_seen_us)
                  select $1, $2, name, $4 from unnest($3::text[]) as n (name)";
@@ -197,32 +198,30 @@ async fn take_environments<'a>(
 async fn claim_ids(
     transaction: &Transaction<'_>,
     context: &OrgContext,
-    batches: &[Batch],
-    fresh: &[bool],
-) -> Result<FxHashMap<(usize, usize), Verdict>, StoreError> {
+    group: &Group<'_>,
+) -> Result<PerEvent<Verdict>, StoreError> {
     let org = context.org.as_str();
     // The first event of the group with an id is its candidate; later ones are compared with what it claims.
     type IdKey<'b> = (&'b str, &'b str);
-    let mut candidates: FxHashMap<IdKey<'_>, (usize, usize)> = FxHashMap::default();
-    let mut all: Vec<((usize, usize), IdKey<'_>, &[u8; 16])> = Vec::new();
+    let mut candidates: FxHashMap<IdKey<'_>, EventPlace> = FxHashMap::default();
+    let mut all: Vec<(EventPlace, IdKey<'_>, &[u8; 16])> = Vec::new();
     let (mut workspaces, mut ids): (Vec<&str>, Vec<&str>) = Default::default();
     let (mut digests, mut days): (Vec<&[u8]>, Vec<i32>) = Default::default();
-    for (batch_index, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
-        for (event_index, event) in batch.events.iter().enumerate() {
-            let Some(digest) = &event.content_digest else { continue };
-            let (place, key) = ((batch_index, event_index), (batch.workspace_id.as_str(), event.id.as_str()));
-            all.push((place, key, digest));
-            if let std::collections::hash_map::Entry::Vacant(vacant) = candidates.entry(key) {
-                vacant.insert(place);
-                workspaces.push(key.0);
-                ids.push(key.1);
-                digests.push(digest);
-                days.push(context.expire_day(event.ts_us));
-            }
+    for (place, batch, event) in group.new_events() {
+        let Some(digest) = &event.content_digest else { continue };
+        let key = (batch.workspace_id.as_str(), event.id.as_str());
+        all.push((place, key, digest));
+        if let std::collections::hash_map::Entry::Vacant(vacant) = candidates.entry(key) {
+            vacant.insert(place);
+            workspaces.push(key.0);
+            ids.push(key.1);
+            digests.push(digest);
+            days.push(context.expire_day(event.ts_us));
         }
     }
+    let mut verdicts = group.per_event(Verdict::New);
     if ids.is_empty() {
-        return Ok(FxHashMap::default());
+        return Ok(verdicts);
     }
     let claim = "insert into event_keys (org_id, workspace_id, id, content_digest, expire_day)
          select $1, k.workspace_id, k.id, k.digest, k.day
@@ -243,7 +242,7 @@ async fn claim_ids(
     for row in &rows {
         stored.insert((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?);
     }
-    let verdict_of = |place: (usize, usize), key: IdKey<'_>, digest: &[u8; 16]| {
+    let verdict_of = |place: EventPlace, key: IdKey<'_>, digest: &[u8; 16]| {
         let owned = (key.0.to_owned(), key.1.to_owned());
         if claimed.contains(&owned) && candidates.get(&key) == Some(&place) {
             Verdict::New
@@ -253,7 +252,10 @@ async fn claim_ids(
             Verdict::Conflict
         }
     };
-    Ok(all.into_iter().map(|(place, key, digest)| (place, verdict_of(place, key, digest))).collect())
+    for (place, key, digest) in all {
+        verdicts[place] = verdict_of(place, key, digest);
+    }
+    Ok(verdicts)
 }
 
 async fn load_sessions<'a>(

@@ -19,13 +19,13 @@ use tokio_postgres::Config;
 use tokio_postgres::types::ToSql;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use agentlens_domain::apply::NEVER_EXPIRES_DAY;
 use agentlens_domain::ids::OrgId;
 use agentlens_fairness::{FairShare, Rule};
 
 use crate::error::StoreError;
 use crate::row_scope::RowScope;
 use crate::statement::{Row, Value};
-use crate::tenant::NEVER_EXPIRES_DAY;
 
 /// Prepared statements that a connection keeps.
 const MAX_STATEMENTS: usize = 256;

@@ -3,33 +3,35 @@
 use deadpool_postgres::Transaction;
 use rustc_hash::FxHashMap;
 
-use agentlens_domain::batches::Batch;
-use agentlens_domain::spans::{MAX_SAME_ANSWER, Needs, Span};
+use agentlens_domain::apply::{OrgContext, Plan};
+use agentlens_domain::batches::Group;
+use agentlens_domain::environments::Environments;
+use agentlens_domain::spans::{
+    MAX_SAME_ANSWER, Needs, Projection, RemainingTraces, Span, SpanChange, SpanProjector, StoredTrace,
+    decode_state,
+};
 
 use super::insert::insert;
 use crate::error::StoreError;
-use crate::tenant::environments::Environments;
-use crate::tenant::spans::{ChangedSpan, Projecting, Projection, Staying, StoredTrace, decode};
-use crate::tenant::{OrgContext, Plan, SpansTable, TracesTable, span_rows, trace_rows};
+use crate::tenant::{SpansTable, TracesTable, span_rows, trace_rows};
 
-/// Joins the spans of the fresh batches with what is stored.
+/// Joins the arrivals of a group with the stored spans.
 pub(super) async fn project_spans<'a>(
     transaction: &Transaction<'_>,
     context: &OrgContext,
-    batches: &'a [Batch],
-    fresh: &[bool],
+    group: &Group<'a>,
     environments: &'a Environments<'a>,
 ) -> Result<Projection<'a>, StoreError> {
-    let mut projection = Projection::default();
-    for mut projecting in Projecting::of(batches, fresh, environments) {
+    let mut projection = Projection::of(group);
+    for mut projector in SpanProjector::of(group, environments) {
         loop {
-            let needs = projecting.needs(batches, fresh, &context.prices, &mut projection);
+            let needs = projector.needs(group, &context.prices, &mut projection);
             if needs.is_empty() {
                 break;
             }
-            load(transaction, context.org.as_str(), &mut projecting, needs).await?;
+            load(transaction, context.org.as_str(), &mut projector, needs).await?;
         }
-        projecting.finish(&mut projection);
+        projector.finish(&mut projection);
     }
     Ok(projection)
 }
@@ -37,20 +39,20 @@ pub(super) async fn project_spans<'a>(
 async fn load(
     transaction: &Transaction<'_>,
     org: &str,
-    projecting: &mut Projecting<'_>,
+    projector: &mut SpanProjector<'_>,
     needs: Needs,
 ) -> Result<(), StoreError> {
-    let workspace = projecting.workspace_id();
+    let workspace = projector.workspace_id();
     let mut traces = load_traces(transaction, (org, workspace), &needs.traces).await?;
     for trace_id in &needs.traces {
-        projecting.take_trace(trace_id, traces.remove(trace_id));
+        projector.take_trace(trace_id, traces.remove(trace_id));
     }
     // Each key is looked up by itself: joined to the table as a whole, many of them would make the planner read all of it.
     let sql =
         "select s.trace_number, s.state from unnest($2::bigint[], $3::text[]) as k (trace_number, span_id)
          cross join lateral (select trace_number, state from spans s
            where s.org_id = $1 and s.trace_number = k.trace_number and s.span_id = k.span_id limit 1) s";
-    projecting.take_spans(load_spans(transaction, org, sql, needs.spans).await?);
+    projector.take_spans(load_spans(transaction, org, sql, needs.spans).await?);
     let sql = "select s.trace_number, s.state from unnest($2::bigint[], $3::text[]) as k (trace_number, span_id)
          cross join lateral (select trace_number, state from spans s
            where s.org_id = $1 and s.trace_number = k.trace_number and s.parent_span_id = k.span_id offset 0) s
@@ -58,20 +60,20 @@ async fn load(
          select s.trace_number, s.state from unnest($2::bigint[], $3::text[]) as k (trace_number, span_id)
          cross join lateral (select trace_number, state from spans s
            where s.org_id = $1 and s.trace_number = k.trace_number and s.named_parent_span_id = k.span_id offset 0) s";
-    projecting.take_spans(load_spans(transaction, org, sql, needs.children).await?);
+    projector.take_spans(load_spans(transaction, org, sql, needs.children).await?);
     if !needs.wholes.is_empty() {
         let sql = "select trace_number, state from spans where org_id = $1 and trace_number = any($2)";
         let statement = transaction.prepare_cached(sql).await?;
         let mut spans = Vec::new();
         for row in transaction.query(&statement, &[&org, &needs.wholes]).await? {
-            spans.push((row.try_get(0)?, decode(row.try_get(1)?)?));
+            spans.push((row.try_get(0)?, decode_state(row.try_get(1)?)?));
         }
-        projecting.take_spans(spans);
+        projector.take_spans(spans);
     }
     if !needs.answers.is_empty() {
         let mut spans = spans_with(transaction, org, workspace, &needs.answers).await?;
         for answer in &needs.answers {
-            projecting.take_answer(answer, spans.remove(answer).unwrap_or_default());
+            projector.take_answer(answer, spans.remove(answer).unwrap_or_default());
         }
     }
     Ok(())
@@ -89,7 +91,7 @@ async fn load_traces(
     let sql = "select trace_id, number, state from traces where org_id = $1 and workspace_id = $2 and trace_id = any($3)";
     let statement = transaction.prepare_cached(sql).await?;
     for row in transaction.query(&statement, &[&org, &workspace, &traces]).await? {
-        let trace = StoredTrace { number: row.try_get(1)?, state: decode(row.try_get(2)?)? };
+        let trace = StoredTrace { number: row.try_get(1)?, state: decode_state(row.try_get(2)?)? };
         stored.insert(row.try_get(0)?, trace);
     }
     Ok(stored)
@@ -109,7 +111,7 @@ async fn load_spans(
     let (numbers, span_ids): (Vec<i64>, Vec<String>) = ids.into_iter().unzip();
     let statement = transaction.prepare_cached(sql).await?;
     for row in transaction.query(&statement, &[&org, &numbers, &span_ids]).await? {
-        spans.push((row.try_get(0)?, decode(row.try_get(1)?)?));
+        spans.push((row.try_get(0)?, decode_state(row.try_get(1)?)?));
     }
     Ok(spans)
 }
@@ -132,32 +134,34 @@ async fn spans_with(
     Ok(spans)
 }
 
-/// What the traces say that stay in sessions which others leave or reopen.
-pub(super) async fn load_staying<'a>(
+/// Reads the other traces of sessions that traces leave or reopen.
+pub(super) async fn load_remaining<'a>(
     transaction: &Transaction<'_>,
     org: &str,
     projection: &'a Projection<'a>,
-) -> Result<Staying<'a>, StoreError> {
+) -> Result<RemainingTraces<'a>, StoreError> {
     let sql = "select trace_id, state from traces where org_id = $1 and session_number =
            (select number from sessions where org_id = $1 and workspace_id = $2 and session_id = $3)
          order by number desc limit $4";
-    let mut staying = Staying::default();
-    for (key, limit) in projection.asked_sessions() {
+    let mut remaining = RemainingTraces::default();
+    for session in projection.sessions_to_read() {
         let statement = transaction.prepare_cached(sql).await?;
         let mut stored = Vec::new();
-        for row in transaction.query(&statement, &[&org, &key.0, &key.1, &limit]).await? {
-            stored.push((row.try_get(0)?, decode(row.try_get(1)?)?));
+        for row in
+            transaction.query(&statement, &[&org, &session.key.0, &session.key.1, &session.limit]).await?
+        {
+            stored.push((row.try_get(0)?, decode_state(row.try_get(1)?)?));
         }
-        projection.answer(&mut staying, (key, limit), stored);
+        projection.take_traces(&mut remaining, session, stored);
     }
-    Ok(staying)
+    Ok(remaining)
 }
 
 /// Writes the spans and traces that changed.
 pub(super) async fn upsert_spans(
     transaction: &Transaction<'_>,
     context: &OrgContext,
-    spans: &[ChangedSpan<'_>],
+    spans: &[SpanChange<'_>],
     plan: &Plan<'_>,
 ) -> Result<(), StoreError> {
     if plan.traces.is_empty() {

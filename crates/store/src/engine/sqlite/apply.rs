@@ -5,19 +5,22 @@ use std::sync::mpsc::sync_channel;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use agentlens_domain::batches::Batch;
+use agentlens_domain::apply::{
+    EventRow, LateKey, NumberedSession, OrgContext, OrgState, Plan, PlanInput, Verdict, plan, session_keys,
+};
+use agentlens_domain::batches::{Batch, Group, PerEvent};
+use agentlens_domain::environments::{Environments, names_to_look_up};
 use agentlens_domain::latency::encode_change;
-use agentlens_domain::rollups::Tier;
+use agentlens_domain::rollups::{Cell, Tier, encode_changes, merged};
+use agentlens_domain::sessions::SessionKey;
 
 use super::insert::insert;
-use super::spans::{load_staying, project_spans, upsert_spans};
+use super::spans::{load_remaining, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::statement::{FromRow, NamedRow, Row};
-use crate::tenant::environments::{Environments, names_to_look_up};
 use crate::tenant::{
-    AgentsTable, ApplyReport, Cell, CellWrite, DaysTable, Ending, EventRow, EventsTable, HoursTable, LateKey,
-    LedgerTable, NumberedSession, OrgContext, OrgState, Plan, PlanInput, SessionKey, SessionWrite,
-    SessionsTable, StoredSession, UsageTable, Verdict, encode_changes, merged, plan, session_keys,
+    AgentsTable, ApplyReport, CellWrite, DaysTable, Ending, EventsTable, HoursTable, LedgerTable,
+    SessionWrite, SessionsTable, StoredSession, UsageTable,
 };
 
 /// Events' rows that the planner hands to the writer at a time, and how many such handfuls may lie between them.
@@ -35,20 +38,19 @@ pub(crate) fn apply(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let org = context.org.as_str();
     let state = state(&transaction, org)?;
-    let fresh = claim_batches(&transaction, org, batches, now_us)?;
-    let verdicts = claim_ids(&transaction, context, batches, &fresh)?;
-    let environments = take_environments(&transaction, org, batches, &fresh, now_us)?;
-    let projection = project_spans(&transaction, context, batches, &fresh, &environments)?;
-    let staying = load_staying(&transaction, org, &projection)?;
-    let sessions = load_sessions(&transaction, org, session_keys(batches, &fresh, &projection))?;
+    let group = Group::new(batches, claim_batches(&transaction, org, batches, now_us)?);
+    let verdicts = claim_ids(&transaction, context, &group)?;
+    let environments = take_environments(&transaction, org, &group, now_us)?;
+    let projection = project_spans(&transaction, context, &group, &environments)?;
+    let remaining = load_remaining(&transaction, org, &projection)?;
+    let sessions = load_sessions(&transaction, org, session_keys(&group, &projection))?;
     let input = PlanInput {
-        batches,
-        fresh,
+        group: &group,
         verdicts,
         sessions: &sessions,
         environments: &environments,
         projection: &projection,
-        staying: &staying,
+        remaining: &remaining,
         org: state,
         now_us,
     };
@@ -72,7 +74,7 @@ pub(crate) fn apply(
             plan.last_session,
             plan.last_trace,
             plan.session_count,
-            plan.state().seal(context),
+            plan.state().seal(&context.org, &context.seals),
             waiting_changes
         ])?;
     match ending {
@@ -132,17 +134,16 @@ fn claim_batches(
 fn take_environments<'a>(
     transaction: &Transaction<'_>,
     org: &str,
-    batches: &'a [Batch],
-    fresh: &[bool],
+    group: &Group<'a>,
     now_us: i64,
 ) -> Result<Environments<'a>, StoreError> {
     let mut environments = Environments::default();
-    for (workspace, names) in names_to_look_up(batches, fresh) {
+    for (workspace, names) in names_to_look_up(group) {
         let known = transaction
             .prepare_cached("select name from environments where org_id = ?1 and workspace_id = ?2")?
             .query_map([org, workspace], |row| row.get(0))?
             .collect::<Result<FxHashSet<String>, _>>()?;
-        for name in environments.settle(workspace, &names, &known) {
+        for name in environments.add_names(workspace, &names, &known) {
             transaction
                 .prepare_cached(
                     "insert into environments (org_id, workspace_id, name, first_seen_us) values (?1, ?2, ?3, ?4)",
@@ -156,9 +157,8 @@ fn take_environments<'a>(
 fn claim_ids(
     transaction: &Transaction<'_>,
     context: &OrgContext,
-    batches: &[Batch],
-    fresh: &[bool],
-) -> Result<FxHashMap<(usize, usize), Verdict>, StoreError> {
+    group: &Group<'_>,
+) -> Result<PerEvent<Verdict>, StoreError> {
     let org = context.org.as_str();
     let mut claim = transaction.prepare_cached(
         "insert into event_keys (org_id, workspace_id, id, content_digest, expire_day) values (?1, ?2, ?3, ?4, ?5) on conflict do nothing",
@@ -166,27 +166,17 @@ fn claim_ids(
     let mut compare = transaction.prepare_cached(
         "select content_digest = ?4 from event_keys where org_id = ?1 and workspace_id = ?2 and id = ?3",
     )?;
-    let mut verdicts = FxHashMap::default();
-    for (batch_index, batch) in batches.iter().enumerate().filter(|(index, _)| fresh[*index]) {
-        for (event_index, event) in batch.events.iter().enumerate() {
-            let Some(digest) = &event.content_digest else { continue };
-            let workspace = batch.workspace_id.as_str();
-            let verdict = if claim.execute(params![
-                org,
-                workspace,
-                event.id,
-                digest,
-                context.expire_day(event.ts_us)
-            ])? == 1
-            {
-                Verdict::New
-            } else if compare.query_row(params![org, workspace, event.id, digest], |row| row.get(0))? {
-                Verdict::Duplicate
-            } else {
-                Verdict::Conflict
-            };
-            verdicts.insert((batch_index, event_index), verdict);
-        }
+    let mut verdicts = group.per_event(Verdict::New);
+    for (place, batch, event) in group.new_events() {
+        let Some(digest) = &event.content_digest else { continue };
+        let (workspace, day) = (batch.workspace_id.as_str(), context.expire_day(event.ts_us));
+        verdicts[place] = if claim.execute(params![org, workspace, event.id, digest, day])? == 1 {
+            Verdict::New
+        } else if compare.query_row(params![org, workspace, event.id, digest], |row| row.get(0))? {
+            Verdict::Duplicate
+        } else {
+            Verdict::Conflict
+        };
     }
     Ok(verdicts)
 }
@@ -233,7 +223,7 @@ fn plan_and_insert_events<'a>(
     input: PlanInput<'a>,
 ) -> Result<Plan<'a>, StoreError> {
     let org = context.org.as_str();
-    let events: usize = input.batches.iter().map(|batch| batch.events.len()).sum();
+    let events = input.group.event_count();
     if events <= ROWS_HANDED_OVER {
         let mut rows = Vec::with_capacity(events);
         let plan = plan(context, &input, |row| rows.push(row));

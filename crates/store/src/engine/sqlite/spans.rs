@@ -4,33 +4,35 @@ use std::sync::LazyLock;
 
 use rusqlite::{OptionalExtension, Params, Transaction, params};
 
-use agentlens_domain::batches::Batch;
-use agentlens_domain::spans::{MAX_SAME_ANSWER, Needs, Span};
+use agentlens_domain::apply::{OrgContext, Plan};
+use agentlens_domain::batches::Group;
+use agentlens_domain::environments::Environments;
+use agentlens_domain::spans::{
+    MAX_SAME_ANSWER, Needs, Projection, RemainingTraces, Span, SpanChange, SpanProjector, StoredTrace,
+    decode_state,
+};
 
 use super::insert::insert;
 use crate::error::StoreError;
-use crate::tenant::environments::Environments;
-use crate::tenant::spans::{ChangedSpan, Projecting, Projection, Staying, StoredTrace, decode};
-use crate::tenant::{OrgContext, Plan, SpansTable, TracesTable, span_rows, trace_rows};
+use crate::tenant::{SpansTable, TracesTable, span_rows, trace_rows};
 
-/// Joins the spans of the fresh batches with what is stored.
+/// Joins the arrivals of a group with the stored spans.
 pub(super) fn project_spans<'a>(
     transaction: &Transaction<'_>,
     context: &OrgContext,
-    batches: &'a [Batch],
-    fresh: &[bool],
+    group: &Group<'a>,
     environments: &'a Environments<'a>,
 ) -> Result<Projection<'a>, StoreError> {
-    let mut projection = Projection::default();
-    for mut projecting in Projecting::of(batches, fresh, environments) {
+    let mut projection = Projection::of(group);
+    for mut projector in SpanProjector::of(group, environments) {
         loop {
-            let needs = projecting.needs(batches, fresh, &context.prices, &mut projection);
+            let needs = projector.needs(group, &context.prices, &mut projection);
             if needs.is_empty() {
                 break;
             }
-            load(transaction, context.org.as_str(), &mut projecting, needs)?;
+            load(transaction, context.org.as_str(), &mut projector, needs)?;
         }
-        projecting.finish(&mut projection);
+        projector.finish(&mut projection);
     }
     Ok(projection)
 }
@@ -38,10 +40,10 @@ pub(super) fn project_spans<'a>(
 fn load(
     transaction: &Transaction<'_>,
     org: &str,
-    projecting: &mut Projecting<'_>,
+    projector: &mut SpanProjector<'_>,
     needs: Needs,
 ) -> Result<(), StoreError> {
-    let workspace = projecting.workspace_id();
+    let workspace = projector.workspace_id();
     for trace_id in needs.traces {
         let stored: Option<(i64, Vec<u8>)> = transaction
             .prepare_cached(
@@ -50,10 +52,10 @@ fn load(
             .query_row(params![org, workspace, trace_id], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let stored = match stored {
-            Some((number, state)) => Some(StoredTrace { number, state: decode(&state)? }),
+            Some((number, state)) => Some(StoredTrace { number, state: decode_state(&state)? }),
             None => None,
         };
-        projecting.take_trace(&trace_id, stored);
+        projector.take_trace(&trace_id, stored);
     }
     let mut spans = Vec::new();
     for (number, span_id) in needs.spans {
@@ -70,10 +72,10 @@ fn load(
         let sql = "select state from spans where trace_number = ?1";
         read_spans(transaction, sql, number, params![number], &mut spans)?;
     }
-    projecting.take_spans(spans);
+    projector.take_spans(spans);
     for answer in needs.answers {
         let spans = spans_with(transaction, org, workspace, &answer)?;
-        projecting.take_answer(&answer, spans);
+        projector.take_answer(&answer, spans);
     }
     Ok(())
 }
@@ -88,7 +90,7 @@ fn read_spans(
     let mut statement = transaction.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;
     while let Some(row) = rows.next()? {
-        spans.push((number, decode(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?));
+        spans.push((number, decode_state(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?));
     }
     Ok(())
 }
@@ -112,34 +114,37 @@ fn spans_with(
     Ok(spans.collect::<Result<Vec<(String, String)>, _>>()?)
 }
 
-/// What the traces say that stay in sessions which others leave or reopen.
-pub(super) fn load_staying<'a>(
+/// Reads the other traces of sessions that traces leave or reopen.
+pub(super) fn load_remaining<'a>(
     transaction: &Transaction<'_>,
     org: &str,
     projection: &'a Projection<'a>,
-) -> Result<Staying<'a>, StoreError> {
+) -> Result<RemainingTraces<'a>, StoreError> {
     let mut statement = transaction.prepare_cached(
         "select trace_id, state from traces where org_id = ?1 and session_number =
            (select number from sessions where org_id = ?1 and workspace_id = ?2 and session_id = ?3)
          order by number desc limit ?4",
     )?;
-    let mut staying = Staying::default();
-    for (key, limit) in projection.asked_sessions() {
-        let mut rows = statement.query(params![org, key.0, key.1, limit])?;
+    let mut remaining = RemainingTraces::default();
+    for session in projection.sessions_to_read() {
+        let mut rows = statement.query(params![org, session.key.0, session.key.1, session.limit])?;
         let mut stored = Vec::new();
         while let Some(row) = rows.next()? {
-            stored.push((row.get(0)?, decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?));
+            stored.push((
+                row.get(0)?,
+                decode_state(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?,
+            ));
         }
-        projection.answer(&mut staying, (key, limit), stored);
+        projection.take_traces(&mut remaining, session, stored);
     }
-    Ok(staying)
+    Ok(remaining)
 }
 
 /// Writes the spans and traces that changed.
 pub(super) fn upsert_spans(
     transaction: &Transaction<'_>,
     context: &OrgContext,
-    spans: &[ChangedSpan<'_>],
+    spans: &[SpanChange<'_>],
     plan: &Plan<'_>,
 ) -> Result<(), StoreError> {
     let org = context.org.as_str();

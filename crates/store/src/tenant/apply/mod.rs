@@ -1,17 +1,10 @@
 //! Applying batches: what the worker does to an org's tables, in one transaction.
 //!
-//! The engines load what the plan needs (which batches are new, which ids are taken, how the sessions stand), the plan
-//! is computed here without I/O, and the engines write it. So both engines chain, count and cost alike.
+//! The engines load what the plan needs (which batches are new, which ids are taken, the touched sessions and spans),
+//! [`agentlens_domain::apply`] computes it, and the engines write it.
 
-mod columns;
-mod plan;
-mod sessions;
 mod tables;
 
-pub(crate) use plan::{
-    AgentDelta, EventRow, LateKey, NumberedSession, OrgState, Plan, PlanInput, SessionKey, UsageDelta,
-    Verdict, plan, session_keys,
-};
 pub(crate) use tables::{
     AgentsTable, CellWrite, DaysTable, EventsTable, HoursTable, LedgerTable, SessionWrite, SessionsTable,
     SpansTable, StoredSession, TracesTable, UsageTable, span_rows, trace_rows,
@@ -19,21 +12,13 @@ pub(crate) use tables::{
 
 use std::sync::Arc;
 
-use agentlens_domain::batches::{Batch, Outcome};
+pub use agentlens_domain::batches::Applied;
+use agentlens_domain::batches::Batch;
 
 use super::{Org, Place};
 use crate::engine;
 use crate::engine::sqlite::SqliteFile;
 use crate::error::StoreError;
-
-/// What became of one batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Applied {
-    /// Its effect is in the tables now; an outcome for each of its events, in their order.
-    Now(Vec<Outcome>),
-    /// Its effect was in the tables already.
-    Before,
-}
 
 /// What applying a group of batches did.
 #[derive(Debug)]

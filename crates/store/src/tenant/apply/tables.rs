@@ -1,17 +1,20 @@
 //! The tables that applying batches writes: every column, declared once for both engines.
 
+use agentlens_domain::apply::{
+    AgentDelta, EventRow, LedgerDelta, NumberedSession, OrgContext, Plan, SpanColumns, SpanNumbers, TraceRow,
+    UsageDelta,
+};
 use agentlens_domain::chain::Seal;
-use agentlens_domain::rollups::{CellKey, Measures};
-use agentlens_domain::sessions::SessionState;
+use agentlens_domain::rollups::{Cell, CellKey, Measures};
+use agentlens_domain::sessions::{SessionKey, SessionState};
+use agentlens_domain::spans::{SpanChange, encode_state};
 
-use super::{AgentDelta, EventRow, NumberedSession, Plan, SessionKey, UsageDelta};
 use crate::error::StoreError;
 use crate::row_type;
 use crate::schema::Dialect;
 use crate::table::Rule::{Add, By, Greatest, Keep, Least, Replace, Sketch};
 use crate::table::{Columns, Table};
-use crate::tenant::spans::{ChangedSpan, SpanColumns, SpanNumbers, TraceRow, encode};
-use crate::tenant::{Cell, OrgContext, StoredEvent};
+use crate::tenant::StoredEvent;
 
 /// `events`, whose rows never change. An id that is taken is a fault: ids of ours can't collide, and those of clients were claimed
 /// before.
@@ -320,12 +323,12 @@ pub(crate) struct SpanWrite<'s> {
 
 /// The rows of the spans that changed.
 pub(crate) fn span_rows<'s>(
-    spans: &'s [ChangedSpan<'_>],
+    spans: &'s [SpanChange<'_>],
     plan: &'s Plan<'_>,
     context: &OrgContext,
 ) -> Result<Vec<SpanWrite<'s>>, StoreError> {
-    let row = |(changed, numbers): (&'s ChangedSpan<'_>, &'s SpanNumbers)| {
-        let (columns, state) = (SpanColumns::of(changed, context), encode(&changed.span)?);
+    let row = |(changed, numbers): (&'s SpanChange<'_>, &'s SpanNumbers)| {
+        let (columns, state) = (SpanColumns::of(changed, context), encode_state(&changed.span)?);
         let seal = columns.seal(numbers, &state, context);
         let (workspace_id, trace_id) = (changed.workspace_id, changed.trace_id.as_str());
         Ok(SpanWrite { workspace_id, trace_id, columns, numbers, state, seal })
@@ -383,7 +386,7 @@ pub(crate) fn trace_rows<'t>(
     context: &OrgContext,
 ) -> Result<Vec<TraceWrite<'t>>, StoreError> {
     let row = |trace: &'t TraceRow<'_>| {
-        let state = encode(&trace.state)?;
+        let state = encode_state(&trace.state)?;
         let seal = trace.seal(&state, context);
         Ok(TraceWrite { trace, state, seal })
     };
@@ -419,21 +422,19 @@ impl<'t> Table<TraceWrite<'t>> for TracesTable {
     }
 }
 
-type LedgerWrite<'a> = ((&'a str, &'static str), i64);
-
 /// `ingest_ledger`: what a group adds for each key and outcome.
 pub(crate) struct LedgerTable;
 
-impl<'a> Table<LedgerWrite<'a>> for LedgerTable {
+impl<'a> Table<LedgerDelta<'a>> for LedgerTable {
     const NAME: &'static str = "ingest_ledger";
 
     fn key(_: Dialect) -> Option<&'static str> {
         Some("(org_id, key_id, outcome)")
     }
 
-    fn declare<'r>(columns: &mut impl Columns<'r, LedgerWrite<'a>>)
+    fn declare<'r>(columns: &mut impl Columns<'r, LedgerDelta<'a>>)
     where
-        LedgerWrite<'a>: 'r,
+        LedgerDelta<'a>: 'r,
     {
         columns.column("key_id", "text", Keep, |row| row.0.0);
         columns.column("outcome", "text", Keep, |row| row.0.1);

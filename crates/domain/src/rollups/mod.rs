@@ -5,6 +5,10 @@
 //! there can be as many of them as events in an hour. All measures are
 //! sums or mergeable sketches, so cells add up in any order, and equal a recount.
 
+mod changes;
+
+pub use changes::{Cell, ChangesError, MAX_WAITING_CHANGES, decode_changes, encode_changes, merged};
+
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 

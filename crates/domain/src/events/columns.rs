@@ -1,17 +1,17 @@
-//! Columns of an event's row that are computed from the event alone. Pure.
+//! Columns of an event's row that are computed from the event alone.
 
 use std::borrow::Cow;
 
-use agentlens_domain::chain::{self, Hash, Record};
-use agentlens_domain::events::NewEvent;
-use agentlens_domain::usage::Usage;
-use agentlens_domain::{json, limits};
+use super::NewEvent;
+use crate::chain::{self, Hash, Record};
+use crate::usage::Usage;
+use crate::{json, limits};
 
 /// Payloads above this many bytes get a stored preview.
 const STORED_PREVIEW_FROM_BYTES: usize = 1024;
 
 /// The published hash of an event in the chain of a session.
-pub(super) fn hash_of(
+pub(crate) fn hash_of(
     event: &NewEvent,
     (session_id, agent_id): (&str, &str),
     prev_hash: Option<[u8; 32]>,
@@ -41,7 +41,7 @@ fn hashed_text<'a>(stored: &'a str, holds_wide_numbers: bool) -> Cow<'a, str> {
 
 /// Lists show the start of a payload. Short payloads are their own preview; only for long ones it is stored, so that
 /// a list need not read them.
-pub(super) fn preview(payload: &str) -> Option<&str> {
+pub(crate) fn preview(payload: &str) -> Option<&str> {
     if payload.len() <= STORED_PREVIEW_FROM_BYTES {
         return None;
     }
@@ -50,7 +50,7 @@ pub(super) fn preview(payload: &str) -> Option<&str> {
 }
 
 /// The parts of a usage that have no column of their own, as JSON; absent when all are zero.
-pub(super) fn usage_parts(usage: &Usage) -> Option<String> {
+pub(crate) fn usage_parts(usage: &Usage) -> Option<String> {
     let parts = [
         ("cache_read", usage.cache_read),
         ("cache_write_5m", usage.cache_write_5m),

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use agentlens_domain::spans::Span;
+use agentlens_domain::spans::{Span, decode_state};
 use serde::Deserialize;
 
-use super::project::decode;
 use crate::args;
 use crate::error::StoreError;
 use crate::statement::{Builder, FromRow, Row};
@@ -34,7 +33,7 @@ impl FromRow for SpanRow {
             span_id: row.get(1)?,
             start_us: row.get(2)?,
             session_id: row.get(3)?,
-            span: decode(&state)?,
+            span: decode_state(&state)?,
         })
     }
 }

@@ -1,0 +1,224 @@
+//! What seals cover: the columns of an event that its hash leaves out, and the rows that no hash covers.
+//!
+//! Without a seal, what the server derives from an event (instants, names, tokens, cost) could be changed unnoticed.
+//! `expire_day` is left out: a change of plan may move it.
+
+use super::{RowFields, Seal, SealKey};
+use crate::ids::OrgId;
+
+/// The head of a session's chain. Its seal reveals a chain whose end was cut off, and a session that was swapped for another.
+#[derive(Debug)]
+pub struct SealedHead<'a> {
+    /// The workspace.
+    pub workspace_id: &'a str,
+    /// The session.
+    pub session_id: &'a str,
+    /// The number of the session in its org.
+    pub number: i64,
+    /// The sequence number of the last event.
+    pub last_seq: i64,
+    /// The hash of the last event.
+    pub last_hash: &'a [u8; 32],
+    /// The seal of the last event.
+    pub last_seal: &'a Seal,
+}
+
+impl SealedHead<'_> {
+    /// The seal of the head.
+    pub fn seal(&self, org: &OrgId, key: &SealKey) -> Seal {
+        let fields = RowFields::of("session")
+            .text(org.as_str())
+            .text(self.workspace_id)
+            .text(self.session_id)
+            .number(self.number)
+            .number(self.last_seq)
+            .bytes(self.last_hash)
+            .bytes(self.last_seal);
+        key.seal_row(&fields)
+    }
+}
+
+/// The counters of an org. Their seal reveals sessions that were deleted as a whole, and numbers that were lowered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealedState {
+    /// The position of the last event.
+    pub last_position: i64,
+    /// The number of the newest session.
+    pub last_session: i64,
+    /// The number of the newest trace.
+    pub last_trace: i64,
+    /// How many sessions there are.
+    pub session_count: i64,
+}
+
+impl SealedState {
+    /// The seal of the counters.
+    pub fn seal(&self, org: &OrgId, key: &SealKey) -> Seal {
+        let fields = RowFields::of("org")
+            .text(org.as_str())
+            .number(self.last_position)
+            .number(self.last_session)
+            .number(self.last_trace)
+            .number(self.session_count);
+        key.seal_row(&fields)
+    }
+}
+
+/// A row of `spans`.
+#[derive(Debug)]
+pub struct SealedSpan<'a> {
+    /// The number of its trace.
+    pub trace_number: i64,
+    /// Its id.
+    pub span_id: &'a str,
+    /// The span under which it is shown.
+    pub parent_span_id: Option<&'a str>,
+    /// The number of the session in which it is shown.
+    pub session_number: i64,
+    /// That session.
+    pub session_id: &'a str,
+    /// Its start, microseconds UTC.
+    pub start_us: i64,
+    /// The bytes of its state.
+    pub state: &'a [u8],
+}
+
+impl SealedSpan<'_> {
+    /// The seal of the row.
+    pub fn seal(&self, org: &OrgId, key: &SealKey) -> Seal {
+        let fields = RowFields::of("span")
+            .text(org.as_str())
+            .number(self.trace_number)
+            .text(self.span_id)
+            .optional(self.parent_span_id.map(str::as_bytes))
+            .number(self.session_number)
+            .text(self.session_id)
+            .number(self.start_us)
+            .bytes(self.state);
+        key.seal_row(&fields)
+    }
+}
+
+/// A row of `traces`.
+#[derive(Debug)]
+pub struct SealedTrace<'a> {
+    /// The workspace.
+    pub workspace_id: &'a str,
+    /// The trace.
+    pub trace_id: &'a str,
+    /// Its number in the org.
+    pub number: i64,
+    /// The number of the session in which it is shown.
+    pub session_number: i64,
+    /// That session.
+    pub session_id: &'a str,
+    /// The bytes of its state.
+    pub state: &'a [u8],
+}
+
+impl SealedTrace<'_> {
+    /// The seal of the row.
+    pub fn seal(&self, org: &OrgId, key: &SealKey) -> Seal {
+        let fields = RowFields::of("trace")
+            .text(org.as_str())
+            .text(self.workspace_id)
+            .text(self.trace_id)
+            .number(self.number)
+            .number(self.session_number)
+            .text(self.session_id)
+            .bytes(self.state);
+        key.seal_row(&fields)
+    }
+}
+
+/// The columns of an event that its hash leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealedColumns<'a> {
+    /// The position in the org.
+    pub position: i64,
+    /// The sequence number in the session.
+    pub seq: i64,
+    /// The instant of the event, microseconds UTC.
+    pub ts_us: i64,
+    /// When it was accepted, microseconds UTC.
+    pub received_us: i64,
+    /// How long it took, microseconds.
+    pub duration_us: Option<i64>,
+    /// Input tokens.
+    pub input_tokens: Option<i64>,
+    /// Output tokens.
+    pub output_tokens: Option<i64>,
+    /// The cost that counts, in nano-dollars.
+    pub cost_nanos: Option<i64>,
+    /// The cost that the client reported, in nano-dollars.
+    pub reported_cost_nanos: Option<i64>,
+    /// The cost that we computed, in nano-dollars.
+    pub computed_cost_nanos: Option<i64>,
+    /// How the texts are stored.
+    pub encoding: i32,
+    /// The workspace.
+    pub workspace_id: &'a str,
+    /// The environment.
+    pub environment: &'a str,
+    /// The tool or step.
+    pub name: Option<&'a str>,
+    /// The model's provider.
+    pub provider: Option<&'a str>,
+    /// The model.
+    pub model: Option<&'a str>,
+    /// The id of the call.
+    pub call_id: Option<&'a str>,
+    /// The end user.
+    pub user_id: Option<&'a str>,
+    /// The parts of the usage that have no column.
+    pub usage_parts: Option<&'a str>,
+    /// Where the cost comes from.
+    pub cost_source: Option<&'a str>,
+    /// The start of a long payload.
+    pub preview: Option<&'a str>,
+    /// Payload and metadata, where they hold number literals that the hash covers in another form.
+    pub wide: Option<(&'a str, &'a str)>,
+}
+
+impl SealedColumns<'_> {
+    /// An unambiguous sequence of bytes: every part with its length, absent parts marked.
+    pub fn bytes(&self) -> Vec<u8> {
+        let numbers = [
+            Some(self.position),
+            Some(self.seq),
+            Some(self.ts_us),
+            Some(self.received_us),
+            self.duration_us,
+            self.input_tokens,
+            self.output_tokens,
+            self.cost_nanos,
+            self.reported_cost_nanos,
+            self.computed_cost_nanos,
+            Some(i64::from(self.encoding)),
+        ];
+        let texts = [
+            Some(self.workspace_id),
+            Some(self.environment),
+            self.name,
+            self.provider,
+            self.model,
+            self.call_id,
+            self.user_id,
+            self.usage_parts,
+            self.cost_source,
+            self.preview,
+        ];
+        let mut bytes = Vec::with_capacity(256);
+        for number in numbers {
+            bytes.push(u8::from(number.is_some()));
+            bytes.extend_from_slice(&number.unwrap_or(0).to_le_bytes());
+        }
+        let wide = self.wide.map(|(payload, metadata)| [Some(payload), Some(metadata)]);
+        for text in texts.iter().chain(wide.iter().flatten()) {
+            let length = text.map_or(u64::MAX, |text| text.len() as u64);
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(text.unwrap_or("").as_bytes());
+        }
+        bytes
+    }
+}

@@ -1,0 +1,283 @@
+//! What a group of batches changes of spans and traces.
+//!
+//! Arrivals join the stored spans, and what they change is resolved. [`SpanProjector`] says what must be loaded and takes it;
+//! [`Projection`] is the result.
+
+use std::collections::BTreeSet;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    Kept, Needs, Region, Shown, Span, SpanPlace, StoredArrival, StoredTrace, TraceShown, TraceState,
+};
+use crate::batches::{EventPlace, Group, PerEvent};
+use crate::cost::PriceTable;
+use crate::environments::{Environments, OTHER};
+use crate::sessions::SessionKey;
+
+/// When a trace of a session continues after its end, this many of the session's latest traces are read to find out whether the
+/// session has ended nevertheless.
+const MAX_TRACES_READ_FOR_AN_END: i64 = 1_000;
+
+/// What became of one arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrived {
+    /// The same arrival was stored before.
+    Duplicate,
+    /// It is new.
+    New {
+        /// The index of its span in [`Projection::spans`].
+        span: usize,
+    },
+}
+
+/// A span that changed.
+#[derive(Debug)]
+pub struct SpanChange<'a> {
+    /// The workspace.
+    pub workspace_id: &'a str,
+    /// The trace.
+    pub trace_id: String,
+    /// The span after the change.
+    pub span: Span,
+    /// What was shown and counted before; absent for a new span.
+    pub before: Option<Shown>,
+}
+
+/// A trace that changed, or one of whose spans changed.
+#[derive(Debug)]
+pub struct TraceChange<'a> {
+    /// The workspace.
+    pub workspace_id: &'a str,
+    /// The trace.
+    pub trace_id: String,
+    /// What is shown of it after the change.
+    pub shown: TraceShown,
+    /// What must be known to add further spans.
+    pub kept: Kept,
+    /// Other sessions that its spans name. Those who ask for one of them are led to the session in which the trace is shown.
+    pub also_named: BTreeSet<String>,
+    /// The trace before the change; absent for a new one.
+    pub before: Option<StoredTrace>,
+}
+
+/// What a group of batches changes of spans and traces.
+#[derive(Debug)]
+pub struct Projection<'a> {
+    /// What became of each arrival; `None` for events that are no arrivals.
+    pub(crate) arrived: PerEvent<Option<Arrived>>,
+    /// The spans that changed.
+    pub spans: Vec<SpanChange<'a>>,
+    /// The traces that changed. They hold all the spans that changed.
+    pub traces: Vec<TraceChange<'a>>,
+}
+
+/// The unchanged traces of sessions whose facts can't be updated from the changed traces alone.
+#[derive(Debug, Default)]
+pub struct RemainingTraces<'a> {
+    /// Of sessions that a trace left.
+    pub(crate) left: FxHashMap<SessionKey<'a>, Vec<TraceShown>>,
+    /// Of sessions in which a trace continues after its end.
+    pub(crate) reopened: FxHashMap<SessionKey<'a>, Vec<TraceShown>>,
+}
+
+/// A session whose traces must be read before a group can be planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionToRead<'a> {
+    /// The session.
+    pub key: SessionKey<'a>,
+    /// How many of its traces are needed, the newest first.
+    pub limit: i64,
+    is_left: bool,
+}
+
+impl<'a> Projection<'a> {
+    /// The projection of a group none of whose spans has been resolved yet.
+    pub fn of(group: &Group<'_>) -> Self {
+        Self { arrived: group.per_event(None), spans: Vec::new(), traces: Vec::new() }
+    }
+
+    /// The sessions in which changed spans and traces are shown, were shown, or which they name.
+    pub(crate) fn session_keys(&'a self) -> impl Iterator<Item = SessionKey<'a>> {
+        let spans = self.spans.iter().flat_map(|changed| {
+            let before = changed.before.as_ref().map(|shown| shown.counted.session_id.as_str());
+            let after = changed.span.shown.counted.session_id.as_str();
+            before.into_iter().chain([after]).map(|session| (changed.workspace_id, session))
+        });
+        let traces = self.traces.iter().flat_map(|changed| {
+            let before = changed.before.as_ref().map(|before| before.state.shown.session_id.as_str());
+            let also = changed.also_named.iter().map(String::as_str);
+            let ids = before.into_iter().chain([changed.shown.session_id.as_str()]).chain(also);
+            ids.map(|id| (changed.workspace_id, id))
+        });
+        spans.chain(traces)
+    }
+
+    /// The sessions whose other traces must be read too. Each is handed back through [`Self::take_traces`].
+    pub fn sessions_to_read(&'a self) -> Vec<SessionToRead<'a>> {
+        let mut all: FxHashMap<SessionKey<'a>, SessionToRead<'a>> = FxHashMap::default();
+        for changed in &self.traces {
+            let Some(before) = changed.before.as_ref().map(|before| &before.state.shown) else { continue };
+            let key = (changed.workspace_id, before.session_id.as_str());
+            if before.session_id != changed.shown.session_id {
+                all.insert(key, SessionToRead { key, limit: i64::MAX, is_left: true });
+            } else if before.ended_us.is_some() && changed.shown.ended_us.is_none() {
+                let limit = MAX_TRACES_READ_FOR_AN_END;
+                all.entry(key).or_insert(SessionToRead { key, limit, is_left: false });
+            }
+        }
+        all.into_values().collect()
+    }
+
+    /// Takes the stored traces of a session, with their ids.
+    pub fn take_traces(
+        &self,
+        remaining: &mut RemainingTraces<'a>,
+        session: SessionToRead<'a>,
+        stored: Vec<(String, TraceState)>,
+    ) {
+        let traces = self.unchanged(session.key.0, stored);
+        let of = if session.is_left { &mut remaining.left } else { &mut remaining.reopened };
+        of.insert(session.key, traces);
+    }
+
+    /// Those of the stored traces that did not change, the earliest first.
+    fn unchanged(&self, workspace_id: &str, stored: Vec<(String, TraceState)>) -> Vec<TraceShown> {
+        let changed = self.traces.iter().filter(|changed| changed.workspace_id == workspace_id);
+        let changed: FxHashSet<&str> = changed.map(|changed| changed.trace_id.as_str()).collect();
+        let mut unchanged: Vec<(String, TraceShown)> = stored
+            .into_iter()
+            .filter(|(trace_id, _)| !changed.contains(trace_id.as_str()))
+            .map(|(trace_id, state)| (trace_id, state.shown))
+            .collect();
+        unchanged
+            .sort_unstable_by(|left, right| (left.1.start_us, &left.0).cmp(&(right.1.start_us, &right.0)));
+        unchanged.into_iter().map(|(_, shown)| shown).collect()
+    }
+}
+
+/// The projection of one workspace while stored spans are being loaded.
+#[derive(Debug)]
+pub struct SpanProjector<'a> {
+    workspace_id: &'a str,
+    environments: &'a Environments<'a>,
+    region: Region,
+    /// The states of the loaded traces.
+    states: FxHashMap<String, TraceState>,
+    /// The new arrivals and their spans.
+    arrived: Vec<(EventPlace, SpanPlace)>,
+    is_joined: bool,
+}
+
+impl<'a> SpanProjector<'a> {
+    /// One for each workspace to which a group brings spans, in the order of their ids.
+    pub fn of(group: &Group<'a>, environments: &'a Environments<'a>) -> Vec<Self> {
+        let mut all: FxHashMap<&str, Self> = FxHashMap::default();
+        for (_, batch, event) in group.new_events() {
+            let Some(arrival) = event.span.as_deref() else { continue };
+            let workspace_id = batch.workspace_id.as_str();
+            let projector = all.entry(workspace_id).or_insert_with(|| Self {
+                workspace_id,
+                environments,
+                region: Region::default(),
+                states: FxHashMap::default(),
+                arrived: Vec::new(),
+                is_joined: false,
+            });
+            projector.region.announce(arrival);
+        }
+        let mut all: Vec<Self> = all.into_values().collect();
+        all.sort_unstable_by_key(|projector| projector.workspace_id);
+        all
+    }
+
+    /// The workspace.
+    pub fn workspace_id(&self) -> &'a str {
+        self.workspace_id
+    }
+
+    /// What must be loaded next. It is empty once everything is resolved.
+    pub fn needs(
+        &mut self,
+        group: &Group<'a>,
+        prices: &PriceTable,
+        projection: &mut Projection<'a>,
+    ) -> Needs {
+        if !self.is_joined {
+            let needs = self.region.needs_to_join();
+            if !needs.is_empty() {
+                return needs;
+            }
+            self.join(group, projection);
+            self.is_joined = true;
+        }
+        self.region.needs(prices)
+    }
+
+    /// Takes a trace that was needed, if it is stored.
+    pub fn take_trace(&mut self, trace_id: &str, stored: Option<StoredTrace>) {
+        let loaded = stored.map(|stored| {
+            let (shown, kept) = (stored.state.shown.clone(), stored.state.kept.clone());
+            self.states.insert(trace_id.to_owned(), stored.state);
+            (stored.number, shown, kept)
+        });
+        self.region.take_trace(trace_id.to_owned(), loaded);
+    }
+
+    /// Takes spans that were needed, with the numbers of their traces.
+    pub fn take_spans(&mut self, spans: Vec<(i64, Span)>) {
+        self.region.take_spans(spans);
+    }
+
+    /// Takes the trace and span ids of the stored spans that name a model's answer.
+    pub fn take_answer(&mut self, response_id: &str, spans: Vec<(String, String)>) {
+        self.region.take_answer(response_id, spans);
+    }
+
+    fn join(&mut self, group: &Group<'a>, projection: &mut Projection<'a>) {
+        for (place, batch, event) in group.new_events() {
+            let Some(arrival) = event.span.as_deref() else { continue };
+            if batch.workspace_id.as_str() != self.workspace_id {
+                continue;
+            }
+            let mut arrival = arrival.clone();
+            if self.environments.is_beyond(batch, event) {
+                arrival.environment = Some(OTHER.to_owned());
+            }
+            let environment = self.environments.of_key(batch).to_owned();
+            match self.region.join(StoredArrival { event_id: event.id.clone(), environment, arrival }) {
+                Some(span) => self.arrived.push((place, span)),
+                None => projection.arrived[place] = Some(Arrived::Duplicate),
+            }
+        }
+    }
+
+    /// Hands over what changes.
+    pub fn finish(mut self, projection: &mut Projection<'a>) {
+        let changes = self.region.into_changes();
+        let first = projection.spans.len();
+        for (event, place) in self.arrived {
+            let span = first + changes.arrived.get(&place).copied().unwrap_or_default();
+            projection.arrived[event] = Some(Arrived::New { span });
+        }
+        for changed in changes.spans {
+            projection.spans.push(SpanChange {
+                workspace_id: self.workspace_id,
+                trace_id: changes.traces[changed.trace].trace_id.clone(),
+                span: changed.span,
+                before: changed.before,
+            });
+        }
+        for changed in changes.traces {
+            let state = self.states.remove(&changed.trace_id);
+            projection.traces.push(TraceChange {
+                workspace_id: self.workspace_id,
+                before: changed.number.zip(state).map(|(number, state)| StoredTrace { number, state }),
+                trace_id: changed.trace_id,
+                shown: changed.shown,
+                kept: changed.kept,
+                also_named: changed.also_named,
+            });
+        }
+    }
+}

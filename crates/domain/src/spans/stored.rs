@@ -1,0 +1,62 @@
+//! Spans and traces as they are stored.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Kept, TraceShown};
+
+/// The version of the stored state of spans and traces.
+const STATE_VERSION: u8 = 2;
+
+/// A trace keeps the names of the first so many sessions that it left.
+const MAX_CHAINS: usize = 32;
+
+/// What is stored of a trace.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TraceState {
+    /// What is shown of it.
+    pub shown: TraceShown,
+    /// The other sessions whose chains hold events of it.
+    pub chains: Vec<String>,
+    /// What must be known to add spans to it.
+    pub kept: Kept,
+}
+
+/// A trace as it is stored.
+#[derive(Debug)]
+pub struct StoredTrace {
+    /// Its number in the org, by which its spans are found.
+    pub number: i64,
+    /// Its state.
+    pub state: TraceState,
+}
+
+/// The state of a span or trace can't be written or read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the state of a span or trace is unreadable")]
+pub struct StateError;
+
+impl TraceState {
+    /// The state of a trace after a change. The session in which it was shown before joins its chains if it moved.
+    pub(crate) fn after(before: Option<&Self>, shown: &TraceShown, kept: &Kept) -> Self {
+        let mut chains = before.map_or_else(Vec::new, |before| before.chains.clone());
+        if let Some(before) = before
+            && !chains.contains(&before.shown.session_id)
+        {
+            chains.push(before.shown.session_id.clone());
+        }
+        chains.retain(|session_id| *session_id != shown.session_id);
+        chains.truncate(MAX_CHAINS);
+        Self { shown: shown.clone(), chains, kept: kept.clone() }
+    }
+}
+
+/// The bytes of the state of a span or trace.
+pub fn encode_state<T: Serialize>(state: &T) -> Result<Vec<u8>, StateError> {
+    postcard::to_extend(state, vec![STATE_VERSION]).map_err(|_| StateError)
+}
+
+/// Reads [`encode_state`]'s bytes.
+pub fn decode_state<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, StateError> {
+    let state = bytes.split_first().filter(|(version, _)| **version == STATE_VERSION);
+    state.and_then(|(_, state)| postcard::from_bytes(state).ok()).ok_or(StateError)
+}
