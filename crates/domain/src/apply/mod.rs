@@ -77,6 +77,8 @@ pub struct OrgState {
     pub waiting_changes: i64,
     /// How many sessions there are.
     pub session_count: i64,
+    /// How many sessions were deleted on purpose.
+    pub removed_session_count: i64,
 }
 
 impl OrgState {
@@ -144,6 +146,8 @@ pub struct Plan<'a> {
     pub last_trace: i64,
     /// How many sessions there are after the transaction.
     pub session_count: i64,
+    /// How many sessions were deleted on purpose. Applying doesn't change it.
+    pub removed_session_count: i64,
 }
 
 impl Plan<'_> {
@@ -154,6 +158,7 @@ impl Plan<'_> {
             last_session: self.last_session,
             last_trace: self.last_trace,
             session_count: self.session_count,
+            removed_session_count: self.removed_session_count,
         }
     }
 }
@@ -254,6 +259,7 @@ impl<'a, 'i, E: FnMut(EventRow<'a>)> Planner<'a, 'i, E> {
             span_numbers,
             late_keys: self.late_keys,
             session_count: org.session_count + (self.last_session - org.last_session),
+            removed_session_count: org.removed_session_count,
             last_position: self.last_position,
             last_session: self.last_session,
             last_trace: self.last_trace,

@@ -1,7 +1,7 @@
 //! The sessions that a group touches, and where their beginnings are counted.
 
 use super::{EventRow, OrgContext, Planner, next_number};
-use crate::chain::{NO_SEAL, Seal, SealedHead};
+use crate::chain::{NO_SEAL, RowFields, Seal};
 use crate::events::NewEvent;
 use crate::sessions::{SessionKey, SessionState};
 use crate::spans::{Sign, TraceShown};
@@ -20,12 +20,48 @@ pub struct NumberedSession {
 }
 
 impl NumberedSession {
-    /// The seal of the head of its chain.
-    pub fn head_seal(&self, context: &OrgContext, (workspace_id, session_id): SessionKey<'_>) -> Seal {
-        let (state, last_seal) = (&self.state, &self.last_seal);
-        let (number, last_seq, last_hash) = (self.number, state.last_seq, &state.last_hash);
-        let head = SealedHead { workspace_id, session_id, number, last_seq, last_hash, last_seal };
-        head.seal(&context.org, &context.seals)
+    /// The seal of its row, which covers every column. It reveals a chain whose end was cut off, a session that was swapped for
+    /// another, and sums, names, instants or a status that were changed.
+    pub fn seal(&self, context: &OrgContext, (workspace_id, session_id): SessionKey<'_>) -> Seal {
+        let Self { number, state, last_seal, expire_day } = self;
+        let mut fields = RowFields::of("session")
+            .text(context.org.as_str())
+            .text(workspace_id)
+            .text(session_id)
+            .number(*number)
+            .number(state.last_seq)
+            .bytes(&state.last_hash)
+            .bytes(last_seal)
+            .number(i64::from(*expire_day))
+            .text(&state.agent_id)
+            .optional(state.agent_name.as_deref().map(str::as_bytes))
+            .optional(state.user_id.as_deref().map(str::as_bytes))
+            .text(&state.environment)
+            .optional(state.moved_to.as_deref().map(str::as_bytes));
+        let sums = [
+            state.event_count,
+            state.own_events,
+            state.tool_call_count,
+            state.error_count,
+            state.llm_call_count,
+            state.input_tokens,
+            state.output_tokens,
+            state.cost_nanos,
+        ];
+        let instants = [
+            state.started_us,
+            state.last_event_us,
+            state.opened_us.unwrap_or(i64::MIN),
+            state.ended_us.unwrap_or(i64::MIN),
+            i64::from(state.ended_in_error),
+        ];
+        for number in sums.into_iter().chain(instants) {
+            fields = fields.number(number);
+        }
+        for tag in &state.tags {
+            fields = fields.text(tag);
+        }
+        context.seals.seal_row(&fields)
     }
 }
 

@@ -6,38 +6,6 @@
 use super::{RowFields, Seal, SealKey};
 use crate::ids::OrgId;
 
-/// The head of a session's chain. Its seal reveals a chain whose end was cut off, and a session that was swapped for another.
-#[derive(Debug)]
-pub struct SealedHead<'a> {
-    /// The workspace.
-    pub workspace_id: &'a str,
-    /// The session.
-    pub session_id: &'a str,
-    /// The number of the session in its org.
-    pub number: i64,
-    /// The sequence number of the last event.
-    pub last_seq: i64,
-    /// The hash of the last event.
-    pub last_hash: &'a [u8; 32],
-    /// The seal of the last event.
-    pub last_seal: &'a Seal,
-}
-
-impl SealedHead<'_> {
-    /// The seal of the head.
-    pub fn seal(&self, org: &OrgId, key: &SealKey) -> Seal {
-        let fields = RowFields::of("session")
-            .text(org.as_str())
-            .text(self.workspace_id)
-            .text(self.session_id)
-            .number(self.number)
-            .number(self.last_seq)
-            .bytes(self.last_hash)
-            .bytes(self.last_seal);
-        key.seal_row(&fields)
-    }
-}
-
 /// The counters of an org. Their seal reveals sessions that were deleted as a whole, and numbers that were lowered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SealedState {
@@ -49,6 +17,8 @@ pub struct SealedState {
     pub last_trace: i64,
     /// How many sessions there are.
     pub session_count: i64,
+    /// How many sessions were deleted on purpose. Each left a record.
+    pub removed_session_count: i64,
 }
 
 impl SealedState {
@@ -59,7 +29,8 @@ impl SealedState {
             .number(self.last_position)
             .number(self.last_session)
             .number(self.last_trace)
-            .number(self.session_count);
+            .number(self.session_count)
+            .number(self.removed_session_count);
         key.seal_row(&fields)
     }
 }

@@ -73,7 +73,7 @@ pub struct RowFields(Vec<u8>);
 impl RowFields {
     /// Begins with the kind of row, such as `session`.
     pub fn of(kind: &str) -> Self {
-        Self(Vec::with_capacity(192)).text(kind)
+        Self(Vec::with_capacity(512)).text(kind)
     }
 
     /// Adds a text.

@@ -34,7 +34,7 @@ pub use agents::{AgentRow, Agents};
 pub use analytics::{Analytics, CellQuery, CellRow, WorkspaceStats};
 pub(crate) use apply::{
     AgentsTable, CellWrite, DaysTable, Ending, EventsTable, HoursTable, LedgerTable, SessionWrite,
-    SessionsTable, SpansTable, StoredSession, TracesTable, UsageTable, span_rows, trace_rows,
+    SessionsTable, SpansTable, TracesTable, UsageTable, span_rows, trace_rows,
 };
 pub use apply::{Applied, ApplyReport, Commit};
 pub use chains::{BrokenChain, ChainReport, Chains, OrgChains, SessionChain};

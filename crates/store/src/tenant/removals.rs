@@ -317,7 +317,8 @@ async fn remove_from_session(
         "delete from sessions where org_id = $1 and workspace_id = $2 and session_id = $3 and number = $4";
     let gone = tx.execute(sql, key).await?;
     if let Some(state) = state {
-        forget_sessions(tx.shared, &context, state, i64::try_from(gone).unwrap_or(0)).await?;
+        let gone = i64::try_from(gone).unwrap_or(0);
+        forget_sessions(tx.shared, &context, state, gone, gone).await?;
     }
     Ok((deleted, true))
 }

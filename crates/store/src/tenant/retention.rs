@@ -269,29 +269,33 @@ async fn delete_sessions(tx: &Tx<'_>, context: Arc<OrgContext>, today: i32) -> R
     );
     let rows = tx.execute(sql, args![today, numbers.clone()]).await?;
     tx.execute("delete from removals where org_id = $1 and session_number = any($2)", args![numbers]).await?;
-    forget_sessions(tx, &context, state, i64::try_from(rows).unwrap_or(0)).await?;
+    forget_sessions(tx, &context, state, i64::try_from(rows).unwrap_or(0), 0).await?;
     Ok(Step { rows, is_last: found < SESSIONS_AT_A_TIME, session_number: 0 })
 }
 
 /// Locks the org, as applying batches does: the count of its sessions is sealed. `None` if nothing was ever stored.
 pub(super) async fn lock_state(tx: &Tx<'_>) -> Result<Option<StateRow>, StoreError> {
-    let sql = "select last_position, last_session, last_trace, session_count from org_state where org_id = $1 for update";
+    let sql = "select last_position, last_session, last_trace, session_count, removed_session_count from org_state where org_id = $1 for update";
     tx.find(sql, args![]).await
 }
 
-/// Counts fewer sessions, and seals the count.
+/// Counts `gone` sessions fewer, `removed` of which were deleted on purpose, and seals the counters.
 pub(super) async fn forget_sessions(
     tx: &Tx<'_>,
     context: &OrgContext,
     state: StateRow,
     gone: i64,
+    removed: i64,
 ) -> Result<(), StoreError> {
     let session_count = state.session_count - gone;
+    let removed_session_count = state.removed_session_count + removed;
     let StateRow { last_position, last_session, last_trace, .. } = state;
-    let seal = SealedState { last_position, last_session, last_trace, session_count }
-        .seal(&context.org, &context.seals);
-    let sql = "update org_state set session_count = $2, seal = $3 where org_id = $1";
-    tx.execute(sql, args![session_count, seal]).await?;
+    let sealed =
+        SealedState { last_position, last_session, last_trace, session_count, removed_session_count };
+    let seal = sealed.seal(&context.org, &context.seals);
+    let sql =
+        "update org_state set session_count = $2, removed_session_count = $3, seal = $4 where org_id = $1";
+    tx.execute(sql, args![session_count, removed_session_count, seal]).await?;
     Ok(())
 }
 
@@ -302,6 +306,7 @@ row_type! {
         pub last_session: i64,
         pub last_trace: i64,
         pub session_count: i64,
+        pub removed_session_count: i64,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sessions: lists and single ones. They are written only by applying batches.
 
+use agentlens_domain::apply::NumberedSession;
 use agentlens_domain::page::Cursor;
 use agentlens_domain::sessions::{SessionStatus, idle_before};
 
@@ -31,8 +32,12 @@ row_type! {
         pub started_us: i64,
         /// Its latest event.
         pub last_event_us: i64,
+        /// Its latest `session_started`, or the end of its latest trace.
+        pub opened_us: Option<i64>,
         /// Its latest `session_ended`.
         pub ended_us: Option<i64>,
+        /// Whether that end was an error.
+        pub ended_in_error: bool,
         /// Events.
         pub event_count: i64,
         /// Tool calls.
@@ -59,12 +64,19 @@ row_type! {
         pub own_events: i64,
         /// The seal of its last event.
         pub last_seal: Vec<u8>,
-        /// The seal of the head of its chain.
-        pub head_seal: Vec<u8>,
+        /// The day on which the last of its events may be deleted.
+        pub expire_day: i32,
+        /// The seal of its row.
+        pub seal: Vec<u8>,
     }
 }
 
 impl SessionRow {
+    /// The session as applying batches keeps it.
+    pub fn as_stored(&self) -> Result<NumberedSession, StoreError> {
+        NumberedSession::try_from(self.clone())
+    }
+
     /// The status as it is shown: an open session without events for a while is idle.
     pub fn status_at(&self, now_us: i64) -> SessionStatus {
         match SessionStatus::parse(&self.status).unwrap_or(SessionStatus::Active) {

@@ -1,5 +1,10 @@
 //! What someone with access to the database, but without the server's secret, changes by hand is found by verification.
 
+use std::sync::Arc;
+
+use agentlens_domain::apply::OrgContext;
+use agentlens_domain::chain::SealKey;
+use agentlens_domain::cost::PriceTable;
 use agentlens_domain::permissions::Caller;
 use agentlens_domain::time::day_of;
 use agentlens_store::{Org, RemovalOrder, RemovalReason, SessionFilter};
@@ -8,7 +13,7 @@ use serde_json::json;
 use crate::batches::{DAY_US, NOW_US, batch, batch_at, mixture, note};
 use crate::retention::retain;
 use crate::spans::{one_span, span_batch};
-use crate::world::{Workspaces, World, apply, apply_at};
+use crate::world::{Workspaces, World, apply, apply_at, secret};
 
 on_both_engines!(
     an_untouched_org_holds,
@@ -20,6 +25,8 @@ on_both_engines!(
     events_of_one_session_cannot_be_moved_to_another,
     what_is_moved_to_another_workspace_is_found,
     changed_sums_are_found,
+    every_column_of_a_session_is_sealed,
+    a_deleted_record_of_a_deleted_session_is_found,
     changed_and_missing_spans_are_found,
     what_is_left_of_a_session_is_still_checked,
 );
@@ -56,7 +63,7 @@ async fn cut_tails_are_found(world: World) {
     assert_found(&after(&world, "a", &[deleted]).await, "s1: Session ends at event 3 but 9 were stored");
     let head = "update sessions set last_seq = 3, last_hash = (select hash from events where session_id = 's1' and seq = 3),
          last_seal = (select seal from events where session_id = 's1' and seq = 3) where session_id = 's1'";
-    assert_found(&after(&world, "b", &[deleted, head]).await, "s1: The head of the session was changed");
+    assert_found(&after(&world, "b", &[deleted, head]).await, "s1: The row of the session was changed");
 }
 
 async fn missing_and_exchanged_sessions_are_found(world: World) {
@@ -71,7 +78,7 @@ async fn missing_and_exchanged_sessions_are_found(world: World) {
     assert_found(&counted, ": The counters of the org were changed");
     // An empty session instead of the real one.
     let emptied = "update sessions set number = 99999, last_seq = 0 where session_id = 's1'";
-    assert_found(&after(&world, "d", &[emptied]).await, "s1: The head of the session was changed");
+    assert_found(&after(&world, "d", &[emptied]).await, "s1: The row of the session was changed");
     let state = after(&world, "e", &["delete from org_state"]).await;
     assert_found(&state, ": The row of the org is missing");
 }
@@ -94,7 +101,7 @@ async fn what_is_moved_to_another_workspace_is_found(world: World) {
         let moved = format!("update sessions set workspace_id = '{workspace}' where session_id = 's1'");
         let found = after(&world, &format!("session-{number}"), &[&moved]).await;
         let expected = match workspace {
-            "project" => "s1: The head of the session was changed".to_owned(),
+            "project" => "s1: The row of the session was changed".to_owned(),
             other => format!(": Sessions were moved to a workspace `{other}`"),
         };
         assert_found(&found, &expected);
@@ -159,10 +166,74 @@ async fn changed_sums_are_found(world: World) {
         "own_events",
     ];
     for sum in sums {
+        let org = world.org(&sum.replace('_', "-")).await;
+        apply(&org, vec![batch("b1", &mixture(60))]).await;
         let changed = format!("update sessions set {sum} = {sum} + 1 where session_id = 's1'");
-        let found = after(&world, &sum.replace('_', "-"), &[&changed]).await;
-        assert_found(&found, &format!("s1: Session says {sum}"));
+        assert!(world.by_hand(&org, &changed).await > 0);
+        assert_found(&faults(&org).await, "s1: The row of the session was changed");
+        reseal(&world, &org, "s1").await;
+        assert_found(&faults(&org).await, &format!("s1: Session says {sum}"));
     }
+}
+
+/// Seals the row of a session anew, as a fault of the server, or someone with its secret, might.
+async fn reseal(world: &World, org: &Org, session_id: &str) {
+    let session = org.ws("default").sessions().find(session_id).await.unwrap().unwrap();
+    let context = OrgContext {
+        org: org.id().clone(),
+        retention_days: None,
+        prices: Arc::new(PriceTable::embedded().clone()),
+        seals: SealKey::of(&secret()),
+    };
+    let seal = session.as_stored().unwrap().seal(&context, ("default", session_id));
+    let hex = data_encoding::HEXLOWER.encode(&seal);
+    let literal = if world.database.is_some() { format!("'\\x{hex}'") } else { format!("x'{hex}'") };
+    let sql = format!("update sessions set seal = {literal} where session_id = '{session_id}'");
+    assert_eq!(world.by_hand(org, &sql).await, 1);
+}
+
+async fn every_column_of_a_session_is_sealed(world: World) {
+    let changes = [
+        "status = case when status = 'error' then 'active' else 'error' end",
+        "expire_day = expire_day - 1",
+        "started_us = started_us - 1",
+        "last_event_us = last_event_us + 1",
+        "ended_us = 5",
+        "opened_us = 5",
+        "ended_in_error = not ended_in_error",
+        "agent_id = 'mallory'",
+        "agent_name = 'Mallory'",
+        "user_id = 'mallory'",
+        "environment = 'staging'",
+        "tags = '[\"x\"]'",
+        "tags = 'x'",
+        "moved_to = 's2'",
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let changed = format!("update sessions set {change} where session_id = 's1'");
+        let found = after(&world, &format!("column-{number}"), &[&changed]).await;
+        assert_found(&found, "s1: The row of the session was changed");
+    }
+}
+
+async fn a_deleted_record_of_a_deleted_session_is_found(world: World) {
+    let org = world.org("a").await;
+    apply(&org, vec![batch("b1", &mixture(60))]).await;
+    let workspace = org.ws("default");
+    let sessions = workspace.sessions();
+    let order =
+        RemovalOrder { why: RemovalReason::Deletion, removed_by: "person:bob".to_owned(), now_us: NOW_US };
+    for id in ["s1", "s2"] {
+        let session = sessions.find(id).await.unwrap().unwrap();
+        sessions.remove(&session, &order).await.unwrap();
+    }
+    apply(&org, vec![batch("b2", &[note("later", "s1", NOW_US)])]).await;
+    assert_eq!(faults(&org).await, [""; 0]);
+    let one = "delete from removals where removal_id = (select min(removal_id) from removals)";
+    assert_eq!(world.by_hand(&org, one).await, 1);
+    assert_found(&faults(&org).await, ": The org has 1 records of deleted sessions but 2 were counted");
+    assert_eq!(world.by_hand(&org, "update org_state set removed_session_count = 1").await, 1);
+    assert_found(&faults(&org).await, ": The counters of the org were changed");
 }
 
 async fn changed_and_missing_spans_are_found(world: World) {
@@ -212,6 +283,9 @@ async fn what_is_left_of_a_session_is_still_checked(world: World) {
             assert!(world.by_hand(&org, change).await > 0);
         }
         assert!(world.by_hand(&org, change).await > 0);
+        if change.contains("event_count") {
+            reseal(&world, &org, session).await;
+        }
         assert_found(&faults(&org).await, part);
     }
 }

@@ -27,8 +27,8 @@ use crate::error::StoreError;
 use crate::row_scope::RowScope;
 use crate::statement::{FromRow, NamedRow, Row};
 use crate::tenant::{
-    AgentsTable, ApplyReport, CellWrite, DaysTable, Ending, EventsTable, HoursTable, LedgerTable,
-    SessionWrite, SessionsTable, StoredSession, UsageTable, merged_latency,
+    AgentsTable, ApplyReport, CellWrite, DaysTable, Ending, EventsTable, HoursTable, LedgerTable, SessionRow,
+    SessionWrite, SessionsTable, UsageTable, merged_latency,
 };
 
 /// What one try to apply batches came to.
@@ -131,7 +131,7 @@ async fn try_apply(
 
 /// The row of the org is locked for the transaction: a second writer, who should not exist, waits here.
 async fn lock_state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreError> {
-    let sql = "select last_position, indexed_position, last_session, last_trace, waiting_changes, session_count from org_state where org_id = $1 for update";
+    let sql = "select last_position, indexed_position, last_session, last_trace, waiting_changes, session_count, removed_session_count from org_state where org_id = $1 for update";
     let read = |row: tokio_postgres::Row| -> Result<OrgState, StoreError> {
         Ok(OrgState {
             last_position: row.try_get(0)?,
@@ -140,6 +140,7 @@ async fn lock_state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState
             last_trace: row.try_get(3)?,
             waiting_changes: row.try_get(4)?,
             session_count: row.try_get(5)?,
+            removed_session_count: row.try_get(6)?,
         })
     };
     let statement = transaction.prepare_cached(sql).await?;
@@ -269,7 +270,7 @@ async fn load_sessions<'a>(
         "select s.*, k.place from unnest($2::text[], $3::text[]) with ordinality as k (workspace_id, session_id, place)
          cross join lateral (select {} from sessions s
            where s.org_id = $1 and s.workspace_id = k.workspace_id and s.session_id = k.session_id limit 1) s",
-        StoredSession::COLUMNS
+        SessionRow::COLUMNS
     );
     let statement = transaction.prepare_cached(&sql).await?;
     let rows = transaction.query(&statement, &[&org, &workspaces, &session_ids]).await?;
@@ -279,7 +280,7 @@ async fn load_sessions<'a>(
         let key = *keys
             .get(place)
             .ok_or_else(|| StoreError::Corrupt("an unknown session was joined".to_owned()))?;
-        sessions.insert(key, StoredSession::from_row(&Row::from_postgres(row)?)?.try_into()?);
+        sessions.insert(key, SessionRow::from_row(&Row::from_postgres(row)?)?.try_into()?);
     }
     Ok(sessions)
 }

@@ -19,8 +19,8 @@ use super::spans::{load_remaining, project_spans, upsert_spans};
 use crate::error::StoreError;
 use crate::statement::{FromRow, NamedRow, Row};
 use crate::tenant::{
-    AgentsTable, ApplyReport, CellWrite, DaysTable, Ending, EventsTable, HoursTable, LedgerTable,
-    SessionWrite, SessionsTable, StoredSession, UsageTable,
+    AgentsTable, ApplyReport, CellWrite, DaysTable, Ending, EventsTable, HoursTable, LedgerTable, SessionRow,
+    SessionWrite, SessionsTable, UsageTable,
 };
 
 /// Events' rows that the planner hands to the writer at a time, and how many such handfuls may lie between them.
@@ -90,7 +90,7 @@ pub(crate) fn apply(
 
 fn state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreError> {
     let mut statement = transaction.prepare_cached(
-        "select last_position, indexed_position, last_session, last_trace, waiting_changes, session_count from org_state where org_id = ?1",
+        "select last_position, indexed_position, last_session, last_trace, waiting_changes, session_count, removed_session_count from org_state where org_id = ?1",
     )?;
     let stored = statement
         .query_row([org], |row| {
@@ -101,6 +101,7 @@ fn state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreErro
                 last_trace: row.get(3)?,
                 waiting_changes: row.get(4)?,
                 session_count: row.get(5)?,
+                removed_session_count: row.get(6)?,
             })
         })
         .optional()?;
@@ -202,7 +203,7 @@ fn load_sessions<'a>(
 ) -> Result<FxHashMap<SessionKey<'a>, NumberedSession>, StoreError> {
     let sql = format!(
         "select {} from sessions where org_id = ?1 and workspace_id = ?2 and session_id = ?3",
-        StoredSession::COLUMNS
+        SessionRow::COLUMNS
     );
     let mut statement = transaction.prepare_cached(&sql)?;
     let columns = statement.column_count();
@@ -210,7 +211,7 @@ fn load_sessions<'a>(
     for key in keys {
         let read = |row: &rusqlite::Row<'_>| Row::from_sqlite(row, columns);
         if let Some(row) = statement.query_row(params![org, key.0, key.1], read).optional()? {
-            sessions.insert(key, StoredSession::from_row(&row)?.try_into()?);
+            sessions.insert(key, SessionRow::from_row(&row)?.try_into()?);
         }
     }
     Ok(sessions)

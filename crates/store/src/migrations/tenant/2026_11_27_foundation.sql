@@ -140,6 +140,7 @@ create table org_state (
   last_trace bigint not null,
   waiting_changes bigint not null,
   session_count bigint not null,
+  removed_session_count bigint not null default 0,
   recorded_day integer not null default 0,
   seal bytea not null,
   primary key (org_id)
@@ -148,8 +149,7 @@ select secure('org_state');
 
 -- A session's sums, and the head of its chain. Sessions are numbered in the order in which they begin, so that rows of sessions
 -- that run at the same time lie together. `moved_to` names the session that shows the spans of this one now, if they moved.
--- `own_events` counts the events that are not spans. `expire_day` is the latest of its events'. `head_seal` is an HMAC over the
--- head of the chain: number, ids, last_seq, last_hash, last_seal.
+-- `own_events` counts the events that are not spans. `expire_day` is the latest of its events'. `seal` is an HMAC over the row.
 create table sessions (
 -- only postgres
   number bigint not null,
@@ -180,7 +180,7 @@ create table sessions (
   last_seq bigint not null,
   last_hash bytea not null,
   last_seal bytea not null,
-  head_seal bytea not null,
+  seal bytea not null,
   expire_day integer not null,
   moved_to text,
   own_events bigint not null

@@ -7,7 +7,7 @@ mod tables;
 
 pub(crate) use tables::{
     AgentsTable, CellWrite, DaysTable, EventsTable, HoursTable, LedgerTable, SessionWrite, SessionsTable,
-    SpansTable, StoredSession, TracesTable, UsageTable, span_rows, trace_rows,
+    SpansTable, TracesTable, UsageTable, span_rows, trace_rows,
 };
 
 use std::sync::Arc;

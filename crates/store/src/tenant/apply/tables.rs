@@ -10,11 +10,10 @@ use agentlens_domain::sessions::{SessionKey, SessionState};
 use agentlens_domain::spans::{SpanChange, encode_state};
 
 use crate::error::StoreError;
-use crate::row_type;
 use crate::schema::Dialect;
 use crate::table::Rule::{Add, By, Greatest, Keep, Least, Replace, Sketch};
 use crate::table::{Columns, Table};
-use crate::tenant::StoredEvent;
+use crate::tenant::{SessionRow, StoredEvent};
 
 /// `events`, whose rows never change. An id that is taken is a fault: ids of ours can't collide, and those of clients were claimed
 /// before.
@@ -83,49 +82,19 @@ impl<'e> Table<EventRow<'e>> for EventsTable {
 pub(crate) struct SessionWrite<'s> {
     key: SessionKey<'s>,
     session: &'s NumberedSession,
-    head_seal: Seal,
+    seal: Seal,
 }
 
 impl<'s> SessionWrite<'s> {
     pub(crate) fn of((key, session): &'s (SessionKey<'_>, NumberedSession), context: &OrgContext) -> Self {
-        Self { key: *key, session, head_seal: session.head_seal(context, *key) }
+        Self { key: *key, session, seal: session.seal(context, *key) }
     }
 }
 
-row_type! {
-    /// What applying batches reads of a session.
-    pub(crate) struct StoredSession {
-        pub agent_id: String,
-        pub agent_name: Option<String>,
-        pub user_id: Option<String>,
-        pub environment: String,
-        pub tags: String,
-        pub started_us: i64,
-        pub last_event_us: i64,
-        pub opened_us: Option<i64>,
-        pub ended_us: Option<i64>,
-        pub ended_in_error: bool,
-        pub event_count: i64,
-        pub tool_call_count: i64,
-        pub error_count: i64,
-        pub llm_call_count: i64,
-        pub input_tokens: i64,
-        pub output_tokens: i64,
-        pub cost_nanos: i64,
-        pub last_seq: i64,
-        pub last_hash: [u8; 32],
-        pub moved_to: Option<String>,
-        pub own_events: i64,
-        pub number: i64,
-        pub last_seal: Seal,
-        pub expire_day: i32,
-    }
-}
-
-impl TryFrom<StoredSession> for NumberedSession {
+impl TryFrom<SessionRow> for NumberedSession {
     type Error = StoreError;
 
-    fn try_from(row: StoredSession) -> Result<Self, StoreError> {
+    fn try_from(row: SessionRow) -> Result<Self, StoreError> {
         let tags = serde_json::from_str(&row.tags);
         let state = SessionState {
             agent_id: row.agent_id,
@@ -150,7 +119,9 @@ impl TryFrom<StoredSession> for NumberedSession {
             moved_to: row.moved_to,
             own_events: row.own_events,
         };
-        Ok(Self { number: row.number, state, last_seal: row.last_seal, expire_day: row.expire_day })
+        let last_seal = row.last_seal.as_slice().try_into();
+        let last_seal = last_seal.map_err(|_| StoreError::Corrupt("a session's last seal".to_owned()))?;
+        Ok(Self { number: row.number, state, last_seal, expire_day: row.expire_day })
     }
 }
 
@@ -200,7 +171,7 @@ impl<'s> Table<SessionWrite<'s>> for SessionsTable {
         columns.column("own_events", "bigint", Replace, |row| row.session.state.own_events);
         columns.column("last_seal", "bytea", Replace, |row| row.session.last_seal.as_slice());
         columns.column("expire_day", "integer", Replace, |row| row.session.expire_day);
-        columns.column("head_seal", "bytea", Replace, |row| row.head_seal.as_slice());
+        columns.column("seal", "bytea", Replace, |row| row.seal.as_slice());
     }
 }
 
