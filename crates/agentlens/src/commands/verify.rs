@@ -18,7 +18,7 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
     };
     let lost = store.orgs_without_file().await.map_err(|error| error.to_string())?;
     let (mut sessions, mut events, mut broken, mut unreadable) = (0, 0, Vec::new(), Vec::new());
-    let mut audit_broken = Vec::new();
+    let (mut audit_broken, mut wrong_sums) = (Vec::new(), Vec::new());
     for org in orgs {
         if lost.contains(&org) {
             unreadable.push((org, "its file is missing or empty: everything that it had is gone".to_owned()));
@@ -26,7 +26,8 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
         }
         // One org that can't be read must not hide what is wrong with the others.
         match verify(&store, &org).await {
-            Ok((report, audit)) => {
+            Ok(Verified { chains: report, sums, audit }) => {
+                wrong_sums.extend(sums.into_iter().map(|reason| (org.clone(), reason)));
                 audit_broken.extend(audit.broken.into_iter().map(|reason| (org.clone(), reason)));
                 sessions += report.sessions_verified;
                 events += report.total_events;
@@ -41,7 +42,7 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
             .map(|(org, fault)| json!({ "org_id": org, "session_id": fault.session_id, "failed_at_index": fault.failed_at_index, "failed_event_id": fault.failed_event_id, "reason": fault.reason }))
             .collect();
         output::json(
-            &json!({ "verified": broken.is_empty() && audit_broken.is_empty() && unreadable.is_empty(), "sessions_verified": sessions, "total_events": events, "broken_chains": chains, "broken_audit_logs": with_reasons(&audit_broken), "unreadable_orgs": with_reasons(&unreadable) }),
+            &json!({ "verified": broken.is_empty() && wrong_sums.is_empty() && audit_broken.is_empty() && unreadable.is_empty(), "sessions_verified": sessions, "total_events": events, "broken_chains": chains, "wrong_sums": with_reasons(&wrong_sums), "broken_audit_logs": with_reasons(&audit_broken), "unreadable_orgs": with_reasons(&unreadable) }),
         );
     } else {
         output::line(&format!(
@@ -57,6 +58,9 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
                 output::plain(&fault.reason)
             ));
         }
+        for (org, reason) in &wrong_sums {
+            output::line(&format!("WRONG  org {org}  {}", output::plain(reason)));
+        }
         for (org, reason) in &audit_broken {
             output::line(&format!("BROKEN  org {org}  audit log: {}", output::plain(reason)));
         }
@@ -64,13 +68,25 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
             output::line(&format!("UNREADABLE  org {org}: {}", output::plain(reason)));
         }
     }
-    conclude(broken.len() + audit_broken.len(), unreadable.len())
+    conclude(broken.len() + audit_broken.len(), wrong_sums.len(), unreadable.len())
 }
 
-/// Verifies the chains of an org's sessions, and its audit log.
-async fn verify(store: &Store, org: &OrgId) -> Result<(ChainReport, AuditReport), StoreError> {
+/// What verifying one org found.
+struct Verified {
+    chains: ChainReport,
+    /// Sums of rollups and agents that differ from a count of their events.
+    sums: Vec<String>,
+    audit: AuditReport,
+}
+
+/// Verifies the chains of an org's sessions, the sums that are shown of them, and its audit log.
+async fn verify(store: &Store, org: &OrgId) -> Result<Verified, StoreError> {
     let org = store.org(org).await?;
-    Ok((org.chains().verify_all().await?, org.audit().verify().await?))
+    Ok(Verified {
+        chains: org.chains().verify_all().await?,
+        sums: org.chains().verify_sums(store.clock().now_us()).await?,
+        audit: org.audit().verify().await?,
+    })
 }
 
 fn with_reasons(orgs: &[(OrgId, String)]) -> Vec<Value> {
@@ -82,14 +98,14 @@ async fn all_orgs(store: &Store) -> Result<Vec<OrgId>, String> {
     rows.iter().map(|row| OrgId::parse(&row.org_id).map_err(|error| error.to_string())).collect()
 }
 
-fn conclude(broken: usize, unreadable: usize) -> Result<(), String> {
+fn conclude(broken: usize, wrong: usize, unreadable: usize) -> Result<(), String> {
     let is_or_are = |count: usize| if count == 1 { "is" } else { "are" };
-    let chains = format!("{} {} broken", output::count(broken, "chain"), is_or_are(broken));
-    let orgs = format!("{} can't be read", output::count(unreadable, "org"));
-    match (broken, unreadable) {
-        (0, 0) => Ok(()),
-        (_, 0) => Err(chains),
-        (0, _) => Err(orgs),
-        _ => Err(format!("{chains}; {orgs}")),
-    }
+    let faults = [
+        (broken, format!("{} {} broken", output::count(broken, "chain"), is_or_are(broken))),
+        (wrong, format!("{} {} wrong", output::count(wrong, "sum"), is_or_are(wrong))),
+        (unreadable, format!("{} can't be read", output::count(unreadable, "org"))),
+    ];
+    let faults: Vec<String> =
+        faults.into_iter().filter(|(count, _)| *count > 0).map(|(_, text)| text).collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
 }

@@ -61,7 +61,8 @@ pub(crate) enum Command {
     /// Manage an org's own prices of models.
     #[command(subcommand)]
     Price(PriceCommand),
-    /// Verify the hash chains of an org from the stored bytes; names the first broken event of each session.
+    /// Verify what is stored: the hash chains of all sessions, the sums that are shown of them, and the audit log. Names the first
+    /// broken event of each session.
     Verify(VerifyOptions),
     /// List and replay batches that could not be applied.
     #[command(subcommand)]

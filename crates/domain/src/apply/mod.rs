@@ -79,6 +79,10 @@ pub struct OrgState {
     pub session_count: i64,
     /// How many sessions were deleted on purpose.
     pub removed_session_count: i64,
+    /// The latest instant of what retention deleted.
+    pub expired_us: i64,
+    /// Retention deleted the daily cells of rollups before this instant.
+    pub cells_from_us: i64,
 }
 
 impl OrgState {
@@ -148,6 +152,10 @@ pub struct Plan<'a> {
     pub session_count: i64,
     /// How many sessions were deleted on purpose. Applying doesn't change it.
     pub removed_session_count: i64,
+    /// The latest instant of what retention deleted. Applying doesn't change it.
+    pub expired_us: i64,
+    /// Retention deleted the daily cells of rollups before this instant. Applying doesn't change it.
+    pub cells_from_us: i64,
 }
 
 impl Plan<'_> {
@@ -159,6 +167,8 @@ impl Plan<'_> {
             last_trace: self.last_trace,
             session_count: self.session_count,
             removed_session_count: self.removed_session_count,
+            expired_us: self.expired_us,
+            cells_from_us: self.cells_from_us,
         }
     }
 }
@@ -260,6 +270,8 @@ impl<'a, 'i, E: FnMut(EventRow<'a>)> Planner<'a, 'i, E> {
             late_keys: self.late_keys,
             session_count: org.session_count + (self.last_session - org.last_session),
             removed_session_count: org.removed_session_count,
+            expired_us: org.expired_us,
+            cells_from_us: org.cells_from_us,
             last_position: self.last_position,
             last_session: self.last_session,
             last_trace: self.last_trace,

@@ -19,6 +19,10 @@ pub struct SealedState {
     pub session_count: i64,
     /// How many sessions were deleted on purpose. Each left a record.
     pub removed_session_count: i64,
+    /// The latest instant of what retention deleted, microseconds UTC; 0 if it deleted nothing.
+    pub expired_us: i64,
+    /// Retention deleted the daily cells of rollups before this instant, microseconds UTC; 0 if it deleted none.
+    pub cells_from_us: i64,
 }
 
 impl SealedState {
@@ -30,7 +34,9 @@ impl SealedState {
             .number(self.last_session)
             .number(self.last_trace)
             .number(self.session_count)
-            .number(self.removed_session_count);
+            .number(self.removed_session_count)
+            .number(self.expired_us)
+            .number(self.cells_from_us);
         key.seal_row(&fields)
     }
 }

@@ -201,7 +201,7 @@ impl Chains<'_> {
 
 /// The chains of all workspaces of an org.
 #[derive(Clone, Copy)]
-pub struct OrgChains<'o>(&'o Org);
+pub struct OrgChains<'o>(pub(super) &'o Org);
 
 impl Org {
     /// The chains of all of its workspaces.
@@ -242,10 +242,12 @@ impl OrgChains<'_> {
     /// What is wrong with the org's counters.
     async fn verify_state(self) -> Result<Vec<BrokenChain>, StoreError> {
         // One statement, so that all of it is of one moment.
-        let sql = "select last_position, last_session, last_trace, session_count, removed_session_count, seal,
+        let sql = "select last_position, last_session, last_trace, session_count, removed_session_count, expired_us, cells_from_us, seal,
                (select count(*) from sessions where org_id = $1), (select coalesce(max(number), 0) from sessions where org_id = $1),
                (select coalesce(max(position), 0) from events where org_id = $1),
-               (select count(*) from removals where org_id = $1 and what = 'session')
+               (select count(*) from removals where org_id = $1 and what = 'session'),
+               (select cast(coalesce(sum(event_count), 0) as bigint) from ingest_ledger where org_id = $1 and outcome = 'stored'),
+               (select cast(coalesce(sum(event_count), 0) as bigint) from usage_days where org_id = $1)
              from org_state where org_id = $1";
         let mut faults = Vec::new();
         let state: Option<OrgCounters> = self.0.find(sql, args![]).await?;
@@ -314,11 +316,15 @@ row_type! {
         pub last_trace: i64,
         pub session_count: i64,
         pub removed_session_count: i64,
+        pub expired_us: i64,
+        pub cells_from_us: i64,
         pub seal: Vec<u8>,
         pub sessions_stored: i64,
         pub highest_session: i64,
         pub highest_position: i64,
         pub session_removals: i64,
+        pub stored_in_ledger: i64,
+        pub counted_in_usage: i64,
     }
 }
 
@@ -330,6 +336,8 @@ impl OrgCounters {
             last_trace: self.last_trace,
             session_count: self.session_count,
             removed_session_count: self.removed_session_count,
+            expired_us: self.expired_us,
+            cells_from_us: self.cells_from_us,
         };
         let mut faults = Vec::new();
         if state.seal(&context.org, &context.seals).as_slice() != self.seal {
@@ -344,6 +352,11 @@ impl OrgCounters {
             faults.push(format!(
                 "The org has {records} records of deleted sessions but {counted} were counted"
             ));
+        }
+        let sums = [("ledger", self.stored_in_ledger), ("usage of all days", self.counted_in_usage)];
+        for (table, sum) in sums.into_iter().filter(|(_, sum)| *sum != self.last_position) {
+            let stored = self.last_position;
+            faults.push(format!("The {table} says that {sum} events were stored, but {stored} were"));
         }
         if self.highest_session > self.last_session || self.highest_position > self.last_position {
             faults.push("The counters of the org are behind its sessions or events".to_owned());

@@ -10,8 +10,9 @@ use rustc_hash::FxHashSet;
 use agentlens_domain::cost::CostSource;
 use agentlens_domain::events::{EventType, Facts, NewEvent, Severity};
 use agentlens_domain::limits::{MAX_EDGE_BYTES, MAX_EDGE_EVENTS};
-use agentlens_domain::rollups::{CellKey, Counted, Measures, Rollup};
+use agentlens_domain::rollups::{CellKey, Counted, Dimension, Measures, Rollup, Tier};
 use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Contribution, Sign};
+use agentlens_domain::time::{HOUR_US, day_start, hour_start};
 use agentlens_domain::usage::Usage;
 
 use super::analytics::{Analytics, CellQuery, CellRow};
@@ -49,14 +50,18 @@ row_type! {
     }
 }
 
-/// A cell's key with texts of its own.
-type OwnKey = (i64, String, String, String, String);
+/// A cell's key with texts of its own: tier, dimension, start; environment, agent, provider, name.
+pub(super) type OwnKey = ((Tier, Dimension, i64), [String; 4]);
+
+/// Counted cells.
+pub(super) type Counts = BTreeMap<OwnKey, Measures>;
 
 /// Sums under way.
 struct Sums<'q> {
     workspace_id: &'q str,
-    query: &'q CellQuery,
-    cells: BTreeMap<OwnKey, Measures>,
+    /// Only the cells of this query are counted; without one, all.
+    query: Option<&'q CellQuery>,
+    cells: Counts,
 }
 
 impl Analytics<'_> {
@@ -82,7 +87,8 @@ impl Analytics<'_> {
         }
         let (mut cells, mut bytes_left) = (Vec::new(), MAX_EDGE_BYTES);
         for range in ranges {
-            let mut sums = Sums { workspace_id: self.0.id().as_str(), query, cells: BTreeMap::new() };
+            let mut sums =
+                Sums { workspace_id: self.0.id().as_str(), query: Some(query), cells: Counts::new() };
             if !self.count_events_between(&mut sums, *range, &mut bytes_left).await? {
                 return Ok(None);
             }
@@ -90,6 +96,43 @@ impl Analytics<'_> {
             cells.extend(sums.finish(range.0));
         }
         Ok(Some(cells))
+    }
+
+    /// All cells that the events, spans and sessions of some days make. Both ends of the range are the starts of days.
+    pub(super) async fn count_days(self, (from_us, to_us): (i64, i64)) -> Result<Counts, StoreError> {
+        let mut sums = Sums { workspace_id: self.0.id().as_str(), query: None, cells: Counts::new() };
+        let (mut hour_us, mut bytes_left) = (from_us, i64::MAX);
+        loop {
+            hour_us = hour_start(self.next_instant(hour_us).await?);
+            if hour_us >= to_us {
+                break;
+            }
+            let range = (hour_us, hour_us + HOUR_US);
+            self.count_events_between(&mut sums, range, &mut bytes_left).await?;
+            self.count_beginnings_between(&mut sums, range).await?;
+            hour_us = range.1;
+        }
+        let mut days = Counts::new();
+        for (((tier, dimension, bucket_us), texts), measures) in &sums.cells {
+            if *tier == Tier::Hour {
+                let day = (Tier::Day, *dimension, day_start(*bucket_us));
+                days.entry((day, texts.clone())).or_default().merge(measures);
+            }
+        }
+        for (key, measures) in days {
+            sums.cells.entry(key).or_default().merge(&measures);
+        }
+        Ok(sums.cells)
+    }
+
+    /// The first instant, from one on, at which an event lies or a session begins; the end of time if there is none.
+    pub(super) async fn next_instant(self, from_us: i64) -> Result<i64, StoreError> {
+        let sql = "select coalesce(min(us), 9223372036854775807) from (
+               select min(ts_us) as us from events
+                 where org_id = $1 and workspace_id = $2 and ts_us > -9000000000000000000 and ts_us >= $3
+               union all select min(started_us) from sessions
+                 where org_id = $1 and workspace_id = $2 and started_us > -9000000000000000000 and started_us >= $3) t";
+        Ok(self.0.find(sql, crate::args![from_us]).await?.unwrap_or(i64::MAX))
     }
 
     /// Counts the events and spans of a range; returns whether there was room for them.
@@ -218,17 +261,17 @@ impl Sums<'_> {
     }
 
     fn add(&mut self, key: &CellKey<'_>, measures: &Measures) {
-        if self.query.is_about(key) {
-            let own = [key.environment, key.agent_id, key.provider, key.name].map(str::to_owned);
-            let [environment, agent_id, provider, name] = own;
-            let key = (key.bucket_us, environment, agent_id, provider, name);
-            self.cells.entry(key).or_default().merge(measures);
+        if self.query.is_none_or(|query| query.is_about(key)) {
+            let texts = [key.environment, key.agent_id, key.provider, key.name].map(str::to_owned);
+            let place = (key.tier, key.dimension, key.bucket_us);
+            self.cells.entry((place, texts)).or_default().merge(measures);
         }
     }
 
     /// The cells; one that began before the range begins with it.
     fn finish(self, from_us: i64) -> impl Iterator<Item = CellRow> {
-        self.cells.into_iter().map(move |((bucket_us, environment, agent_id, provider, name), measures)| {
+        self.cells.into_iter().map(move |((place, texts), measures)| {
+            let ((_, _, bucket_us), [environment, agent_id, provider, name]) = (place, texts);
             CellRow { bucket_us: bucket_us.max(from_us), environment, agent_id, provider, name, measures }
         })
     }

@@ -22,6 +22,7 @@ mod org;
 mod place;
 mod prices;
 mod recount;
+mod recount_cells;
 mod removals;
 mod retention;
 mod rollups;

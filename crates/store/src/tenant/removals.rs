@@ -60,6 +60,10 @@ row_type! {
         pub removed_us: i64,
         /// How many events.
         pub event_count: i64,
+        /// The instant before which none of them lies; absent for retention.
+        pub first_us: Option<i64>,
+        /// The instant after which none of them lies; absent for retention.
+        pub last_us: Option<i64>,
         /// The sequence number of the first of them.
         pub first_seq: i64,
         /// That of the last.
@@ -100,6 +104,8 @@ impl Removal {
             .text(&self.removed_by)
             .number(self.removed_us)
             .number(self.event_count)
+            .number(self.first_us.unwrap_or(i64::MIN))
+            .number(self.last_us.unwrap_or(i64::MIN))
             .number(self.first_seq)
             .number(self.last_seq)
             .optional(self.hash_before.as_ref().map(<[u8; 32]>::as_slice))
@@ -112,8 +118,8 @@ impl Removal {
     async fn put(mut self, tx: &Tx<'_>, context: &OrgContext) -> Result<(), StoreError> {
         self.seal = self.compute_seal(context);
         let sql = "insert into removals (org_id, removal_id, workspace_id, session_id, session_number, what, why, removed_by, removed_us,
-               event_count, first_seq, last_seq, hash_before, last_hash, last_seal, seal)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+               event_count, first_us, last_us, first_seq, last_seq, hash_before, last_hash, last_seal, seal)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
              on conflict (org_id, removal_id) do update set removed_by = excluded.removed_by, removed_us = excluded.removed_us,
                event_count = excluded.event_count, last_seq = excluded.last_seq, last_hash = excluded.last_hash,
                last_seal = excluded.last_seal, seal = excluded.seal";
@@ -127,6 +133,8 @@ impl Removal {
             self.removed_by,
             self.removed_us,
             self.event_count,
+            self.first_us,
+            self.last_us,
             self.first_seq,
             self.last_seq,
             self.hash_before,
@@ -166,6 +174,8 @@ pub(crate) async fn record_expired(
         removed_by: "retention".to_owned(),
         removed_us: now_us,
         event_count: last.seq,
+        first_us: None,
+        last_us: None,
         first_seq: 1,
         last_seq: last.seq,
         hash_before: None,
@@ -185,6 +195,7 @@ row_type! {
         pub session_id: String,
         pub session_number: i64,
         pub seq: i64,
+        pub ts_us: i64,
         pub prev_hash: Option<[u8; 32]>,
         pub hash: [u8; 32],
         pub seal: [u8; 17],
@@ -230,6 +241,8 @@ async fn remove(
             removed_by: order.removed_by.clone(),
             removed_us: order.now_us,
             event_count: last.seq - first.seq + 1,
+            first_us: run.iter().map(|event| event.ts_us).min(),
+            last_us: run.iter().map(|event| event.ts_us).max(),
             first_seq: first.seq,
             last_seq: last.seq,
             hash_before: first.prev_hash,
@@ -286,7 +299,7 @@ async fn remove_from_session(
         return Ok((deleted, false));
     }
     // Its row is read once more: events may have come in since the first handful went.
-    let sql = "select last_seq, last_hash, last_seal from sessions
+    let sql = "select last_seq, last_hash, last_seal, started_us, last_event_us from sessions
          where org_id = $1 and workspace_id = $2 and session_id = $3 and number = $4";
     let key = args![session.session_id.as_str(), session.number];
     let Some(head) = tx.find::<ChainHead>(sql, key.clone()).await? else {
@@ -305,6 +318,8 @@ async fn remove_from_session(
         removed_by: order.removed_by,
         removed_us: order.now_us,
         event_count: head.last_seq,
+        first_us: Some(head.started_us),
+        last_us: Some(head.last_event_us),
         first_seq: 1,
         last_seq: head.last_seq,
         hash_before: None,
@@ -328,6 +343,8 @@ row_type! {
         pub last_seq: i64,
         pub last_hash: [u8; 32],
         pub last_seal: [u8; 17],
+        pub started_us: i64,
+        pub last_event_us: i64,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::statement::Value;
 use crate::transaction::Tx;
 
 /// Hours of detail that are kept as hourly rollups; beyond, daily ones answer.
-const HOURLY_DAYS: i64 = 35;
+pub(super) const HOURLY_DAYS: i64 = 35;
 /// Applied batches are remembered this long: longer than any queue holds a message.
 const APPLIED_DAYS: i64 = 14;
 /// Rows that are kept for ever (see [`agentlens_domain::apply::NEVER_EXPIRES_DAY`]) are in no index of days; a statement that says so uses the index.
@@ -79,6 +79,7 @@ impl Retention<'_> {
         let today = day_of(now_us);
         let mut deleted = 0;
         let mut after_session = 0;
+        self.remember_expired(today).await?;
         loop {
             let step = self.remove_events(today, now_us, after_session).await?;
             deleted += step.rows;
@@ -99,6 +100,21 @@ impl Retention<'_> {
         }
         deleted += self.delete_segments(today).await?;
         Ok(deleted + self.delete_cells(now_us).await?)
+    }
+
+    /// Remembers the latest instant of all that expired, before any of it goes: what is counted up to then can't be counted again.
+    /// Nothing is ever stored among what expired, so the set only shrinks meanwhile.
+    async fn remember_expired(self, today: i32) -> Result<(), StoreError> {
+        let sql = format!(
+            "select coalesce(max(us), 0) from (
+               select max(ts_us) as us from events where org_id = $1 and {EXPIRES} and expire_day < $2
+               union all select max(last_event_us) from sessions where org_id = $1 and {EXPIRES} and expire_day < $2
+               union all select max(start_us) from spans where org_id = $1 and {EXPIRES} and expire_day < $2) e"
+        );
+        let expired_us: i64 = self.0.find(sql, args![today]).await?.unwrap_or_default();
+        let cells_from_us = self.cells_from_us(today).unwrap_or_default();
+        let (context, all) = (self.0.context(), (expired_us, cells_from_us));
+        self.0.transact(move |tx| Box::pin(remember_expired(tx, context, all))).await
     }
 
     /// Removes a handful of expired events, so that what arrives meanwhile is stored between the handfuls.
@@ -162,13 +178,15 @@ impl Retention<'_> {
         Ok(deleted)
     }
 
+    /// From when on daily cells are kept; absent if all are.
+    fn cells_from_us(self, today: i32) -> Option<i64> {
+        self.0.retention_days().map(|days| (i64::from(today) - i64::from(days) - 2) * DAY_US)
+    }
+
     /// Deletes hourly cells that daily ones answer for, and daily ones of days that the org no longer keeps.
     async fn delete_cells(self, now_us: i64) -> Result<u64, StoreError> {
         let mut tables = vec![("rollup_hour", now_us - HOURLY_DAYS * DAY_US)];
-        if let Some(days) = self.0.retention_days() {
-            let before_us = (i64::from(day_of(now_us)) - i64::from(days) - 2) * DAY_US;
-            tables.push(("rollup_day", before_us));
-        }
+        tables.extend(self.cells_from_us(day_of(now_us)).map(|from_us| ("rollup_day", from_us)));
         let sql = "select distinct workspace_id from agents where org_id = $1";
         let workspaces: Vec<String> = self.0.fetch(sql, args![]).await?;
         let mut deleted = 0;
@@ -275,7 +293,7 @@ async fn delete_sessions(tx: &Tx<'_>, context: Arc<OrgContext>, today: i32) -> R
 
 /// Locks the org, as applying batches does: the count of its sessions is sealed. `None` if nothing was ever stored.
 pub(super) async fn lock_state(tx: &Tx<'_>) -> Result<Option<StateRow>, StoreError> {
-    let sql = "select last_position, last_session, last_trace, session_count, removed_session_count from org_state where org_id = $1 for update";
+    let sql = "select last_position, last_session, last_trace, session_count, removed_session_count, expired_us, cells_from_us from org_state where org_id = $1 for update";
     tx.find(sql, args![]).await
 }
 
@@ -289,13 +307,40 @@ pub(super) async fn forget_sessions(
 ) -> Result<(), StoreError> {
     let session_count = state.session_count - gone;
     let removed_session_count = state.removed_session_count + removed;
-    let StateRow { last_position, last_session, last_trace, .. } = state;
-    let sealed =
-        SealedState { last_position, last_session, last_trace, session_count, removed_session_count };
+    put_state(tx, context, StateRow { session_count, removed_session_count, ..state }).await
+}
+
+/// Remembers the latest instant of what is about to be deleted, and up to where daily cells go.
+async fn remember_expired(
+    tx: &Tx<'_>,
+    context: Arc<OrgContext>,
+    (expired_us, cells_from_us): (i64, i64),
+) -> Result<(), StoreError> {
+    let Some(state) = lock_state(tx).await? else { return Ok(()) };
+    let expired_us = expired_us.max(state.expired_us);
+    let cells_from_us = cells_from_us.max(state.cells_from_us);
+    if (expired_us, cells_from_us) == (state.expired_us, state.cells_from_us) {
+        return Ok(());
+    }
+    put_state(tx, &context, StateRow { expired_us, cells_from_us, ..state }).await
+}
+
+async fn put_state(tx: &Tx<'_>, context: &OrgContext, state: StateRow) -> Result<(), StoreError> {
+    let sealed = SealedState {
+        last_position: state.last_position,
+        last_session: state.last_session,
+        last_trace: state.last_trace,
+        session_count: state.session_count,
+        removed_session_count: state.removed_session_count,
+        expired_us: state.expired_us,
+        cells_from_us: state.cells_from_us,
+    };
     let seal = sealed.seal(&context.org, &context.seals);
-    let sql =
-        "update org_state set session_count = $2, removed_session_count = $3, seal = $4 where org_id = $1";
-    tx.execute(sql, args![session_count, removed_session_count, seal]).await?;
+    let sql = "update org_state set session_count = $2, removed_session_count = $3, expired_us = $4, cells_from_us = $5, seal = $6
+         where org_id = $1";
+    let StateRow { session_count, removed_session_count, expired_us, cells_from_us, .. } = state;
+    let args = args![session_count, removed_session_count, expired_us, cells_from_us, seal];
+    tx.execute(sql, args).await?;
     Ok(())
 }
 
@@ -307,6 +352,8 @@ row_type! {
         pub last_trace: i64,
         pub session_count: i64,
         pub removed_session_count: i64,
+        pub expired_us: i64,
+        pub cells_from_us: i64,
     }
 }
 

@@ -68,6 +68,7 @@ async fn expired_days_go_and_others_stay(world: World) {
     assert_eq!(ids(&keeper).await.len(), 6);
     for org in [&org, &keeper] {
         assert_eq!(org.chains().verify_all().await.unwrap().broken, []);
+        assert_eq!(org.chains().verify_sums(NOW_US).await.unwrap(), [""; 0]);
     }
     let digests =
         org.ws("default").events().key_digests(vec!["age-20".to_owned(), "age-0".to_owned()]).await.unwrap();
@@ -132,6 +133,7 @@ async fn a_shorter_or_longer_retention_leaves_no_hole(world: World) {
     for day in [5, 20, 40, 80, 100, 130, 400] {
         retain(&world, &[&org], NOW_US + day * DAY_US).await;
         assert_eq!(org.chains().verify_all().await.unwrap().broken, [], "day {day}");
+        assert_eq!(org.chains().verify_sums(NOW_US + day * DAY_US).await.unwrap(), [""; 0], "day {day}");
     }
 }
 

@@ -96,7 +96,10 @@ fn event(arrival: Arrival) -> NewEvent {
         severity: Severity::Info,
         timestamp: format_rfc3339(arrival.start_us),
         ts_us: arrival.start_us,
-        payload: format!("{{\"n\":\"{id}\"}}"),
+        payload: format!(
+            "{{\"n\":\"{id}\",\"spanId\":\"{}\",\"traceId\":\"{}\"}}",
+            arrival.span_id, arrival.trace_id
+        ),
         metadata: "{}".to_owned(),
         holds_wide_numbers: false,
         facts: agentlens_domain::events::Facts::default(),
@@ -188,6 +191,7 @@ impl Sent {
         self.recount_cells(&rows, &sessions).await;
         let chains = self.org.chains().verify_all().await.unwrap();
         assert_eq!(chains.broken, []);
+        assert_eq!(self.org.chains().verify_sums(NOW_US).await.unwrap(), [""; 0]);
         assert_eq!(chains.total_events, i64::try_from(self.stored).unwrap());
     }
 

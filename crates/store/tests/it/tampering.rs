@@ -26,6 +26,7 @@ on_both_engines!(
     what_is_moved_to_another_workspace_is_found,
     changed_sums_are_found,
     every_column_of_a_session_is_sealed,
+    changed_rollups_agents_and_counts_are_found,
     a_deleted_record_of_a_deleted_session_is_found,
     changed_and_missing_spans_are_found,
     what_is_left_of_a_session_is_still_checked,
@@ -34,7 +35,8 @@ on_both_engines!(
 /// What is wrong, as verification reports it.
 async fn faults(org: &Org) -> Vec<String> {
     let report = org.chains().verify_all().await.unwrap();
-    report.broken.into_iter().map(|fault| format!("{}: {}", fault.session_id, fault.reason)).collect()
+    let broken = report.broken.into_iter().map(|fault| format!("{}: {}", fault.session_id, fault.reason));
+    broken.chain(org.chains().verify_sums(NOW_US).await.unwrap()).collect()
 }
 
 /// Makes an org of its own with events of seven sessions, changes it by hand, and returns what verification reports.
@@ -213,6 +215,57 @@ async fn every_column_of_a_session_is_sealed(world: World) {
         let changed = format!("update sessions set {change} where session_id = 's1'");
         let found = after(&world, &format!("column-{number}"), &[&changed]).await;
         assert_found(&found, "s1: The row of the session was changed");
+    }
+}
+
+async fn changed_rollups_agents_and_counts_are_found(world: World) {
+    let changes = [
+        (
+            "update rollup_day set cost_nanos = cost_nanos + 1 where dimension = 'agent'",
+            "in production (agent a",
+        ),
+        (
+            "update rollup_hour set event_count = event_count - 1 where dimension = 'total'",
+            "(total) says event_count",
+        ),
+        (
+            "update rollup_hour set input_tokens = input_tokens * 2 where dimension = 'model'",
+            "says input_tokens",
+        ),
+        (
+            "update rollup_day set latency = (select latency from rollup_day where dimension = 'tool' limit 1) where dimension = 'model'",
+            "latenc",
+        ),
+        ("delete from rollup_day where dimension = 'user'", "(user "),
+        ("delete from rollup_hour", "The rollup of the hour"),
+        (
+            "update rollup_day set environment = 'staging' where dimension = 'total'",
+            "in staging (total) says event_count",
+        ),
+        ("update agents set cost_nanos = cost_nanos + 1", "says cost_nanos"),
+        ("update agents set session_count = session_count - 1", "says session_count"),
+        ("delete from agents where agent_id = (select min(agent_id) from agents)", "is missing"),
+        (
+            "update ingest_ledger set event_count = event_count - 1 where outcome = 'stored'",
+            "The ledger says that 79 events were stored, but 80 were",
+        ),
+        ("delete from usage_days", "The usage of all days says that 0 events were stored, but 80 were"),
+    ];
+    for (number, (change, part)) in changes.into_iter().enumerate() {
+        let org = world.org(&format!("sums-{number}")).await;
+        apply(&org, vec![batch("b1", &mixture(60))]).await;
+        merge_rollups(&org).await;
+        assert_eq!(faults(&org).await, [""; 0], "before: {change}");
+        assert!(world.by_hand(&org, change).await > 0, "{change}");
+        assert_found(&faults(&org).await, part);
+    }
+}
+
+/// Brings so many transactions that the changes of those before are merged into the cells of rollups.
+async fn merge_rollups(org: &Org) {
+    for number in 0..20 {
+        let id = format!("m{number}");
+        apply(org, vec![batch(&id, &[note(&id, "merging", NOW_US)])]).await;
     }
 }
 

@@ -15,6 +15,8 @@ on_both_engines!(every_chain_verifies_on_every_day_and_every_deletion_by_hand_is
 /// Days of the year that are looked at: some, so that the test stays short. Retention runs on each of them.
 const DAYS: i64 = 365;
 const DAYS_BETWEEN: i64 = 3;
+/// The sums of all that is kept are counted again on every so many days: a multiple of the days between.
+const DAYS_BETWEEN_SUMS: i64 = 30;
 
 /// Retention changes as plans do: up, down, off and on again.
 fn retention_on(day: i64) -> Option<i32> {
@@ -83,6 +85,9 @@ async fn every_chain_verifies_on_every_day_and_every_deletion_by_hand_is_found(w
             assert_eq!(org.ws("default").events().remove_of_user("bob", &order).await.unwrap(), 0);
         }
         assert_eq!(faults(org).await, [""; 0], "day {day}");
+        if day % DAYS_BETWEEN_SUMS == 0 {
+            assert_eq!(org.chains().verify_sums(now_us).await.unwrap(), [""; 0], "day {day}");
+        }
     }
     deletions_by_hand_are_found(&world, org.as_ref().unwrap()).await;
 }

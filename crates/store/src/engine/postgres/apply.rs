@@ -131,7 +131,7 @@ async fn try_apply(
 
 /// The row of the org is locked for the transaction: a second writer, who should not exist, waits here.
 async fn lock_state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreError> {
-    let sql = "select last_position, indexed_position, last_session, last_trace, waiting_changes, session_count, removed_session_count from org_state where org_id = $1 for update";
+    let sql = "select last_position, indexed_position, last_session, last_trace, waiting_changes, session_count, removed_session_count, expired_us, cells_from_us from org_state where org_id = $1 for update";
     let read = |row: tokio_postgres::Row| -> Result<OrgState, StoreError> {
         Ok(OrgState {
             last_position: row.try_get(0)?,
@@ -141,6 +141,8 @@ async fn lock_state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState
             waiting_changes: row.try_get(4)?,
             session_count: row.try_get(5)?,
             removed_session_count: row.try_get(6)?,
+            expired_us: row.try_get(7)?,
+            cells_from_us: row.try_get(8)?,
         })
     };
     let statement = transaction.prepare_cached(sql).await?;

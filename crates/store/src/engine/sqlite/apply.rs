@@ -90,7 +90,7 @@ pub(crate) fn apply(
 
 fn state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreError> {
     let mut statement = transaction.prepare_cached(
-        "select last_position, indexed_position, last_session, last_trace, waiting_changes, session_count, removed_session_count from org_state where org_id = ?1",
+        "select last_position, indexed_position, last_session, last_trace, waiting_changes, session_count, removed_session_count, expired_us, cells_from_us from org_state where org_id = ?1",
     )?;
     let stored = statement
         .query_row([org], |row| {
@@ -102,6 +102,8 @@ fn state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreErro
                 waiting_changes: row.get(4)?,
                 session_count: row.get(5)?,
                 removed_session_count: row.get(6)?,
+                expired_us: row.get(7)?,
+                cells_from_us: row.get(8)?,
             })
         })
         .optional()?;

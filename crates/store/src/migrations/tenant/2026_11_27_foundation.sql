@@ -141,6 +141,8 @@ create table org_state (
   waiting_changes bigint not null,
   session_count bigint not null,
   removed_session_count bigint not null default 0,
+  expired_us bigint not null default 0,
+  cells_from_us bigint not null default 0,
   recorded_day integer not null default 0,
   seal bytea not null,
   primary key (org_id)
@@ -201,7 +203,8 @@ create index sessions_expire on sessions (expire_day) where expire_day < 2932896
 -- both
 
 -- What was removed from chains on purpose: what, why, by whom and when, the first and last sequence number, the hash before them
--- (absent if they are the first), and hash and seal of the last one, so that the chain can be followed past the gap. `seal` is an
+-- (absent if they are the first), and hash and seal of the last one, so that the chain can be followed past the gap. `first_us` and
+-- `last_us` are the instants between which the removed events lie; absent for retention (see `org_state.expired_us`). `seal` is an
 -- HMAC over the row. Verification accepts a gap only if a row of this table covers it.
 create table removals (
   org_id text not null,
@@ -214,6 +217,8 @@ create table removals (
   removed_by text not null,
   removed_us bigint not null,
   event_count bigint not null,
+  first_us bigint,
+  last_us bigint,
   first_seq bigint not null,
   last_seq bigint not null,
   hash_before bytea,
