@@ -184,6 +184,10 @@ impl Audit<'_> {
             let broken =
                 broken.or_else(|| verifier.finish(head.map(|head| (head.seq, head.head_seal))).err());
             report.broken.extend(broken.map(|error| format!("{chain}: {error}")));
+            // The creation of the org is its first entry there.
+            if tables.name == CONTROL_AUDIT.name && after == 0 {
+                report.broken.push(format!("{chain}: the entry about the creation of the org is missing"));
+            }
         }
         Ok(report)
     }

@@ -53,7 +53,6 @@ pub struct Store {
     control: Control,
     contexts: Arc<Cache<OrgId, Arc<OrgContext>>>,
     feed: Arc<Feed>,
-    seals: SealKey,
 }
 
 impl Store {
@@ -83,18 +82,14 @@ impl Store {
     }
 
     async fn over(place: ControlPlace, secret: &ServerSecret) -> Result<Self, StoreError> {
-        let control = Control { place, clock: Clock::default(), audit: Arc::new(AuditKey::of(secret)) };
+        let (audit, seals) = (Arc::new(AuditKey::of(secret)), SealKey::of(secret));
+        let control = Control { place, clock: Clock::default(), audit, seals };
         // Keys are digested and chains are sealed under the secret: with another one no key would be known and every seal broken.
         let check = data_encoding::HEXLOWER.encode(&secret.digest("agentlens secret check"));
         if control.ensure_setting("secret_check", &check).await? != check {
             return Err(StoreError::Misconfigured("the server's secret is not the one that this store was made with; give the same AGENTLENS_SECRET_KEY, or the same secret.key in the data directory".to_owned()));
         }
-        Ok(Self {
-            control,
-            contexts: Arc::new(Cache::new(MAX_CONTEXTS)),
-            feed: Arc::default(),
-            seals: SealKey::of(secret),
-        })
+        Ok(Self { control, contexts: Arc::new(Cache::new(MAX_CONTEXTS)), feed: Arc::default() })
     }
 
     /// The same store under another clock than the system's.
@@ -151,7 +146,7 @@ impl Store {
             org: org.clone(),
             retention_days: row.retention_days,
             prices: tenant::embedded_prices(),
-            seals: self.seals.clone(),
+            seals: self.control.seals.clone(),
         };
         let org = self.open(Arc::new(context.clone())).await?;
         let prices = org.prices().table().await?;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::batches::{Applied, Group, PerEvent};
-use crate::chain::{SealKey, SealedState};
+use crate::chain::{NO_SEAL, Seal, SealKey, SealedState};
 use crate::cost::PriceTable;
 use crate::environments::Environments;
 use crate::ids::OrgId;
@@ -47,8 +47,13 @@ pub struct OrgContext {
 impl OrgContext {
     /// The day on which an event of the given instant may be deleted: its day, plus the retention, plus a day of grace.
     pub fn expire_day(&self, ts_us: i64) -> i32 {
-        self.retention_days.map_or(NEVER_EXPIRES_DAY, |days| day_of(ts_us) + days + 1)
+        self.retention_days.map_or(NEVER_EXPIRES_DAY, |days| expire_day_after(ts_us, days))
     }
+}
+
+/// The day on which an event may be deleted under a retention of some days.
+pub fn expire_day_after(ts_us: i64, retention_days: i32) -> i32 {
+    day_of(ts_us).saturating_add(retention_days).saturating_add(1)
 }
 
 /// What the tables of ids say about an event that brought its own id.
@@ -63,7 +68,7 @@ pub enum Verdict {
 }
 
 /// The row of an org.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct OrgState {
     /// The position of the last event.
     pub last_position: i64,
@@ -83,9 +88,51 @@ pub struct OrgState {
     pub expired_us: i64,
     /// Retention deleted the daily cells of rollups before this instant.
     pub cells_from_us: i64,
+    /// The shortest retention under which events were stored; `i32::MAX` if they were always kept for ever.
+    pub shortest_retention_days: i32,
+    /// Whether its seal matched when it was loaded. A row that someone changed by hand is never sealed again, so that the change stays
+    /// visible.
+    pub is_authentic: bool,
+}
+
+impl Default for OrgState {
+    fn default() -> Self {
+        Self {
+            last_position: 0,
+            indexed_position: 0,
+            last_session: 0,
+            last_trace: 0,
+            waiting_changes: 0,
+            session_count: 0,
+            removed_session_count: 0,
+            expired_us: 0,
+            cells_from_us: 0,
+            shortest_retention_days: i32::MAX,
+            is_authentic: true,
+        }
+    }
 }
 
 impl OrgState {
+    /// What its seal covers.
+    pub fn sealed(&self) -> SealedState {
+        SealedState {
+            last_position: self.last_position,
+            last_session: self.last_session,
+            last_trace: self.last_trace,
+            session_count: self.session_count,
+            removed_session_count: self.removed_session_count,
+            expired_us: self.expired_us,
+            cells_from_us: self.cells_from_us,
+            shortest_retention_days: self.shortest_retention_days,
+        }
+    }
+
+    /// The seal to write; none if the row was changed by hand before.
+    pub fn seal(&self, context: &OrgContext) -> Seal {
+        if self.is_authentic { self.sealed().seal(&context.org, &context.seals) } else { NO_SEAL }
+    }
+
     /// Whether this transaction merges the changes that wait.
     pub fn is_merging(&self) -> bool {
         self.waiting_changes >= MAX_WAITING_CHANGES
@@ -142,35 +189,8 @@ pub struct Plan<'a> {
     pub span_numbers: Vec<SpanNumbers>,
     /// Ids of clients whose events expire later than the ids would.
     pub late_keys: Vec<LateKey<'a>>,
-    /// The position of the last event after the transaction.
-    pub last_position: i64,
-    /// The number of the newest session after the transaction.
-    pub last_session: i64,
-    /// The number of the newest trace after the transaction.
-    pub last_trace: i64,
-    /// How many sessions there are after the transaction.
-    pub session_count: i64,
-    /// How many sessions were deleted on purpose. Applying doesn't change it.
-    pub removed_session_count: i64,
-    /// The latest instant of what retention deleted. Applying doesn't change it.
-    pub expired_us: i64,
-    /// Retention deleted the daily cells of rollups before this instant. Applying doesn't change it.
-    pub cells_from_us: i64,
-}
-
-impl Plan<'_> {
-    /// The counters of the org after the transaction.
-    pub fn state(&self) -> SealedState {
-        SealedState {
-            last_position: self.last_position,
-            last_session: self.last_session,
-            last_trace: self.last_trace,
-            session_count: self.session_count,
-            removed_session_count: self.removed_session_count,
-            expired_us: self.expired_us,
-            cells_from_us: self.cells_from_us,
-        }
-    }
+    /// The row of the org after the transaction, but for the number of waiting changes.
+    pub org: OrgState,
 }
 
 /// Computes the plan. Each event's row is handed to `emit` as soon as it is known, so that it can be written meanwhile.
@@ -268,13 +288,17 @@ impl<'a, 'i, E: FnMut(EventRow<'a>)> Planner<'a, 'i, E> {
             traces,
             span_numbers,
             late_keys: self.late_keys,
-            session_count: org.session_count + (self.last_session - org.last_session),
-            removed_session_count: org.removed_session_count,
-            expired_us: org.expired_us,
-            cells_from_us: org.cells_from_us,
-            last_position: self.last_position,
-            last_session: self.last_session,
-            last_trace: self.last_trace,
+            org: OrgState {
+                last_position: self.last_position,
+                last_session: self.last_session,
+                last_trace: self.last_trace,
+                session_count: org.session_count + (self.last_session - org.last_session),
+                shortest_retention_days: self
+                    .context
+                    .retention_days
+                    .map_or(org.shortest_retention_days, |days| days.min(org.shortest_retention_days)),
+                ..org
+            },
         }
     }
 }

@@ -129,6 +129,10 @@ pub struct SpanNumbers {
 /// The other columns by which a span is looked up.
 #[derive(Debug)]
 pub struct SpanColumns<'s> {
+    /// The workspace.
+    pub workspace_id: &'s str,
+    /// The trace.
+    pub trace_id: &'s str,
     /// Its id.
     pub span_id: &'s str,
     /// The span under which it is shown.
@@ -156,6 +160,8 @@ impl<'s> SpanColumns<'s> {
         let facts: Cow<'_, Arrival> = span.facts();
         let named_parent = facts.parent_span_id.clone();
         Self {
+            workspace_id: changed.workspace_id,
+            trace_id: &changed.trace_id,
             span_id: span.arrivals().first().map_or("", |first| first.arrival.span_id.as_str()),
             parent_span_id: shown.parent_span_id.as_deref(),
             named_parent_span_id: named_parent.filter(|id| shown.parent_span_id.as_ref() != Some(id)),
@@ -171,12 +177,19 @@ impl<'s> SpanColumns<'s> {
     /// The seal of the row; `state` is the column's bytes.
     pub fn seal(&self, numbers: &SpanNumbers, state: &[u8], context: &OrgContext) -> Seal {
         let sealed = SealedSpan {
+            workspace_id: self.workspace_id,
+            trace_id: self.trace_id,
             trace_number: numbers.trace,
             span_id: self.span_id,
             parent_span_id: self.parent_span_id,
+            named_parent_span_id: self.named_parent_span_id.as_deref(),
+            is_root: self.is_root,
+            is_part: self.is_part,
+            response_id: self.response_id.as_deref(),
             session_number: numbers.session,
             session_id: self.session_id,
             start_us: self.start_us,
+            expire_day: self.expire_day,
             state,
         };
         sealed.seal(&context.org, &context.seals)
@@ -203,12 +216,15 @@ pub struct TraceRow<'a> {
 impl TraceRow<'_> {
     /// The seal of the row; `state` is the column's bytes.
     pub fn seal(&self, state: &[u8], context: &OrgContext) -> Seal {
+        let chains = self.chains();
         let sealed = SealedTrace {
             workspace_id: self.workspace_id,
             trace_id: self.trace_id,
             number: self.number,
             session_number: self.session_number,
             session_id: &self.state.shown.session_id,
+            chains: chains.as_deref(),
+            expire_day: self.expire_day,
             state,
         };
         sealed.seal(&context.org, &context.seals)

@@ -17,13 +17,18 @@ pub struct NumberedSession {
     pub last_seal: Seal,
     /// The latest day of expiry of its events. It never falls, so events expire in the order of the chain.
     pub expire_day: i32,
+    /// Whether its seal matched when it was loaded; see [`super::OrgState::is_authentic`].
+    pub is_authentic: bool,
 }
 
 impl NumberedSession {
     /// The seal of its row, which covers every column. It reveals a chain whose end was cut off, a session that was swapped for
     /// another, and sums, names, instants or a status that were changed.
     pub fn seal(&self, context: &OrgContext, (workspace_id, session_id): SessionKey<'_>) -> Seal {
-        let Self { number, state, last_seal, expire_day } = self;
+        let Self { number, state, last_seal, expire_day, is_authentic } = self;
+        if !is_authentic {
+            return NO_SEAL;
+        }
         let mut fields = RowFields::of("session")
             .text(context.org.as_str())
             .text(workspace_id)
@@ -76,6 +81,7 @@ pub(super) struct Session<'a> {
     counted_before: Option<Beginning<'a>>,
     pub(super) last_seal: Seal,
     pub(super) expire_day: i32,
+    is_authentic: bool,
 }
 
 /// The cell in which the beginning of a session is counted.
@@ -88,7 +94,7 @@ struct Beginning<'a> {
 
 impl<'a> Session<'a> {
     fn stored(stored: &'a NumberedSession) -> Self {
-        let NumberedSession { number, state, last_seal, expire_day } = stored;
+        let NumberedSession { number, state, last_seal, expire_day, is_authentic } = stored;
         let mut session = Self {
             number: *number,
             state: state.clone(),
@@ -97,6 +103,7 @@ impl<'a> Session<'a> {
             counted_before: None,
             last_seal: *last_seal,
             expire_day: *expire_day,
+            is_authentic: *is_authentic,
         };
         session.counted_before = session.beginning();
         session.restart_if_empty();
@@ -123,6 +130,7 @@ impl<'a> Session<'a> {
             counted_before: None,
             last_seal: NO_SEAL,
             expire_day: 0,
+            is_authentic: true,
         }
     }
 
@@ -169,11 +177,11 @@ impl<'a> Session<'a> {
 
     /// The session to store.
     pub(super) fn finish(self, context: &OrgContext) -> NumberedSession {
-        let Self { number, last_seal, expire_day, .. } = self;
+        let Self { number, last_seal, expire_day, is_authentic, .. } = self;
         let state = self.state.settled();
         // A session without events of its own, whose spans lie in the chains of others, expires by its last event's time.
         let expire_day = expire_day.max(context.expire_day(state.last_event_us));
-        NumberedSession { number, state, last_seal, expire_day }
+        NumberedSession { number, state, last_seal, expire_day, is_authentic }
     }
 }
 

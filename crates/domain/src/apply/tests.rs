@@ -195,13 +195,7 @@ impl Store {
     }
 
     fn write(&mut self, projection: &Projection<'_>, plan: Plan<'_>) -> Vec<Applied> {
-        self.org = OrgState {
-            last_position: plan.last_position,
-            last_session: plan.last_session,
-            last_trace: plan.last_trace,
-            session_count: plan.session_count,
-            ..self.org
-        };
+        self.org = plan.org;
         for (span, numbers) in projection.spans.iter().zip(&plan.span_numbers) {
             let key = (numbers.trace, span.span.facts().span_id.clone());
             self.spans.insert(key, (span.workspace_id.to_owned(), span.span.clone()));
@@ -600,7 +594,7 @@ fn a_batch_that_was_applied_before_changes_nothing() {
     };
     let plan = plan(&store.context, &input, |_| panic!("nothing is written"));
     assert_eq!(plan.applied, [Applied::Before]);
-    assert_eq!((plan.last_position, plan.session_count), (7, 2));
+    assert_eq!((plan.org.last_position, plan.org.session_count), (7, 2));
     assert!(plan.sessions.is_empty() && plan.ledger.is_empty() && plan.changes.is_empty());
     assert!(plan.agents.is_empty() && plan.usage.is_empty());
 }

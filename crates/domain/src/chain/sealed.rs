@@ -23,6 +23,8 @@ pub struct SealedState {
     pub expired_us: i64,
     /// Retention deleted the daily cells of rollups before this instant, microseconds UTC; 0 if it deleted none.
     pub cells_from_us: i64,
+    /// The shortest retention under which events were ever stored, in days; `i32::MAX` if they were always kept for ever.
+    pub shortest_retention_days: i32,
 }
 
 impl SealedState {
@@ -36,7 +38,8 @@ impl SealedState {
             .number(self.session_count)
             .number(self.removed_session_count)
             .number(self.expired_us)
-            .number(self.cells_from_us);
+            .number(self.cells_from_us)
+            .number(i64::from(self.shortest_retention_days));
         key.seal_row(&fields)
     }
 }
@@ -44,18 +47,32 @@ impl SealedState {
 /// A row of `spans`.
 #[derive(Debug)]
 pub struct SealedSpan<'a> {
+    /// The workspace.
+    pub workspace_id: &'a str,
+    /// The trace.
+    pub trace_id: &'a str,
     /// The number of its trace.
     pub trace_number: i64,
     /// Its id.
     pub span_id: &'a str,
     /// The span under which it is shown.
     pub parent_span_id: Option<&'a str>,
+    /// The parent that it names, if it is not shown under that one.
+    pub named_parent_span_id: Option<&'a str>,
+    /// Whether it is a root of its session.
+    pub is_root: bool,
+    /// Whether it is shown as part of another span.
+    pub is_part: bool,
+    /// The provider's id of the answer.
+    pub response_id: Option<&'a str>,
     /// The number of the session in which it is shown.
     pub session_number: i64,
     /// That session.
     pub session_id: &'a str,
     /// Its start, microseconds UTC.
     pub start_us: i64,
+    /// The day on which it may be deleted.
+    pub expire_day: i32,
     /// The bytes of its state.
     pub state: &'a [u8],
 }
@@ -65,12 +82,19 @@ impl SealedSpan<'_> {
     pub fn seal(&self, org: &OrgId, key: &SealKey) -> Seal {
         let fields = RowFields::of("span")
             .text(org.as_str())
+            .text(self.workspace_id)
+            .text(self.trace_id)
             .number(self.trace_number)
             .text(self.span_id)
             .optional(self.parent_span_id.map(str::as_bytes))
+            .optional(self.named_parent_span_id.map(str::as_bytes))
+            .number(i64::from(self.is_root))
+            .number(i64::from(self.is_part))
+            .optional(self.response_id.map(str::as_bytes))
             .number(self.session_number)
             .text(self.session_id)
             .number(self.start_us)
+            .number(i64::from(self.expire_day))
             .bytes(self.state);
         key.seal_row(&fields)
     }
@@ -89,6 +113,10 @@ pub struct SealedTrace<'a> {
     pub session_number: i64,
     /// That session.
     pub session_id: &'a str,
+    /// The column `chains`.
+    pub chains: Option<&'a str>,
+    /// The day on which it may be deleted.
+    pub expire_day: i32,
     /// The bytes of its state.
     pub state: &'a [u8],
 }
@@ -103,6 +131,8 @@ impl SealedTrace<'_> {
             .number(self.number)
             .number(self.session_number)
             .text(self.session_id)
+            .optional(self.chains.map(str::as_bytes))
+            .number(i64::from(self.expire_day))
             .bytes(self.state);
         key.seal_row(&fields)
     }

@@ -19,6 +19,7 @@ pub use keys::{KeyRow, NewKey};
 pub use orgs::{NewOrg, OrgRow};
 
 use agentlens_domain::audit::AuditKey;
+use agentlens_domain::chain::SealKey;
 use agentlens_domain::clock::Clock;
 use agentlens_domain::ids::OrgId;
 
@@ -42,9 +43,16 @@ pub struct Control {
     pub(crate) clock: Clock,
     /// Seals entries of audit logs.
     pub(crate) audit: Arc<AuditKey>,
+    /// Seals rows and events of orgs.
+    pub(crate) seals: SealKey,
 }
 
 impl Control {
+    /// Whether the data of all orgs lie in the database of the control tables.
+    fn is_shared(&self) -> bool {
+        matches!(self.place, ControlPlace::Postgres(_))
+    }
+
     /// Runs a reading statement on what belongs to no org, or to all.
     async fn fetch<T: FromRow>(&self, sql: &'static str, args: Vec<Value>) -> Result<Vec<T>, StoreError> {
         self.query(None, sql, args).await

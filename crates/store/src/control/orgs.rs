@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use agentlens_domain::apply::OrgState;
 use agentlens_domain::changes::Topic;
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::permissions::Caller;
@@ -11,7 +12,7 @@ use agentlens_domain::permissions::Caller;
 use super::keys::{INSERT_KEY, NewKey};
 use super::{Control, ControlPlace};
 use crate::error::StoreError;
-use crate::tenant::blocking;
+use crate::tenant::{INSERT_STATE, blocking};
 use crate::write::{Audited, Record};
 use crate::{args, row_type};
 
@@ -74,19 +75,23 @@ impl Control {
         org: NewOrg,
         first_key: Option<NewKey>,
     ) -> Result<bool, StoreError> {
+        let state_seal = OrgState::default().sealed().seal(&caller.org, &self.seals);
         // The file comes first: an org without its file has lost its data, and must never look like that when it is new.
         if let ControlPlace::Sqlite(engine) = &self.place
             && self.find_org(&caller.org).await?.is_none()
         {
-            let (engine, org) = (Arc::clone(engine), caller.org.clone());
-            blocking(move || engine.create_org(&org)).await?;
+            let (engine, org, seal) = (Arc::clone(engine), caller.org.clone(), state_seal);
+            blocking(move || engine.create_org(&org, &seal)).await?;
         }
-        let (id, now_us) = (caller.org.to_string(), self.clock.now_us());
+        let (id, now_us, is_shared) = (caller.org.to_string(), self.clock.now_us(), self.is_shared());
         self.write(caller, "orgs.create", move |tx| {
             Box::pin(async move {
                 let insert = "insert into orgs (org_id, name, retention_days, created_us) values ($1, $2, $3, $4) on conflict do nothing";
                 if tx.execute(insert, args![&org.name, org.retention_days, now_us]).await? == 0 {
                     return Ok(Audited::unchanged(false));
+                }
+                if is_shared {
+                    tx.execute(INSERT_STATE, args![state_seal]).await?;
                 }
                 let workspace = "insert into workspaces (org_id, workspace_id, name, created_us) values ($1, 'default', 'Default', $2)";
                 tx.execute(workspace, args![now_us]).await?;

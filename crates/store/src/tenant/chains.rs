@@ -1,19 +1,18 @@
 //! Verifies what is stored: every hash recomputed from the stored bytes, every link, every seal, the heads of sessions, and the
 //! counters of the org.
 
-use agentlens_domain::apply::OrgContext;
-use agentlens_domain::chain::{self, Hash, Link, Record, Seal, SealedState, Verifier};
+use agentlens_domain::apply::{OrgContext, OrgState};
+use agentlens_domain::chain::{self, Hash, Link, Record, Seal, Verifier};
 use agentlens_domain::ids::WorkspaceId;
 use agentlens_domain::json;
 
 use super::events::{Events, StoredEvent};
 use super::recount::Sums;
 use super::removals::Removal;
-use super::{Org, SessionRow, Workspace};
+use super::{Org, OrgStateRow, SessionRow, Workspace};
 use crate::args;
 use crate::error::StoreError;
-use crate::row_type;
-use crate::statement::{Builder, NamedRow};
+use crate::statement::{Builder, FromRow, NamedRow, Row};
 
 /// Events that are read at a time, and bytes of them.
 const CHUNK_EVENTS: u32 = 200;
@@ -94,6 +93,13 @@ impl Chains<'_> {
             }
         }
         Ok(chain)
+    }
+
+    async fn verify_session_named(self, session_id: &str) -> Result<Option<SessionChain>, StoreError> {
+        match self.0.sessions().find(session_id).await? {
+            Some(session) => self.verify_session(&session).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn verify_session_once(self, session: &SessionRow) -> Result<SessionChain, StoreError> {
@@ -183,8 +189,13 @@ impl Chains<'_> {
         loop {
             let ids = self.0.sessions().ids(range, &after, CHUNK_SESSIONS).await?;
             for session_id in &ids {
-                let Some(session) = self.0.sessions().find(session_id).await? else { continue };
-                let chain = self.verify_session(&session).await?;
+                let chain = match self.verify_session_named(session_id).await {
+                    Ok(Some(chain)) => chain,
+                    Ok(None) => continue,
+                    // What can't be read must not hide what is wrong with the others.
+                    Err(StoreError::Corrupt(what)) => SessionChain::unreadable(session_id, &what),
+                    Err(error) => return Err(error),
+                };
                 report.sessions_verified += 1;
                 report.total_events += chain.event_count;
                 report.first_hash = report.first_hash.or(chain.first_hash);
@@ -242,23 +253,14 @@ impl OrgChains<'_> {
     /// What is wrong with the org's counters.
     async fn verify_state(self) -> Result<Vec<BrokenChain>, StoreError> {
         // One statement, so that all of it is of one moment.
-        let sql = "select last_position, last_session, last_trace, session_count, removed_session_count, expired_us, cells_from_us, seal,
-               (select count(*) from sessions where org_id = $1), (select coalesce(max(number), 0) from sessions where org_id = $1),
-               (select coalesce(max(position), 0) from events where org_id = $1),
-               (select count(*) from removals where org_id = $1 and what = 'session'),
-               (select cast(coalesce(sum(event_count), 0) as bigint) from ingest_ledger where org_id = $1 and outcome = 'stored'),
-               (select cast(coalesce(sum(event_count), 0) as bigint) from usage_days where org_id = $1)
-             from org_state where org_id = $1";
+        let sql = format!("select {}, {COUNTS} from org_state where org_id = $1", OrgStateRow::COLUMNS);
         let mut faults = Vec::new();
-        let state: Option<OrgCounters> = self.0.find(sql, args![]).await?;
-        match state {
-            None => {
-                let sql = "select count(*) from sessions where org_id = $1";
-                if self.0.find::<i64>(sql, args![]).await? != Some(0) {
-                    faults.push("The row of the org is missing".to_owned());
-                }
+        match self.0.find::<Row>(sql, args![]).await? {
+            None => faults.push("The row of the org is missing".to_owned()),
+            Some(row) => {
+                let state = OrgStateRow::from_row(&row)?.checked(&self.0.context());
+                faults.extend(Counts::read(&row)?.faults(&state));
             }
-            Some(state) => faults.extend(state.faults(&self.0.context())),
         }
         let sql = "select session_number from (select distinct session_number from events where org_id = $1) e
              where session_number not in (select number from sessions where org_id = $1) order by session_number limit $2";
@@ -308,60 +310,73 @@ impl Events<'_> {
     }
 }
 
-row_type! {
-    /// The counters of an org, and what they should be.
-    struct OrgCounters {
-        pub last_position: i64,
-        pub last_session: i64,
-        pub last_trace: i64,
-        pub session_count: i64,
-        pub removed_session_count: i64,
-        pub expired_us: i64,
-        pub cells_from_us: i64,
-        pub seal: Vec<u8>,
-        pub sessions_stored: i64,
-        pub highest_session: i64,
-        pub highest_position: i64,
-        pub session_removals: i64,
-        pub stored_in_ledger: i64,
-        pub counted_in_usage: i64,
-    }
+/// What the counters of an org should be.
+struct Counts {
+    sessions: i64,
+    highest_session: i64,
+    highest_position: i64,
+    session_removals: i64,
+    stored_in_ledger: i64,
+    counted_in_usage: i64,
 }
 
-impl OrgCounters {
-    fn faults(&self, context: &OrgContext) -> Vec<String> {
-        let state = SealedState {
-            last_position: self.last_position,
-            last_session: self.last_session,
-            last_trace: self.last_trace,
-            session_count: self.session_count,
-            removed_session_count: self.removed_session_count,
-            expired_us: self.expired_us,
-            cells_from_us: self.cells_from_us,
-        };
+/// The columns of [`Counts`]; they follow those of [`OrgStateRow`].
+const COUNTS: &str = "(select count(*) from sessions where org_id = $1),
+       (select coalesce(max(number), 0) from sessions where org_id = $1),
+       (select coalesce(max(position), 0) from events where org_id = $1),
+       (select count(*) from removals where org_id = $1 and what = 'session'),
+       (select cast(coalesce(sum(event_count), 0) as bigint) from ingest_ledger where org_id = $1 and outcome = 'stored'),
+       (select cast(coalesce(sum(event_count), 0) as bigint) from usage_days where org_id = $1)";
+
+impl Counts {
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        let first = OrgStateRow::COLUMNS.split(',').count();
+        Ok(Self {
+            sessions: row.get(first)?,
+            highest_session: row.get(first + 1)?,
+            highest_position: row.get(first + 2)?,
+            session_removals: row.get(first + 3)?,
+            stored_in_ledger: row.get(first + 4)?,
+            counted_in_usage: row.get(first + 5)?,
+        })
+    }
+
+    fn faults(&self, state: &OrgState) -> Vec<String> {
         let mut faults = Vec::new();
-        if state.seal(&context.org, &context.seals).as_slice() != self.seal {
+        if !state.is_authentic {
             faults.push("The counters of the org were changed: their seal does not match".to_owned());
         }
-        if self.sessions_stored != self.session_count {
-            let (stored, counted) = (self.sessions_stored, self.session_count);
+        let (stored, counted) = (self.sessions, state.session_count);
+        if stored != counted {
             faults.push(format!("The org has {stored} sessions but {counted} were counted"));
         }
-        if self.session_removals != self.removed_session_count {
-            let (records, counted) = (self.session_removals, self.removed_session_count);
+        let (records, counted) = (self.session_removals, state.removed_session_count);
+        if records != counted {
             faults.push(format!(
                 "The org has {records} records of deleted sessions but {counted} were counted"
             ));
         }
         let sums = [("ledger", self.stored_in_ledger), ("usage of all days", self.counted_in_usage)];
-        for (table, sum) in sums.into_iter().filter(|(_, sum)| *sum != self.last_position) {
-            let stored = self.last_position;
+        for (table, sum) in sums.into_iter().filter(|(_, sum)| *sum != state.last_position) {
+            let stored = state.last_position;
             faults.push(format!("The {table} says that {sum} events were stored, but {stored} were"));
         }
-        if self.highest_session > self.last_session || self.highest_position > self.last_position {
+        if self.highest_session > state.last_session || self.highest_position > state.last_position {
             faults.push("The counters of the org are behind its sessions or events".to_owned());
         }
         faults
+    }
+}
+
+impl SessionChain {
+    fn unreadable(session_id: &str, what: &str) -> Self {
+        let broken = BrokenChain {
+            session_id: session_id.to_owned(),
+            failed_at_index: 0,
+            failed_event_id: String::new(),
+            reason: format!("Session can't be read: {what}"),
+        };
+        Self { event_count: 0, first_hash: None, last_hash: None, broken: Some(broken) }
     }
 }
 
@@ -405,7 +420,7 @@ impl<'a> Walk<'a> {
             |removal: &Removal| removal.session_number == number && removal.is_authentic(self.context);
         if !self.removals.iter().all(authentic) {
             self.fail("", "A record of removed events was changed: its seal does not match".to_owned());
-        } else if !is_authentic(session, self.context) {
+        } else if !session.clone().checked(self.context).is_ok_and(|stored| stored.is_authentic) {
             self.fail("", "The row of the session was changed: its seal does not match".to_owned());
         }
         self.broken.is_none()
@@ -488,15 +503,6 @@ impl<'a> Walk<'a> {
             broken: self.broken,
         }
     }
-}
-
-/// Whether the row of a session is as it was written.
-fn is_authentic(session: &SessionRow, context: &OrgContext) -> bool {
-    let key = (session.workspace_id.as_str(), session.session_id.as_str());
-    session.as_stored().is_ok_and(|stored| {
-        stored.seal(context, key).as_slice() == session.seal
-            && stored.state.stored_status().as_str() == session.status
-    })
 }
 
 /// The hash of the stored bytes; of nothing if they are no longer JSON in the stored form.

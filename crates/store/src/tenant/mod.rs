@@ -19,6 +19,7 @@ mod ingest_requests;
 mod ledger;
 mod numbers;
 mod org;
+mod org_state;
 mod place;
 mod prices;
 mod recount;
@@ -47,6 +48,7 @@ pub use figures::{Figures, TableKey, TableOrder, TablePage, TablePlace, provider
 pub use ingest_requests::{IngestRequestRow, IngestRequests, MAX_REQUESTS_PER_KEY};
 pub use ledger::{Ledger, LedgerRow};
 pub use org::Org;
+pub(crate) use org_state::{INSERT_STATE, LOCK_STATE, OrgStateRow};
 pub(crate) use place::Place;
 pub use prices::Prices;
 pub(crate) use prices::embedded as embedded_prices;

@@ -8,6 +8,7 @@ use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Contribution, Span, decode_stat
 use super::events::StoredEvent;
 use super::{Chains, SessionRow};
 use crate::error::StoreError;
+use crate::statement::NamedRow;
 use crate::{args, row_type};
 
 /// Spans that are read at a time.
@@ -100,6 +101,8 @@ row_type! {
         pub trace_id: String,
         pub session_id: String,
         pub session_number: i64,
+        pub chains: Option<String>,
+        pub expire_day: i32,
         pub state: Vec<u8>,
         pub seal: Vec<u8>,
     }
@@ -107,12 +110,19 @@ row_type! {
 
 row_type! {
     struct SpanSeal {
+        pub workspace_id: String,
+        pub trace_id: String,
         pub trace_number: i64,
         pub span_id: String,
         pub parent_span_id: Option<String>,
+        pub named_parent_span_id: Option<String>,
+        pub is_root: bool,
+        pub is_part: bool,
+        pub response_id: Option<String>,
         pub session_id: String,
         pub session_number: i64,
         pub start_us: i64,
+        pub expire_day: i32,
         pub state: Vec<u8>,
         pub seal: Vec<u8>,
     }
@@ -126,6 +136,8 @@ impl TraceSeal {
             number: self.number,
             session_number: self.session_number,
             session_id: &self.session_id,
+            chains: self.chains.as_deref(),
+            expire_day: self.expire_day,
             state: &self.state,
         };
         sealed.seal(&context.org, &context.seals).as_slice() == self.seal
@@ -135,12 +147,19 @@ impl TraceSeal {
 impl SpanSeal {
     fn is_authentic(&self, context: &OrgContext) -> bool {
         let sealed = SealedSpan {
+            workspace_id: &self.workspace_id,
+            trace_id: &self.trace_id,
             trace_number: self.trace_number,
             span_id: &self.span_id,
             parent_span_id: self.parent_span_id.as_deref(),
+            named_parent_span_id: self.named_parent_span_id.as_deref(),
+            is_root: self.is_root,
+            is_part: self.is_part,
+            response_id: self.response_id.as_deref(),
             session_number: self.session_number,
             session_id: &self.session_id,
             start_us: self.start_us,
+            expire_day: self.expire_day,
             state: &self.state,
         };
         sealed.seal(&context.org, &context.seals).as_slice() == self.seal
@@ -167,12 +186,15 @@ impl Chains<'_> {
 
     async fn add_spans(self, session: &SessionRow, sums: &mut Sums) -> Result<Option<String>, StoreError> {
         let context = self.0.context();
-        let sql = "select number, workspace_id, trace_id, session_id, session_number, state, seal from traces
-             where org_id = $1 and workspace_id || '' = $2 and session_number = $3 and number > $4 order by number limit $5";
+        let sql = format!(
+            "select {} from traces
+             where org_id = $1 and workspace_id || '' = $2 and session_number = $3 and number > $4 order by number limit $5",
+            TraceSeal::COLUMNS
+        );
         let mut after_trace = 0;
         loop {
             let traces: Vec<TraceSeal> =
-                self.0.fetch(sql, args![session.number, after_trace, CHUNK_SPANS]).await?;
+                self.0.fetch(sql.as_str(), args![session.number, after_trace, CHUNK_SPANS]).await?;
             if let Some(trace) = traces.iter().find(|trace| !trace.is_authentic(&context)) {
                 return Ok(Some(format!("Trace {} was changed: its seal does not match", trace.trace_id)));
             }
@@ -195,12 +217,15 @@ impl Chains<'_> {
         sums: &mut Sums,
     ) -> Result<Option<String>, StoreError> {
         let context = self.0.context();
-        let sql = "select trace_number, span_id, parent_span_id, session_id, session_number, start_us, state, seal from spans
-             where org_id = $1 and workspace_id || '' = $2 and trace_number = $3 and span_id > $4 order by span_id limit $5";
+        let sql = format!(
+            "select {} from spans
+             where org_id = $1 and workspace_id || '' = $2 and trace_number = $3 and span_id > $4 order by span_id limit $5",
+            SpanSeal::COLUMNS
+        );
         let mut after_span = String::new();
         loop {
             let spans: Vec<SpanSeal> =
-                self.0.fetch(sql, args![trace_number, after_span.as_str(), CHUNK_SPANS]).await?;
+                self.0.fetch(sql.as_str(), args![trace_number, after_span.as_str(), CHUNK_SPANS]).await?;
             for row in &spans {
                 if !row.is_authentic(&context) {
                     return Ok(Some(format!("Span {} was changed: its seal does not match", row.span_id)));

@@ -288,7 +288,7 @@ async fn remove_from_session(
     order: RemovalOrder,
     session: SessionRow,
 ) -> Result<(u64, bool), StoreError> {
-    let state = lock_state(tx.shared).await?;
+    let state = lock_state(tx.shared, &context).await?;
     let sql = format!(
         "select {} from events where org_id = $1 and workspace_id || '' = $2 and session_number = $3 order by seq limit $4",
         Removed::COLUMNS
@@ -331,10 +331,8 @@ async fn remove_from_session(
     let sql =
         "delete from sessions where org_id = $1 and workspace_id = $2 and session_id = $3 and number = $4";
     let gone = tx.execute(sql, key).await?;
-    if let Some(state) = state {
-        let gone = i64::try_from(gone).unwrap_or(0);
-        forget_sessions(tx.shared, &context, state, gone, gone).await?;
-    }
+    let gone = i64::try_from(gone).unwrap_or(0);
+    forget_sessions(tx.shared, &context, state, gone, gone).await?;
     Ok((deleted, true))
 }
 

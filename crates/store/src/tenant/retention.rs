@@ -6,20 +6,19 @@
 
 use std::sync::Arc;
 
-use agentlens_domain::apply::OrgContext;
-use agentlens_domain::chain::SealedState;
+use agentlens_domain::apply::{OrgContext, OrgState};
 use agentlens_domain::ids::ulid_of;
 use agentlens_domain::rollups::Dimension;
 use agentlens_domain::time::{DAY_US, day_of};
 
 use super::events::places_of_segment;
 use super::removals::{LastRemoved, record_expired};
-use super::{Org, Place};
+use super::{LOCK_STATE, Org, OrgStateRow, Place, SessionRow};
 use crate::args;
 use crate::engine::postgres::PostgresEngine;
 use crate::error::StoreError;
 use crate::row_type;
-use crate::statement::Value;
+use crate::statement::{NamedRow, Value};
 use crate::transaction::Tx;
 
 /// Hours of detail that are kept as hourly rollups; beyond, daily ones answer.
@@ -88,9 +87,11 @@ impl Retention<'_> {
                 break;
             }
         }
+        let mut after_session = 0;
         loop {
-            let step = self.delete_sessions(today).await?;
+            let step = self.delete_sessions(today, after_session).await?;
             deleted += step.rows;
+            after_session = step.session_number;
             if step.is_last {
                 break;
             }
@@ -134,9 +135,9 @@ impl Retention<'_> {
 
     /// Deletes a handful of sessions that have no events left. While one is left its session stays: without the session, the
     /// next event would begin a second chain.
-    async fn delete_sessions(self, today: i32) -> Result<Step, StoreError> {
+    async fn delete_sessions(self, today: i32, after_session: i64) -> Result<Step, StoreError> {
         let context = self.0.context();
-        self.0.transact(move |tx| Box::pin(delete_sessions(tx, context, today))).await
+        self.0.transact(move |tx| Box::pin(delete_sessions(tx, context, today, after_session))).await
     }
 
     /// Runs a deletion that is bounded by `$3` until nothing is left for it.
@@ -212,12 +213,14 @@ async fn remove_events(
     today: i32,
     now_us: i64,
 ) -> Result<Step, StoreError> {
+    let state = lock_state(tx, &context).await?;
     let sql = format!(
         "select session_number, max(seq), count(*) from (select session_number, seq from events
-           where org_id = $1 and {EXPIRES} and expire_day < $2 order by expire_day, position limit $3) e
+           where org_id = $1 and {EXPIRES} and expire_day < $2 and ts_us < $3 order by expire_day, position limit $4) e
          group by session_number"
     );
-    let expired: Vec<Expired> = tx.fetch(sql, args![today, EVENTS_AT_A_TIME]).await?;
+    let args = args![today, may_expire_before_us(&state, today), EVENTS_AT_A_TIME];
+    let expired: Vec<Expired> = tx.fetch(sql, args).await?;
     let mut rows = 0;
     for part in &expired {
         record(tx, &context, part, now_us).await?;
@@ -237,14 +240,14 @@ async fn record_events(
     now_us: i64,
     after_session: i64,
 ) -> Result<Step, StoreError> {
-    let recorded: i64 = tx
-        .find("select recorded_day from org_state where org_id = $1 for update", args![])
-        .await?
-        .unwrap_or_default();
+    let state = lock_state(tx, &context).await?;
+    let recorded: i64 =
+        tx.find("select recorded_day from org_state where org_id = $1", args![]).await?.unwrap_or_default();
     let sql = "select session_number, max(seq), count(*) from events
-         where org_id = $1 and expire_day >= $2 and expire_day < $3 and session_number > $4
-         group by session_number order by session_number limit $5";
-    let args = args![recorded, today, after_session, SESSIONS_AT_A_TIME];
+         where org_id = $1 and expire_day >= $2 and expire_day < $3 and ts_us < $4 and session_number > $5
+         group by session_number order by session_number limit $6";
+    let may_expire = may_expire_before_us(&state, today);
+    let args = args![recorded, today, may_expire, after_session, SESSIONS_AT_A_TIME];
     let expired: Vec<Expired> = tx.fetch(sql, args).await?;
     for part in &expired {
         record(tx, &context, part, now_us).await?;
@@ -269,45 +272,54 @@ async fn record(tx: &Tx<'_>, context: &OrgContext, part: &Expired, now_us: i64) 
     record_expired(tx, context, (&workspace_id, &session_id, part.session_number), &last, now_us).await
 }
 
-async fn delete_sessions(tx: &Tx<'_>, context: Arc<OrgContext>, today: i32) -> Result<Step, StoreError> {
-    let Some(state) = lock_state(tx).await? else {
-        return Ok(Step { rows: 0, is_last: true, session_number: 0 });
-    };
+async fn delete_sessions(
+    tx: &Tx<'_>,
+    context: Arc<OrgContext>,
+    today: i32,
+    after_session: i64,
+) -> Result<Step, StoreError> {
+    let state = lock_state(tx, &context).await?;
     let sql = format!(
-        "select number from sessions where org_id = $1 and {EXPIRES} and expire_day < $2 and not exists
-           (select 1 from events e where e.org_id = $1 and e.session_number = sessions.number) limit $3"
+        "select {} from sessions where org_id = $1 and {EXPIRES} and expire_day < $2 and number > $3 and not exists
+           (select 1 from events e where e.org_id = $1 and e.session_number = sessions.number) order by number limit $4",
+        SessionRow::COLUMNS
     );
-    let numbers: Vec<i64> = tx.fetch(sql, args![today, SESSIONS_AT_A_TIME]).await?;
+    let expired: Vec<SessionRow> = tx.fetch(sql, args![today, after_session, SESSIONS_AT_A_TIME]).await?;
+    let session_number = expired.last().map_or(after_session, |session| session.number);
+    let is_last = i64::try_from(expired.len()).unwrap_or(i64::MAX) < SESSIONS_AT_A_TIME;
+    // The day of expiry is sealed. A session whose row was changed by hand stays, for verification to find.
+    let stored = expired.into_iter().filter_map(|session| session.checked(&context).ok());
+    let numbers: Vec<i64> =
+        stored.filter(|session| session.is_authentic).map(|session| session.number).collect();
     if numbers.is_empty() {
-        return Ok(Step { rows: 0, is_last: true, session_number: 0 });
+        return Ok(Step { rows: 0, is_last, session_number });
     }
-    let found = i64::try_from(numbers.len()).unwrap_or(i64::MAX);
     let sql = format!(
         "delete from sessions where org_id = $1 and {EXPIRES} and expire_day < $2 and number = any($3)"
     );
     let rows = tx.execute(sql, args![today, numbers.clone()]).await?;
     tx.execute("delete from removals where org_id = $1 and session_number = any($2)", args![numbers]).await?;
     forget_sessions(tx, &context, state, i64::try_from(rows).unwrap_or(0), 0).await?;
-    Ok(Step { rows, is_last: found < SESSIONS_AT_A_TIME, session_number: 0 })
+    Ok(Step { rows, is_last, session_number })
 }
 
-/// Locks the org, as applying batches does: the count of its sessions is sealed. `None` if nothing was ever stored.
-pub(super) async fn lock_state(tx: &Tx<'_>) -> Result<Option<StateRow>, StoreError> {
-    let sql = "select last_position, last_session, last_trace, session_count, removed_session_count, expired_us, cells_from_us from org_state where org_id = $1 for update";
-    tx.find(sql, args![]).await
+/// Locks the org, as applying batches does: its counters are sealed.
+pub(super) async fn lock_state(tx: &Tx<'_>, context: &OrgContext) -> Result<OrgState, StoreError> {
+    let row: Option<OrgStateRow> = tx.find(LOCK_STATE, args![]).await?;
+    Ok(row.ok_or_else(OrgStateRow::missing)?.checked(context))
 }
 
-/// Counts `gone` sessions fewer, `removed` of which were deleted on purpose, and seals the counters.
+/// Counts `gone` sessions fewer, `removed` of which were deleted on purpose.
 pub(super) async fn forget_sessions(
     tx: &Tx<'_>,
     context: &OrgContext,
-    state: StateRow,
+    state: OrgState,
     gone: i64,
     removed: i64,
 ) -> Result<(), StoreError> {
     let session_count = state.session_count - gone;
     let removed_session_count = state.removed_session_count + removed;
-    put_state(tx, context, StateRow { session_count, removed_session_count, ..state }).await
+    put_state(tx, context, OrgState { session_count, removed_session_count, ..state }).await
 }
 
 /// Remembers the latest instant of what is about to be deleted, and up to where daily cells go.
@@ -316,45 +328,29 @@ async fn remember_expired(
     context: Arc<OrgContext>,
     (expired_us, cells_from_us): (i64, i64),
 ) -> Result<(), StoreError> {
-    let Some(state) = lock_state(tx).await? else { return Ok(()) };
+    let state = lock_state(tx, &context).await?;
     let expired_us = expired_us.max(state.expired_us);
     let cells_from_us = cells_from_us.max(state.cells_from_us);
     if (expired_us, cells_from_us) == (state.expired_us, state.cells_from_us) {
         return Ok(());
     }
-    put_state(tx, &context, StateRow { expired_us, cells_from_us, ..state }).await
+    put_state(tx, &context, OrgState { expired_us, cells_from_us, ..state }).await
 }
 
-async fn put_state(tx: &Tx<'_>, context: &OrgContext, state: StateRow) -> Result<(), StoreError> {
-    let sealed = SealedState {
-        last_position: state.last_position,
-        last_session: state.last_session,
-        last_trace: state.last_trace,
-        session_count: state.session_count,
-        removed_session_count: state.removed_session_count,
-        expired_us: state.expired_us,
-        cells_from_us: state.cells_from_us,
-    };
-    let seal = sealed.seal(&context.org, &context.seals);
+async fn put_state(tx: &Tx<'_>, context: &OrgContext, state: OrgState) -> Result<(), StoreError> {
     let sql = "update org_state set session_count = $2, removed_session_count = $3, expired_us = $4, cells_from_us = $5, seal = $6
          where org_id = $1";
-    let StateRow { session_count, removed_session_count, expired_us, cells_from_us, .. } = state;
-    let args = args![session_count, removed_session_count, expired_us, cells_from_us, seal];
+    let OrgState { session_count, removed_session_count, expired_us, cells_from_us, .. } = state;
+    let args = args![session_count, removed_session_count, expired_us, cells_from_us, state.seal(context)];
     tx.execute(sql, args).await?;
     Ok(())
 }
 
-row_type! {
-    /// The sealed counters of an org.
-    pub(super) struct StateRow {
-        pub last_position: i64,
-        pub last_session: i64,
-        pub last_trace: i64,
-        pub session_count: i64,
-        pub removed_session_count: i64,
-        pub expired_us: i64,
-        pub cells_from_us: i64,
-    }
+/// Events before this instant may have expired by today. Those after it have a day of expiry that was changed by hand: they are
+/// neither deleted nor recorded as removed, so verification finds it if they go.
+fn may_expire_before_us(state: &OrgState, today: i32) -> i64 {
+    let first_kept_day = i64::from(today) - i64::from(state.shortest_retention_days) - 1;
+    first_kept_day.saturating_mul(DAY_US)
 }
 
 /// Other tables: statements that delete up to `$3` rows, and their arguments.

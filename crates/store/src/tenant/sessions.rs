@@ -1,6 +1,6 @@
 //! Sessions: lists and single ones. They are written only by applying batches.
 
-use agentlens_domain::apply::NumberedSession;
+use agentlens_domain::apply::{NumberedSession, OrgContext};
 use agentlens_domain::page::Cursor;
 use agentlens_domain::sessions::{SessionStatus, idle_before};
 
@@ -72,9 +72,19 @@ row_type! {
 }
 
 impl SessionRow {
-    /// The session as applying batches keeps it.
+    /// The session as applying batches keeps it, taken for authentic.
     pub fn as_stored(&self) -> Result<NumberedSession, StoreError> {
         NumberedSession::try_from(self.clone())
+    }
+
+    /// The session as applying batches keeps it, and whether its seal matches.
+    pub(crate) fn checked(self, context: &OrgContext) -> Result<NumberedSession, StoreError> {
+        let (workspace_id, session_id) = (self.workspace_id.clone(), self.session_id.clone());
+        let (seal, status) = (self.seal.clone(), self.status.clone());
+        let mut stored = NumberedSession::try_from(self)?;
+        stored.is_authentic = stored.seal(context, (&workspace_id, &session_id)).as_slice() == seal
+            && stored.state.stored_status().as_str() == status;
+        Ok(stored)
     }
 
     /// The status as it is shown: an open session without events for a while is idle.

@@ -26,6 +26,10 @@ on_both_engines!(
     what_is_moved_to_another_workspace_is_found,
     changed_sums_are_found,
     every_column_of_a_session_is_sealed,
+    later_events_do_not_hide_what_was_changed,
+    retention_does_not_delete_what_was_made_to_expire,
+    an_emptied_org_is_found,
+    what_cannot_be_read_hides_no_other_fault,
     changed_rollups_agents_and_counts_are_found,
     a_deleted_record_of_a_deleted_session_is_found,
     changed_and_missing_spans_are_found,
@@ -269,6 +273,81 @@ async fn merge_rollups(org: &Org) {
     }
 }
 
+/// What was changed by hand is not sealed anew by the next event of the session, nor by the next transaction of the org.
+async fn later_events_do_not_hide_what_was_changed(world: World) {
+    let changes = [
+        (
+            "update sessions set user_id = 'mallory' where session_id = 's1'",
+            "s1: The row of the session was changed",
+        ),
+        ("update org_state set expired_us = 9000000000000000000", ": The counters of the org were changed"),
+    ];
+    for (number, (change, part)) in changes.into_iter().enumerate() {
+        let org = world.org(&format!("later-{number}")).await;
+        apply(&org, vec![batch("b1", &mixture(60))]).await;
+        assert!(world.by_hand(&org, change).await > 0);
+        apply(&org, vec![batch("b2", &[note("e2", "s1", NOW_US)])]).await;
+        retain(&world, &[&org], NOW_US).await;
+        assert_found(&faults(&org).await, part);
+    }
+}
+
+/// A day of expiry that was changed by hand makes retention delete nothing unseen.
+async fn retention_does_not_delete_what_was_made_to_expire(world: World) {
+    for (name, changes) in [
+        ("events", &["update events set expire_day = 100 where session_id = 's1'"][..]),
+        (
+            "sessions",
+            &[
+                "update events set expire_day = 100 where session_id = 's1'",
+                "update sessions set expire_day = 100 where session_id = 's1'",
+            ],
+        ),
+    ] {
+        let org = world.org(name).await;
+        apply(&org, vec![batch("b1", &mixture(60))]).await;
+        for change in changes {
+            if world.database.is_some() && change.starts_with("update events") {
+                // Rows move between partitions only by the owner's hand.
+                world.by_hand(&org, "delete from events where session_id = 's1'").await;
+            } else {
+                assert!(world.by_hand(&org, change).await > 0);
+            }
+        }
+        retain(&world, &[&org], NOW_US + 100 * DAY_US).await;
+        assert!(org.removals().list("", 10).await.unwrap().is_empty());
+        let left = org.ws("default").events().after(0, 100).await.unwrap().len();
+        assert!(left == 60 || faults(&org).await.iter().any(|fault| fault.starts_with("s1: ")), "{name}");
+        if name == "sessions" {
+            assert_found(&faults(&org).await, "s1: ");
+        }
+    }
+}
+
+async fn an_emptied_org_is_found(world: World) {
+    let tables = ["events", "sessions", "org_state", "agents", "rollup_hour", "rollup_day", "rollup_changes"];
+    let org = world.org("a").await;
+    apply(&org, vec![batch("b1", &mixture(60))]).await;
+    for table in tables {
+        world.by_hand(&org, &format!("delete from {table}")).await;
+    }
+    assert_found(&faults(&org).await, ": The row of the org is missing");
+    let batches = Arc::new(vec![batch("b2", &mixture(3))]);
+    assert!(org.apply(batches, NOW_US).await.is_err(), "it is not begun anew");
+}
+
+async fn what_cannot_be_read_hides_no_other_fault(world: World) {
+    let changes = [
+        "update events set hash = 'x' where session_id = 's1' and seq = 1",
+        "update sessions set last_hash = 'x' where session_id = 's3'",
+        "update events set model = 'gpt-9' where session_id = 's2' and seq = 3",
+    ];
+    let found = after(&world, "a", &changes).await;
+    for part in ["s1: ", "s2: ", "s3: "] {
+        assert_found(&found, part);
+    }
+}
+
 async fn a_deleted_record_of_a_deleted_session_is_found(world: World) {
     let org = world.org("a").await;
     apply(&org, vec![batch("b1", &mixture(60))]).await;
@@ -296,6 +375,13 @@ async fn changed_and_missing_spans_are_found(world: World) {
             "was changed: its seal does not match",
         ),
         ("update spans set start_us = start_us + 1", "was changed: its seal does not match"),
+        ("update spans set is_root = not is_root", "was changed: its seal does not match"),
+        ("update spans set is_part = not is_part", "was changed: its seal does not match"),
+        ("update spans set response_id = 'x'", "was changed: its seal does not match"),
+        ("update spans set named_parent_span_id = 'x'", "was changed: its seal does not match"),
+        ("update spans set expire_day = expire_day - 1", "was changed: its seal does not match"),
+        ("update traces set chains = '[\"s2\"]'", "was changed: its seal does not match"),
+        ("update traces set expire_day = expire_day - 1", "was changed: its seal does not match"),
         ("update traces set seal = (select seal from spans)", "was changed: its seal does not match"),
         ("delete from spans", "Session says event_count 1 but its events say 0"),
         ("delete from traces", "Session says event_count 1 but its events say 0"),

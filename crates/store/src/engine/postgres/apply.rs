@@ -27,8 +27,8 @@ use crate::error::StoreError;
 use crate::row_scope::RowScope;
 use crate::statement::{FromRow, NamedRow, Row};
 use crate::tenant::{
-    AgentsTable, ApplyReport, CellWrite, DaysTable, Ending, EventsTable, HoursTable, LedgerTable, SessionRow,
-    SessionWrite, SessionsTable, UsageTable, merged_latency,
+    AgentsTable, ApplyReport, CellWrite, DaysTable, Ending, EventsTable, HoursTable, LOCK_STATE, LedgerTable,
+    OrgStateRow, SessionRow, SessionWrite, SessionsTable, UsageTable, merged_latency,
 };
 
 /// What one try to apply batches came to.
@@ -72,14 +72,14 @@ async fn try_apply(
     let org = context.org.as_str();
     // A group holds batches of all workspaces of the org.
     transaction.batch_execute(&RowScope::Org(&context.org).set_local()).await?;
-    let state = lock_state(&transaction, org).await?;
+    let state = lock_state(&transaction, context).await?;
     let group = Group::new(batches, claim_batches(&transaction, org, batches, now_us).await?);
     let verdicts = claim_ids(&transaction, context, &group).await?;
     let environments = take_environments(&transaction, org, &group, now_us).await?;
     let projection = project_spans(&transaction, context, &group, &environments).await?;
     let remaining = load_remaining(&transaction, org, &projection).await?;
     let keys = session_keys(&group, &projection).into_iter().collect();
-    let sessions = load_sessions(&transaction, org, keys).await?;
+    let sessions = load_sessions(&transaction, context, keys).await?;
     let mut events = Vec::with_capacity(group.event_count());
     let input = PlanInput {
         group: &group,
@@ -109,14 +109,15 @@ async fn try_apply(
     let advance = transaction
         .prepare_cached(
             "update org_state set last_position = $2, last_session = $3, last_trace = $4, session_count = $5, seal = $6,
-               waiting_changes = $7 where org_id = $1",
+               waiting_changes = $7, shortest_retention_days = $8 where org_id = $1",
         )
         .await?;
-    let (position, session, trace) = (plan.last_position, plan.last_session, plan.last_trace);
-    let (sessions, seal) = (plan.session_count, plan.state().seal(&context.org, &context.seals));
+    let OrgState { last_position: position, last_session: session, last_trace: trace, .. } = plan.org;
+    let OrgState { session_count: sessions, shortest_retention_days: days, .. } = plan.org;
+    let seal = plan.org.seal(context);
     let seal = seal.as_slice();
     transaction
-        .execute(&advance, &[&org, &position, &session, &trace, &sessions, &seal, &waiting_changes])
+        .execute(&advance, &[&org, &position, &session, &trace, &sessions, &seal, &waiting_changes, &days])
         .await?;
     match ending {
         Ending::Commit => transaction.commit().await?,
@@ -124,36 +125,17 @@ async fn try_apply(
     }
     Ok(Try::Done(ApplyReport {
         batches: plan.applied,
-        last_position: plan.last_position,
+        last_position: plan.org.last_position,
         indexed_position: state.indexed_position,
     }))
 }
 
 /// The row of the org is locked for the transaction: a second writer, who should not exist, waits here.
-async fn lock_state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreError> {
-    let sql = "select last_position, indexed_position, last_session, last_trace, waiting_changes, session_count, removed_session_count, expired_us, cells_from_us from org_state where org_id = $1 for update";
-    let read = |row: tokio_postgres::Row| -> Result<OrgState, StoreError> {
-        Ok(OrgState {
-            last_position: row.try_get(0)?,
-            indexed_position: row.try_get(1)?,
-            last_session: row.try_get(2)?,
-            last_trace: row.try_get(3)?,
-            waiting_changes: row.try_get(4)?,
-            session_count: row.try_get(5)?,
-            removed_session_count: row.try_get(6)?,
-            expired_us: row.try_get(7)?,
-            cells_from_us: row.try_get(8)?,
-        })
-    };
-    let statement = transaction.prepare_cached(sql).await?;
-    if let Some(row) = transaction.query_opt(&statement, &[&org]).await? {
-        return read(row);
-    }
-    // The seal is written with the counters, at the end of the transaction.
-    let insert = "insert into org_state (org_id, last_position, indexed_position, last_session, last_trace, waiting_changes, session_count, seal)
-         values ($1, 0, 0, 0, 0, 0, 0, '') on conflict do nothing";
-    transaction.execute(insert, &[&org]).await?;
-    read(transaction.query_one(&statement, &[&org]).await?)
+async fn lock_state(transaction: &Transaction<'_>, context: &OrgContext) -> Result<OrgState, StoreError> {
+    let statement = transaction.prepare_cached(LOCK_STATE).await?;
+    let row = transaction.query_opt(&statement, &[&context.org.as_str()]).await?;
+    let row = Row::from_postgres(&row.ok_or_else(OrgStateRow::missing)?)?;
+    Ok(OrgStateRow::from_row(&row)?.checked(context))
 }
 
 async fn claim_batches(
@@ -263,9 +245,10 @@ async fn claim_ids(
 
 async fn load_sessions<'a>(
     transaction: &Transaction<'_>,
-    org: &str,
+    context: &OrgContext,
     keys: Vec<SessionKey<'a>>,
 ) -> Result<FxHashMap<SessionKey<'a>, NumberedSession>, StoreError> {
+    let org = context.org.as_str();
     let workspaces: Vec<&str> = keys.iter().map(|key| key.0).collect();
     let session_ids: Vec<&str> = keys.iter().map(|key| key.1).collect();
     let sql = format!(
@@ -282,7 +265,7 @@ async fn load_sessions<'a>(
         let key = *keys
             .get(place)
             .ok_or_else(|| StoreError::Corrupt("an unknown session was joined".to_owned()))?;
-        sessions.insert(key, SessionRow::from_row(&Row::from_postgres(row)?)?.try_into()?);
+        sessions.insert(key, SessionRow::from_row(&Row::from_postgres(row)?)?.checked(context)?);
     }
     Ok(sessions)
 }

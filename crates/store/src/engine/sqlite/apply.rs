@@ -1,5 +1,6 @@
 //! Applying batches on SQLite: one immediate transaction on the writing connection, prepared statements in loops.
 
+use std::sync::LazyLock;
 use std::sync::mpsc::sync_channel;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -17,10 +18,10 @@ use agentlens_domain::sessions::SessionKey;
 use super::insert::insert;
 use super::spans::{load_remaining, project_spans, upsert_spans};
 use crate::error::StoreError;
-use crate::statement::{FromRow, NamedRow, Row};
+use crate::statement::{FromRow, NamedRow, Row, for_sqlite};
 use crate::tenant::{
-    AgentsTable, ApplyReport, CellWrite, DaysTable, Ending, EventsTable, HoursTable, LedgerTable, SessionRow,
-    SessionWrite, SessionsTable, UsageTable,
+    AgentsTable, ApplyReport, CellWrite, DaysTable, Ending, EventsTable, HoursTable, LOCK_STATE, LedgerTable,
+    OrgStateRow, SessionRow, SessionWrite, SessionsTable, UsageTable,
 };
 
 /// Events' rows that the planner hands to the writer at a time, and how many such handfuls may lie between them.
@@ -37,13 +38,13 @@ pub(crate) fn apply(
 ) -> Result<ApplyReport, StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let org = context.org.as_str();
-    let state = state(&transaction, org)?;
+    let state = load_state(&transaction, context)?;
     let group = Group::new(batches, claim_batches(&transaction, org, batches, now_us)?);
     let verdicts = claim_ids(&transaction, context, &group)?;
     let environments = take_environments(&transaction, org, &group, now_us)?;
     let projection = project_spans(&transaction, context, &group, &environments)?;
     let remaining = load_remaining(&transaction, org, &projection)?;
-    let sessions = load_sessions(&transaction, org, session_keys(&group, &projection))?;
+    let sessions = load_sessions(&transaction, context, session_keys(&group, &projection))?;
     let input = PlanInput {
         group: &group,
         verdicts,
@@ -66,16 +67,17 @@ pub(crate) fn apply(
     transaction
         .prepare_cached(
             "update org_state set last_position = ?2, last_session = ?3, last_trace = ?4, session_count = ?5, seal = ?6,
-               waiting_changes = ?7 where org_id = ?1",
+               waiting_changes = ?7, shortest_retention_days = ?8 where org_id = ?1",
         )?
         .execute(params![
             org,
-            plan.last_position,
-            plan.last_session,
-            plan.last_trace,
-            plan.session_count,
-            plan.state().seal(&context.org, &context.seals),
-            waiting_changes
+            plan.org.last_position,
+            plan.org.last_session,
+            plan.org.last_trace,
+            plan.org.session_count,
+            plan.org.seal(context),
+            waiting_changes,
+            plan.org.shortest_retention_days
         ])?;
     match ending {
         Ending::Commit => transaction.commit()?,
@@ -83,40 +85,17 @@ pub(crate) fn apply(
     }
     Ok(ApplyReport {
         batches: plan.applied,
-        last_position: plan.last_position,
+        last_position: plan.org.last_position,
         indexed_position: state.indexed_position,
     })
 }
 
-fn state(transaction: &Transaction<'_>, org: &str) -> Result<OrgState, StoreError> {
-    let mut statement = transaction.prepare_cached(
-        "select last_position, indexed_position, last_session, last_trace, waiting_changes, session_count, removed_session_count, expired_us, cells_from_us from org_state where org_id = ?1",
-    )?;
-    let stored = statement
-        .query_row([org], |row| {
-            Ok(OrgState {
-                last_position: row.get(0)?,
-                indexed_position: row.get(1)?,
-                last_session: row.get(2)?,
-                last_trace: row.get(3)?,
-                waiting_changes: row.get(4)?,
-                session_count: row.get(5)?,
-                removed_session_count: row.get(6)?,
-                expired_us: row.get(7)?,
-                cells_from_us: row.get(8)?,
-            })
-        })
-        .optional()?;
-    if let Some(state) = stored {
-        return Ok(state);
-    }
-    // The seal is written with the counters, at the end of the transaction.
-    transaction.execute(
-        "insert into org_state (org_id, last_position, indexed_position, last_session, last_trace, waiting_changes, session_count, seal)
-         values (?1, 0, 0, 0, 0, 0, 0, x'')",
-        [org],
-    )?;
-    Ok(OrgState::default())
+fn load_state(transaction: &Transaction<'_>, context: &OrgContext) -> Result<OrgState, StoreError> {
+    static SQL: LazyLock<String> = LazyLock::new(|| for_sqlite(LOCK_STATE));
+    let mut statement = transaction.prepare_cached(&SQL)?;
+    let columns = statement.column_count();
+    let row = statement.query_row([context.org.as_str()], |row| Row::from_sqlite(row, columns)).optional()?;
+    Ok(OrgStateRow::from_row(&row.ok_or_else(OrgStateRow::missing)?)?.checked(context))
 }
 
 fn claim_batches(
@@ -200,9 +179,10 @@ fn keep_late_keys(transaction: &Transaction<'_>, org: &str, keys: &[LateKey<'_>]
 
 fn load_sessions<'a>(
     transaction: &Transaction<'_>,
-    org: &str,
+    context: &OrgContext,
     keys: FxHashSet<SessionKey<'a>>,
 ) -> Result<FxHashMap<SessionKey<'a>, NumberedSession>, StoreError> {
+    let org = context.org.as_str();
     let sql = format!(
         "select {} from sessions where org_id = ?1 and workspace_id = ?2 and session_id = ?3",
         SessionRow::COLUMNS
@@ -213,7 +193,7 @@ fn load_sessions<'a>(
     for key in keys {
         let read = |row: &rusqlite::Row<'_>| Row::from_sqlite(row, columns);
         if let Some(row) = statement.query_row(params![org, key.0, key.1], read).optional()? {
-            sessions.insert(key, SessionRow::from_row(&row)?.try_into()?);
+            sessions.insert(key, SessionRow::from_row(&row)?.checked(context)?);
         }
     }
     Ok(sessions)

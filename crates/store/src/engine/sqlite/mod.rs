@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 
+use agentlens_domain::chain::Seal;
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::latency::{decode_change, is_no_change};
 
@@ -31,6 +32,7 @@ use crate::directory::DataDirectory;
 use crate::error::StoreError;
 use crate::schema::{self, Dialect};
 use crate::statement::{Row, Value, for_sqlite};
+use crate::tenant::INSERT_STATE;
 use crate::tenant::merged_latency;
 
 /// Org files that stay open.
@@ -91,9 +93,13 @@ impl SqliteEngine {
         self.orgs.lock().get(org).map(Arc::clone)
     }
 
-    /// Makes the file of a new org.
-    pub(crate) fn create_org(&self, org: &OrgId) -> Result<(), StoreError> {
-        SqliteFile::open(&self.path(org), schema::TENANT, &self.readers).map(|_| ())
+    /// Makes the file of a new org, with its row of counters.
+    pub(crate) fn create_org(&self, org: &OrgId, state_seal: &Seal) -> Result<(), StoreError> {
+        let file = SqliteFile::open(&self.path(org), schema::TENANT, &self.readers)?;
+        file.write(|connection| {
+            connection.execute(&for_sqlite(INSERT_STATE), rusqlite::params![org.as_str(), state_seal])?;
+            Ok(())
+        })
     }
 
     /// Whether the org's file is there. An empty one is not: whatever was in it is gone.

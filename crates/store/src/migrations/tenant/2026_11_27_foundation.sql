@@ -143,6 +143,7 @@ create table org_state (
   removed_session_count bigint not null default 0,
   expired_us bigint not null default 0,
   cells_from_us bigint not null default 0,
+  shortest_retention_days integer not null default 2147483647,
   recorded_day integer not null default 0,
   seal bytea not null,
   primary key (org_id)

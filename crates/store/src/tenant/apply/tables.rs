@@ -121,7 +121,7 @@ impl TryFrom<SessionRow> for NumberedSession {
         };
         let last_seal = row.last_seal.as_slice().try_into();
         let last_seal = last_seal.map_err(|_| StoreError::Corrupt("a session's last seal".to_owned()))?;
-        Ok(Self { number: row.number, state, last_seal, expire_day: row.expire_day })
+        Ok(Self { number: row.number, state, last_seal, expire_day: row.expire_day, is_authentic: true })
     }
 }
 
@@ -284,8 +284,6 @@ fn declare_cell<'r, 'c: 'r>(columns: &mut impl Columns<'r, CellWrite<'c>>) {
 
 /// A row of `spans`.
 pub(crate) struct SpanWrite<'s> {
-    workspace_id: &'s str,
-    trace_id: &'s str,
     columns: SpanColumns<'s>,
     numbers: &'s SpanNumbers,
     state: Vec<u8>,
@@ -301,8 +299,7 @@ pub(crate) fn span_rows<'s>(
     let row = |(changed, numbers): (&'s SpanChange<'_>, &'s SpanNumbers)| {
         let (columns, state) = (SpanColumns::of(changed, context), encode_state(&changed.span)?);
         let seal = columns.seal(numbers, &state, context);
-        let (workspace_id, trace_id) = (changed.workspace_id, changed.trace_id.as_str());
-        Ok(SpanWrite { workspace_id, trace_id, columns, numbers, state, seal })
+        Ok(SpanWrite { columns, numbers, state, seal })
     };
     spans.iter().zip(&plan.span_numbers).map(row).collect()
 }
@@ -324,8 +321,8 @@ impl<'s> Table<SpanWrite<'s>> for SpansTable {
     where
         SpanWrite<'s>: 'r,
     {
-        columns.column("workspace_id", "text", Keep, |row| row.workspace_id);
-        columns.column("trace_id", "text", Keep, |row| row.trace_id);
+        columns.column("workspace_id", "text", Keep, |row| row.columns.workspace_id);
+        columns.column("trace_id", "text", Keep, |row| row.columns.trace_id);
         columns.column("span_id", "text", Keep, |row| row.columns.span_id);
         columns.column("parent_span_id", "text", Replace, |row| row.columns.parent_span_id);
         columns.column("named_parent_span_id", "text", Replace, |row| {
