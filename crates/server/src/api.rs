@@ -36,9 +36,9 @@ pub struct EventView {
     pub session_id: String,
     /// Its agent.
     pub agent_id: String,
-    /// What happened.
+    /// Its type.
     pub event_type: String,
-    /// How grave it is.
+    /// Its severity.
     pub severity: String,
     /// The payload of its type.
     #[schema(value_type = Object)]
@@ -74,10 +74,10 @@ pub struct CostView {
     pub usd: f64,
     /// `reported` by the client, `computed` from tokens and price, or `unknown`.
     pub source: String,
-    /// What the client stated, in dollars.
+    /// The cost that the client reported, in dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reported_usd: Option<f64>,
-    /// What tokens and price give, in dollars.
+    /// The cost computed from tokens and price, in dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub computed_usd: Option<f64>,
 }

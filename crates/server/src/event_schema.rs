@@ -126,16 +126,16 @@ fn body(types: &[TypeReference]) -> Value {
         json!({ "events": chosen.map(|of_type| example("session-1", of_type)).collect::<Vec<_>>() })
     };
     json!({
-        "description": "One event, an array of events, or `{\"events\": [...]}`. Members that are not described are dropped; fields of a payload that are not described are kept.",
+        "description": "One event, an array of events, or `{\"events\": [...]}`. Unknown members of an event are dropped; unknown fields of a payload are kept.",
         "required": true,
         "content": { "application/json": {
             "schema": { "oneOf": [
                 { "type": "object", "required": ["events"], "properties": { "events": many } }, many, one,
             ] },
             "examples": {
-                "model call": { "summary": "A model is called and answers", "value": examples(&["llm_call", "llm_response"]) },
-                "tool call": { "summary": "A tool is called and answers", "value": examples(&["tool_call", "tool_response"]) },
-                "anything else": { "summary": "An event of your own", "value": examples(&["custom"]) },
+                "model call": { "summary": "A model call and its answer", "value": examples(&["llm_call", "llm_response"]) },
+                "tool call": { "summary": "A tool call and its answer", "value": examples(&["tool_call", "tool_response"]) },
+                "anything else": { "summary": "A custom event", "value": examples(&["custom"]) },
             },
         } },
     })

@@ -40,7 +40,7 @@ const MAX_REMEMBERED: usize = 4_096;
 /// What a request showed, beside its counts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// The client libraries that spoke.
+    /// The client libraries that sent it.
     pub clients: Vec<ClientReport>,
     /// The first reasons of refusals; of a request that was refused as a whole, why.
     pub reasons: Vec<String>,

@@ -1,4 +1,4 @@
-//! HTTP: authentication, one folder per feature, jobs on a clock. The only room that knows HTTP.
+//! HTTP: authentication, one folder per feature, periodic jobs. The only crate that knows HTTP.
 //!
 //! A handler is thin: extractor, one call, response. The extractor is the permission: [`auth::Scope`] authenticates, checks
 //! the key's scope and hands over the org's handle.

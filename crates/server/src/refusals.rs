@@ -10,23 +10,23 @@ type Refusal = (&'static str, &'static str);
 
 /// Of every operation.
 const EVERY: [Refusal; 3] = [
-    ("400", "The address or a parameter can't be read"),
-    ("500", "A fault of the server; its log has more under the id in `X-Request-Id`"),
-    ("503", "The server or what is behind it is away; see Retry-After"),
+    ("400", "The path or a parameter is invalid"),
+    ("500", "Internal error; the server's log has details under the id in `X-Request-Id`"),
+    ("503", "The server or a service it depends on is unavailable; see Retry-After"),
 ];
 /// Of operations that need a key.
 const WITH_KEY: [Refusal; 3] = [
-    ("401", "No valid key"),
-    ("403", "The key's scopes don't allow it"),
-    ("429", "Too much is under way or waits; see Retry-After"),
+    ("401", "The API key is missing or invalid"),
+    ("403", "The key lacks the required scope"),
+    ("429", "Too many requests; see Retry-After"),
 ];
 /// Of operations that read.
-const READING: [Refusal; 1] = [("504", "It took too long; ask for less")];
+const READING: [Refusal; 1] = [("504", "The request timed out; ask for less")];
 /// Of operations with a body.
 const WITH_BODY: [Refusal; 3] = [
     ("408", "The body did not arrive in time"),
-    ("413", "The body is larger than a limit"),
-    ("415", "Another content type or encoding than the operation reads"),
+    ("413", "The body is too large"),
+    ("415", "Unsupported content type or encoding"),
 ];
 
 /// Adds them to every operation that does not declare them itself.

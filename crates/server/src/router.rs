@@ -33,7 +33,7 @@ const MAX_LOGGED_BYTES: usize = 16;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "AgentLens", description = "What AI agents do, cost and suffer from. Keys go into `Authorization: Bearer`.", license(name = "MIT")),
+    info(title = "AgentLens", description = "What AI agents do, what they cost and where they fail. Send the API key as `Authorization: Bearer`.", license(name = "MIT")),
     security(("api_key" = [])),
     modifiers(&ApiKeyScheme)
 )]

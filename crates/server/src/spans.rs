@@ -55,26 +55,26 @@ pub struct SpanView {
     cache_write_tokens: i64,
     /// Of the output, reasoning.
     reasoning_tokens: i64,
-    /// What it says it used itself or in sum below it, where that is counted elsewhere.
+    /// Usage that it reports for itself or for the spans below it, if that is counted on other spans.
     #[serde(skip_serializing_if = "Option::is_none")]
     reported_rollup: Option<RollupView>,
     /// What it cost, where it owns something that costs.
     #[serde(skip_serializing_if = "Option::is_none")]
     cost: Option<CostView>,
-    /// What an answer from the client's own cache saved, in dollars.
+    /// The amount saved by an answer from the client's own cache, in dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     saved_usd: Option<f64>,
-    /// The span as part of which it is shown, because both speak of one call.
+    /// The span it is shown as part of, because both describe the same call.
     #[serde(skip_serializing_if = "Option::is_none")]
     part_of: Option<SpanAddress>,
-    /// The spans that are shown as parts of it; tokens and cost are those of all together.
+    /// The spans that are shown as parts of it; its tokens and cost include theirs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     parts: Vec<SpanAddress>,
-    /// The events that arrived of it.
+    /// The events it was built from.
     event_ids: Vec<String>,
 }
 
-/// Tokens that are counted elsewhere.
+/// Tokens that are counted on other spans.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct RollupView {

@@ -1,4 +1,4 @@
-//! `agentlens job`: what runs on a clock, and running it now.
+//! `agentlens job`: lists periodic jobs and runs one now.
 
 use std::sync::Arc;
 

@@ -9,11 +9,11 @@ use super::secrets::resolve;
 /// Commands on orgs.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum OrgCommand {
-    /// Make an org and print its first API key.
+    /// Create an org and print its first API key.
     Create {
         /// Its name for people.
         name: String,
-        /// Days that its events are kept; for ever unless given.
+        /// Days to keep its events; default: forever.
         #[arg(long, allow_negative_numbers = true)]
         retention_days: Option<i32>,
     },
@@ -24,9 +24,9 @@ pub(crate) enum OrgCommand {
 /// Commands on keys.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum KeyCommand {
-    /// Print a well-formed key; it is stored nowhere (see `AGENTLENS_BOOTSTRAP_API_KEY`).
+    /// Print a new key without storing it (see `AGENTLENS_BOOTSTRAP_API_KEY`).
     Generate,
-    /// Make a key and print it, once.
+    /// Create a key and print it, once.
     Create {
         /// The org's id.
         #[arg(long, default_value = "default")]
@@ -56,7 +56,7 @@ pub(crate) enum KeyCommand {
         #[arg(long, default_value = "default")]
         org: String,
     },
-    /// Revoke a key; every node stops taking it within a second.
+    /// Revoke a key; every node stops accepting it within a second.
     Revoke {
         /// The key's id (`key list` shows it).
         key_id: String,
@@ -69,9 +69,9 @@ pub(crate) enum KeyCommand {
 /// Commands on an org's own prices, which come before the program's price table.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum PriceCommand {
-    /// Set the price of a model from an instant on; costs that were computed before stay.
+    /// Set the price of a model from an instant on; costs that are already computed do not change.
     Set {
-        /// The model; dated releases of it are priced alike.
+        /// The model; its dated releases have the same price.
         model: String,
         /// US dollars per million input tokens, such as 2.50.
         #[arg(long, allow_negative_numbers = true)]
@@ -88,7 +88,7 @@ pub(crate) enum PriceCommand {
         /// The only provider this price is for; all unless given.
         #[arg(long)]
         provider: Option<String>,
-        /// A date or an RFC 3339 instant from which the price holds; always unless given.
+        /// A date or an RFC 3339 instant from which the price applies; default: always.
         #[arg(long)]
         from: Option<String>,
         /// The org's id.
@@ -114,7 +114,7 @@ pub(crate) struct VerifyOptions {
 /// Commands on dead letters.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum DeadLettersCommand {
-    /// List batches that could not be applied, the oldest first.
+    /// List batches that could not be applied, oldest first.
     List {
         /// The org's id.
         #[arg(long, default_value = "default")]

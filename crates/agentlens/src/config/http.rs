@@ -16,11 +16,11 @@ pub(crate) struct HttpOptions {
     /// over HTTP and gRPC is served on the address above in any case.
     #[arg(long, env = "AGENTLENS_OTLP_LISTEN")]
     pub(crate) otlp_listen: Option<ListenAddress>,
-    /// Connections that are kept open at most; one client network (an IPv4 address, or an IPv6 /64) holds three quarters of
-    /// them at most. The limit of open files may allow fewer.
+    /// Maximum number of open connections. One client network (an IPv4 address, or an IPv6 /64) may hold at most three
+    /// quarters of them. The limit of open files may allow fewer.
     #[arg(long, env = "AGENTLENS_MAX_CONNECTIONS", default_value_t = 8192)]
     pub(crate) max_connections: u64,
-    /// Seconds that requests and batches under way get to finish at shutdown.
+    /// Seconds to let running requests and batches finish at shutdown.
     #[arg(long, env = "AGENTLENS_SHUTDOWN_SECONDS", default_value_t = 25)]
     pub(crate) shutdown_seconds: u64,
 }

@@ -67,7 +67,7 @@ pub(crate) enum Command {
     /// List and replay batches that could not be applied.
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
-    /// List what runs on a clock, and run it now.
+    /// List periodic jobs, or run one now.
     #[command(subcommand)]
     Job(JobCommand),
     /// Send a few hundred realistic sessions to a running server.

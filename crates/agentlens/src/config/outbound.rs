@@ -6,8 +6,8 @@ use clap::Args;
 /// Options of requests to addresses that customers choose.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct OutboundOptions {
-    /// Hosts and networks beside the public internet that customers' addresses, such as webhooks, may lead to, separated by
-    /// commas: hooks.internal, *.internal, 10.1.0.0/16. Only these may be asked without encryption.
+    /// Private hosts and networks that customers' addresses, such as webhooks, may reach, separated by commas:
+    /// hooks.internal, *.internal, 10.1.0.0/16. Only these may be reached without encryption.
     #[arg(long, env = "AGENTLENS_OUTBOUND_ALLOW", value_delimiter = ',')]
     pub(crate) outbound_allow: Vec<Allow>,
 }

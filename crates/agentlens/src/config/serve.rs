@@ -12,11 +12,11 @@ use super::{HttpOptions, LogOptions, OutboundOptions};
 pub(crate) enum Role {
     /// Everything.
     All,
-    /// Take requests: ingest and reads.
+    /// Serve the API: ingest and reads.
     Gateway,
-    /// Apply what waits in Redis.
+    /// Apply batches from the queue in Redis.
     Worker,
-    /// Run jobs on a clock.
+    /// Run periodic jobs.
     Scheduler,
 }
 

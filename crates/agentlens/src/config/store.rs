@@ -27,7 +27,7 @@ pub(crate) struct StoreOptions {
     /// A file that holds the URL of PostgreSQL under the owner's role.
     #[arg(long, env = "AGENTLENS_DATABASE_OWNER_URL_FILE", global = true)]
     database_owner_url_file: Option<PathBuf>,
-    /// Connections to PostgreSQL at most.
+    /// Maximum number of connections to PostgreSQL.
     #[arg(long, env = "AGENTLENS_DATABASE_CONNECTIONS", default_value_t = 16, global = true)]
     database_connections: usize,
     /// Redis for the ingest queue; without it the queue is in process.
@@ -36,7 +36,7 @@ pub(crate) struct StoreOptions {
     /// A file that holds the URL of Redis.
     #[arg(long, env = "AGENTLENS_REDIS_URL_FILE", global = true)]
     redis_url_file: Option<PathBuf>,
-    /// What the names of all keys in Redis begin with.
+    /// Prefix of all keys in Redis.
     #[arg(long, env = "AGENTLENS_REDIS_PREFIX", default_value = "agentlens", global = true)]
     redis_prefix: String,
     /// The server's secret, 64 hexadecimal digits: it digests API keys and signs reports. The embedded store makes its own in
@@ -57,11 +57,11 @@ pub(crate) struct StoreSettings {
     pub(crate) database_url: Option<String>,
     /// PostgreSQL under the owner's role.
     pub(crate) database_owner_url: Option<String>,
-    /// Connections to PostgreSQL at most.
+    /// Maximum number of connections to PostgreSQL.
     pub(crate) database_connections: usize,
     /// Redis.
     pub(crate) redis_url: Option<String>,
-    /// What the names of all keys in Redis begin with.
+    /// Prefix of all keys in Redis.
     pub(crate) redis_prefix: String,
     /// The server's secret, if it was given.
     pub(crate) secret: Option<ServerSecret>,

@@ -49,7 +49,7 @@ macro_rules! text_enum {
 }
 
 text_enum! {
-    /// What happened. The first 21 may be sent by clients, the others are written by the server.
+    /// Event types. Clients may send the first 21; the server writes the others.
     EventType {
         /// A session begins.
         SessionStarted = "session_started",
@@ -143,9 +143,9 @@ pub struct NewEvent {
     pub session_id: String,
     /// The agent observed.
     pub agent_id: String,
-    /// What happened.
+    /// Its type.
     pub event_type: EventType,
-    /// How grave it is.
+    /// Its severity.
     pub severity: Severity,
     /// The timestamp as sent, or the server's when none was sent; the hash covers this text.
     pub timestamp: String,

@@ -31,24 +31,24 @@ pub fn routes_by_whole_path() -> Router<AppState> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct AgentsQuery {
-    /// Rows of the page: 50, at most 1000.
+    /// Rows per page: 50 by default, at most 1000.
     limit: Option<String>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the previous page.
     cursor: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct AgentsPage {
-    /// The agents, the last seen first.
+    /// The agents, most recently seen first.
     agents: Vec<AgentView>,
     /// How many there are.
     total: i64,
-    /// Rows that this page could hold: what was asked for, at most 1,000.
+    /// The page size: the requested number of rows, at most 1,000.
     limit: u32,
     /// Whether there are more.
     has_more: bool,
-    /// Where the next page begins.
+    /// Cursor of the next page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -61,14 +61,14 @@ struct AgentView {
     id: String,
     /// Its name: what its sessions state, else its id.
     name: String,
-    /// What people wrote about it.
+    /// A description written by people.
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
     /// Its earliest event.
     first_seen_at: String,
     /// Its latest event.
     last_seen_at: String,
-    /// Sessions that it began.
+    /// Sessions it started.
     session_count: i64,
     /// Events.
     event_count: i64,
@@ -78,7 +78,7 @@ struct AgentView {
     total_cost_usd: f64,
     /// The org.
     tenant_id: String,
-    /// The model it is to use instead.
+    /// The model it should use instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     model_override: Option<String>,
     /// When it was paused.
@@ -109,7 +109,7 @@ impl AgentView {
     }
 }
 
-/// List agents, the last seen first.
+/// List agents, most recently seen first.
 #[utoipa::path(get, path = "/api/agents", tag = "agents", params(AgentsQuery),
     responses((status = 200, body = AgentsPage)))]
 async fn list_agents(

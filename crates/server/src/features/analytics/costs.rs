@@ -20,7 +20,7 @@ use crate::query::{self, Params};
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct CostsQuery {
-    /// Rows of each table: 100, at most 1000. The sums of all others are in `otherAgents`, `otherModels` and `otherTools`.
+    /// Rows per table: 100 by default, at most 1000. The sums of all other rows are in `otherAgents`, `otherModels` and `otherTools`.
     limit: Option<String>,
 }
 
@@ -31,19 +31,19 @@ const TOP_SESSIONS: u32 = 100;
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Costs {
-    /// By agent, those that cost most first.
+    /// By agent, most expensive first.
     by_agent: Vec<AgentCost>,
     /// All agents that are not in `byAgent`; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     other_agents: Option<Others>,
-    /// By model, those that cost most first.
+    /// By model, most expensive first.
     by_model: Vec<ModelCost>,
     /// All models that are not in `byModel`; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     other_models: Option<Others>,
-    /// The 100 sessions that began in the range and cost most.
+    /// The 100 most expensive sessions that started in the range.
     by_session: Vec<SessionCost>,
-    /// By tool: calls, which cost nothing themselves.
+    /// By tool: calls. Tool calls have no cost of their own.
     by_tool: Vec<ToolCost>,
     /// All tools that are not in `byTool`; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,9 +52,9 @@ pub(super) struct Costs {
     over_time: Vec<BucketCost>,
     /// Over the whole range.
     totals: TotalCost,
-    /// Rows that each table could hold.
+    /// The maximum number of rows per table.
     limit: u32,
-    /// What the figures cover, if that is not exactly the range that was asked for.
+    /// The range that the figures cover, if it differs from the requested range.
     #[serde(skip_serializing_if = "Option::is_none")]
     covered_range: Option<Covered>,
 }

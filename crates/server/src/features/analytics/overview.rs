@@ -20,11 +20,11 @@ use crate::query::{self, Params};
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ModelQuery {
-    /// Figures of one model; `unknown` for calls of which no model is known.
+    /// Figures of one model; `unknown` selects calls without a known model.
     model: Option<String>,
     /// Figures of one provider.
     provider: Option<String>,
-    /// Rows of `byModel`: 100, at most 1000. The sum of all others is in `otherModels`.
+    /// Rows of `byModel`: 100 by default, at most 1000. `otherModels` holds the sum of all other rows.
     limit: Option<String>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Analytics {
     buckets: Vec<Bucket>,
     /// Over the whole range.
     totals: Figures,
-    /// What the figures cover, if that is not exactly the range that was asked for.
+    /// The range that the figures cover, if it differs from the requested range.
     #[serde(skip_serializing_if = "Option::is_none")]
     covered_range: Option<Covered>,
 }
@@ -63,7 +63,7 @@ struct Figures {
     llm_call_count: i64,
     /// Errors.
     error_count: i64,
-    /// Sessions that began.
+    /// Sessions that started.
     unique_sessions: i64,
     /// Mean duration of model and tool answers, in milliseconds.
     avg_latency_ms: f64,
@@ -135,9 +135,9 @@ pub(super) struct LlmAnalytics {
     other_models: Option<Others>,
     /// By bucket, oldest first.
     by_time: Vec<TimeFigures>,
-    /// Rows that `byModel` could hold.
+    /// The maximum number of rows in `byModel`.
     limit: u32,
-    /// What the figures cover, if that is not exactly the range that was asked for.
+    /// The range that the figures cover, if it differs from the requested range.
     #[serde(skip_serializing_if = "Option::is_none")]
     covered_range: Option<Covered>,
 }

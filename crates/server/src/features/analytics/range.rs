@@ -37,9 +37,9 @@ pub(super) enum Granularity {
 #[serde(rename_all = "camelCase")]
 #[into_params(rename_all = "camelCase", parameter_in = Query)]
 pub(super) struct RangeQuery {
-    /// The earliest instant, inclusive; 24 hours before `to` unless given. A date begins at its midnight.
+    /// The earliest instant, inclusive; 24 hours before `to` unless given. A date means its midnight.
     pub(super) from: Option<String>,
-    /// The latest instant, inclusive; now unless given. A date ends with its day.
+    /// The latest instant, inclusive; defaults to now. A date includes its whole day.
     pub(super) to: Option<String>,
     /// `1h`, `3h`, `6h`, `12h`, `24h`, `3d`, `7d`, `30d` or `90d` before `to` (before now unless given), instead of `from`.
     pub(super) range: Option<String>,

@@ -20,9 +20,9 @@ use crate::query::{self, Params};
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct TableQuery {
-    /// Rows of the page: 100, at most 1000. The sum of all others is in `others`.
+    /// Rows per page: 100 by default, at most 1000. `others` holds the sum of all other rows.
     pub(super) limit: Option<String>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the previous page.
     cursor: Option<String>,
 }
 
@@ -124,17 +124,17 @@ impl Table {
 struct PageView {
     /// Rows on all pages.
     total: i64,
-    /// Rows that this page could hold: what was asked for, at most 1,000.
+    /// The page size: the requested number of rows, at most 1,000.
     limit: u32,
     /// Whether there are more.
     has_more: bool,
-    /// Where the next page begins.
+    /// Cursor of the next page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
     /// The sum of all rows that are not on this page; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     others: Option<Others>,
-    /// What the figures cover, if that is not exactly the range that was asked for.
+    /// The range that the figures cover, if it differs from the requested range.
     #[serde(skip_serializing_if = "Option::is_none")]
     covered_range: Option<Covered>,
 }
@@ -152,10 +152,10 @@ impl PageView {
     }
 }
 
-/// Agents, the busiest first.
+/// Agents, busiest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AgentTable {
-    /// The agents, the busiest first.
+    /// The agents, busiest first.
     agents: Vec<AgentFigures>,
     #[serde(flatten)]
     page: PageView,
@@ -225,10 +225,10 @@ pub(super) async fn get_agents(
     Ok(Json(AgentTable { agents, page }))
 }
 
-/// Tools, the busiest first.
+/// Tools, busiest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ToolTable {
-    /// The tools, the busiest first.
+    /// The tools, busiest first.
     tools: Vec<ToolFigures>,
     #[serde(flatten)]
     page: PageView,
@@ -274,10 +274,10 @@ pub(super) async fn get_tools(
     Ok(Json(ToolTable { tools, page }))
 }
 
-/// End users, those who cost most first.
+/// End users, most expensive first.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct UserTable {
-    /// The users, those who cost most first.
+    /// The users, most expensive first.
     users: Vec<UserFigures>,
     #[serde(flatten)]
     page: PageView,

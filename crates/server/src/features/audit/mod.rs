@@ -30,13 +30,13 @@ pub fn routes() -> OpenApiRouter<AppState> {
 struct VerifyQuery {
     /// Verify one session.
     session_id: Option<String>,
-    /// Verify all sessions with an event from here on ...
+    /// Start of a range: verify all sessions with an event in it.
     from: Option<String>,
-    /// ... up to here; at most a year. A date ends with its day.
+    /// End of the range, which is at most a year long. A date includes its whole day.
     to: Option<String>,
     /// `1h`, `3h`, `6h`, `12h`, `24h`, `3d`, `7d`, `30d` or `90d` before `to` (before now unless given), instead of `from`.
     range: Option<String>,
-    /// The time zone of dates, by its IANA name; UTC unless given.
+    /// The time zone of dates, by its IANA name; defaults to UTC.
     time_zone: Option<String>,
 }
 

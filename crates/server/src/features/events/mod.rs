@@ -41,27 +41,27 @@ struct EventsQuery {
     environment: Option<String>,
     /// Events of one end user (`metadata.userId`).
     user_id: Option<String>,
-    /// Events of one model; `unknown` for calls of which no model is known.
+    /// Events of one model; `unknown` selects calls without a known model.
     model: Option<String>,
     /// Events of one tool, step or custom type.
     name: Option<String>,
-    /// The earliest instant, inclusive. A date begins at its midnight.
+    /// The earliest instant, inclusive. A date means its midnight.
     from: Option<String>,
-    /// The latest instant, inclusive. A date ends with its day.
+    /// The latest instant, inclusive. A date includes its whole day.
     to: Option<String>,
     /// `1h`, `3h`, `6h`, `12h`, `24h`, `3d`, `7d`, `30d` or `90d` before `to` (before now unless given), instead of `from`.
     range: Option<String>,
-    /// The time zone of dates, by its IANA name; UTC unless given.
+    /// The time zone of dates, by its IANA name; defaults to UTC.
     time_zone: Option<String>,
-    /// An exact part of the payload's text; upper and lower case are the same.
+    /// An exact part of the payload's text; case is ignored.
     search: Option<String>,
     /// `desc` (newest first, the default) or `asc`.
     order: Option<String>,
-    /// Rows of the page: 50, at most 1000.
+    /// Rows per page: 50 by default, at most 1000.
     limit: Option<String>,
     /// Rows to skip; prefer `cursor`.
     offset: Option<String>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the previous page.
     cursor: Option<String>,
 }
 
@@ -76,14 +76,14 @@ struct EventsPage {
     /// Whether `total` is exact. If not, at least `total` events match: there are more than 10,000, or counting them would
     /// have read more than one request may.
     total_is_exact: bool,
-    /// Rows that this page could hold: what was asked for, at most 1,000.
+    /// The page size: the requested number of rows, at most 1,000.
     limit: u32,
     /// Whether there are more. A page of large events ends early, at 16 MiB.
     has_more: bool,
-    /// Where the next page begins.
+    /// Cursor of the next page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
-    /// The search read as much as one request may; go on from `nextCursor`.
+    /// The search reached the read limit of one request; continue from `nextCursor`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     is_partial: bool,
 }

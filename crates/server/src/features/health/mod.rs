@@ -29,7 +29,7 @@ pub fn probes() -> Router<AppState> {
     Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(ready))
 }
 
-/// The server lives.
+/// The server is running.
 #[derive(Debug, Serialize, ToSchema)]
 struct Health {
     /// Always `ok`.
@@ -38,13 +38,13 @@ struct Health {
     version: &'static str,
 }
 
-/// Whether the server lives.
+/// Check that the server is running.
 #[utoipa::path(get, path = "/api/health", tag = "server", responses((status = 200, body = Health)), security(()))]
 async fn get_health() -> Json<Health> {
     Json(Health { status: "ok", version: VERSION })
 }
 
-/// What the server can do.
+/// The server's features.
 #[derive(Debug, Serialize, ToSchema)]
 struct ServerInfo {
     version: &'static str,
@@ -52,7 +52,7 @@ struct ServerInfo {
     features: [&'static str; 8],
 }
 
-/// What the server can do.
+/// The server's features.
 #[utoipa::path(get, path = "/api/server-info", tag = "server", responses((status = 200, body = ServerInfo)), security(()))]
 async fn get_server_info() -> Json<ServerInfo> {
     Json(ServerInfo { version: VERSION, features: FEATURES })

@@ -40,7 +40,7 @@ struct IngestQuery {
     strict: Option<String>,
 }
 
-/// What became of a batch.
+/// The result of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 struct IngestAnswer {
     /// Events that are durable.
@@ -61,17 +61,17 @@ struct IngestAnswer {
 struct AcceptedEvent {
     /// The event's id: the client's, or the server's.
     id: String,
-    /// Its hash in the chain, when it is stored already (embedded store).
+    /// Its hash in the chain, if it is already stored (embedded store).
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
-    /// The same event had come before; it is stored once.
+    /// The same event was received before; it is stored once.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 struct RefusedEvent {
-    /// Its place in the request, from 0.
+    /// Its index in the request, from 0.
     index: usize,
     /// The field, as a path from the event.
     field: String,
@@ -83,17 +83,17 @@ struct RefusedEvent {
 
 /// Send events: one, an array, or `{"events": [...]}`.
 ///
-/// Each event is accepted or refused by itself. The answer comes when all accepted ones are durable. The body may be
+/// Each event is accepted or refused on its own. The response is sent once all accepted events are durable. The body may be
 /// compressed with gzip, zstd or deflate. A repeat with the same event ids, or with the same `Idempotency-Key` for events without
 /// ids, is stored once.
 #[utoipa::path(
     post,
     path = "/api/events",
     tag = "events",
-    params(IngestQuery, ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat of this request harmless")),
+    params(IngestQuery, ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to retry this request")),
     responses(
         (status = 202, description = "Durable", body = IngestAnswer),
-        (status = 400, description = "No event was good, or the body is not JSON", body = ErrorBody),
+        (status = 400, description = "Every event was refused, or the body is not JSON", body = ErrorBody),
     )
 )]
 async fn send_events(
@@ -211,20 +211,20 @@ struct Ledger {
 struct KeyLedger {
     /// The key's id.
     key_id: String,
-    /// Events that came in requests which were taken.
+    /// Events in accepted requests.
     received: i64,
     /// Events that are stored.
     stored: i64,
     /// Events that are not, by reason. `duplicate` are repeats of stored ones, `dead_letter` could not be applied and
     /// are kept until they are replayed.
     refused: BTreeMap<String, i64>,
-    /// Stored events that belong to the environment `other`, because the workspace has no room for the one that they name.
+    /// Stored events in the environment `other`, because the workspace had no room for the one they name.
     environment_limit: i64,
-    /// Events that are durable in the queue and not applied yet.
+    /// Events that are durable in the queue but not applied yet.
     waiting: i64,
 }
 
-/// What became of every event that the keys of the workspace sent.
+/// Count what happened to every event sent with the workspace's keys.
 #[utoipa::path(get, path = "/v1/ingest/ledger", tag = "ingest", responses((status = 200, body = Ledger)))]
 async fn get_ledger(
     scope: Scope<LedgerRead>,

@@ -36,8 +36,8 @@ fn with_status((schemas, paths, methods): UtoipaMethodRouter<AppState>) -> Utoip
 
 /// Send spans: OTLP's `ExportTraceServiceRequest`.
 ///
-/// Each span is accepted or refused by itself: `partialSuccess` says how many were refused and why, and these need not be
-/// sent again. The answer comes when all accepted ones are durable; a span that comes twice is stored once. The body may be
+/// Each span is accepted or refused on its own: `partialSuccess` says how many were refused and why, and these need not be
+/// sent again. The response is sent once all accepted spans are durable; a span that is sent twice is stored once. The body may be
 /// compressed with gzip, zstd or deflate, and the answer has the encoding of the request. The key may also be the password of
 /// `Authorization: Basic`. The same is served at `/api/public/otel/v1/traces`, and over gRPC on the same port.
 #[utoipa::path(
@@ -55,7 +55,7 @@ async fn export_traces(State(state): State<AppState>, request: Request) -> Respo
 
 /// Send log records: OTLP's `ExportLogsServiceRequest`.
 ///
-/// Records of GenAI clients become part of the spans that they name. Everything else is as for `/v1/traces`.
+/// Records of GenAI clients become part of the spans that they name. Otherwise it works like `/v1/traces`.
 #[utoipa::path(
     post,
     path = "/v1/logs",
@@ -71,7 +71,7 @@ async fn export_logs(State(state): State<AppState>, request: Request) -> Respons
 
 /// Send metrics: OTLP's `ExportMetricsServiceRequest`.
 ///
-/// They are read and counted and not stored: what they say of tokens and durations is taken from the spans.
+/// Metrics are counted but not stored: tokens and durations are taken from the spans.
 #[utoipa::path(
     post,
     path = "/v1/metrics",

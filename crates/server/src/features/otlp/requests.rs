@@ -35,9 +35,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 struct RequestsQuery {
     /// Requests of a page, at most 1000.
     limit: Option<String>,
-    /// The `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     cursor: Option<String>,
-    /// Only requests of this key.
+    /// Only requests with this key.
     key_id: Option<String>,
 }
 
@@ -46,7 +46,7 @@ struct RequestsQuery {
 struct IngestRequests {
     requests: Vec<IngestRequestView>,
     has_more: bool,
-    /// Where the next page begins.
+    /// Cursor of the next page.
     next_cursor: Option<String>,
 }
 
@@ -57,12 +57,12 @@ struct IngestRequestView {
     request_id: String,
     /// The key that sent it.
     key_id: String,
-    /// When it came.
+    /// When it was received.
     received_at: String,
     /// `traces`, `logs` or `metrics`.
     signal: String,
     user_agent: Option<String>,
-    /// The client libraries that spoke.
+    /// The client libraries that sent it.
     clients: Vec<ClientView>,
     /// Spans, log records or metrics that were accepted.
     accepted: i64,
@@ -70,11 +70,11 @@ struct IngestRequestView {
     refused: i64,
     /// The first reasons; of a request that was refused as a whole, why.
     reasons: Vec<String>,
-    /// Whether it was refused as a whole; how many items it held is then not known.
+    /// Whether the whole request was refused; the number of its items is then unknown.
     failed: bool,
     /// Attributes and fields that were kept in another form than they were sent in.
     repaired: u64,
-    /// By client: attributes that nothing reads, with how often they came. They are kept with the span. Numbers between
+    /// By client: attributes that no rule reads, and how often each was received. They are kept with the span. Numbers between
     /// points are shown as `*`.
     unmapped: BTreeMap<String, BTreeMap<String, u64>>,
 }
@@ -90,8 +90,8 @@ struct ClientView {
 
 /// The last requests of OpenTelemetry clients.
 ///
-/// At most one a second of each key is kept, and beside it those in which something was refused or an attribute was first seen;
-/// of each key the newest 200.
+/// For each key, at most one request a second is kept, plus those in which something was refused or an attribute was first
+/// seen. Only the newest 200 of a key are kept.
 #[utoipa::path(get, path = "/v1/ingest/requests", tag = "ingest", params(RequestsQuery),
     responses((status = 200, body = IngestRequests)))]
 async fn list_requests(
@@ -157,7 +157,7 @@ fn shown(name: String) -> String {
     if name.is_empty() { UNNAMED.to_owned() } else { name }
 }
 
-/// Attributes that nothing reads.
+/// Attributes that no rule reads.
 #[derive(Debug, Serialize, ToSchema)]
 struct Unmapped {
     /// How many kept requests were read.
@@ -166,14 +166,14 @@ struct Unmapped {
     clients: Vec<UnmappedClient>,
 }
 
-/// The attributes of one client library that nothing reads.
+/// Attributes of one client library that no rule reads.
 #[derive(Debug, Default, Serialize, ToSchema)]
 struct UnmappedClient {
     name: String,
     versions: BTreeSet<String>,
     /// Spans and log records of it in the requests that were read.
     items: u64,
-    /// Each attribute with how often it came. Numbers between points are shown as `*`.
+    /// How often each attribute was received. Numbers between points are shown as `*`.
     unmapped: BTreeMap<String, u64>,
 }
 

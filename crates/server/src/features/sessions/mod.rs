@@ -41,41 +41,41 @@ pub fn routes() -> OpenApiRouter<AppState> {
 struct SessionsQuery {
     /// Sessions of one agent.
     agent_id: Option<String>,
-    /// Any of active, idle, completed, error, separated by commas.
+    /// One or more of active, idle, completed, error, separated by commas.
     status: Option<String>,
-    /// Any of these tags, separated by commas.
+    /// Sessions with any of these tags, separated by commas.
     tags: Option<String>,
     /// production, staging or development.
     environment: Option<String>,
     /// Sessions of one end user.
     user_id: Option<String>,
-    /// The earliest start, inclusive. A date begins at its midnight.
+    /// The earliest start, inclusive. A date means its midnight.
     from: Option<String>,
-    /// The latest start, inclusive. A date ends with its day.
+    /// The latest start, inclusive. A date includes its whole day.
     to: Option<String>,
     /// `1h`, `3h`, `6h`, `12h`, `24h`, `3d`, `7d`, `30d` or `90d` before `to` (before now unless given), instead of `from`.
     range: Option<String>,
-    /// The time zone of dates, by its IANA name; UTC unless given.
+    /// The time zone of dates, by its IANA name; defaults to UTC.
     time_zone: Option<String>,
     /// `desc` (newest first, the default) or `asc`.
     order: Option<String>,
-    /// Rows of the page: 50, at most 1000.
+    /// Rows per page: 50 by default, at most 1000.
     limit: Option<String>,
     /// Rows to skip; prefer `cursor`.
     offset: Option<String>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the previous page.
     cursor: Option<String>,
-    /// `true` answers the count alone, up to 10,000.
+    /// `true` returns only the count, up to 10,000.
     count_only: Option<String>,
 }
 
-/// A page of sessions; or `{count}` where only that was asked for.
+/// A page of sessions; or `{count}` if only the count was requested.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 enum SessionsAnswer {
     /// The page.
     Page(SessionsPage),
-    /// The number alone.
+    /// Only the count.
     #[serde(rename_all = "camelCase")]
     Count {
         /// How many sessions match. Exact up to 10,000.
@@ -94,11 +94,11 @@ struct SessionsPage {
     total: i64,
     /// Whether `total` is exact; otherwise there are more.
     total_is_exact: bool,
-    /// Rows that this page could hold: what was asked for, at most 1,000.
+    /// The page size: the requested number of rows, at most 1,000.
     limit: u32,
     /// Whether there are more.
     has_more: bool,
-    /// Where the next page begins.
+    /// Cursor of the next page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -203,7 +203,7 @@ impl SessionsQuery {
     }
 }
 
-/// List sessions by their start.
+/// List sessions by start time.
 #[utoipa::path(get, path = "/api/sessions", tag = "sessions", params(SessionsQuery),
     responses((status = 200, body = SessionsAnswer)))]
 async fn list_sessions(

@@ -21,7 +21,7 @@ use crate::query::{self, Params};
 pub(super) struct TimelineQuery {
     /// Events of the page: 10,000 at most, which is also the default.
     limit: Option<String>,
-    /// The sequence number after which to go on (`nextSeq` of the page before).
+    /// Continue after this sequence number (`nextSeq` of the previous page).
     after: Option<String>,
     /// `current` (the default): spans as they are now, each once. `chain`: every event of this one chain as it was stored and
     /// hashed, for those who verify it themselves.
@@ -36,15 +36,15 @@ pub(super) struct Timeline {
     events: Vec<EventView>,
     /// Whether the chain holds, recomputed from the stored bytes. `verified` says which part of the chain was checked.
     chain_valid: bool,
-    /// What `chainValid` speaks of.
+    /// The part of the chain that `chainValid` covers.
     verified: Verified,
     /// Always true: every session is chained.
     chained: bool,
-    /// Events that this page could hold: what was asked for, at most 10,000.
+    /// The page size: the requested number of events, at most 10,000.
     limit: u32,
     /// Whether there are more. A page of large events ends early, at 16 MiB.
     has_more: bool,
-    /// Where to go on.
+    /// Continue after this sequence number.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_seq: Option<i64>,
     /// Chains of spans that named this session only later: each is the timeline of this id with `view=chain`.
@@ -59,7 +59,7 @@ struct Verified {
     /// `session`: all events of the session's chains. `page`: only the events of this page, each with its link to the one
     /// before it. Sessions of more than 2,000 events are verified by the page; `/api/audit/verify` verifies them whole.
     scope: VerifiedScope,
-    /// Events that were verified.
+    /// The number of verified events.
     event_count: i64,
 }
 

@@ -44,11 +44,11 @@ pub(super) struct Trace {
     chain_valid: Option<bool>,
     /// Always true.
     chained: bool,
-    /// Nodes that this answer could hold: what was asked for, at most 1,000.
+    /// The page size: the requested number of nodes, at most 1,000.
     limit: u32,
     /// Whether the session has more events than the tree shows.
     is_truncated: bool,
-    /// Where the next page begins.
+    /// Cursor of the next page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -63,7 +63,7 @@ pub(super) struct TraceNode {
     name: String,
     /// The type of the opening event.
     event_type: String,
-    /// The severity of the gravest event of the step.
+    /// The highest severity among the events of the step.
     severity: String,
     /// When it began, as sent.
     timestamp: String,
@@ -87,7 +87,7 @@ pub(super) struct TraceNode {
     /// Steps directly below it, loaded or not, where it is a span.
     #[serde(skip_serializing_if = "Option::is_none")]
     child_count: Option<i64>,
-    /// Where its further children begin, if some are loaded and not all.
+    /// Cursor of its remaining children, if only some are loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     children_cursor: Option<String>,
     /// What happened below it.

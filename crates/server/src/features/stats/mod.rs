@@ -54,7 +54,7 @@ async fn get_stats(scope: Scope<EventsRead>) -> Result<Json<Stats>, ApiError> {
     }))
 }
 
-/// Today (UTC) beside yesterday.
+/// Today (UTC) and yesterday.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Overview {
@@ -69,7 +69,7 @@ struct Overview {
     error_rate: f64,
 }
 
-/// Today beside yesterday.
+/// Compare today with yesterday.
 #[utoipa::path(get, path = "/api/stats/overview", tag = "stats", responses((status = 200, body = Overview)))]
 async fn get_overview(scope: Scope<EventsRead>) -> Result<Json<Overview>, ApiError> {
     let today_us = day_start(scope.now_us());

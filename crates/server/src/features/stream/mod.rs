@@ -61,7 +61,7 @@ struct StreamQuery {
     agent_id: Option<String>,
     /// Event types, separated by commas.
     event_type: Option<String>,
-    /// Where to go on, for clients that can't send `Last-Event-ID`.
+    /// Where to continue, for clients that can't send `Last-Event-ID`.
     last_event_id: Option<String>,
     /// The API key, for browsers, which can't send headers here. Any other endpoint reads it from `Authorization` only.
     #[expect(dead_code, reason = "the extractor of the credential reads it")]
@@ -69,7 +69,7 @@ struct StreamQuery {
 }
 
 /// Follow the workspace's events as they are stored (server-sent events named `event`, and `heartbeat`).
-#[utoipa::path(get, path = "/api/stream", tag = "stream", params(StreamQuery, ("Last-Event-ID" = Option<String>, Header, description = "Go on after the event of this id; `0` begins with the oldest event that is kept")),
+#[utoipa::path(get, path = "/api/stream", tag = "stream", params(StreamQuery, ("Last-Event-ID" = Option<String>, Header, description = "Continue after the event with this id; `0` starts at the oldest stored event")),
     responses((status = 200, description = "text/event-stream", content_type = "text/event-stream", body = String)))]
 async fn stream_events(
     scope: Scope<EventsRead>,
