@@ -30,12 +30,12 @@ pub enum Shortage {
 }
 
 impl Rule {
-    /// A capacity of which one holder gets at most half.
+    /// One holder gets at most half of the capacity.
     pub const fn new(capacity: u64) -> Self {
         Self { capacity, greed: 1, floor: 0 }
     }
 
-    /// Lets one holder have `greed` times what it leaves free for others; at least 1.
+    /// One holder may have `greed` times what it leaves free for others; at least 1.
     #[must_use]
     pub const fn with_greed(self, greed: u64) -> Self {
         Self { greed: if greed == 0 { 1 } else { greed }, ..self }

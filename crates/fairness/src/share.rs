@@ -17,7 +17,7 @@ pub trait Holder: Clone + Eq + Hash + Send + 'static {}
 
 impl<K: Clone + Eq + Hash + Send + 'static> Holder for K {}
 
-/// Something of which a process has only so much, shared fairly among holders. Cheap to clone; clones share it.
+/// A limited resource of the process, shared fairly among holders. Cheap to clone; clones share it.
 pub struct FairShare<K: Holder> {
     rule: Rule,
     held: Arc<Mutex<Held<K>>>,
@@ -50,7 +50,7 @@ impl<K: Holder> FairShare<K> {
         self.held.lock().of(holder)
     }
 
-    /// Takes `amount` now, or says why not. Taking nothing always works.
+    /// Takes `amount` now, or returns the reason for refusing. Taking zero always succeeds.
     ///
     /// # Errors
     /// When the rule does not allow it now.

@@ -20,12 +20,12 @@ use agentlens_store::{Applied, Org, StoreError};
 pub use self::events::EventsRequest;
 use crate::queue::{Queue, QueueError, Receipt};
 
-/// How long the store has to say which ids are taken.
+/// Timeout for asking the store which ids are already used.
 const CLASH_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bodies above this many bytes are read on the blocking pool.
 pub const LARGE_BODY_BYTES: usize = 512 * 1024;
 
-/// Who sends, as the credential says.
+/// The sender, taken from the credential.
 #[derive(Debug, Clone)]
 pub struct Sender {
     /// The key.
@@ -81,7 +81,7 @@ pub struct IngestReport {
 pub enum IngestError {
     /// The body is not JSON of the expected form.
     InvalidBody(String),
-    /// The body is an object that holds no events; the text says what it may be.
+    /// The body is an object without events; the text describes what is allowed.
     NoEvents(String),
     /// The batch is empty.
     EmptyBatch,
@@ -209,7 +209,7 @@ impl Parsed {
     }
 
     /// Events whose id is known to be used for another content are refused now rather than by the worker, so that the
-    /// client hears of it.
+    /// client gets the error.
     async fn refuse_known_clashes(&mut self, org: &Org) -> Result<(), StoreError> {
         let ids: Vec<String> = self
             .events
@@ -326,7 +326,6 @@ fn clash(id: &str) -> Refusal {
     }
 }
 
-/// What is older than the org keeps would be deleted at once, so it is refused and said.
 /// Text can become several times as long in its canonical form, such as `1e20`, so what events hold together is bounded too.
 fn within_batch(event: &NewEvent, bytes: &mut usize) -> Result<(), Refusal> {
     *bytes += event.payload.len() + event.metadata.len();
@@ -356,6 +355,7 @@ fn within_environment(event: &NewEvent, sender: &Sender) -> Result<(), Refusal> 
     })
 }
 
+/// Refuses events older than the org's retention, since they would be deleted at once.
 fn within_retention(event: &NewEvent, now_us: i64, retention_days: Option<i32>) -> Result<(), Refusal> {
     let Some(days) = retention_days else { return Ok(()) };
     if event.ts_us >= now_us - i64::from(days) * DAY_US {

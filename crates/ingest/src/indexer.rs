@@ -1,4 +1,4 @@
-//! Keeping the search index close behind the events, beside the writer rather than in its way.
+//! Updates the search index shortly after events are stored, without blocking the writer.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Who is told that an org has new events. The hub carries only positions; what is new is read from the store, so a
+//! Notifies subscribers that an org has new events. The hub carries only positions; what is new is read from the store, so a
 //! subscriber that is slow or comes back later misses nothing.
 
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl Live {
         sender.subscribe()
     }
 
-    /// Orgs that someone follows; on a node without workers their positions are looked up regularly.
+    /// Orgs with subscribers; on a node without workers their positions are looked up regularly.
     pub fn followed(&self) -> Vec<OrgId> {
         self.orgs
             .lock()

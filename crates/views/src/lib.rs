@@ -1,4 +1,4 @@
-//! What is stored, put together as it is now: events whose spans changed after they arrived, timelines, trees.
+//! Builds the current view of stored data: events with the current state of their spans, timelines, trees.
 //!
 //! Whoever shows, exports or judges events reads them here, over HTTP or not. Nothing is written, and nothing is known of how
 //! an answer looks.

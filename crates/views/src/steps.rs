@@ -172,7 +172,7 @@ fn with_bounded_depth(order: &[usize], mut parents: Vec<Option<usize>>) -> Vec<O
     let mut levels = vec![1_usize; parents.len()];
     for index in order.iter().copied() {
         let Some(parent) = parents[index] else { continue };
-        // The parent's own place is settled, and never on a level beyond the last.
+        // The parent has its place already, and never below the last level.
         let above = if levels[parent] < MAX_LEVELS { Some(parent) } else { parents[parent] };
         parents[index] = above;
         levels[index] = above.map_or(1, |above| levels[above] + 1);

@@ -34,7 +34,7 @@ pub(super) fn split(body: &[u8]) -> Result<Vec<&RawValue>, IngestError> {
     }
 }
 
-/// Names of members that are looked at to say what an object without `events` is.
+/// Member names that decide what an object without `events` is.
 const MAX_LOOKED_AT_NAMES: usize = 16;
 /// Names of them that the message repeats, and characters of each.
 const MAX_SHOWN: (usize, usize) = (4, 40);
@@ -121,7 +121,7 @@ impl<'de> Visitor<'de> for Events<'_> {
     }
 }
 
-/// The members that tell a batch from a bare event.
+/// The members that distinguish a batch from a single event.
 #[derive(Default)]
 struct Envelope<'de> {
     events: Option<Vec<&'de RawValue>>,

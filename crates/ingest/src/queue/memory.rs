@@ -265,7 +265,7 @@ impl Writer {
                 }));
                 self.indexer.follow(&org, lag).await;
             }
-            // Where the store is away, none of them would fare better alone.
+            // While the store is unavailable, splitting the group would not help.
             Err(error) if error.is_away() => {
                 for (reply, room) in waiting {
                     drop(room);

@@ -13,7 +13,7 @@ use agentlens_store::{Applied, Org};
 
 use self::redis::SHARDS;
 
-/// What the queue says to the gateway once a batch is durable.
+/// The queue's result for a durable batch, returned to the gateway.
 #[derive(Debug)]
 pub enum Receipt {
     /// It is applied; the outcome of each event is known.
@@ -46,7 +46,7 @@ pub struct QueueStatus {
     pub batches: u64,
     /// Bytes waiting.
     pub bytes: u64,
-    /// Orgs whose batches failed and are tried again after a pause, by this process's worker.
+    /// Orgs whose batches failed and are retried after a pause, by this process's worker.
     pub parked_orgs: u64,
     /// Orgs with a message that only a newer version can read, in the shards of this process's worker.
     pub blocked_orgs: u64,

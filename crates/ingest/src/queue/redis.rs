@@ -28,10 +28,10 @@ use crate::message;
 pub(crate) const SHARDS: u64 = 8;
 /// The consumer group of all workers.
 pub(crate) const GROUP: &str = "workers";
-/// Room in the queue, in bytes. An org may use as much as it leaves free for others: alone it gets half, and however much
-/// waits of an org whose batches fail, there is room for everyone else.
+/// Capacity of the queue, in bytes. An org may use as much as it leaves free for others, so alone it gets half. An org
+/// whose batches fail and pile up never fills the queue.
 const ROOM: Rule = Rule::new(512 << 20);
-/// Room that a message takes beside its compressed bytes. So about 20,000 small batches fill the queue.
+/// Bytes counted for a message in addition to its compressed size. So about 20,000 small batches fill the queue.
 const MESSAGE_ROOM: u64 = 26 << 10;
 /// How often the fill is read.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
@@ -179,7 +179,7 @@ impl ChangeRelay {
         done.map(|_| ()).map_err(|error| unavailable(&error))
     }
 
-    /// How far any node has read it; `None` if nobody said so yet.
+    /// How far any node has read it; `None` if no node has reported it yet.
     pub async fn newest(&self) -> Result<Option<i64>, QueueError> {
         let newest: Result<Option<i64>, RedisError> =
             redis::cmd("GET").arg(&self.key).query_async(&mut self.connection.clone()).await;

@@ -37,7 +37,7 @@ pub(super) struct Lanes {
     ready: VecDeque<OrgId>,
     /// Orgs that wait after a failure, by the end of their pause.
     parked: BTreeSet<(Instant, OrgId)>,
-    /// Orgs of which messages should be fetched.
+    /// Orgs whose messages should be fetched.
     fetches: VecDeque<OrgId>,
     held_bytes: usize,
     blocked: usize,
@@ -218,7 +218,7 @@ impl Lanes {
     fn want_fetch(&mut self, org: &OrgId) {
         let Some(lane) = self.orgs.get_mut(org) else { return };
         let is_missing = |waiting: Option<&Waiting>| waiting.is_some_and(|waiting| waiting.message.is_none());
-        // Without the first one nothing goes on; the others are fetched when there is room for them.
+        // Nothing can proceed without the first one; the others are fetched when there is room for them.
         let is_wanted = is_missing(lane.waiting.front())
             || (is_missing(lane.waiting.back()) && lane.held_bytes <= MAX_LANE_BYTES / 2);
         if is_wanted && !lane.is_fetching {

@@ -1,6 +1,6 @@
 //! Workers of the Redis queue: each shard has one consumer at a time, by lease, and applies what waits org by org.
 //!
-//! The orgs of a shard are applied beside each other, each in the order of the stream. An org whose batches fail pauses
+//! The orgs of a shard are applied concurrently, each in the order of the stream. An org whose batches fail pauses
 //! alone. A lease is only the way not to do work twice; correctness does not hang on it: should two workers apply the same
 //! batch, the org's row lock puts them in line and the second finds the batch applied.
 

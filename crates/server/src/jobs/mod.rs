@@ -1,4 +1,4 @@
-//! Work on a clock. A job says how often it runs, how long one run may take and what it does; the runner does the rest.
+//! Periodic jobs. A job defines its interval, the time limit of a run and its work; the runner does the rest.
 //!
 //! One node runs a job at a time (a lease in the control tables). A job runs once for the server, or once for each org: orgs
 //! with priority first, several at a time, each with its own due time. A run that was missed is caught up by one run, which
@@ -29,7 +29,7 @@ pub struct Run {
     pub since_us: Option<i64>,
 }
 
-/// What a job is, beside its work.
+/// A job's name, interval and limits, without its work.
 #[derive(Debug, Clone, Copy)]
 pub struct Schedule {
     /// Its name: a noun, unique.

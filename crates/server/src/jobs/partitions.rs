@@ -1,4 +1,4 @@
-//! Makes the partitions of the coming days and drops those whose last day is over (PostgreSQL).
+//! Makes the partitions of the coming days and drops expired ones (PostgreSQL).
 
 use std::time::Duration;
 

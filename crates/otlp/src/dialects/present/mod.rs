@@ -51,7 +51,7 @@ pub fn present(arrivals: &[&str]) -> Map<String, Json> {
     view.0
 }
 
-/// What is read of a log record that is a call of its own; `None` if it is none.
+/// Reads a log record that is a call of its own; `None` for other records.
 pub(super) fn arrival_of_log(payload: &str) -> Option<Arrival> {
     let merged = Merged::of(&[payload]);
     merged.span.is_some().then(|| merged.arrival())
