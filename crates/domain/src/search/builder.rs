@@ -27,6 +27,17 @@ pub struct Segment {
     pub shards: Vec<(u16, Vec<u8>)>,
 }
 
+impl Segment {
+    /// Whether it names every block that another one names, for each of its grams. Both must have the same blocks.
+    pub fn covers(&self, other: &Self) -> bool {
+        let shard = |number: u16| self.shards.iter().find(|(own, _)| *own == number);
+        self.block_starts == other.block_starts
+            && other.shards.iter().all(|(number, needed)| {
+                shard(*number).is_some_and(|(_, stored)| super::shard::covers(stored, needed))
+            })
+    }
+}
+
 /// The half-open ranges of positions that the blocks in `candidates` hold, adjacent ones joined.
 /// `block_starts` and `last_position` are those of the [`Segment`].
 pub fn block_ranges(block_starts: &[i64], last_position: i64, candidates: u64) -> Vec<Range<i64>> {
@@ -102,6 +113,14 @@ impl SegmentBuilder {
         for (name, value) in facets {
             self.add(facet_gram(name, value));
         }
+    }
+
+    /// Starts a block where one of a stored segment starts, to compare what is left of its events with it. Not more than 64.
+    pub fn start_block(&mut self, position: i64) {
+        if !self.block_starts.is_empty() {
+            self.finish_block();
+        }
+        self.block_starts.push(position);
     }
 
     /// Whether the segment should be finished before the next event.

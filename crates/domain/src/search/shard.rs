@@ -72,6 +72,50 @@ pub(super) fn blocks_unchecked(entries: &[u8], grams: RangeInclusive<u32>) -> Op
     Some(found)
 }
 
+/// Whether a shard names every block that another one names, for each of its grams; not if one of them is corrupt.
+pub(super) fn covers(bytes: &[u8], other: &[u8]) -> bool {
+    covers_unless_corrupt(bytes, other).unwrap_or(false)
+}
+
+fn covers_unless_corrupt(bytes: &[u8], other: &[u8]) -> Option<bool> {
+    let (mut entries, mut needed) = (Entries::of(bytes)?, Entries::of(other)?);
+    while !needed.rest.is_empty() {
+        let (gram, blocks) = needed.read()?;
+        let found = loop {
+            if entries.rest.is_empty() {
+                return Some(false);
+            }
+            let (stored, blocks) = entries.read()?;
+            if stored >= gram {
+                break if stored == gram { blocks } else { 0 };
+            }
+        };
+        if blocks & !found != 0 {
+            return Some(false);
+        }
+    }
+    Some(true)
+}
+
+/// The grams of a shard, each with its blocks.
+struct Entries<'bytes> {
+    rest: &'bytes [u8],
+    gram: u32,
+}
+
+impl<'bytes> Entries<'bytes> {
+    /// `None` if the bytes are corrupt.
+    fn of(bytes: &'bytes [u8]) -> Option<Self> {
+        let (sum, rest) = bytes.split_first_chunk::<CHECKSUM_BYTES>()?;
+        (checksum(rest) == *sum).then_some(Self { rest, gram: 0 })
+    }
+
+    fn read(&mut self) -> Option<(u32, u64)> {
+        self.gram = self.gram.checked_add(read_difference(&mut self.rest)?)?;
+        Some((self.gram, bitmap::read(&mut self.rest)?))
+    }
+}
+
 #[inline]
 fn read_difference(bytes: &mut &[u8]) -> Option<u32> {
     let mut difference = 0_u64;

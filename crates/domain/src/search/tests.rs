@@ -375,3 +375,32 @@ proptest! {
         prop_assert_eq!(numbers, expected);
     }
 }
+
+#[test]
+fn a_segment_covers_what_is_left_of_its_events() {
+    let texts: Vec<String> = (0..300).map(|seed| folded(&digits(seed, 40))).collect();
+    let whole = segment(&texts);
+    let part = |kept: fn(i64) -> bool| {
+        let mut builder = SegmentBuilder::new();
+        let mut starts = whole.block_starts.iter().copied().peekable();
+        for (position, text) in (0..).zip(&texts).filter(|(position, _)| kept(*position)) {
+            while let Some(start) = starts.next_if(|start| *start <= position) {
+                builder.start_block(start);
+            }
+            builder.push(position, text, &[("agent", &format!("a{position}"))]);
+        }
+        starts.for_each(|start| builder.start_block(start));
+        builder.finish()
+    };
+    assert_eq!(part(|_| true), whole);
+    for kept in [|position| position % 3 == 0, |position| position > 70, |position| position < 70, |_| false]
+    {
+        assert!(whole.covers(&part(kept)));
+    }
+    assert!(!part(|position| position != 17).covers(&whole));
+    let mut damaged = whole.clone();
+    damaged.shards[3].1[5] ^= 1;
+    assert!(!damaged.covers(&whole));
+    damaged.shards.remove(3);
+    assert!(!damaged.covers(&whole));
+}

@@ -31,6 +31,7 @@ mod jobs;
 mod reads;
 mod retention;
 mod same;
+mod search_index;
 mod spans;
 mod tampering;
 mod world;

@@ -19,7 +19,7 @@ on_both_engines!(
 );
 
 /// An org that keeps events for 7 days.
-async fn with_retention(world: &World, name: &str) -> Org {
+pub(crate) async fn with_retention(world: &World, name: &str) -> Org {
     let org = OrgId::parse(name).unwrap();
     world.store.control().ensure_org(&Caller::service("test", &org), "Short").await.unwrap();
     world.store.control().set_retention(&Caller::service("test", &org), Some(7)).await.unwrap();

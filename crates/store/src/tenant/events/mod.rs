@@ -3,6 +3,7 @@
 mod list;
 mod places;
 mod search;
+mod segment_check;
 mod segments;
 
 pub use list::{EventFilter, EventPage, Order};

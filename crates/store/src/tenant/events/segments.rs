@@ -57,15 +57,15 @@ row_type! {
 }
 
 /// A segment with the bounds of its events.
-struct Built {
-    segment: Segment,
-    ts_us: (i64, i64),
-    expire_day: (i32, i32),
+pub(super) struct Built {
+    pub(super) segment: Segment,
+    pub(super) ts_us: (i64, i64),
+    pub(super) expire_day: (i32, i32),
 }
 
 /// The search index of an org.
 #[derive(Clone, Copy)]
-pub struct Segments<'o>(&'o Org);
+pub struct Segments<'o>(pub(super) &'o Org);
 
 impl Org {
     /// The segments of its search index.
@@ -88,6 +88,21 @@ impl Segments<'_> {
         if last - indexed < segment_events {
             return Ok(false);
         }
+        let limit = indexed + segment_events;
+        let reached = if with_text { self.segment_end(indexed, limit).await? } else { limit };
+        let events = self.events(indexed, reached, with_text).await?;
+        let built = blocking(move || Ok(build(&events))).await?;
+        self.store_segment(built, indexed, reached, with_text).await?;
+        Ok(true)
+    }
+
+    /// What the index needs of the events after `indexed` up to `reached`.
+    pub(super) async fn events(
+        self,
+        indexed: i64,
+        reached: i64,
+        with_text: bool,
+    ) -> Result<Vec<IndexedEvent>, StoreError> {
         let select = if with_text {
             "select position, ts_us, expire_day, agent_id, event_type, severity, user_id, model, name, payload
              from events where org_id = $1 and position > $2 and position <= $3 order by position"
@@ -95,17 +110,12 @@ impl Segments<'_> {
             "select position, ts_us, expire_day, agent_id, event_type, severity, user_id, model, name, null
              from events where org_id = $1 and position > $2 and position <= $3 order by position"
         };
-        let limit = indexed + segment_events;
-        let reached = if with_text { self.segment_end(indexed, limit).await? } else { limit };
-        let events: Vec<IndexedEvent> = self.0.fetch(select, args![indexed, reached]).await?;
-        let built = blocking(move || Ok(build(&events))).await?;
-        self.store_segment(built, indexed, reached, with_text).await?;
-        Ok(true)
+        self.0.fetch(select, args![indexed, reached]).await
     }
 
     /// How far a segment may reach from `indexed` on, at most to `limit`, so that its payloads stay within the bytes of a
     /// segment: they are read at once.
-    async fn segment_end(self, indexed: i64, limit: i64) -> Result<i64, StoreError> {
+    pub(super) async fn segment_end(self, indexed: i64, limit: i64) -> Result<i64, StoreError> {
         let sizes: Vec<crate::statement::Row> = self
             .0
             .fetch(
@@ -168,7 +178,7 @@ fn insert_shards(first_position: i64, shards: &[(u16, Vec<u8>)]) -> (String, Vec
     statement.finish()
 }
 
-fn build(events: &[IndexedEvent]) -> Option<Built> {
+pub(super) fn build(events: &[IndexedEvent]) -> Option<Built> {
     let first = events.first()?;
     let mut built = Built {
         segment: SegmentBuilder::new().finish(),
@@ -181,22 +191,24 @@ fn build(events: &[IndexedEvent]) -> Option<Built> {
         if builder.is_full() {
             break;
         }
-        text.clear();
-        if let Some(payload) = &event.payload {
-            fold_for_index(&String::from_utf8_lossy(payload), &mut text);
-        }
-        let optional = [("user", &event.user_id), ("model", &event.model), ("name", &event.name)];
-        let mut facets = vec![
-            ("agent", event.agent_id.as_str()),
-            ("type", &event.event_type),
-            ("severity", &event.severity),
-        ];
-        facets.extend(optional.iter().filter_map(|(facet, value)| Some((*facet, value.as_deref()?))));
-        builder.push(event.position, &text, &facets);
+        push(&mut builder, event, &mut text);
         built.ts_us = (built.ts_us.0.min(event.ts_us), built.ts_us.1.max(event.ts_us));
         built.expire_day =
             (built.expire_day.0.min(event.expire_day), built.expire_day.1.max(event.expire_day));
     }
     built.segment = builder.finish();
     Some(built)
+}
+
+/// Adds an event to a segment. `text` is a buffer.
+pub(super) fn push(builder: &mut SegmentBuilder, event: &IndexedEvent, text: &mut String) {
+    text.clear();
+    if let Some(payload) = &event.payload {
+        fold_for_index(&String::from_utf8_lossy(payload), text);
+    }
+    let optional = [("user", &event.user_id), ("model", &event.model), ("name", &event.name)];
+    let mut facets =
+        vec![("agent", event.agent_id.as_str()), ("type", &event.event_type), ("severity", &event.severity)];
+    facets.extend(optional.iter().filter_map(|(facet, value)| Some((*facet, value.as_deref()?))));
+    builder.push(event.position, text, &facets);
 }
