@@ -71,7 +71,8 @@ impl OrgChains<'_> {
                 continue;
             };
             let gone = self.gone(&id, now_us).await?;
-            match recount_workspace(&self.0.workspace(&workspace), &gone, &mut faults).await {
+            let mut recount = Recount { org: self, workspace: self.0.workspace(&workspace), now_us, gone };
+            match recount.run(&mut faults).await {
                 Err(StoreError::Corrupt(what)) => {
                     faults.push(format!("The sums of workspace {workspace} can't be counted again: {what}"));
                 }
@@ -102,39 +103,85 @@ impl OrgChains<'_> {
     }
 }
 
-async fn recount_workspace(
-    workspace: &Workspace,
-    gone: &Gone,
-    faults: &mut Vec<String>,
-) -> Result<(), StoreError> {
-    let before = agents(workspace).await?;
-    let mut counted: BTreeMap<String, AgentSums> = BTreeMap::new();
-    let mut next_us = i64::MIN;
-    while let Some(day_us) = next_day(workspace, next_us).await? {
-        let range = (day_us, day_us + DAY_US);
-        let cells = recount_day(workspace, range, gone, faults).await?;
-        for (key, measures) in &cells {
-            add_to_agents(&mut counted, key, measures);
+/// A recount of one workspace under way.
+struct Recount<'o> {
+    org: OrgChains<'o>,
+    workspace: Workspace,
+    now_us: i64,
+    gone: Gone,
+}
+
+impl Recount<'_> {
+    async fn run(&mut self, faults: &mut Vec<String>) -> Result<(), StoreError> {
+        let before = agents(&self.workspace).await?;
+        let mut counted: BTreeMap<String, AgentSums> = BTreeMap::new();
+        let mut next_us = i64::MIN;
+        while let Some(day_us) = next_day(&self.workspace, next_us).await? {
+            let range = (day_us, day_us + DAY_US);
+            let cells = self.recount_day(range, faults).await?;
+            for (key, measures) in &cells {
+                add_to_agents(&mut counted, key, measures);
+            }
+            if faults.len() > MAX_FAULTS {
+                return Ok(());
+            }
+            next_us = range.1;
         }
-        if faults.len() > MAX_FAULTS {
-            return Ok(());
+        let after = agents(&self.workspace).await?;
+        self.look_again().await?;
+        for (agent_id, stored) in &before {
+            if after.get(agent_id) != Some(stored) {
+                continue;
+            }
+            let counted = counted.remove(agent_id).unwrap_or_default();
+            let is_whole = self.gone.is_nothing();
+            if let Some((name, stored, counted)) = difference(named(*stored), named(counted), is_whole) {
+                faults.push(format!("Agent {agent_id} says {name} {stored} but its events say {counted}"));
+            }
         }
-        next_us = range.1;
+        // The rows of agents that came in meanwhile are in `after`.
+        let missing = counted.into_keys().filter(|agent_id| !after.contains_key(agent_id));
+        faults.extend(missing.map(|agent_id| format!("The row of agent {agent_id} is missing")));
+        Ok(())
     }
-    let after = agents(workspace).await?;
-    for (agent_id, stored) in &before {
-        if after.get(agent_id) != Some(stored) {
-            continue;
+
+    /// Compares the cells of a day with a count. Returns the count.
+    async fn recount_day(
+        &mut self,
+        range: (i64, i64),
+        faults: &mut Vec<String>,
+    ) -> Result<Counts, StoreError> {
+        let (mut counted, mut found) = (Counts::new(), Vec::new());
+        for _ in 0..MAX_TRIES {
+            let before = stored_cells(&self.workspace, range).await?;
+            counted = self.workspace.analytics().count_days(range).await?;
+            let after = stored_cells(&self.workspace, range).await?;
+            let keys: BTreeSet<&OwnKey> = before.keys().chain(after.keys()).chain(counted.keys()).collect();
+            let (settled, moving): (Vec<_>, Vec<_>) =
+                keys.into_iter().partition(|key| before.get(key) == after.get(key));
+            let faults_beside = |gone: &Gone| -> Vec<String> {
+                let of_key =
+                    |key: &&OwnKey| cell_fault(key, before.get(key), counted.get(key), (range, gone));
+                settled.iter().filter_map(of_key).collect()
+            };
+            found = faults_beside(&self.gone);
+            if !found.is_empty() {
+                self.look_again().await?;
+                found = faults_beside(&self.gone);
+            }
+            if moving.is_empty() {
+                break;
+            }
         }
-        let counted = counted.remove(agent_id).unwrap_or_default();
-        if let Some((name, stored, counted)) = difference(named(*stored), named(counted), gone.is_nothing()) {
-            faults.push(format!("Agent {agent_id} says {name} {stored} but its events say {counted}"));
-        }
+        faults.append(&mut found);
+        Ok(counted)
     }
-    // The rows of agents that came in meanwhile are in `after`.
-    let missing = counted.into_keys().filter(|agent_id| !after.contains_key(agent_id));
-    faults.extend(missing.map(|agent_id| format!("The row of agent {agent_id} is missing")));
-    Ok(())
+
+    /// Reads what is gone once more. Whatever was deleted while events were counted was recorded before it went, or with it.
+    async fn look_again(&mut self) -> Result<(), StoreError> {
+        self.gone = self.org.gone(self.workspace.id().as_str(), self.now_us).await?;
+        Ok(())
+    }
 }
 
 /// The first day, from an instant on, that has events, sessions or cells.
@@ -148,31 +195,6 @@ async fn next_day(workspace: &Workspace, from_us: i64) -> Result<Option<i64>, St
     let first = workspace.analytics().next_instant(from_us).await?.min(counted);
     let last = i64::from(NEVER_EXPIRES_DAY) * DAY_US;
     Ok((first < last).then(|| day_start(first)))
-}
-
-/// Compares the cells of a day with a count. Returns the count.
-async fn recount_day(
-    workspace: &Workspace,
-    range: (i64, i64),
-    gone: &Gone,
-    faults: &mut Vec<String>,
-) -> Result<Counts, StoreError> {
-    let (mut counted, mut found) = (Counts::new(), Vec::new());
-    for _ in 0..MAX_TRIES {
-        let before = stored_cells(workspace, range).await?;
-        counted = workspace.analytics().count_days(range).await?;
-        let after = stored_cells(workspace, range).await?;
-        let keys: BTreeSet<&OwnKey> = before.keys().chain(after.keys()).chain(counted.keys()).collect();
-        let (settled, moving): (Vec<_>, Vec<_>) =
-            keys.into_iter().partition(|key| before.get(key) == after.get(key));
-        let of_key = |key: &OwnKey| cell_fault(key, before.get(key), counted.get(key), (range, gone));
-        found = settled.into_iter().filter_map(of_key).collect();
-        if moving.is_empty() {
-            break;
-        }
-    }
-    faults.append(&mut found);
-    Ok(counted)
 }
 
 /// The cells of hours and of days that lie in a range, with the changes that wait.

@@ -12,6 +12,7 @@ on_both_engines!(
     what_deletion_leaves_of_the_search_index_holds,
     what_retention_leaves_of_the_search_index_holds,
     an_index_without_text_holds,
+    what_is_deleted_while_sums_are_counted_is_no_fault,
 );
 
 async fn faults(org: &Org, now_us: i64) -> Vec<String> {
@@ -119,4 +120,18 @@ async fn an_index_without_text_holds(world: World) {
     let org = indexed(&world, "acme", false).await;
     assert!(world.by_hand(&org, "update search_segments set has_text = not has_text").await > 0);
     assert_eq!(faults(&org, NOW_US).await.len(), 2);
+}
+
+async fn what_is_deleted_while_sums_are_counted_is_no_fault(world: World) {
+    let org = indexed(&world, "acme", true).await;
+    for user in ["u0", "u1", "u2", "u3"] {
+        let workspace = org.ws("default");
+        let order =
+            RemovalOrder { why: RemovalReason::Erasure, removed_by: "person:bob".to_owned(), now_us: NOW_US };
+        let (removed, sums) =
+            tokio::join!(workspace.events().remove_of_user(user, &order), org.chains().verify_sums(NOW_US));
+        assert!(removed.unwrap() > 1000);
+        assert_eq!(sums.unwrap(), [""; 0], "{user}");
+    }
+    assert_eq!(org.chains().verify_sums(NOW_US).await.unwrap(), [""; 0]);
 }
