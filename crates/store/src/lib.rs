@@ -16,6 +16,7 @@ mod tenant;
 mod transaction;
 mod write;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -115,6 +116,26 @@ impl Store {
         let orgs = self.control.list_orgs().await?;
         let orgs = orgs.iter().filter_map(|row| OrgId::parse(&row.org_id).ok());
         Ok(orgs.filter(|org| !engine.has_file(org)).collect())
+    }
+
+    /// Orgs that have data but are not listed, or are marked as deleted, each with what is wrong: someone hid them by hand. (Nothing
+    /// deletes orgs yet.)
+    pub async fn hidden_orgs(&self) -> Result<Vec<(String, &'static str)>, StoreError> {
+        let stored = match &self.control.place {
+            ControlPlace::Sqlite(engine) => {
+                let engine = Arc::clone(engine);
+                tenant::blocking(move || engine.stored_orgs()).await?
+            }
+            ControlPlace::Postgres(_) => self.control.stored_orgs().await?,
+        };
+        let deleted = self.control.deleted_orgs().await?;
+        let listed: BTreeSet<String> =
+            self.control.list_orgs().await?.into_iter().map(|row| row.org_id).collect();
+        let unlisted = stored.into_iter().filter(|org| !listed.contains(org) && !deleted.contains(org));
+        let unlisted = unlisted.map(|org| (org, "it has data but is not in the list of orgs"));
+        let marked =
+            deleted.iter().map(|org| (org.clone(), "it is marked as deleted, but no one deleted it"));
+        Ok(unlisted.chain(marked).collect())
     }
 
     /// To be called when nothing is written any more: leaves the files of the embedded store whole without their logs.

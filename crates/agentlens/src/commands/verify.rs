@@ -1,5 +1,6 @@
 //! `agentlens verify`: walks the chains of one org or of all, from the stored bytes.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use agentlens_domain::ids::OrgId;
@@ -12,16 +13,20 @@ use crate::output;
 /// Verifies and reports; broken chains and orgs that can't be read make the command fail.
 pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), String> {
     let store = open_store(&common.store).await?;
+    let asks_for_all = options.org.is_none();
     let orgs = match options.org {
         Some(org) => vec![find_org(&store, &org).await?],
         None => all_orgs(&store).await?,
     };
+    let hidden =
+        if asks_for_all { store.hidden_orgs().await.map_err(|error| error.to_string())? } else { Vec::new() };
     let lost = store.orgs_without_file().await.map_err(|error| error.to_string())?;
     let (mut sessions, mut events, mut broken, mut unreadable) = (0, 0, Vec::new(), Vec::new());
     let (mut audit_broken, mut wrong_sums) = (Vec::new(), Vec::new());
     for org in orgs {
         if lost.contains(&org) {
-            unreadable.push((org, "its file is missing or empty: everything that it had is gone".to_owned()));
+            let reason = "its file is missing or empty: everything that it had is gone";
+            unreadable.push((org.to_string(), reason.to_owned()));
             continue;
         }
         // One org that can't be read must not hide what is wrong with the others.
@@ -33,9 +38,10 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
                 events += report.total_events;
                 broken.extend(report.broken.into_iter().map(|fault| (org.clone(), fault)));
             }
-            Err(error) => unreadable.push((org, error.to_string())),
+            Err(error) => unreadable.push((org.to_string(), error.to_string())),
         }
     }
+    unreadable.extend(hidden.into_iter().map(|(org, reason)| (org, reason.to_owned())));
     if common.json {
         let chains: Vec<_> = broken
             .iter()
@@ -89,7 +95,7 @@ async fn verify(store: &Store, org: &OrgId) -> Result<Verified, StoreError> {
     })
 }
 
-fn with_reasons(orgs: &[(OrgId, String)]) -> Vec<Value> {
+fn with_reasons<T: Serialize>(orgs: &[(T, String)]) -> Vec<Value> {
     orgs.iter().map(|(org, reason)| json!({ "org_id": org, "reason": reason })).collect()
 }
 

@@ -10,6 +10,9 @@ on_both_engines!(
     missing_events_are_found,
     a_payload_is_guarded_byte_for_byte,
     verify_names_the_first_broken_event_of_each_session,
+    hidden_orgs_are_found,
+    a_lost_audit_log_is_found,
+    wrong_sums_are_found,
 );
 
 const ORG: &str = "default";
@@ -241,4 +244,45 @@ async fn verify_names_the_first_broken_event_of_each_session(world: World) {
     assert_eq!(report["verified"], false);
     assert_eq!(report["brokenChains"][0]["failedEventId"], json!(broken_ids[0]));
     assert_eq!(world.read("/api/audit/verify?sessionId=b").await["verified"], true);
+}
+
+async fn hidden_orgs_are_found(world: World) {
+    let (org, _) = world.org("Acme");
+    assert_eq!(world.run_json(&["verify"])["verified"], true);
+    world
+        .database
+        .execute_control(&org, &format!("update orgs set deleted_us = 1 where org_id = '{org}'"))
+        .await;
+    let printed = world.run(&["verify", "--json"]);
+    assert!(!printed.is_success);
+    let hidden = &printed.json["unreadable_orgs"][0];
+    assert_eq!(hidden["org_id"], org.as_str());
+    assert_eq!(hidden["reason"], "it is marked as deleted, but no one deleted it");
+    if world.is_embedded() {
+        world.database.execute_control(&org, &format!("delete from orgs where org_id = '{org}'")).await;
+        let hidden = &world.run(&["verify", "--json"]).json["unreadable_orgs"][0];
+        assert_eq!(hidden["reason"], "it has data but is not in the list of orgs");
+    }
+}
+
+async fn a_lost_audit_log_is_found(world: World) {
+    let (org, _) = world.org("Acme");
+    let sql = format!(
+        "delete from control_audit_log where org_id = '{org}'; delete from control_audit_heads where org_id = '{org}'"
+    );
+    world.database.execute_control(&org, &sql).await;
+    let printed = world.run(&["verify", "--json"]);
+    assert!(!printed.is_success);
+    let reason = printed.json["broken_audit_logs"][0]["reason"].as_str().unwrap().to_owned();
+    assert!(reason.ends_with("the entry about the creation of the org is missing"), "{reason}");
+}
+
+async fn wrong_sums_are_found(world: World) {
+    prepare(&world).await;
+    assert_eq!(world.run_json(&["verify"])["wrong_sums"], json!([]));
+    world.database.execute(ORG, "update agents set cost_nanos = cost_nanos + 1").await;
+    let printed = world.run(&["verify", "--json"]);
+    assert!(!printed.is_success);
+    let reason = printed.json["wrong_sums"][0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("Agent ") && reason.contains("says cost_nanos"), "{reason}");
 }

@@ -131,6 +131,16 @@ impl Control {
         self.fetch("select org_id, name, placement, retention_days, created_us from orgs where deleted_us is null order by org_id", args![]).await
     }
 
+    /// Ids of the orgs that are marked as deleted.
+    pub(crate) async fn deleted_orgs(&self) -> Result<Vec<String>, StoreError> {
+        self.fetch("select org_id from orgs where deleted_us is not null order by org_id", args![]).await
+    }
+
+    /// Ids of all orgs that have a row of counters in the shared database.
+    pub(crate) async fn stored_orgs(&self) -> Result<Vec<String>, StoreError> {
+        self.fetch("select org_id from stored_orgs() order by org_id", args![]).await
+    }
+
     /// Sets how long the caller's org keeps events; `None` for ever. Events that are stored already keep their day of expiry.
     pub async fn set_retention(&self, caller: &Caller, days: Option<i32>) -> Result<(), StoreError> {
         let org = caller.org.to_string();

@@ -71,6 +71,18 @@ impl Database {
         }
     }
 
+    /// Runs statements on the control tables, behind the server's back, in the name of an org.
+    pub(crate) async fn execute_control(&self, org: &str, sql: &str) {
+        match self {
+            Self::Embedded { directory } => {
+                let control = rusqlite::Connection::open(directory.join("control.db")).unwrap();
+                control.busy_timeout(super::PATIENCE).unwrap();
+                control.execute_batch(&format!("pragma foreign_keys = off; {sql}")).unwrap();
+            }
+            Self::Cloud { .. } => self.execute(org, &format!("set search_path = control; {sql}")).await,
+        }
+    }
+
     /// The number that a statement on an org's rows gives.
     pub(crate) async fn number(&self, org: &str, sql: &str) -> i64 {
         match self {

@@ -107,6 +107,21 @@ impl SqliteEngine {
         std::fs::metadata(self.path(org)).is_ok_and(|data| data.len() > 0)
     }
 
+    /// The orgs that have a file, by the names of the files.
+    pub(crate) fn stored_orgs(&self) -> Result<Vec<String>, StoreError> {
+        let unreadable =
+            |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", self.directory.display()));
+        let mut orgs = Vec::new();
+        for entry in std::fs::read_dir(&self.directory).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            if path.extension().is_some_and(|extension| extension == "db") {
+                orgs.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+            }
+        }
+        orgs.sort_unstable();
+        Ok(orgs)
+    }
+
     fn path(&self, org: &OrgId) -> PathBuf {
         self.directory.join(format!("{org}.db"))
     }

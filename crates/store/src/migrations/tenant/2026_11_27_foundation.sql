@@ -545,6 +545,12 @@ language sql stable security definer set search_path = tenant, pg_temp as $$
   select s.org_id, s.last_position from org_state s where s.org_id = any(orgs)
 $$;
 revoke all on function last_positions(text[]) from public;
+-- Verification compares the orgs that have data with those that the control tables list.
+create function stored_orgs() returns table (org_id text)
+language sql stable security definer set search_path = tenant, pg_temp as $$
+  select s.org_id from org_state s
+$$;
+revoke all on function stored_orgs() from public;
 
 alter table sessions set (fillfactor = 70);
 alter table rollup_hour set (fillfactor = 70);
