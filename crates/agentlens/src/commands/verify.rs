@@ -22,7 +22,7 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
         if asks_for_all { store.hidden_orgs().await.map_err(|error| error.to_string())? } else { Vec::new() };
     let lost = store.orgs_without_file().await.map_err(|error| error.to_string())?;
     let (mut sessions, mut events, mut broken, mut unreadable) = (0, 0, Vec::new(), Vec::new());
-    let (mut audit_broken, mut wrong_sums) = (Vec::new(), Vec::new());
+    let (mut audit_broken, mut wrong_sums, mut wrong_index) = (Vec::new(), Vec::new(), Vec::new());
     for org in orgs {
         if lost.contains(&org) {
             let reason = "its file is missing or empty: everything that it had is gone";
@@ -31,8 +31,9 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
         }
         // One org that can't be read must not hide what is wrong with the others.
         match verify(&store, &org).await {
-            Ok(Verified { chains: report, sums, audit }) => {
+            Ok(Verified { chains: report, sums, index, audit }) => {
                 wrong_sums.extend(sums.into_iter().map(|reason| (org.clone(), reason)));
+                wrong_index.extend(index.into_iter().map(|reason| (org.clone(), reason)));
                 audit_broken.extend(audit.broken.into_iter().map(|reason| (org.clone(), reason)));
                 sessions += report.sessions_verified;
                 events += report.total_events;
@@ -48,7 +49,7 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
             .map(|(org, fault)| json!({ "org_id": org, "session_id": fault.session_id, "failed_at_index": fault.failed_at_index, "failed_event_id": fault.failed_event_id, "reason": fault.reason }))
             .collect();
         output::json(
-            &json!({ "verified": broken.is_empty() && wrong_sums.is_empty() && audit_broken.is_empty() && unreadable.is_empty(), "sessions_verified": sessions, "total_events": events, "broken_chains": chains, "wrong_sums": with_reasons(&wrong_sums), "broken_audit_logs": with_reasons(&audit_broken), "unreadable_orgs": with_reasons(&unreadable) }),
+            &json!({ "verified": broken.is_empty() && wrong_sums.is_empty() && wrong_index.is_empty() && audit_broken.is_empty() && unreadable.is_empty(), "sessions_verified": sessions, "total_events": events, "broken_chains": chains, "wrong_sums": with_reasons(&wrong_sums), "wrong_search_index": with_reasons(&wrong_index), "broken_audit_logs": with_reasons(&audit_broken), "unreadable_orgs": with_reasons(&unreadable) }),
         );
     } else {
         output::line(&format!(
@@ -64,7 +65,7 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
                 output::plain(&fault.reason)
             ));
         }
-        for (org, reason) in &wrong_sums {
+        for (org, reason) in wrong_sums.iter().chain(&wrong_index) {
             output::line(&format!("WRONG  org {org}  {}", output::plain(reason)));
         }
         for (org, reason) in &audit_broken {
@@ -74,7 +75,7 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
             output::line(&format!("UNREADABLE  org {org}: {}", output::plain(reason)));
         }
     }
-    conclude(broken.len() + audit_broken.len(), wrong_sums.len(), unreadable.len())
+    conclude(broken.len() + audit_broken.len(), (wrong_sums.len(), wrong_index.len()), unreadable.len())
 }
 
 /// What verifying one org found.
@@ -82,15 +83,18 @@ struct Verified {
     chains: ChainReport,
     /// Sums of rollups and agents that differ from a count of their events.
     sums: Vec<String>,
+    /// Where the search index differs from the events.
+    index: Vec<String>,
     audit: AuditReport,
 }
 
-/// Verifies the chains of an org's sessions, the sums that are shown of them, and its audit log.
+/// Verifies the chains of an org's sessions, the sums that are shown of them, the search index, and the audit log.
 async fn verify(store: &Store, org: &OrgId) -> Result<Verified, StoreError> {
     let org = store.org(org).await?;
     Ok(Verified {
         chains: org.chains().verify_all().await?,
         sums: org.chains().verify_sums(store.clock().now_us()).await?,
+        index: org.segments().verify(store.clock().now_us()).await?,
         audit: org.audit().verify().await?,
     })
 }
@@ -104,11 +108,12 @@ async fn all_orgs(store: &Store) -> Result<Vec<OrgId>, String> {
     rows.iter().map(|row| OrgId::parse(&row.org_id).map_err(|error| error.to_string())).collect()
 }
 
-fn conclude(broken: usize, wrong: usize, unreadable: usize) -> Result<(), String> {
+fn conclude(broken: usize, (sums, index): (usize, usize), unreadable: usize) -> Result<(), String> {
     let is_or_are = |count: usize| if count == 1 { "is" } else { "are" };
     let faults = [
         (broken, format!("{} {} broken", output::count(broken, "chain"), is_or_are(broken))),
-        (wrong, format!("{} {} wrong", output::count(wrong, "sum"), is_or_are(wrong))),
+        (sums, format!("{} {} wrong", output::count(sums, "sum"), is_or_are(sums))),
+        (index, format!("{} in the search index", output::count(index, "fault"))),
         (unreadable, format!("{} can't be read", output::count(unreadable, "org"))),
     ];
     let faults: Vec<String> =

@@ -61,8 +61,8 @@ pub(crate) enum Command {
     /// Manage an org's own prices of models.
     #[command(subcommand)]
     Price(PriceCommand),
-    /// Verify what is stored: the hash chains of all sessions, the sums that are shown of them, and the audit log. Names the first
-    /// broken event of each session.
+    /// Verify what is stored: the hash chains of all sessions, the sums that are shown of them, the search index, and the audit log.
+    /// Names the first broken event of each session.
     Verify(VerifyOptions),
     /// List and replay batches that could not be applied.
     #[command(subcommand)]

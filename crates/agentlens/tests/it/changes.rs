@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::samples::event;
+use crate::samples::{event, note};
 use crate::world::World;
 
 on_both_engines!(
     a_price_set_by_another_process_is_in_force_within_a_second,
     what_commands_change_is_in_the_audit_log,
+    a_changed_search_index_is_found_by_verify,
 );
 
 async fn a_price_set_by_another_process_is_in_force_within_a_second(world: World) {
@@ -51,4 +52,26 @@ async fn what_commands_change_is_in_the_audit_log(world: World) {
     let printed = world.run(&["verify", "--json"]);
     assert!(!printed.is_success);
     assert_eq!(printed.json["broken_audit_logs"][0]["org_id"], org.as_str(), "{}", printed.text);
+}
+
+async fn a_changed_search_index_is_found_by_verify(world: World) {
+    let (org, api) = world.org("Acme");
+    api.send(&[note("a", "s"), note("b", "s")]).await;
+    assert_eq!(world.run_json(&["verify"])["wrong_search_index"], json!([]));
+    // Someone with access to the database hides events from searches.
+    world
+        .database
+        .execute(&org, &format!("update org_state set indexed_position = 1 where org_id = '{org}'"))
+        .await;
+    let printed = world.run(&["verify", "--json"]);
+    assert!(!printed.is_success);
+    let found = json!([{ "org_id": org, "reason": "Event 1 is missing in the search index" }]);
+    assert_eq!(printed.json["wrong_search_index"], found, "{}", printed.text);
+    let printed = world.run(&["verify"]);
+    assert!(
+        printed.text.contains(&format!("WRONG  org {org}  Event 1 is missing in the search index")),
+        "{}",
+        printed.text
+    );
+    assert!(printed.error.contains("1 fault in the search index"), "{}", printed.error);
 }
