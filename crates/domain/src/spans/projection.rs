@@ -19,6 +19,10 @@ use crate::sessions::SessionKey;
 /// session has ended nevertheless.
 const MAX_TRACES_READ_FOR_AN_END: i64 = 1_000;
 
+/// When a trace leaves a session, what the session says is told anew by its other traces, if they are not more than this. A session
+/// with more keeps what it says.
+const MAX_TRACES_READ_FOR_A_MOVE: i64 = 2_000;
+
 /// What became of one arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrived {
@@ -120,7 +124,8 @@ impl<'a> Projection<'a> {
             let Some(before) = changed.before.as_ref().map(|before| &before.state.shown) else { continue };
             let key = (changed.workspace_id, before.session_id.as_str());
             if before.session_id != changed.shown.session_id {
-                all.insert(key, SessionToRead { key, limit: i64::MAX, is_left: true });
+                let limit = MAX_TRACES_READ_FOR_A_MOVE + 1;
+                all.insert(key, SessionToRead { key, limit, is_left: true });
             } else if before.ended_us.is_some() && changed.shown.ended_us.is_none() {
                 let limit = MAX_TRACES_READ_FOR_AN_END;
                 all.entry(key).or_insert(SessionToRead { key, limit, is_left: false });
@@ -136,6 +141,10 @@ impl<'a> Projection<'a> {
         session: SessionToRead<'a>,
         stored: Vec<(String, TraceState)>,
     ) {
+        let is_cut = i64::try_from(stored.len()).unwrap_or(i64::MAX) > MAX_TRACES_READ_FOR_A_MOVE;
+        if session.is_left && is_cut {
+            return;
+        }
         let traces = self.unchanged(session.key.0, stored);
         let of = if session.is_left { &mut remaining.left } else { &mut remaining.reopened };
         of.insert(session.key, traces);

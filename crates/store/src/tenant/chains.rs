@@ -2,13 +2,13 @@
 //! counters of the org.
 
 use agentlens_domain::apply::{OrgContext, OrgState};
-use agentlens_domain::chain::{self, Hash, Link, Record, Seal, Verifier};
+use agentlens_domain::chain::{self, Hash, Link, NO_SEAL, Record, Seal, Verifier};
 use agentlens_domain::ids::WorkspaceId;
 use agentlens_domain::json;
 
 use super::events::{Events, StoredEvent};
 use super::recount::Sums;
-use super::removals::Removal;
+use super::removals::{Removal, RemovalReason};
 use super::{Org, OrgStateRow, SessionRow, Workspace};
 use crate::args;
 use crate::error::StoreError;
@@ -20,7 +20,9 @@ const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 /// Sessions that are listed at a time.
 const CHUNK_SESSIONS: u32 = 500;
 /// Sessions that are missing although they have events: so many of them are named.
-const MAX_ORPHANS_REPORTED: u32 = 20;
+const MAX_ORPHANS_REPORTED: usize = 20;
+/// Numbers of sessions in which events without a session are looked for at a time.
+const SESSIONS_AT_A_TIME: i64 = 1_000;
 
 /// The first event that breaks a session's chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +107,7 @@ impl Chains<'_> {
     async fn verify_session_once(self, session: &SessionRow) -> Result<SessionChain, StoreError> {
         let removals = self.0.removals().of_session(session.number).await?;
         let context = self.0.context();
-        let mut walk = Walk::new(&session.session_id, &context, &removals);
+        let mut walk = Walk::new(&session.session_id, &context, &removals, self.0.may_linger());
         if !walk.check_head(session) {
             return Ok(walk.finish());
         }
@@ -152,7 +154,7 @@ impl Chains<'_> {
     ) -> Result<SessionChain, StoreError> {
         let removals = self.0.removals().of_session(session.number).await?;
         let context = self.0.context();
-        let mut walk = Walk::new(&session.session_id, &context, &removals);
+        let mut walk = Walk::new(&session.session_id, &context, &removals, self.0.may_linger());
         if !walk.check_head(session) {
             return Ok(walk.finish());
         }
@@ -262,14 +264,30 @@ impl OrgChains<'_> {
                 faults.extend(Counts::read(&row)?.faults(&state));
             }
         }
-        let sql = "select session_number from (select distinct session_number from events where org_id = $1) e
-             where session_number not in (select number from sessions where org_id = $1) order by session_number limit $2";
         faults.extend(self.verify_removals().await?);
-        let orphans: Vec<i64> = self.0.fetch(sql, args![MAX_ORPHANS_REPORTED]).await?;
-        faults.extend(
-            orphans.iter().map(|number| format!("Events of session number {number} have no session")),
-        );
+        faults.extend(self.orphans().await?);
         Ok(faults.into_iter().map(BrokenChain::of_org).collect())
+    }
+
+    /// Events that have no session, a range of sessions at a time.
+    async fn orphans(self) -> Result<Vec<String>, StoreError> {
+        let sql = "select distinct session_number from events
+             where org_id = $1 and session_number >= $2 and session_number < $3 and session_number not in
+               (select number from sessions where org_id = $1 and number >= $2 and number < $3)";
+        let next = "select session_number from events where org_id = $1 and session_number >= $2 order by session_number limit 1";
+        let (mut orphans, mut from): (Vec<i64>, i64) = (Vec::new(), i64::MIN);
+        while let Some(first) = self.0.find::<i64>(next, args![from]).await? {
+            from = first.saturating_add(SESSIONS_AT_A_TIME);
+            orphans.extend(self.0.fetch::<i64>(sql, args![first, from]).await?);
+            if orphans.len() >= MAX_ORPHANS_REPORTED {
+                break;
+            }
+        }
+        orphans.truncate(MAX_ORPHANS_REPORTED);
+        Ok(orphans
+            .iter()
+            .map(|number| format!("Events of session number {number} have no session"))
+            .collect())
     }
 
     /// Records of removals that are not as they were written.
@@ -392,7 +410,11 @@ struct Walk<'a> {
     context: &'a OrgContext,
     /// What was removed on purpose, by the first event.
     removals: &'a [Removal],
+    /// Whether events that retention recorded as removed may still be there: on PostgreSQL they go with their partition.
+    may_linger: bool,
     verifier: Verifier,
+    /// Follows events that linger.
+    lingering: Option<Verifier>,
     event_count: i64,
     first_hash: Option<[u8; 32]>,
     last_hash: Option<[u8; 32]>,
@@ -400,12 +422,14 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(session_id: &'a str, context: &'a OrgContext, removals: &'a [Removal]) -> Self {
+    fn new(session_id: &'a str, context: &'a OrgContext, removals: &'a [Removal], may_linger: bool) -> Self {
         Self {
             session_id,
             context,
             removals,
+            may_linger,
             verifier: Verifier::new(),
+            lingering: None,
             event_count: 0,
             first_hash: None,
             last_hash: None,
@@ -446,19 +470,14 @@ impl<'a> Walk<'a> {
     /// Returns whether the chain holds so far.
     fn add(&mut self, event: &StoredEvent) -> bool {
         self.skip_removed();
+        let covers = |removal: &&Removal| (removal.first_seq..=removal.last_seq).contains(&event.seq);
         if event.seq <= self.verifier.seq()
-            && self.removals.iter().any(|removal| removal.last_seq >= event.seq)
+            && let Some(removal) = self.removals.iter().find(covers)
         {
-            return true;
+            return self.add_lingering(event, removal);
         }
         self.event_count += 1;
-        let link = Link {
-            seq: event.seq,
-            prev_hash: event.prev_hash.map(Hash::from),
-            hash: Hash::from(event.hash),
-            recomputed: recompute(event),
-        };
-        let covered = event.sealed().bytes();
+        let (link, covered) = (link_of(event), event.sealed().bytes());
         if let Err(fault) = self.verifier.push(&link, &self.context.seals, &event.seal, &covered) {
             self.fail(&event.id, fault.to_string());
             return false;
@@ -469,6 +488,41 @@ impl<'a> Walk<'a> {
         }
         self.first_hash = self.first_hash.or(Some(event.hash));
         self.last_hash = Some(event.hash);
+        true
+    }
+
+    /// Checks an event in a range that was removed. Those that linger still follow each other, up to the end of the range.
+    fn add_lingering(&mut self, event: &StoredEvent, removal: &Removal) -> bool {
+        let (link, covered) = (link_of(event), event.sealed().bytes());
+        let may_linger = self.may_linger && removal.why == RemovalReason::Retention.as_str();
+        // What a later order removed from the same range leaves a gap, behind which the rest is followed anew.
+        if self.lingering.as_ref().is_some_and(|verifier| verifier.seq() + 1 != event.seq) {
+            self.lingering = None;
+        }
+        let follows = match &mut self.lingering {
+            Some(verifier) => verifier
+                .push(&link, &self.context.seals, &event.seal, &covered)
+                .map_err(|fault| fault.to_string()),
+            None if link.hash != link.recomputed => Err(format!("Event {} hash mismatch", event.seq - 1)),
+            None => Ok(()),
+        };
+        let is_last = event.seq == removal.last_seq;
+        let is_other =
+            is_last && (event.hash, event.seal.as_slice()) != (removal.last_hash, &removal.last_seal[..]);
+        let fault = match follows {
+            _ if !may_linger || is_other => {
+                Err(format!("Event {} was removed, but is stored", event.seq - 1))
+            }
+            follows => follows,
+        };
+        if let Err(fault) = fault {
+            self.fail(&event.id, format!("{fault} (seq {})", event.seq));
+            return false;
+        }
+        if self.lingering.is_none() {
+            let seal = Seal::try_from(event.seal.as_slice()).unwrap_or(NO_SEAL);
+            self.lingering = Some(Verifier::starting_after(event.seq, link.hash, seal));
+        }
         true
     }
 
@@ -502,6 +556,15 @@ impl<'a> Walk<'a> {
             last_hash: self.last_hash,
             broken: self.broken,
         }
+    }
+}
+
+fn link_of(event: &StoredEvent) -> Link {
+    Link {
+        seq: event.seq,
+        prev_hash: event.prev_hash.map(Hash::from),
+        hash: Hash::from(event.hash),
+        recomputed: recompute(event),
     }
 }
 

@@ -50,7 +50,7 @@ impl Place {
         }
     }
 
-    /// Runs a reading statement and hands its rows one by one to `step`.
+    /// Runs a reading statement when it is the org's turn, and hands its rows one by one to `step`.
     pub(super) async fn fold<A: Send + 'static>(
         &self,
         scope: RowScope<'_>,
@@ -62,14 +62,13 @@ impl Place {
         let mut collected = start;
         match self {
             Self::Sqlite(file) => {
-                let file = Arc::clone(file);
-                blocking(move || {
-                    file.read(|connection| {
-                        sqlite::for_each(connection, &sql, &args, |row| step(&mut collected, row))
-                    })?;
-                    Ok(collected)
-                })
-                .await
+                let read = Arc::clone(file);
+                file.readers()
+                    .read(scope.org(), read, move |connection| {
+                        sqlite::for_each(connection, &sql, &args, |row| step(&mut collected, row))?;
+                        Ok(collected)
+                    })
+                    .await
             }
             Self::Postgres(engine) => {
                 engine.for_each(scope, &sql, &args, |row| step(&mut collected, row)).await?;

@@ -268,6 +268,8 @@ async fn remove_of_user(
     user_id: String,
     after_position: i64,
 ) -> Result<(u64, bool), StoreError> {
+    // Retention must not remove beside it what both would record.
+    lock_state(tx.shared, &context).await?;
     let last = after_position.saturating_add(POSITIONS_AT_A_TIME);
     let sql = format!(
         "select {} from events where org_id = $1 and workspace_id || '' = $2 and position > $3 and position <= $4

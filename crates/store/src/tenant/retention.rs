@@ -87,11 +87,9 @@ impl Retention<'_> {
                 break;
             }
         }
-        let mut after_session = 0;
         loop {
-            let step = self.delete_sessions(today, after_session).await?;
+            let step = self.delete_sessions(today).await?;
             deleted += step.rows;
-            after_session = step.session_number;
             if step.is_last {
                 break;
             }
@@ -109,6 +107,7 @@ impl Retention<'_> {
         let sql = format!(
             "select coalesce(max(us), 0) from (
                select max(ts_us) as us from events where org_id = $1 and {EXPIRES} and expire_day < $2
+                 and expire_day >= (select recorded_day from org_state where org_id = $1)
                union all select max(last_event_us) from sessions where org_id = $1 and {EXPIRES} and expire_day < $2
                union all select max(start_us) from spans where org_id = $1 and {EXPIRES} and expire_day < $2) e"
         );
@@ -135,9 +134,9 @@ impl Retention<'_> {
 
     /// Deletes a handful of sessions that have no events left. While one is left its session stays: without the session, the
     /// next event would begin a second chain.
-    async fn delete_sessions(self, today: i32, after_session: i64) -> Result<Step, StoreError> {
+    async fn delete_sessions(self, today: i32) -> Result<Step, StoreError> {
         let context = self.0.context();
-        self.0.transact(move |tx| Box::pin(delete_sessions(tx, context, today, after_session))).await
+        self.0.transact(move |tx| Box::pin(delete_sessions(tx, context, today))).await
     }
 
     /// Runs a deletion that is bounded by `$3` until nothing is left for it.
@@ -272,27 +271,29 @@ async fn record(tx: &Tx<'_>, context: &OrgContext, part: &Expired, now_us: i64) 
     record_expired(tx, context, (&workspace_id, &session_id, part.session_number), &last, now_us).await
 }
 
-async fn delete_sessions(
-    tx: &Tx<'_>,
-    context: Arc<OrgContext>,
-    today: i32,
-    after_session: i64,
-) -> Result<Step, StoreError> {
-    let state = lock_state(tx, &context).await?;
-    let sql = format!(
-        "select {} from sessions where org_id = $1 and {EXPIRES} and expire_day < $2 and number > $3 and not exists
-           (select 1 from events e where e.org_id = $1 and e.session_number = sessions.number) order by number limit $4",
-        SessionRow::COLUMNS
+async fn delete_sessions(tx: &Tx<'_>, context: Arc<OrgContext>, today: i32) -> Result<Step, StoreError> {
+    // No event of an expired session expires later, so none need be looked for in later partitions. The org is locked only when there
+    // is something to delete.
+    let is_expired = format!(
+        "org_id = $1 and {EXPIRES} and expire_day < $2 and not exists
+           (select 1 from events e where e.org_id = $1 and e.session_number = sessions.number and e.expire_day < $2)"
     );
-    let expired: Vec<SessionRow> = tx.fetch(sql, args![today, after_session, SESSIONS_AT_A_TIME]).await?;
-    let session_number = expired.last().map_or(after_session, |session| session.number);
-    let is_last = i64::try_from(expired.len()).unwrap_or(i64::MAX) < SESSIONS_AT_A_TIME;
+    let sql = format!("select number from sessions where {is_expired} limit $3");
+    let numbers: Vec<i64> = tx.fetch(sql, args![today, SESSIONS_AT_A_TIME]).await?;
+    let is_last = i64::try_from(numbers.len()).unwrap_or(i64::MAX) < SESSIONS_AT_A_TIME;
+    if numbers.is_empty() {
+        return Ok(Step { rows: 0, is_last, session_number: 0 });
+    }
+    let state = lock_state(tx, &context).await?;
+    let sql = format!("select {} from sessions where {is_expired} and number = any($3)", SessionRow::COLUMNS);
+    let expired: Vec<SessionRow> = tx.fetch(sql, args![today, numbers]).await?;
     // The day of expiry is sealed. A session whose row was changed by hand stays, for verification to find.
     let stored = expired.into_iter().filter_map(|session| session.checked(&context).ok());
     let numbers: Vec<i64> =
         stored.filter(|session| session.is_authentic).map(|session| session.number).collect();
+    // Where there are none but such, it ends.
     if numbers.is_empty() {
-        return Ok(Step { rows: 0, is_last, session_number });
+        return Ok(Step { rows: 0, is_last: true, session_number: 0 });
     }
     let sql = format!(
         "delete from sessions where org_id = $1 and {EXPIRES} and expire_day < $2 and number = any($3)"
@@ -300,7 +301,7 @@ async fn delete_sessions(
     let rows = tx.execute(sql, args![today, numbers.clone()]).await?;
     tx.execute("delete from removals where org_id = $1 and session_number = any($2)", args![numbers]).await?;
     forget_sessions(tx, &context, state, i64::try_from(rows).unwrap_or(0), 0).await?;
-    Ok(Step { rows, is_last, session_number })
+    Ok(Step { rows, is_last, session_number: 0 })
 }
 
 /// Locks the org, as applying batches does: its counters are sealed.

@@ -6,7 +6,7 @@ use agentlens_domain::apply::OrgContext;
 use agentlens_domain::clock::Clock;
 use agentlens_domain::ids::{OrgId, WorkspaceId};
 
-use super::Org;
+use super::{Org, Place};
 use crate::error::StoreError;
 use crate::row_scope::RowScope;
 use crate::statement::{FromRow, Row, Value};
@@ -42,6 +42,11 @@ impl Workspace {
     /// How long events are kept, in days; `None` for ever.
     pub fn retention_days(&self) -> Option<i32> {
         self.org.retention_days()
+    }
+
+    /// Whether events that retention recorded as removed may still be there.
+    pub(super) fn may_linger(&self) -> bool {
+        matches!(self.place(), Place::Postgres(_))
     }
 
     pub(crate) fn context(&self) -> Arc<OrgContext> {

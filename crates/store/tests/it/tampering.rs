@@ -29,6 +29,7 @@ on_both_engines!(
     later_events_do_not_hide_what_was_changed,
     retention_does_not_delete_what_was_made_to_expire,
     an_emptied_org_is_found,
+    forged_events_in_a_removed_range_are_found,
     what_cannot_be_read_hides_no_other_fault,
     changed_rollups_agents_and_counts_are_found,
     a_deleted_record_of_a_deleted_session_is_found,
@@ -322,6 +323,25 @@ async fn retention_does_not_delete_what_was_made_to_expire(world: World) {
             assert_found(&faults(&org).await, "s1: ");
         }
     }
+}
+
+/// A range that was removed on purpose is no place for forged events.
+async fn forged_events_in_a_removed_range_are_found(world: World) {
+    let org = world.org("a").await;
+    let mut erased = note("e1", "s", NOW_US);
+    erased["metadata"] = json!({ "userId": "ada" });
+    apply(&org, vec![batch("b1", &[erased, note("e2", "s", NOW_US)])]).await;
+    let order =
+        RemovalOrder { why: RemovalReason::Erasure, removed_by: "person:bob".to_owned(), now_us: NOW_US };
+    assert_eq!(org.ws("default").events().remove_of_user("ada", &order).await.unwrap(), 1);
+    assert_eq!(faults(&org).await, [""; 0]);
+    let columns = "org_id, workspace_id, environment, session_id, session_number, agent_id, event_type, severity, timestamp, ts_us,
+         received_us, expire_day, prev_hash, hash, seal, metadata, encoding, payload";
+    let forged = format!(
+        "insert into events (position, id, seq, {columns}) select 1, 'e1', 1, {columns} from events where seq = 2"
+    );
+    assert_eq!(world.by_hand(&org, &forged).await, 1);
+    assert_found(&faults(&org).await, "s: Event 0 was removed, but is stored");
 }
 
 async fn an_emptied_org_is_found(world: World) {

@@ -107,8 +107,17 @@ impl PostgresEngine {
         args: &[Value],
     ) -> Result<Vec<Row>, StoreError> {
         let Some(org) = scope.map(RowScope::org) else { return self.query_for_write(scope, sql, args).await };
-        let _turn = self.turns.take(org, 1, READ_PATIENCE).await.map_err(|_| StoreError::Busy)?;
-        query(&connection(&self.reads).await?, scope, sql, args).await
+        let reading = self.begin_reading(org).await?;
+        let rows = query(reading.client()?, scope, sql, args).await;
+        reading.finish();
+        rows
+    }
+
+    /// Takes a connection for reading when it is the org's turn.
+    async fn begin_reading(&self, org: &OrgId) -> Result<Reading, StoreError> {
+        let turn = self.turns.take(org, 1, READ_PATIENCE).await.map_err(|_| StoreError::Busy)?;
+        let client = connection(&self.reads).await?;
+        Ok(Reading { client: Some(client), turn: Some(Box::new(turn)) })
     }
 
     /// Runs one reading statement that somebody needs who is about to write.
@@ -127,28 +136,12 @@ impl PostgresEngine {
         scope: RowScope<'_>,
         sql: &str,
         args: &[Value],
-        mut step: impl FnMut(&Row) -> Result<(), StoreError>,
+        step: impl FnMut(&Row) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let client = self.connection().await?;
-        let statement = client.prepare_cached(sql).await?;
-        let begin = begin_to_read(scope);
-        let params = args.iter().map(|value| value as &(dyn ToSql + Sync));
-        let reading = async {
-            let mut rows = std::pin::pin!(client.query_raw(&statement, params).await?);
-            // After a failure the rows are still taken, or the connection would wait for someone to take them.
-            let mut outcome = Ok(());
-            while let Some(row) = rows.as_mut().try_next().await? {
-                outcome = outcome.and_then(|()| step(&Row::from_postgres(&row)?));
-            }
-            outcome
-        };
-        // The three are sent together, so that a request that is given up leaves no transaction open.
-        let (begun, read, ended) =
-            tokio::join!(client.batch_execute(&begin), reading, client.batch_execute("commit"));
-        begun?;
-        read?;
-        ended?;
-        Ok(())
+        let reading = self.begin_reading(scope.org()).await?;
+        let done = for_each(reading.client()?, scope, sql, args, step).await;
+        reading.finish();
+        done
     }
 
     /// Runs statements in one transaction; returns how many rows each changed.
@@ -184,6 +177,71 @@ async fn connection(pool: &Pool) -> Result<Object, StoreError> {
         connection.statement_cache.clear();
     }
     Ok(connection)
+}
+
+/// A read under way. If the one who waits for it goes away, its statement is cancelled before its turn is over, and its connection is
+/// closed: the next read would wait behind the statement.
+struct Reading {
+    client: Option<Object>,
+    turn: Option<Box<dyn Send>>,
+}
+
+/// How long a statement is tried to be cancelled.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Reading {
+    fn client(&self) -> Result<&Object, StoreError> {
+        self.client.as_ref().ok_or_else(|| StoreError::Unavailable("the read is over".to_owned()))
+    }
+
+    /// The statement has ended: the connection goes back to its pool.
+    fn finish(mut self) {
+        self.client = None;
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let (client, turn) = (self.client.take(), self.turn.take());
+        let Some((client, runtime)) = client.zip(tokio::runtime::Handle::try_current().ok()) else { return };
+        let cancel = client.cancel_token();
+        let client = Object::take(client);
+        runtime.spawn(async move {
+            if let Ok(tls) = tls() {
+                let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancel.cancel_query(tls)).await;
+            }
+            drop(client);
+            drop(turn);
+        });
+    }
+}
+
+async fn for_each(
+    client: &Object,
+    scope: RowScope<'_>,
+    sql: &str,
+    args: &[Value],
+    mut step: impl FnMut(&Row) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let statement = client.prepare_cached(sql).await?;
+    let begin = begin_to_read(scope);
+    let params = args.iter().map(|value| value as &(dyn ToSql + Sync));
+    let reading = async {
+        let mut rows = std::pin::pin!(client.query_raw(&statement, params).await?);
+        // After a failure the rows are still taken, or the connection would wait for someone to take them.
+        let mut outcome = Ok(());
+        while let Some(row) = rows.as_mut().try_next().await? {
+            outcome = outcome.and_then(|()| step(&Row::from_postgres(&row)?));
+        }
+        outcome
+    };
+    // The three are sent together, so that a request that is given up leaves no transaction open.
+    let (begun, read, ended) =
+        tokio::join!(client.batch_execute(&begin), reading, client.batch_execute("commit"));
+    begun?;
+    read?;
+    ended?;
+    Ok(())
 }
 
 async fn query(
