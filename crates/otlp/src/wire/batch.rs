@@ -1,6 +1,7 @@
 //! The code that the three signals share: items in scopes in resources, and notes about unreadable parts.
 
 use agentlens_domain::ledger::Reason;
+use agentlens_domain::limits::MAX_BODY_BYTES;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -18,9 +19,12 @@ pub(super) const MAX_ITEMS: usize = 100_000;
 /// Attributes, events, links and elements of values of one request. An empty one is two bytes and takes up to a hundred in
 /// memory.
 pub const MAX_DETAILS: usize = 500_000;
-/// Bytes of one span, log record, metric, resource or scope in protobuf. A longer one exceeds the limit of a payload in any
-/// case.
-pub(super) const MAX_ITEM_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of one span, log record or metric in protobuf: those of a body as it is sent, so that compression lets none grow beyond it.
+/// What is larger than a payload may be is cut later, and its tokens and cost are kept. How much memory it takes is bounded by
+/// [`MAX_DETAILS`].
+pub(super) const MAX_ITEM_BYTES: usize = MAX_BODY_BYTES;
+/// Bytes of one resource or scope in protobuf.
+pub(super) const MAX_CARRIER_BYTES: usize = 4 * 1024 * 1024;
 
 /// A request, and what had to be omitted or changed.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,7 +13,7 @@ use prost::Message;
 use prost::encoding::{DecodeContext, WireType, check_wire_type, decode_key, decode_varint, skip_field};
 
 use super::WireError;
-use super::batch::{Item, MAX_ITEM_BYTES, Notes, UnderResource, UnderScope, details_of};
+use super::batch::{Item, MAX_CARRIER_BYTES, MAX_ITEM_BYTES, Notes, UnderResource, UnderScope, details_of};
 use super::density::{Shape, details_in};
 
 /// Reads the body of a request; an empty one is an empty request.
@@ -151,15 +151,15 @@ fn next_field<'a>(rest: &mut &'a [u8], last: u32) -> Result<Option<(u32, &'a [u8
 }
 
 /// Joins the parts of a message, which protobuf merges. The message may take thirty times as much memory when it is decoded,
-/// so its bytes have the limit of an item.
+/// so its bytes have a limit of their own.
 fn append<'a>(
     part: &'static str,
     parts: &mut Option<Cow<'a, [u8]>>,
     bytes: &'a [u8],
 ) -> Result<(), WireError> {
     let length = parts.as_ref().map_or(0, |parts| parts.len()) + bytes.len();
-    if length > MAX_ITEM_BYTES {
-        return Err(WireError::TooLong { part, limit: MAX_ITEM_BYTES });
+    if length > MAX_CARRIER_BYTES {
+        return Err(WireError::TooLong { part, limit: MAX_CARRIER_BYTES });
     }
     match parts {
         None => *parts = Some(Cow::Borrowed(bytes)),

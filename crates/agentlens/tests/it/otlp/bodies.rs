@@ -1,7 +1,7 @@
 //! Bodies as bytes: compressed, chunked, too large, empty and broken.
 
 use super::client::{
-    JSON, PROTOBUF, Post, SIGNALS, deflate, events, good, good_json, path, span, traces, zstd,
+    JSON, PROTOBUF, Post, SIGNALS, attribute, deflate, events, good, good_json, path, span, traces, zstd,
 };
 use crate::samples::{MEGABYTE, gzip};
 use crate::world::World;
@@ -13,6 +13,7 @@ on_both_engines!(
     empty_requests_succeed,
     broken_bodies_are_refused_for_good,
     requests_of_more_items_than_a_batch_arrive_whole,
+    a_span_with_a_large_image_keeps_its_tokens,
 );
 
 async fn compressed_and_chunked_bodies_arrive(world: World) {
@@ -182,4 +183,21 @@ async fn requests_of_more_items_than_a_batch_arrive_whole(world: World) {
         (&ledger["keys"][0]["received"], &ledger["keys"][0]["stored"]),
         (&count.into(), &count.into())
     );
+}
+
+/// Bug: a span of more than 4 MiB was refused whole in protobuf, and cut and kept in JSON.
+async fn a_span_with_a_large_image_keeps_its_tokens(world: World) {
+    for megabytes in [1, 5, 14] {
+        let image = "iVBORw0KGgo/".repeat(megabytes * MEGABYTE / 12);
+        let input = format!(r#"[{{"role":"user","parts":[{{"type":"blob","content":"{image}"}}]}}]"#);
+        let trace = rand::random();
+        let mut call = span(trace, 1);
+        call.attributes.push(attribute("gen_ai.input.messages", &input));
+        call.attributes.push(attribute("gen_ai.usage.input_tokens", "900"));
+        let request = Post::protobuf(&world, "/v1/traces", traces(vec![call]));
+        assert_eq!(request.send(&world).await.rejected("large", "traces", PROTOBUF).0, 0, "{megabytes}");
+        assert_eq!(events(&world, trace).await.len(), 1);
+        let session = world.read(&format!("/api/sessions/{trace:032x}")).await;
+        assert_eq!((&session["llmCallCount"], &session["totalInputTokens"]), (&1.into(), &900.into()));
+    }
 }

@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 
-use crate::wire::batch::{MAX_DETAILS, MAX_ITEM_BYTES, MAX_ITEMS};
+use crate::wire::batch::{MAX_CARRIER_BYTES, MAX_DETAILS, MAX_ITEM_BYTES, MAX_ITEMS};
 use crate::wire::{Decoded, Encoding, WireError, decode_logs, decode_metrics, decode_traces};
 
 fn traces(body: &[u8]) -> Result<Decoded<ExportTraceServiceRequest>, WireError> {
@@ -241,7 +241,7 @@ fn what_is_inside_items_is_bounded() {
     let short = Span { name: "short".to_owned(), ..Span::default() };
     let decoded = traces(&request(vec![long, short]).encode_to_vec()).unwrap();
     assert_eq!(names(&decoded), ["short"]);
-    assert!(decoded.broken[0].message.contains("the limit is 4194304"), "{:?}", decoded.broken);
+    assert!(decoded.broken[0].message.contains("the limit is 16777216"), "{:?}", decoded.broken);
     assert_eq!(decoded.broken[0].reason, Reason::TooLarge);
 }
 
@@ -255,13 +255,13 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn resources_and_scopes_are_bounded_as_items_are() {
-    let too_long = |part| Err(WireError::TooLong { part, limit: MAX_ITEM_BYTES });
-    let empties = b"\x0a\x00".repeat(MAX_ITEM_BYTES / 2 + 1);
+    let too_long = |part| Err(WireError::TooLong { part, limit: MAX_CARRIER_BYTES });
+    let empties = b"\x0a\x00".repeat(MAX_CARRIER_BYTES / 2 + 1);
     assert_eq!(traces(&field(1, &field(1, &empties))), too_long("resource"));
     // Also when it comes in parts, which are one message.
-    let parts = field(1, &b"\x0a\x00".repeat(MAX_ITEM_BYTES / 4)).repeat(3);
+    let parts = field(1, &b"\x0a\x00".repeat(MAX_CARRIER_BYTES / 4)).repeat(3);
     assert_eq!(traces(&field(1, &parts)), too_long("resource"));
-    let empties = b"\x1a\x00".repeat(MAX_ITEM_BYTES / 2 + 1);
+    let empties = b"\x1a\x00".repeat(MAX_CARRIER_BYTES / 2 + 1);
     assert_eq!(traces(&field(1, &field(2, &field(1, &empties)))), too_long("scope"));
     let many = Err(WireError::TooManyDetails { limit: MAX_DETAILS });
     let attributes = field(1, &field(1, &b"\x0a\x00".repeat(MAX_DETAILS / 2 + 1)));
@@ -276,7 +276,7 @@ fn resources_and_scopes_are_bounded_as_items_are() {
 fn metrics_are_counted_without_what_they_say() {
     let named = field(2, b"\x0a\x01a");
     // Points without anything in them, as dense as they can be, and one that can't be decoded.
-    let dense = field(2, &field(5, &b"\x0a\x00".repeat(MAX_ITEM_BYTES / 2 - 8)));
+    let dense = field(2, &field(5, &b"\x0a\x00".repeat(MAX_CARRIER_BYTES / 2 - 8)));
     let unreadable = field(2, &field(5, b"\x0a\x05"));
     let spoilt = field(2, b"\x0a\x01\xff");
     let metrics = [named, dense.repeat(3), unreadable, spoilt].concat();
