@@ -132,12 +132,14 @@ pub fn resolve(reported: Option<i64>, computed: Option<i64>) -> Cost {
     Cost { nanos, source, reported_nanos: reported, computed_nanos: computed }
 }
 
-/// The cost of an event, priced at its own time. `None` for events that cost nothing by their kind, and for those that say
-/// neither tokens nor a cost.
+/// The cost of an event, priced at its own time. `None` for events that cost nothing by their kind. A model's answer that says neither
+/// tokens nor a cost has an unknown cost, unless the call failed.
 pub fn of_event(event: &NewEvent, prices: &PriceTable) -> Option<Cost> {
     let facts = &event.facts;
     let is_billed = matches!(event.event_type, EventType::LlmResponse | EventType::CostTracked);
-    if !is_billed || (facts.usage.is_none() && facts.reported_cost_nanos.is_none()) {
+    let says_nothing = facts.usage.is_none() && facts.reported_cost_nanos.is_none();
+    let is_answer = event.event_type == EventType::LlmResponse && !event.is_error();
+    if !is_billed || (says_nothing && !is_answer) {
         return None;
     }
     let model = facts.model.as_deref();

@@ -109,7 +109,7 @@ pub struct Measures {
     pub usage: Usage,
     /// Cost that counts, in nano-dollars.
     pub cost_nanos: i64,
-    /// Calls with tokens whose cost is unknown.
+    /// Calls whose cost is unknown: their price is, or how many tokens they took.
     pub unknown_cost_count: i64,
     /// Durations of model answers and tool answers.
     pub latency: Latency,
@@ -143,7 +143,7 @@ pub struct Counted<'a> {
     pub environment: &'a str,
     /// Its cost in nano-dollars.
     pub cost_nanos: i64,
-    /// Whether it has tokens and no known cost.
+    /// Whether its cost is unknown.
     pub cost_is_unknown: bool,
 }
 

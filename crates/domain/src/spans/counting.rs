@@ -52,6 +52,11 @@ pub(super) fn count(structure: &Structure<'_>, index: usize, prices: &PriceTable
     contribution.model = around.iter().find_map(|node| node.facts.model.clone());
     contribution.provider = around.iter().find_map(|node| node.facts.provider.clone());
     if !owner.names_figures() {
+        // A call that succeeded was billed, but nobody says for how many tokens.
+        let is_billed = contribution.llm_calls > 0 && contribution.errors == 0;
+        if is_billed && !around.iter().any(|node| node.facts.is_cache_hit) {
+            contribution.cost_source = Some(CostSource::Unknown);
+        }
         return Counted::without_figures(contribution);
     }
     cost_of(contribution, &around, owner, prices)

@@ -73,7 +73,7 @@ struct Figures {
     p95_latency_ms: f64,
     /// Cost in dollars.
     total_cost_usd: f64,
-    /// Answers with tokens whose cost is unknown; they are not in the cost.
+    /// Answers whose cost is unknown, because their price is, or the number of their tokens. They are not in the cost.
     unknown_cost_count: i64,
     /// Input tokens.
     total_input_tokens: i64,
@@ -169,7 +169,7 @@ struct LlmSummary {
     error_rate: f64,
     /// Mean cost of an answer in dollars. The cost of models that only embed is not in it.
     avg_cost_per_call: f64,
-    /// Answers with tokens whose cost is unknown; they are not in the cost.
+    /// Answers whose cost is unknown, because their price is, or the number of their tokens. They are not in the cost.
     unknown_cost_count: i64,
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Others {
     total_cost_usd: f64,
     total_input_tokens: i64,
     total_output_tokens: i64,
-    /// Answers with tokens whose cost is unknown; they are not in the cost.
+    /// Answers whose cost is unknown, because their price is, or the number of their tokens. They are not in the cost.
     unknown_cost_count: i64,
 }
 
