@@ -11,15 +11,13 @@ mod output;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use config::{Cli, Command, Common};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     let runtime =
         match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("agentlens").build() {
             Ok(runtime) => runtime,

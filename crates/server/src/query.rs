@@ -8,6 +8,8 @@ mod times;
 pub use names::{KnownParameters, check_names};
 pub use times::{Times, Window, zone};
 
+use std::collections::HashSet;
+
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -27,12 +29,20 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Params<T> {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(params)) => Ok(Self(params)),
-            Err(error) => Err(ApiError::bad_request(
-                "invalid_query",
-                format!("the query can't be read: {}", error.body_text()),
-            )),
+            Err(_) => Err(match doubled(parts) {
+                Some(name) => ApiError::invalid_parameter(&name, "is given more than once; give it once"),
+                None => ApiError::bad_request("invalid_query", "The query can't be read"),
+            }),
         }
     }
+}
+
+/// The first name that is in a query twice.
+fn doubled(parts: &Parts) -> Option<String> {
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).ok()?;
+    let mut names = HashSet::new();
+    let again = pairs.iter().find(|(name, _)| !names.insert(name.as_str()));
+    again.map(|(name, _)| shown(name))
 }
 
 /// A text that is there and not empty.

@@ -9,6 +9,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use data_encoding::HEXLOWER_PERMISSIVE;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -114,7 +115,7 @@ fn finish(routes: Router<AppState>, known: KnownParameters, state: AppState) -> 
         .fallback_service(other_routes(&state))
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(middleware::from_fn_with_state(known, check_names))
-        .layer(middleware::from_fn(refuse_nul))
+        .layer(middleware::from_fn(refuse_unreadable_address))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             ApiError::internal().into_response()
         }))
@@ -130,13 +131,45 @@ fn other_routes(state: &AppState) -> Router {
         .with_state(state.clone())
 }
 
-/// No id and no text of ours holds a NUL, and PostgreSQL would refuse to be asked for one.
-async fn refuse_nul(request: Request, next: Next) -> Response {
-    if request.uri().path_and_query().is_some_and(|address| address.as_str().contains("%00")) {
-        return ApiError::bad_request("invalid_address", "The address must not hold a NUL character")
-            .into_response();
+/// No id and no text of ours holds a NUL, and PostgreSQL would refuse to be asked for one. What isn't UTF-8 would be refused by
+/// the router in its own words, or be replaced in silence.
+async fn refuse_unreadable_address(request: Request, next: Next) -> Response {
+    let address = request.uri().path_and_query().map_or("", |address| address.as_str());
+    // Nearly no address is escaped.
+    if address.contains('%') {
+        let fault = if address.contains("%00") {
+            Some("The address must not hold a NUL character")
+        } else if !is_utf8(address) {
+            Some("The address must be UTF-8")
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            return ApiError::bad_request("invalid_address", fault).into_response();
+        }
     }
     next.run(request).await
+}
+
+/// Whether the escaped bytes of an address are UTF-8.
+fn is_utf8(address: &str) -> bool {
+    let mut bytes = Vec::with_capacity(address.len());
+    let mut rest = address.as_bytes();
+    while let [first, after @ ..] = rest {
+        let escaped =
+            after.get(..2).filter(|_| *first == b'%').and_then(|hex| HEXLOWER_PERMISSIVE.decode(hex).ok());
+        match escaped {
+            Some(byte) => {
+                bytes.extend(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    std::str::from_utf8(&bytes).is_ok()
 }
 
 async fn metrics(State(state): State<AppState>) -> Response {

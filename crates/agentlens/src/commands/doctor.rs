@@ -36,7 +36,7 @@ pub(crate) async fn run(options: DoctorOptions, common: &Common) -> Result<(), S
         .user_agent(concat!("agentlens-doctor/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| error.to_string())?;
-    let url = options.server.url.trim().trim_end_matches('/').to_owned();
+    let url = options.server.url()?.to_owned();
     let patient =
         Patient { client, url, key, session: format!("doctor-{}", ulid_at(clock::open()?.now_us())) };
     let checks = patient.examine().await;

@@ -15,6 +15,9 @@ use crate::clock;
 use crate::config::{Common, KeyCommand};
 use crate::output;
 
+/// The longest life that can be given to a key.
+const MAX_EXPIRY_DAYS: i64 = 3650;
+
 /// Runs a command on keys.
 pub(crate) async fn run(command: KeyCommand, common: &Common) -> Result<(), String> {
     match command {
@@ -161,12 +164,19 @@ fn read_scopes(names: &[String]) -> Result<Vec<KeyScope>, String> {
 
 fn read_duration(text: &str) -> Result<i64, String> {
     let fault = || format!("--expires-in `{text}` must be a number and m, h or d, such as 12h or 30d");
+    let out_of_range = || format!("--expires-in `{text}` must be from 1m to {MAX_EXPIRY_DAYS}d");
     let unit_us = match text.chars().last() {
         Some('m') => HOUR_US / 60,
         Some('h') => HOUR_US,
         Some('d') => DAY_US,
         _ => return Err(fault()),
     };
-    let count: i64 = text[..text.len() - 1].parse().map_err(|_| fault())?;
-    count.checked_mul(unit_us).filter(|us| (1..=3650 * DAY_US).contains(us)).ok_or_else(fault)
+    let number = &text[..text.len() - 1];
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(fault());
+    }
+    // A number of so many digits that it can't be read is out of range too.
+    let us = number.parse::<i64>().ok().and_then(|count| count.checked_mul(unit_us));
+    us.filter(|us| (1..=MAX_EXPIRY_DAYS * DAY_US).contains(us)).ok_or_else(out_of_range)
 }

@@ -35,7 +35,7 @@ pub(crate) enum KeyCommand {
         #[arg(long)]
         scope: Vec<String>,
         /// When it stops working: 12h, 30d, ... from now; never unless given.
-        #[arg(long, allow_negative_numbers = true)]
+        #[arg(long, allow_hyphen_values = true)]
         expires_in: Option<String>,
         /// Its name for people.
         #[arg(long, default_value = "")]
@@ -150,7 +150,7 @@ pub(crate) enum JobCommand {
 pub(crate) struct ServerOptions {
     /// The server.
     #[arg(long, env = "AGENTLENS_SERVER_URL", default_value = "http://127.0.0.1:3400")]
-    pub(crate) url: String,
+    url: String,
     /// An API key.
     #[arg(long, env = "AGENTLENS_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
@@ -160,6 +160,15 @@ pub(crate) struct ServerOptions {
 }
 
 impl ServerOptions {
+    /// The server's address, without a slash at its end.
+    pub(crate) fn url(&self) -> Result<&str, String> {
+        let url = self.url.trim().trim_end_matches('/');
+        if url.contains("://") {
+            return Ok(url);
+        }
+        Err(format!("--url `{url}` must begin with http:// or https://; write http://{url}"))
+    }
+
     /// The API key, which must be given.
     pub(crate) fn api_key(&self) -> Result<String, String> {
         resolve("AGENTLENS_API_KEY", self.api_key.as_deref(), self.api_key_file.as_deref())?.ok_or_else(|| {

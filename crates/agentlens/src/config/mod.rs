@@ -9,7 +9,7 @@ mod secrets;
 mod serve;
 mod store;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use commands::{
     DeadLettersCommand, DemoOptions, DoctorOptions, JobCommand, KeyCommand, OrgCommand, PriceCommand,
@@ -34,6 +34,23 @@ pub(crate) struct Cli {
     /// Print JSON.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+}
+
+impl Cli {
+    /// Reads the arguments and the variables. An empty variable is like none: compose files and charts set what has no value.
+    /// What is wrong is printed and ends the program.
+    pub(crate) fn read() -> Self {
+        let read = without_empty_variables(Self::command()).get_matches();
+        Self::from_arg_matches(&read).unwrap_or_else(|error| error.exit())
+    }
+}
+
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|argument| {
+        let is_empty = argument.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+        if is_empty { argument.env(None::<&'static str>) } else { argument }
+    });
+    command.mut_subcommands(without_empty_variables)
 }
 
 /// What every command gets.

@@ -277,6 +277,7 @@ async fn a_body_without_events_is_explained(world: World) {
         (r#"{"Events":[]}"#, "validation_failed", "found `Events`; write `events`"),
         (r#"{"a":1,"b":2}"#, "validation_failed", "there is no `events` in the body (found `a`, `b`)"),
         ("{}", "validation_failed", "there is no `events` in the body"),
+        (r#"{"events":null}"#, "validation_failed", "`events` must be an array of events"),
         (r#""hello""#, "invalid_json", "expected an object with `events`, an array of events, or one event"),
         ("", "invalid_json", "EOF"),
     ] {

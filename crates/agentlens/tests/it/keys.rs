@@ -96,8 +96,13 @@ async fn an_expired_key_is_refused(world: World) {
     world.move_clock(60_000_000);
     assert_eq!(api.get("/api/events").await.refusal(401)["code"], "expired_key");
     world.read("/api/events").await;
-    for bad in ["0d", "-1h", "5", "x", "99999d", ""] {
-        assert!(!world.run(&["key", "create", "--expires-in", bad]).is_success, "{bad}");
+    for bad in ["5", "x", "d", "-d", "1.5d", ""] {
+        let printed = world.run(&["key", "create", "--expires-in", bad]);
+        assert!(!printed.is_success && printed.error.contains("a number and m, h or d"), "{bad}");
+    }
+    for bad in ["0d", "-1h", "-1d", "3651d", "99999999999d", "99999999999999999999d"] {
+        let printed = world.run(&["key", "create", "--expires-in", bad]);
+        assert!(!printed.is_success && printed.error.contains("from 1m to 3650d"), "{bad}");
     }
 }
 

@@ -145,6 +145,20 @@ async fn errors_say_what_would_be_right(world: World) {
         let said = refusal["error"].as_str().unwrap();
         assert!(said.starts_with(parameter.0) && said.contains(hint), "{path} {parameter:?}: {said}");
     }
+    for (path, parameter) in
+        [("/api/events?limit=1&limit=2", "limit"), ("/api/sessions/s/timeline?after=-5", "after")]
+    {
+        let refusal = world.get(path).await.refusal(400);
+        assert_eq!(refusal["code"], "invalid_parameter", "{path}: {refusal}");
+        let said = refusal["error"].as_str().unwrap();
+        assert!(said.starts_with(parameter) && !said.contains("deserialize"), "{path}: {said}");
+    }
+    for path in ["/api/sessions/%ff", "/api/sessions/%ff/timeline", "/nothing/%c3", "/api/events?search=%ff"]
+    {
+        let answer = world.get(path).await;
+        assert!(answer.headers.contains_key("x-request-id"), "{path}");
+        assert_eq!(answer.refusal(400)["code"], "invalid_address", "{path}");
+    }
     let event = with(note("s", "x"), "timestamp", 5);
     let refusal = world.try_send(&[event]).await.refusal(400);
     assert!(refusal["details"][0]["message"].as_str().unwrap().contains("2026-01-02T03:04:05Z"), "{refusal}");

@@ -17,6 +17,7 @@ on_the_embedded_form!(
     secrets_come_from_files_too,
     an_unreadable_price_stops_nothing,
     doctor_says_what_works_and_what_does_not,
+    empty_variables_are_like_absent_ones,
 );
 on_the_cloud_form!(the_secret_must_be_given, a_database_that_is_away_is_named);
 
@@ -252,9 +253,38 @@ async fn doctor_says_what_works_and_what_does_not(world: World) {
         let printed = world.run(&["doctor", "--url", url, "--api-key", key]);
         assert!(!printed.is_success && printed.text.contains(said), "{said}: {}", printed.text);
     }
+    for command in ["doctor", "demo"] {
+        let printed = world.run(&[command, "--url", "127.0.0.1:9", "--api-key", world.key()]);
+        assert!(
+            !printed.is_success && printed.error.contains("write http://127.0.0.1:9"),
+            "{}",
+            printed.error
+        );
+    }
     let writer = world.make_key(&["--scope", "events:write"]);
     let printed = world.run(&["doctor", "--url", world.address(), "--api-key", writer.key()]);
     assert!(printed.is_success && printed.text.contains("not read back"), "{}", printed.text);
+}
+
+async fn empty_variables_are_like_absent_ones(_world: World) {
+    let directory = tempfile::tempdir().unwrap();
+    let page = program(directory.path(), &["configuration-docs"]).output().unwrap();
+    let page = String::from_utf8(page.stdout).unwrap();
+    let words = page.split(|char: char| !char.is_ascii_uppercase() && char != '_');
+    let names: Vec<&str> = words.filter(|word| word.starts_with("AGENTLENS_")).collect();
+    assert!(names.contains(&"AGENTLENS_LISTEN") && names.contains(&"AGENTLENS_DATABASE_CONNECTIONS"));
+    let mut command = program(directory.path(), &["serve", "--json", "--listen", "127.0.0.1:0"]);
+    command.envs(names.iter().filter(|name| **name != "AGENTLENS_LISTEN").map(|name| (*name, "")));
+    let mut started = Started::of(command);
+    started.server.kill().unwrap();
+    started.server.wait().unwrap();
+    assert!(directory.path().join("data").is_dir());
+    // This address is the default one, so the server must not start.
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let mut command = program(directory.path(), &["serve", "--data-dir", file.to_str().unwrap()]);
+    let error = failed(&command.env("AGENTLENS_LISTEN", "").output().unwrap());
+    assert!(!error.contains("invalid value"), "{error}");
 }
 
 async fn the_secret_must_be_given(world: World) {

@@ -58,6 +58,7 @@ fn what_is_there(body: &[u8]) -> String {
         None => {}
     }
     match is_there("events") {
+        Some(found) if found == "events" => "`events` must be an array of events".to_owned(),
         Some(found) => format!("there is no `events` in the body (found {}; write `events`)", shown(found)),
         None if names.is_empty() => "there is no `events` in the body".to_owned(),
         None => {

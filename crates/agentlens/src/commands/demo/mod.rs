@@ -57,7 +57,7 @@ pub(crate) async fn run(options: DemoOptions, common: &Common) -> Result<(), Str
     if !(1..=MAX_DAYS).contains(&options.days) {
         return Err(format!("--days must be from 1 to {MAX_DAYS}"));
     }
-    let mut sender = Sender::new(&options.server.url, &options.server.api_key()?)?;
+    let mut sender = Sender::new(options.server.url()?, &options.server.api_key()?)?;
     let now_us = crate::clock::open()?.now_us();
     let run = base36(now_us / 1_000);
     let progress = Progress::new(options.sessions, common.json);

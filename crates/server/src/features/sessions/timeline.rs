@@ -82,12 +82,7 @@ pub(super) async fn get_timeline(
     let as_chained =
         query::choice("view", params.view.as_ref(), &[("current", false), ("chain", true)])?.unwrap_or(false);
     let limit = query::limit_of(params.limit.as_ref(), MAX_TIMELINE_EVENTS, MAX_TIMELINE_EVENTS)?;
-    let after = match query::text(params.after.as_ref()) {
-        None => 0,
-        Some(text) => text
-            .parse::<i64>()
-            .map_err(|_| ApiError::invalid_parameter("after", "must be a sequence number"))?,
-    };
+    let after = query::number("after", params.after.as_ref(), (0, i64::MAX))?.unwrap_or(0);
     let timeline = if as_chained {
         chain(&scope, client, &id, after, limit).await?
     } else {
