@@ -188,9 +188,24 @@ impl Store {
     pub async fn deliver_outboxes(&self, now_us: i64) -> Result<u64, StoreError> {
         let targets = Targets::of(&self.control);
         let mut delivered = 0;
-        for org in self.control.orgs_with_intents(now_us).await? {
+        let mut page = self.control.orgs_with_intents(now_us, None).await?;
+        while let Some(last) = page.last().cloned() {
+            delivered += self.deliver_outboxes_of(page, &targets, now_us).await?;
+            page = self.control.orgs_with_intents(now_us, Some(&last)).await?;
+        }
+        Ok(delivered)
+    }
+
+    async fn deliver_outboxes_of(
+        &self,
+        orgs: Vec<OrgId>,
+        targets: &Targets,
+        now_us: i64,
+    ) -> Result<u64, StoreError> {
+        let mut delivered = 0;
+        for org in orgs {
             let delivery = match self.org(&org).await {
-                Ok(org) => org.outbox().deliver(&targets, now_us).await,
+                Ok(org) => org.outbox().deliver(targets, now_us).await,
                 // The org is gone, and its outbox with it.
                 Err(StoreError::NotFound) => Ok(Delivery::default()),
                 Err(error) => Err(error),

@@ -4,6 +4,7 @@
 //! write, run the work, and commit if the work succeeded. On SQLite the work runs on the blocking pool with the writing connection: its statements are ready at once, and it
 //! must await nothing else.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -216,9 +217,18 @@ fn transact_sqlite<T>(
     connection.execute_batch("begin immediate")?;
     let done = {
         let tx = Tx { org, connection: TxConnection::Sqlite(Mutex::new(&mut *connection)) };
-        work(&tx).now_or_never().unwrap_or_else(|| {
+        // A panic must not leave the writing connection inside a transaction: it is shared.
+        catch_unwind(AssertUnwindSafe(|| work(&tx).now_or_never()))
+    };
+    let done = match done {
+        Ok(Some(done)) => done,
+        Ok(None) => {
             Err(StoreError::Unavailable("a transaction waited for something outside the store".to_owned()))
-        })
+        }
+        Err(panic) => {
+            let _ = connection.execute_batch("rollback");
+            resume_unwind(panic);
+        }
     };
     let ended = connection.execute_batch(if done.is_ok() { "commit" } else { "rollback" });
     match done {

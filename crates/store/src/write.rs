@@ -135,7 +135,17 @@ impl Org {
                     Ok(value)
                 })
             })
-            .await?;
+            .await;
+        let value = match value {
+            Ok(value) => value,
+            Err(error) => {
+                // Unless the commit may have been made nevertheless, there is nothing to deliver.
+                if !error.is_transient() {
+                    let _ = self.control.delete_intent(&intent).await;
+                }
+                return Err(error);
+            }
+        };
         // The change is made. If its news can't be delivered now, the intent stays and the job tries again.
         let is_delivered = self.outbox().deliver(&outbox::Targets::of(&self.control), at_us).await;
         if is_delivered.is_ok_and(|delivery| delivery.waiting == 0) {

@@ -10,7 +10,7 @@ use crate::error::StoreError;
 const GRACE_US: i64 = 5_000_000;
 /// An intent without anything in the outbox is kept this long: longer than any transaction takes.
 const KEPT_US: i64 = 3_600_000_000;
-/// Orgs that are looked at in one run.
+/// Orgs of one page.
 const ORGS_AT_A_TIME: i64 = 500;
 
 impl Control {
@@ -28,12 +28,21 @@ impl Control {
         self.execute_all(vec![(delete, args![intent])]).await.map(|_| ())
     }
 
-    /// Orgs whose outbox may hold something that is not being delivered right now.
-    pub async fn orgs_with_intents(&self, now_us: i64) -> Result<Vec<OrgId>, StoreError> {
+    /// Orgs whose outbox may hold something that is not being delivered right now: a page in the order of their ids, after one of
+    /// them. The last page is empty.
+    pub async fn orgs_with_intents(
+        &self,
+        now_us: i64,
+        after: Option<&OrgId>,
+    ) -> Result<Vec<OrgId>, StoreError> {
         let names: Vec<String> = self
             .fetch(
-                "select distinct org_id from outbox_intents where intent_id < $1 order by org_id limit $2",
-                args![ulid_of(now_us - GRACE_US, 0), ORGS_AT_A_TIME],
+                "select distinct org_id from outbox_intents where intent_id < $1 and org_id > $2 order by org_id limit $3",
+                args![
+                    ulid_of(now_us - GRACE_US, 0),
+                    after.map_or("", OrgId::as_str),
+                    ORGS_AT_A_TIME
+                ],
             )
             .await?;
         Ok(names.iter().filter_map(|name| OrgId::parse(name).ok()).collect())

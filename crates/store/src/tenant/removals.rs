@@ -14,7 +14,7 @@ use super::{Events, Org, SessionRow, Sessions, Workspace};
 use crate::args;
 use crate::error::StoreError;
 use crate::row_type;
-use crate::statement::NamedRow;
+use crate::statement::{NamedRow, Row};
 use crate::transaction::{Tx, WorkspaceTx};
 
 /// Why events were removed.
@@ -307,7 +307,12 @@ async fn remove_from_session(
     let Some(head) = tx.find::<ChainHead>(sql, key.clone()).await? else {
         return Ok((deleted, true));
     };
-    // One record of the whole session takes the place of those of its parts, which nothing needs any more.
+    // One record of the whole session takes the place of those of its parts, which nothing needs any more but for the instants
+    // between which they lie.
+    let sql = "select min(first_us), max(last_us) from removals where org_id = $1 and workspace_id = $2 and session_number = $3";
+    let parts: Option<Row> = tx.find(sql, args![session.number]).await?;
+    let (first_us, last_us): (Option<i64>, Option<i64>) =
+        parts.map_or(Ok((None, None)), |row| Ok::<_, StoreError>((row.get(0)?, row.get(1)?)))?;
     let sql = "delete from removals where org_id = $1 and workspace_id = $2 and session_number = $3";
     tx.execute(sql, args![session.number]).await?;
     let record = Removal {
@@ -320,8 +325,8 @@ async fn remove_from_session(
         removed_by: order.removed_by,
         removed_us: order.now_us,
         event_count: head.last_seq,
-        first_us: Some(head.started_us),
-        last_us: Some(head.last_event_us),
+        first_us: first_us.into_iter().chain([head.started_us]).min(),
+        last_us: last_us.max(Some(head.last_event_us)),
         first_seq: 1,
         last_seq: head.last_seq,
         hash_before: None,

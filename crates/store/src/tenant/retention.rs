@@ -47,6 +47,7 @@ row_type! {
     struct Head {
         pub workspace_id: String,
         pub session_id: String,
+        pub seq: i64,
         pub hash: [u8; 32],
         pub seal: [u8; 17],
     }
@@ -260,14 +261,15 @@ async fn record_events(
 }
 
 async fn record(tx: &Tx<'_>, context: &OrgContext, part: &Expired, now_us: i64) -> Result<(), StoreError> {
-    let sql = "select s.workspace_id, s.session_id, e.hash, e.seal from events e
+    // An erasure may have taken the last of them.
+    let sql = "select s.workspace_id, s.session_id, e.seq, e.hash, e.seal from events e
          join sessions s on s.org_id = $1 and s.workspace_id = e.workspace_id and s.session_id = e.session_id
            and s.number = e.session_number
-         where e.org_id = $1 and e.session_number = $2 and e.seq = $3";
+         where e.org_id = $1 and e.session_number = $2 and e.seq <= $3 order by e.seq desc limit 1";
     // Events without a session are a fault that verification reports by the count of sessions; they expire all the same.
     let head: Option<Head> = tx.find(sql, args![part.session_number, part.last_seq]).await?;
-    let Some(Head { workspace_id, session_id, hash, seal }) = head else { return Ok(()) };
-    let last = LastRemoved { seq: part.last_seq, hash, seal };
+    let Some(Head { workspace_id, session_id, seq, hash, seal }) = head else { return Ok(()) };
+    let last = LastRemoved { seq, hash, seal };
     record_expired(tx, context, (&workspace_id, &session_id, part.session_number), &last, now_us).await
 }
 
