@@ -53,6 +53,16 @@ row_type! {
     }
 }
 
+row_type! {
+    /// How far the recording of expired events is: the days before `recorded_day` are, and of the run of `recording_day` the sessions
+    /// up to `recorded_session`.
+    struct Progress {
+        pub recorded_day: i32,
+        pub recording_day: i32,
+        pub recorded_session: i64,
+    }
+}
+
 /// What one step did.
 struct Step {
     rows: u64,
@@ -241,8 +251,14 @@ async fn record_events(
     after_session: i64,
 ) -> Result<Step, StoreError> {
     let state = lock_state(tx, &context).await?;
-    let recorded: i64 =
-        tx.find("select recorded_day from org_state where org_id = $1", args![]).await?.unwrap_or_default();
+    let sql = "select recorded_day, recording_day, recorded_session from org_state where org_id = $1";
+    let progress: Progress = tx.find(sql, args![]).await?.ok_or_else(OrgStateRow::missing)?;
+    let recorded = progress.recorded_day;
+    // A run that was cut short is continued, if it was of the same day.
+    let after_session = match progress.recording_day == today {
+        true => after_session.max(progress.recorded_session),
+        false => after_session,
+    };
     let sql = "select session_number, max(seq), count(*) from events
          where org_id = $1 and expire_day >= $2 and expire_day < $3 and ts_us < $4 and session_number > $5
          group by session_number order by session_number limit $6";
@@ -253,10 +269,12 @@ async fn record_events(
         record(tx, &context, part, now_us).await?;
     }
     let is_last = i64::try_from(expired.len()).unwrap_or(i64::MAX) < SESSIONS_AT_A_TIME;
-    if is_last {
-        tx.execute("update org_state set recorded_day = $2 where org_id = $1", args![today]).await?;
-    }
     let session_number = expired.last().map_or(after_session, |part| part.session_number);
+    let (recorded_day, recording_day, recorded_session) =
+        if is_last { (today, 0, 0) } else { (recorded, today, session_number) };
+    let sql =
+        "update org_state set recorded_day = $2, recording_day = $3, recorded_session = $4 where org_id = $1";
+    tx.execute(sql, args![recorded_day, recording_day, recorded_session]).await?;
     Ok(Step { rows: 0, is_last, session_number })
 }
 

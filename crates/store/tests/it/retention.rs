@@ -15,7 +15,8 @@ on_both_engines!(
     an_id_lives_as_long_as_its_event,
     a_shorter_or_longer_retention_leaves_no_hole,
     what_is_deleted_by_hand_is_found_beside_retention,
-    orgs_without_retention_keep_everything
+    orgs_without_retention_keep_everything,
+    an_interrupted_run_is_continued
 );
 
 /// An org that keeps events for 7 days.
@@ -134,6 +135,37 @@ async fn a_shorter_or_longer_retention_leaves_no_hole(world: World) {
         retain(&world, &[&org], NOW_US + day * DAY_US).await;
         assert_eq!(org.chains().verify_all().await.unwrap().broken, [], "day {day}");
         assert_eq!(org.chains().verify_sums(NOW_US + day * DAY_US).await.unwrap(), [""; 0], "day {day}");
+    }
+}
+
+/// What a run of the same day recorded already is not recorded again (PostgreSQL; SQLite deletes what it records).
+async fn an_interrupted_run_is_continued(world: World) {
+    let org = with_retention(&world, "short").await;
+    let old = NOW_US - 9 * DAY_US;
+    let events: Vec<_> =
+        (0..3).map(|number| note(&format!("e{number}"), &format!("s{number}"), old)).collect();
+    apply_at(&org, old, vec![batch_at(old, "b1", &events)]).await;
+    let numbers = |org: &Org| {
+        let org = org.clone();
+        async move {
+            let removals = org.removals().list("", 10).await.unwrap();
+            removals.into_iter().map(|removal| removal.session_number).collect::<Vec<_>>()
+        }
+    };
+    let today = day_of(NOW_US);
+    let cut = format!("update org_state set recording_day = {today}, recorded_session = 2");
+    assert_eq!(world.by_hand(&org, &cut).await, 1);
+    org.retention().delete_expired(NOW_US).await.unwrap();
+    if world.database.is_some() {
+        assert_eq!(numbers(&org).await, [3]);
+        // A run of another day begins anew.
+        let cut = format!(
+            "update org_state set recorded_day = 0, recording_day = {}, recorded_session = 2",
+            today - 1
+        );
+        assert_eq!(world.by_hand(&org, &cut).await, 1);
+        org.retention().delete_expired(NOW_US).await.unwrap();
+        assert_eq!(numbers(&org).await.len(), 3);
     }
 }
 

@@ -145,6 +145,8 @@ create table org_state (
   cells_from_us bigint not null default 0,
   shortest_retention_days integer not null default 2147483647,
   recorded_day integer not null default 0,
+  recording_day integer not null default 0,
+  recorded_session bigint not null default 0,
   seal bytea not null,
   primary key (org_id)
 ) without rowid;
