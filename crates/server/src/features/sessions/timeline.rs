@@ -82,7 +82,8 @@ pub(super) async fn get_timeline(
     let as_chained =
         query::choice("view", params.view.as_ref(), &[("current", false), ("chain", true)])?.unwrap_or(false);
     let limit = query::limit_of(params.limit.as_ref(), MAX_TIMELINE_EVENTS, MAX_TIMELINE_EVENTS)?;
-    let after = query::number("after", params.after.as_ref(), (0, i64::MAX))?.unwrap_or(0);
+    // Events of spans that came from the chains of other sessions have places below zero.
+    let after = query::number("after", params.after.as_ref(), (i64::MIN, i64::MAX))?.unwrap_or(0);
     let timeline = if as_chained {
         chain(&scope, client, &id, after, limit).await?
     } else {
