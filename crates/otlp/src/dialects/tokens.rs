@@ -3,7 +3,6 @@
 //! Inclusive input contains cached tokens. OpenTelemetry and OpenInference report it, and clients that don't are listed in
 //! `attributes.toml`. Objects of a provider use the provider's convention; if there is a total, it shows which one that is.
 
-use agentlens_domain::cost::canonical_provider;
 use agentlens_domain::spans::SpanKind;
 use agentlens_domain::usage::{ReasoningConvention, Reported, TokenConvention, Usage};
 use serde_json::Value as Json;
@@ -61,7 +60,6 @@ pub(super) fn usage<'a, V: RawValue + 'a>(
     } else if reading.get(Field::ProviderConvention).is_some() {
         use_provider_counts(&mut figures, reading, provider, model);
     }
-    add_reasoning_of_total(&mut figures, provider, model);
     complete(&mut figures, kind)?;
     Some(choose_convention(figures))
 }
@@ -230,27 +228,6 @@ fn object_of<V: RawValue>(value: &V) -> Json {
     }
 }
 
-/// Reasoning tokens that only the total holds. Google's output excludes thoughts and its total includes them, and OpenLLMetry
-/// sends no more than these.
-fn add_reasoning_of_total(figures: &mut Figures, provider: &str, model: &str) {
-    let Figures { reported, total: Some(total), input: None | Some(TokenConvention::Inclusive) } = figures
-    else {
-        return;
-    };
-    let (None, Some(input), Some(output)) = (reported.reasoning, reported.input, reported.output) else {
-        return;
-    };
-    let thoughts = *total - input - output;
-    // Such a total may also be the sum with cached tokens, as for Claude at Google.
-    let cached = cached(reported);
-    let is_gemini = canonical_provider(provider) == Some("google")
-        && TokenConvention::for_provider(provider, model) == TokenConvention::Inclusive;
-    if is_gemini && thoughts >= 1.0 && input >= cached && (thoughts - cached).abs() >= 0.5 {
-        reported.reasoning = Some(thoughts);
-        reported.reasoning_in = ReasoningConvention::Separate;
-    }
-}
-
 /// Computes a missing part from the total; `None` if there are no figures.
 fn complete(figures: &mut Figures, kind: Option<SpanKind>) -> Option<()> {
     let Figures { reported, total, .. } = figures;
@@ -267,18 +244,13 @@ fn complete(figures: &mut Figures, kind: Option<SpanKind>) -> Option<()> {
     Some(())
 }
 
-/// Input tokens that were read from a cache or written to one.
-fn cached(reported: &Reported) -> f64 {
-    reported.cache_read.unwrap_or(0.0)
-        + reported.cache_write.unwrap_or(0.0).max(reported.cache_write_1h.unwrap_or(0.0))
-}
-
 /// Decides between the conventions. The total decides if it is the sum under only one of them.
 fn choose_convention(figures: Figures) -> Usage {
     let mut reported = figures.reported;
     let input = reported.input.unwrap_or(0.0);
     let output = reported.output.unwrap_or(0.0);
-    let cached = cached(&reported);
+    let cached = reported.cache_read.unwrap_or(0.0)
+        + reported.cache_write.unwrap_or(0.0).max(reported.cache_write_1h.unwrap_or(0.0));
     let reasoning = reported.reasoning.unwrap_or(0.0);
     let mut convention = figures.input.unwrap_or(TokenConvention::Inclusive);
     if let Some(total) = figures.total.filter(|total| *total > 0.0) {
