@@ -11,6 +11,7 @@ use crate::world::{Api, World};
 on_both_engines!(
     a_root_that_names_the_session_late_moves_the_trace,
     a_long_trace_moves_whole,
+    chains_that_moved_are_verified_with_their_session,
     a_better_name_moves_the_session_again,
     events_stay_in_the_session_that_spans_leave,
     a_session_that_one_of_two_traces_leaves_is_still_counted,
@@ -124,6 +125,18 @@ async fn a_long_trace_moves_whole(world: World) {
     }
     assert_eq!(span_ids(&paged), all);
     assert_eq!(world.read("/api/sessions/late").await["eventCount"], 1_301);
+}
+
+/// Bug: a deleted event of a chain that had moved to a session was not found when that session was verified.
+async fn chains_that_moved_are_verified_with_their_session(world: World) {
+    let children: Vec<Value> = (2..6).map(|id| span(1, id, Some(1), chat(1, 1))).collect();
+    send_spans(&world, &children).await;
+    send_spans(&world, &[span(1, 1, None, json!({ "session.id": "late" }))]).await;
+    let report = world.read("/api/audit/verify?sessionId=late").await;
+    assert_eq!((&report["verified"], &report["totalEvents"]), (&json!(true), &json!(5)));
+    let delete = format!("delete from events where session_id = '{}' and seq = 3", trace_id(1));
+    world.database.execute("default", &delete).await;
+    assert_eq!(world.read("/api/audit/verify?sessionId=late").await["verified"], false);
 }
 
 async fn a_better_name_moves_the_session_again(world: World) {

@@ -31,19 +31,26 @@ pub struct ClientReport {
 #[derive(Default)]
 pub(super) struct Clients(Vec<ClientReport>);
 
+/// The SDK that a resource names: the client of scopes without a name.
+pub(super) struct Sdk {
+    name: String,
+    version: String,
+}
+
+impl Sdk {
+    pub(super) fn of(resource: &[KeyValue]) -> Self {
+        Self { name: text(resource, "telemetry.sdk.name"), version: text(resource, "telemetry.sdk.version") }
+    }
+}
+
 impl Clients {
     /// The report of a scope's client.
-    pub(super) fn of(
-        &mut self,
-        scope: Option<&InstrumentationScope>,
-        resource: &[KeyValue],
-    ) -> &mut ClientReport {
+    pub(super) fn of(&mut self, scope: Option<&InstrumentationScope>, sdk: &Sdk) -> &mut ClientReport {
         let (name, version) = match scope.filter(|scope| !scope.name.is_empty()) {
-            Some(scope) => (scope.name.clone(), scope.version.clone()),
-            None => (text(resource, "telemetry.sdk.name"), text(resource, "telemetry.sdk.version")),
+            Some(scope) => (scope.name.as_str(), scope.version.as_str()),
+            None => (sdk.name.as_str(), sdk.version.as_str()),
         };
-        let name = cut(&name).to_owned();
-        let version = cut(&version).to_owned();
+        let (name, version) = (cut(name).to_owned(), cut(version).to_owned());
         let is_full = self.0.len() >= MAX_CLIENTS;
         let known = self.0.iter().position(|client| client.name == name && client.version == version);
         let known = known.or(is_full.then_some(MAX_CLIENTS));
@@ -115,8 +122,8 @@ mod tests {
         for number in 0..1000 {
             let scope =
                 InstrumentationScope { name: format!("scope{number}"), ..InstrumentationScope::default() };
-            clients.of(Some(&scope), &[]).items += 1;
-            clients.of(Some(&scope), &[]).items += 1;
+            clients.of(Some(&scope), &Sdk::of(&[])).items += 1;
+            clients.of(Some(&scope), &Sdk::of(&[])).items += 1;
         }
         let reports = clients.into_reports();
         assert_eq!((reports.len(), reports[0].items), (MAX_CLIENTS + 1, 2));

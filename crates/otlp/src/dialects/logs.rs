@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 
 use super::arrivals::{Observed, Outcome, ResourceFacts};
 use super::arriving::{Collected, Context, Draft, Normalised, Refusal, hex_id, instant_us};
-use super::clients::{ClientReport, Clients};
+use super::clients::{ClientReport, Clients, Sdk};
 use super::names::clean;
 use super::payload::{self, ResourceText, Surroundings};
 use super::raw::RawValue;
@@ -28,10 +28,11 @@ pub fn events_of_logs(request: &ExportLogsServiceRequest, context: &Context) -> 
         let attributes = resource_logs.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
         let resource = ResourceFacts::of(&Reading::of(pairs(attributes), |_| {}));
         let resource_text = ResourceText::of(attributes);
-        for scope_logs in &resource_logs.scope_logs {
+        let sdk = Sdk::of(attributes);
+        for scope_logs in resource_logs.scope_logs.iter().filter(|scope| !scope.log_records.is_empty()) {
             let scope = scope_logs.scope.as_ref();
             let surroundings = Surroundings::of(&resource_text, scope);
-            let client = clients.of(scope, attributes);
+            let client = clients.of(scope, &sdk);
             for record in &scope_logs.log_records {
                 client.items = client.items.saturating_add(1);
                 let scope = scope.map_or("", |scope| &scope.name);

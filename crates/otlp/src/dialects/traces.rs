@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 
 use super::arrivals::{Observed, Outcome, ResourceFacts};
 use super::arriving::{Collected, Context, Draft, Normalised, Refusal, hex_id, instant_us};
-use super::clients::{ClientReport, Clients};
+use super::clients::{ClientReport, Clients, Sdk};
 use super::field::Field;
 use super::payload::{self, ResourceText, Surroundings};
 use super::reading::Reading;
@@ -28,10 +28,12 @@ pub fn events_of_traces(request: &ExportTraceServiceRequest, context: &Context) 
         let attributes = resource_spans.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
         let resource = ResourceFacts::of(&Reading::of(pairs(attributes), |_| {}));
         let resource_text = ResourceText::of(attributes);
-        for scope_spans in &resource_spans.scope_spans {
+        let sdk = Sdk::of(attributes);
+        // A scope without spans costs nothing: a few bytes hold very many of them.
+        for scope_spans in resource_spans.scope_spans.iter().filter(|scope| !scope.spans.is_empty()) {
             let scope = scope_spans.scope.as_ref();
             let surroundings = Surroundings::of(&resource_text, scope);
-            let client = clients.of(scope, attributes);
+            let client = clients.of(scope, &sdk);
             for span in &scope_spans.spans {
                 client.items = client.items.saturating_add(1);
                 let scope = scope.map_or("", |scope| &scope.name);

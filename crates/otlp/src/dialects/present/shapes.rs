@@ -1,5 +1,7 @@
 //! Messages in values of unknown shape: requests and answers of every provider's API, as clients pass them on.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value as Json, json};
 
 use super::super::raw::structure_of;
@@ -242,14 +244,13 @@ fn parts_of(object: &Map<String, Json>, role: &str) -> Vec<Json> {
     let calls = calls.unwrap_or_else(|| {
         object.get("function_call").filter(|call| call.is_object()).cloned().into_iter().collect()
     });
+    // LangChain sends the same call twice: in the content and beside it.
+    let key_of = |part: &Json| (part["id"].to_string(), part["name"].to_string());
+    let mut known: HashSet<(String, String)> =
+        parts.iter().filter(|part| part["type"] == "tool_call").map(key_of).collect();
     for call in calls.iter().filter_map(Json::as_object) {
         let call = parts::tool_call(call);
-        // LangChain sends the same call twice: in the content and beside it.
-        if !parts.iter().any(|part| {
-            part["type"] == "tool_call"
-                && part.get("id") == call.get("id")
-                && part.get("name") == call.get("name")
-        }) {
+        if known.insert(key_of(&call)) {
             parts.push(call);
         }
     }

@@ -126,13 +126,21 @@ async fn verify(
                     .await?
                     .ok_or_else(|| ApiError::not_found("Session"))?;
                 let chain = scope.workspace.chains().verify_session(&session).await?;
-                Ok(ChainReport {
+                let mut report = ChainReport {
                     sessions_verified: 1,
                     total_events: chain.event_count,
                     first_hash: chain.first_hash,
                     last_hash: chain.last_hash,
                     broken: chain.broken.into_iter().collect(),
-                })
+                };
+                // What is shown of it may lie in the chains of other sessions.
+                for other in scope.workspace.sessions().chains_moved_to(id).await? {
+                    let Some(other) = scope.workspace.sessions().find(&other).await? else { continue };
+                    let chain = scope.workspace.chains().verify_session(&other).await?;
+                    report.total_events += chain.event_count;
+                    report.broken.extend(chain.broken);
+                }
+                Ok(report)
             }
             None => Ok::<_, ApiError>(scope.workspace.chains().verify_all(range).await?),
         }
@@ -143,7 +151,8 @@ async fn verify(
     let mut view = VerifyReport {
         verified: report.broken.is_empty(),
         verified_at: format_rfc3339(state.now_us()),
-        range: range.map(|(from_us, to_us)| VerifiedRange {
+        // A session is verified as a whole.
+        range: range.filter(|_| session_id.is_none()).map(|(from_us, to_us)| VerifiedRange {
             from: format_rfc3339(from_us),
             to: format_rfc3339(to_us),
         }),

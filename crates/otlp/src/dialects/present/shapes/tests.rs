@@ -256,3 +256,12 @@ fn bedrock_converse() {
     let answered = json!({"output": {"message": {"role": "assistant", "content": [{"text": "hello"}]}}, "stopReason": "end_turn"});
     assert_eq!(messages(&answered, "assistant")[0]["parts"], assistant("hello")["parts"]);
 }
+
+/// Bug: each call of a tool was compared with all before it. 20,000 of them took most of a minute.
+#[test]
+fn very_many_calls_of_tools_are_shown_in_time() {
+    let calls: Vec<Json> =
+        (0..20_000).map(|id| json!({"id": format!("c{}", id / 2), "function": {"name": "f"}})).collect();
+    let found = messages(&json!([{"role": "assistant", "tool_calls": calls}]), "assistant");
+    assert_eq!(found[0]["parts"].as_array().unwrap().len(), 10_000);
+}
