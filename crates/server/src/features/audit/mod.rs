@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use agentlens_domain::time::{DAY_US, format_rfc3339};
-use agentlens_store::{BrokenChain, ChainReport};
+use agentlens_store::{BrokenChain, ChainReport, Workspace};
 
 use crate::api::{READ_TIMEOUT, hex};
 use crate::auth::{AuditRead, Scope};
@@ -118,30 +118,7 @@ async fn verify(
     };
     let verifying = async {
         match &session_id {
-            Some(id) => {
-                let session = scope
-                    .workspace
-                    .sessions()
-                    .find(id)
-                    .await?
-                    .ok_or_else(|| ApiError::not_found("Session"))?;
-                let chain = scope.workspace.chains().verify_session(&session).await?;
-                let mut report = ChainReport {
-                    sessions_verified: 1,
-                    total_events: chain.event_count,
-                    first_hash: chain.first_hash,
-                    last_hash: chain.last_hash,
-                    broken: chain.broken.into_iter().collect(),
-                };
-                // What is shown of it may lie in the chains of other sessions.
-                for other in scope.workspace.sessions().chains_moved_to(id).await? {
-                    let Some(other) = scope.workspace.sessions().find(&other).await? else { continue };
-                    let chain = scope.workspace.chains().verify_session(&other).await?;
-                    report.total_events += chain.event_count;
-                    report.broken.extend(chain.broken);
-                }
-                Ok(report)
-            }
+            Some(id) => verify_session(&scope.workspace, id).await,
             None => Ok::<_, ApiError>(scope.workspace.chains().verify_all(range).await?),
         }
     };
@@ -169,4 +146,24 @@ async fn verify(
     let signed = format!("{}\n{}\n{text}", scope.workspace.org_id(), scope.workspace.id());
     view.signature = Some(format!("hmac-sha256:{}", hex(&state.keys.secret().sign("audit report", &signed))));
     Ok(Json(view))
+}
+
+/// Verifies a session with the chains that moved to it: what is shown of it may lie there.
+async fn verify_session(workspace: &Workspace, id: &str) -> Result<ChainReport, ApiError> {
+    let session = workspace.sessions().find(id).await?.ok_or_else(|| ApiError::not_found("Session"))?;
+    let chain = workspace.chains().verify_session(&session).await?;
+    let mut report = ChainReport {
+        sessions_verified: 1,
+        total_events: chain.event_count,
+        first_hash: chain.first_hash,
+        last_hash: chain.last_hash,
+        broken: chain.broken.into_iter().collect(),
+    };
+    for other in workspace.sessions().chains_moved_to(id).await? {
+        let Some(other) = workspace.sessions().find(&other).await? else { continue };
+        let chain = workspace.chains().verify_session(&other).await?;
+        report.total_events += chain.event_count;
+        report.broken.extend(chain.broken);
+    }
+    Ok(report)
 }
