@@ -272,16 +272,17 @@ impl OrgChains<'_> {
     /// Events that have no session, a range of sessions at a time.
     async fn orphans(self) -> Result<Vec<String>, StoreError> {
         let sql = "select distinct session_number from events
-             where org_id = $1 and session_number >= $2 and session_number < $3 and session_number not in
-               (select number from sessions where org_id = $1 and number >= $2 and number < $3)";
+             where org_id = $1 and session_number >= $2 and session_number <= $3 and session_number not in
+               (select number from sessions where org_id = $1 and number >= $2 and number <= $3)";
         let next = "select session_number from events where org_id = $1 and session_number >= $2 order by session_number limit 1";
         let (mut orphans, mut from): (Vec<i64>, i64) = (Vec::new(), i64::MIN);
         while let Some(first) = self.0.find::<i64>(next, args![from]).await? {
-            from = first.saturating_add(SESSIONS_AT_A_TIME);
-            orphans.extend(self.0.fetch::<i64>(sql, args![first, from]).await?);
-            if orphans.len() >= MAX_ORPHANS_REPORTED {
+            let last = first.saturating_add(SESSIONS_AT_A_TIME - 1);
+            orphans.extend(self.0.fetch::<i64>(sql, args![first, last]).await?);
+            if orphans.len() >= MAX_ORPHANS_REPORTED || last == i64::MAX {
                 break;
             }
+            from = last + 1;
         }
         orphans.truncate(MAX_ORPHANS_REPORTED);
         Ok(orphans

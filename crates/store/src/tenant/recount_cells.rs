@@ -21,6 +21,8 @@ use crate::statement::Row;
 
 /// How often a day is counted while its cells change.
 const MAX_TRIES: usize = 3;
+/// Days are counted up to this instant, and from as long before 1970; nothing that was accepted lies outside.
+const LAST_US: i64 = NEVER_EXPIRES_DAY as i64 * DAY_US;
 /// So many cells and agents that differ are named.
 const MAX_FAULTS: usize = 20;
 
@@ -63,7 +65,9 @@ impl OrgChains<'_> {
     /// `now_us` decides which hourly cells must be there.
     pub async fn verify_sums(self, now_us: i64) -> Result<Vec<String>, StoreError> {
         let mut faults = Vec::new();
-        let sql = "select distinct workspace_id from agents where org_id = $1 order by workspace_id";
+        // Someone may have deleted all agents of a workspace, or all of its sessions.
+        let sql = "select workspace_id from agents where org_id = $1 union select workspace_id from sessions where org_id = $1
+             order by workspace_id";
         for id in self.0.fetch::<String>(sql, args![]).await? {
             // A row that was moved elsewhere by hand: where it belongs, it is missing.
             let Ok(workspace) = WorkspaceId::parse(&id) else {
@@ -115,7 +119,7 @@ impl Recount<'_> {
     async fn run(&mut self, faults: &mut Vec<String>) -> Result<(), StoreError> {
         let before = agents(&self.workspace).await?;
         let mut counted: BTreeMap<String, AgentSums> = BTreeMap::new();
-        let mut next_us = i64::MIN;
+        let mut next_us = -LAST_US;
         while let Some(day_us) = next_day(&self.workspace, next_us).await? {
             let range = (day_us, day_us + DAY_US);
             let cells = self.recount_day(range, faults).await?;
@@ -193,8 +197,7 @@ async fn next_day(workspace: &Workspace, from_us: i64) -> Result<Option<i64>, St
              where org_id = $1 and workspace_id = $2 and dimension = 'total' and bucket_us >= $3) t";
     let counted: i64 = workspace.find(sql, args![from_us]).await?.unwrap_or(i64::MAX);
     let first = workspace.analytics().next_instant(from_us).await?.min(counted);
-    let last = i64::from(NEVER_EXPIRES_DAY) * DAY_US;
-    Ok((first < last).then(|| day_start(first)))
+    Ok((first < LAST_US).then(|| day_start(first)))
 }
 
 /// The cells of hours and of days that lie in a range, with the changes that wait.

@@ -250,6 +250,15 @@ async fn changed_rollups_agents_and_counts_are_found(world: World) {
         ("update agents set cost_nanos = cost_nanos + 1", "says cost_nanos"),
         ("update agents set session_count = session_count - 1", "says session_count"),
         ("delete from agents where agent_id = (select min(agent_id) from agents)", "is missing"),
+        ("delete from agents", "is missing"),
+        (
+            "update rollup_day set bucket_us = -9223372036854775807 where dimension = 'total' and bucket_us = (select min(bucket_us) from rollup_day)",
+            "(total) says event_count 0",
+        ),
+        (
+            "update events set session_number = 9223372036854775807 where session_id = 's1' and seq = 9",
+            "Events of session number 9223372036854775807 have no session",
+        ),
         (
             "update ingest_ledger set event_count = event_count - 1 where outcome = 'stored'",
             "The ledger says that 79 events were stored, but 80 were",
