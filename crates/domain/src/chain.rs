@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::json::{escape, plain_length};
 
-pub use sealed::{SealedColumns, SealedSpan, SealedState, SealedTrace};
+pub use sealed::{SealedColumns, SealedSpan, SealedTrace};
 pub use seals::{NO_SEAL, RowFields, SEAL_BYTES, Seal, SealKey};
 
 /// The hash of an event. Printed and parsed as 64 lower-case hexadecimal digits.

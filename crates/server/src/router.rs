@@ -9,7 +9,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use data_encoding::HEXLOWER_PERMISSIVE;
+use percent_encoding::percent_decode_str;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -139,7 +139,7 @@ async fn refuse_unreadable_address(request: Request, next: Next) -> Response {
     if address.contains('%') {
         let fault = if address.contains("%00") {
             Some("The address must not hold a NUL character")
-        } else if !is_utf8(address) {
+        } else if percent_decode_str(address).decode_utf8().is_err() {
             Some("The address must be UTF-8")
         } else {
             None
@@ -149,27 +149,6 @@ async fn refuse_unreadable_address(request: Request, next: Next) -> Response {
         }
     }
     next.run(request).await
-}
-
-/// Whether the escaped bytes of an address are UTF-8.
-fn is_utf8(address: &str) -> bool {
-    let mut bytes = Vec::with_capacity(address.len());
-    let mut rest = address.as_bytes();
-    while let [first, after @ ..] = rest {
-        let escaped =
-            after.get(..2).filter(|_| *first == b'%').and_then(|hex| HEXLOWER_PERMISSIVE.decode(hex).ok());
-        match escaped {
-            Some(byte) => {
-                bytes.extend(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    std::str::from_utf8(&bytes).is_ok()
 }
 
 async fn metrics(State(state): State<AppState>) -> Response {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::batches::{Applied, Group, PerEvent};
-use crate::chain::{NO_SEAL, Seal, SealKey, SealedState};
+use crate::chain::{NO_SEAL, RowFields, Seal, SealKey};
 use crate::cost::PriceTable;
 use crate::environments::Environments;
 use crate::ids::OrgId;
@@ -114,23 +114,23 @@ impl Default for OrgState {
 }
 
 impl OrgState {
-    /// What its seal covers.
-    pub fn sealed(&self) -> SealedState {
-        SealedState {
-            last_position: self.last_position,
-            last_session: self.last_session,
-            last_trace: self.last_trace,
-            session_count: self.session_count,
-            removed_session_count: self.removed_session_count,
-            expired_us: self.expired_us,
-            cells_from_us: self.cells_from_us,
-            shortest_retention_days: self.shortest_retention_days,
+    /// The seal of the row; none if the row was changed by hand before. It reveals sessions that were deleted as a whole, and numbers
+    /// that were lowered.
+    pub fn seal(&self, org: &OrgId, key: &SealKey) -> Seal {
+        if !self.is_authentic {
+            return NO_SEAL;
         }
-    }
-
-    /// The seal to write; none if the row was changed by hand before.
-    pub fn seal(&self, context: &OrgContext) -> Seal {
-        if self.is_authentic { self.sealed().seal(&context.org, &context.seals) } else { NO_SEAL }
+        let fields = RowFields::of("org")
+            .text(org.as_str())
+            .number(self.last_position)
+            .number(self.last_session)
+            .number(self.last_trace)
+            .number(self.session_count)
+            .number(self.removed_session_count)
+            .number(self.expired_us)
+            .number(self.cells_from_us)
+            .number(i64::from(self.shortest_retention_days));
+        key.seal_row(&fields)
     }
 
     /// Whether this transaction merges the changes that wait.

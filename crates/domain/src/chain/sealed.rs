@@ -6,44 +6,6 @@
 use super::{RowFields, Seal, SealKey};
 use crate::ids::OrgId;
 
-/// The counters of an org. Their seal reveals sessions that were deleted as a whole, and numbers that were lowered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SealedState {
-    /// The position of the last event.
-    pub last_position: i64,
-    /// The number of the newest session.
-    pub last_session: i64,
-    /// The number of the newest trace.
-    pub last_trace: i64,
-    /// How many sessions there are.
-    pub session_count: i64,
-    /// How many sessions were deleted on purpose. Each left a record.
-    pub removed_session_count: i64,
-    /// The latest instant of what retention deleted, microseconds UTC; 0 if it deleted nothing.
-    pub expired_us: i64,
-    /// Retention deleted the daily cells of rollups before this instant, microseconds UTC; 0 if it deleted none.
-    pub cells_from_us: i64,
-    /// The shortest retention under which events were ever stored, in days; `i32::MAX` if they were always kept for ever.
-    pub shortest_retention_days: i32,
-}
-
-impl SealedState {
-    /// The seal of the counters.
-    pub fn seal(&self, org: &OrgId, key: &SealKey) -> Seal {
-        let fields = RowFields::of("org")
-            .text(org.as_str())
-            .number(self.last_position)
-            .number(self.last_session)
-            .number(self.last_trace)
-            .number(self.session_count)
-            .number(self.removed_session_count)
-            .number(self.expired_us)
-            .number(self.cells_from_us)
-            .number(i64::from(self.shortest_retention_days));
-        key.seal_row(&fields)
-    }
-}
-
 /// A row of `spans`.
 #[derive(Debug)]
 pub struct SealedSpan<'a> {

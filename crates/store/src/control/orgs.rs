@@ -75,7 +75,7 @@ impl Control {
         org: NewOrg,
         first_key: Option<NewKey>,
     ) -> Result<bool, StoreError> {
-        let state_seal = OrgState::default().sealed().seal(&caller.org, &self.seals);
+        let state_seal = OrgState::default().seal(&caller.org, &self.seals);
         // The file comes first: an org without its file has lost its data, and must never look like that when it is new.
         if let ControlPlace::Sqlite(engine) = &self.place
             && self.find_org(&caller.org).await?.is_none()

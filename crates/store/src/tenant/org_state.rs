@@ -54,7 +54,7 @@ impl OrgStateRow {
             shortest_retention_days: self.shortest_retention_days,
             is_authentic: true,
         };
-        state.is_authentic = state.seal(context).as_slice() == self.seal;
+        state.is_authentic = state.seal(&context.org, &context.seals).as_slice() == self.seal;
         state
     }
 }

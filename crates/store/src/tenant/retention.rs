@@ -362,7 +362,13 @@ async fn put_state(tx: &Tx<'_>, context: &OrgContext, state: OrgState) -> Result
     let sql = "update org_state set session_count = $2, removed_session_count = $3, expired_us = $4, cells_from_us = $5, seal = $6
          where org_id = $1";
     let OrgState { session_count, removed_session_count, expired_us, cells_from_us, .. } = state;
-    let args = args![session_count, removed_session_count, expired_us, cells_from_us, state.seal(context)];
+    let args = args![
+        session_count,
+        removed_session_count,
+        expired_us,
+        cells_from_us,
+        state.seal(&context.org, &context.seals)
+    ];
     tx.execute(sql, args).await?;
     Ok(())
 }

@@ -114,7 +114,7 @@ async fn try_apply(
         .await?;
     let OrgState { last_position: position, last_session: session, last_trace: trace, .. } = plan.org;
     let OrgState { session_count: sessions, shortest_retention_days: days, .. } = plan.org;
-    let seal = plan.org.seal(context);
+    let seal = plan.org.seal(&context.org, &context.seals);
     let seal = seal.as_slice();
     transaction
         .execute(&advance, &[&org, &position, &session, &trace, &sessions, &seal, &waiting_changes, &days])

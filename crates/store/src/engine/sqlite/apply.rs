@@ -75,7 +75,7 @@ pub(crate) fn apply(
             plan.org.last_session,
             plan.org.last_trace,
             plan.org.session_count,
-            plan.org.seal(context),
+            plan.org.seal(&context.org, &context.seals),
             waiting_changes,
             plan.org.shortest_retention_days
         ])?;
