@@ -43,14 +43,14 @@ impl<'a> Structure<'a> {
 
     /// Finds the wrappers that are replaced by the call inside them, leaves first.
     pub(super) fn find_replaced_wrappers(&mut self) {
-        let said = self.reported_figures();
+        let reported = self.reported_figures();
         let mut inner: Vec<Option<Figures>> = vec![None; self.nodes.len()];
         for index in self.order.iter().rev().copied() {
             let node = &self.nodes[index];
             let yielded = node.is_overfull && node.links.is_some_and(|links| links.yields);
-            self.nodes[index].yields = yielded || inner[index].is_some_and(|inner| inner >= said[index]);
+            self.nodes[index].yields = yielded || inner[index].is_some_and(|inner| inner >= reported[index]);
             if let Some(wrapper) = self.nodes[index].wrapper {
-                inner[wrapper] = inner[wrapper].max(Some(said[index])).max(inner[index]);
+                inner[wrapper] = inner[wrapper].max(Some(reported[index])).max(inner[index]);
             }
         }
     }
@@ -63,27 +63,27 @@ impl<'a> Structure<'a> {
                 outermost[index] = outermost[wrapper];
             }
         }
-        let mut said: Vec<Figures> = self.nodes.iter().map(Node::figures_named).collect();
+        let mut reported: Vec<Figures> = self.nodes.iter().map(Node::figures_named).collect();
         for together in self.same_answers(|index| self.nodes[index].facts.response_id.as_deref()) {
             let mut by_place: FxHashMap<usize, Figures> = FxHashMap::default();
             for index in &together {
                 let most = by_place.entry(outermost[*index]).or_insert(Figures::Nothing);
-                *most = said[*index].max(*most);
+                *most = reported[*index].max(*most);
             }
             let mut most: Vec<(Figures, usize)> =
                 by_place.into_iter().map(|(place, most)| (most, place)).collect();
             most.sort_unstable_by(|left, right| right.cmp(left));
             for index in together {
                 let elsewhere = most.iter().find(|(_, place)| *place != outermost[index]);
-                said[index] = elsewhere.map_or(said[index], |(most, _)| said[index].max(*most));
+                reported[index] = elsewhere.map_or(reported[index], |(most, _)| reported[index].max(*most));
             }
         }
-        said
+        reported
     }
 
     /// Marks the spans inside a call that reports more than all of them, from the top down.
     pub(super) fn find_absorbed_calls(&mut self) {
-        // In a call that is too large to be loaded, a span can't be known to be the only one.
+        // A call that is only partly loaded may contain further calls, so none of them is the only one.
         self.inner_counts = self.nodes.iter().map(|node| if node.is_overfull { 2 } else { 0 }).collect();
         let mut outermost: Vec<usize> = (0..self.nodes.len()).collect();
         for index in self.order.clone() {
@@ -105,7 +105,7 @@ impl<'a> Structure<'a> {
         }
     }
 
-    /// Finds the spans with an owner of tokens below or inside them: the sums that they report don't count.
+    /// Finds the spans with an owner of tokens below or around them: the sums that they report don't count.
     pub(super) fn find_counted_sums(&mut self) {
         let owns: Vec<bool> = self.nodes.iter().map(|node| self.is_counted_call(node)).collect();
         for index in self.order.iter().rev().copied() {
@@ -161,7 +161,7 @@ impl<'a> Structure<'a> {
                 let knows_no_parent = facts.parent_span_id.is_none();
                 (claim.is_none(), facts.session.is_none(), knows_no_parent, self.age(*index))
             });
-            // The last of those that report most.
+            // Calls are sorted by start. Of those that report equally much, `max_by_key` returns the last.
             let figures = together.iter().copied().max_by_key(|index| self.nodes[*index].figures_named());
             let (Some(anchor), Some(figures)) = (anchor, figures) else { continue };
             joins.extend(together.iter().map(|index| (*index, anchor, figures)));
@@ -250,7 +250,7 @@ impl<'a> Structure<'a> {
     }
 }
 
-/// Whether a call inside another is the same call: same kind, no other provider, at the same time.
+/// Whether nested spans describe one call: they have the same kind, overlap in time, and don't name different providers.
 fn is_one_call(outer: &Node<'_>, inner: &Node<'_>) -> bool {
     let same_provider = match (&outer.facts.provider, &inner.facts.provider) {
         (Some(outer), Some(inner)) => outer == inner,

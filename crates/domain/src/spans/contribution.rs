@@ -28,7 +28,7 @@ impl Sign {
     }
 }
 
-/// What one span contributes, and where.
+/// What one span adds to sums, and to which.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Contribution {
     /// The session in which it is shown.
@@ -51,7 +51,7 @@ pub struct Contribution {
     pub events: i64,
     /// 1 if it failed.
     pub errors: i64,
-    /// 1 if it is a model call, and of its duplicates the one that counts.
+    /// 1 if it is a model call and, among its duplicates, the one that is counted.
     pub llm_calls: i64,
     /// 1 if it is a tool.
     pub tool_calls: i64,
@@ -61,7 +61,7 @@ pub struct Contribution {
     pub cost_nanos: i64,
     /// The source of the cost; absent if nothing has a cost.
     pub cost_source: Option<CostSource>,
-    /// How long the call took, for calls of models and tools, microseconds.
+    /// The duration of a model or tool call, microseconds.
     pub latency_us: Option<i64>,
 }
 
@@ -96,7 +96,7 @@ impl Contribution {
     /// The cells in which it is counted: dimension, agent, provider and name.
     pub(crate) fn cells(&self) -> impl Iterator<Item = CellParts<'_>> {
         let agent = self.agent_id.as_str();
-        // Includes spans that report a sum of calls that were not sent, so that the models' figures add up to the total.
+        // A span that reports a sum of calls that never arrived is included, so that the models' figures add up to the total.
         let counts_calls = self.llm_calls != 0 || self.cost_nanos != 0 || !self.usage.is_zero();
         let has_model_cell = counts_calls || self.model.is_some();
         [

@@ -6,7 +6,7 @@ use crate::cost::{self, CostSource, PriceTable};
 use crate::limits::MAX_DURATION_US;
 use crate::usage::Usage;
 
-/// A contribution with the costs from which it was made.
+/// A contribution, and the costs that it was computed from.
 pub(super) struct Counted {
     pub(super) contribution: Contribution,
     pub(super) reported_cost_nanos: Option<i64>,
@@ -23,8 +23,8 @@ impl Counted {
 /// Counts one span. The caller sets the session and the user.
 pub(super) fn count(structure: &Structure<'_>, index: usize, prices: &PriceTable) -> Counted {
     let node = &structure.nodes[index];
-    let stands_for_call = node.is_call() && node.anchor == index;
-    let owner = if stands_for_call {
+    let represents_call = node.is_call() && node.anchor == index;
+    let owner = if represents_call {
         Some(&structure.nodes[node.figures])
     } else if node.owns_its_sum() {
         Some(node)
@@ -40,19 +40,19 @@ pub(super) fn count(structure: &Structure<'_>, index: usize, prices: &PriceTable
         start_us: node.facts.start_us,
         events: node.arrivals,
         errors: i64::from((node.facts.is_error || node.has_failed_part) && node.part_of.is_none()),
-        llm_calls: i64::from(stands_for_call && node.kind == SpanKind::Llm),
+        llm_calls: i64::from(represents_call && node.kind == SpanKind::Llm),
         tool_calls: i64::from(is_tool),
-        latency_us: (is_tool || (stands_for_call && node.kind == SpanKind::Llm)).then_some(latency_us),
+        latency_us: (is_tool || (represents_call && node.kind == SpanKind::Llm)).then_some(latency_us),
         ..Contribution::default()
     };
     let Some(owner) = owner else { return Counted::without_figures(contribution) };
-    // Wrappers and duplicates of a call may have facts that the call itself does not.
+    // Wrappers and duplicates of a call may have facts that the call itself lacks.
     let wrappers = structure.with_wrappers(index).skip(1);
     let around: Vec<&Node<'_>> = [node, owner].into_iter().chain(wrappers).collect();
     contribution.model = around.iter().find_map(|node| node.facts.model.clone());
     contribution.provider = around.iter().find_map(|node| node.facts.provider.clone());
     if !owner.names_figures() {
-        // A call that succeeded was billed, but nobody says for how many tokens.
+        // A call that succeeded was billed, but no span reports for how many tokens.
         let is_billed = contribution.llm_calls > 0 && contribution.errors == 0;
         if is_billed && !around.iter().any(|node| node.facts.is_cache_hit) {
             contribution.cost_source = Some(CostSource::Unknown);
@@ -83,7 +83,7 @@ fn cost_of(
         price.filter(|_| usage != Usage::default()).and_then(|price| cost::compute_at(price, &usage, tier));
     let cost = cost::resolve(reported, computed);
     contribution.usage = usage;
-    // An answer from the client's own cache was not billed. Its price is what the cache saved.
+    // An answer from the client's own cache was not billed. The cost that it would have had is the amount saved.
     let is_cache_hit = around.iter().any(|node| node.facts.is_cache_hit);
     (contribution.cost_nanos, contribution.cost_source) =
         if is_cache_hit { (0, Some(CostSource::Computed)) } else { (cost.nanos, Some(cost.source)) };

@@ -172,7 +172,7 @@ impl Subtree {
     }
 }
 
-/// Traces that may have calls in common.
+/// Traces that are resolved together, because they may have calls in common.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Forest {
     /// The traces, no id twice.

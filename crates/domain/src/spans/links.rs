@@ -1,7 +1,8 @@
 //! The stored summary of a resolved trace, so that spans can be added to it without loading most of it.
 //!
 //! [`Links`] is the connection of one span to its trace; [`Kept`] summarises all spans of a trace. Both are stored with the
-//! outcome. Subtracting the old contribution of the loaded spans from them gives the contribution of all others.
+//! outcome. Subtracting the old contribution of the loaded spans from them gives the contribution of all others. Example: a trace
+//! has 900 orphans, and two of its three loaded spans were orphans. So 898 of the spans that are not loaded are orphans.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ pub const WIDE_CHANGE_SPANS: i64 = 4_096;
 /// After this many wide changes a trace keeps its session, its user and its fallback agent, whatever arrives for it.
 pub const MAX_WIDE_CHANGES: u32 = 32;
 
-/// Agents' names that are kept for a trace. A trace with more is loaded as a whole when its agent changes.
+/// Agents whose display names are kept for a trace. A trace with more agents is loaded as a whole when its agent changes.
 const MAX_AGENT_NAMES: usize = if cfg!(test) { 2 } else { 16 };
 
 /// The model call that contains a span.
@@ -55,7 +56,7 @@ pub struct Links {
     pub(super) yields: bool,
 }
 
-/// The first of the spans that have some value, by rank, then by start and id.
+/// A value that several spans may have, and the span that it is taken from: the first by rank, then by start and id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct First<V> {
     pub(super) rank: u8,
@@ -86,7 +87,7 @@ pub(super) struct End {
     is_error: bool,
 }
 
-/// Another trace whose calls a trace duplicates.
+/// A link from a trace to another trace whose calls it duplicates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Follow {
     /// Whether the other trace names no session.
@@ -129,12 +130,12 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Whether it had so many wide changes that it no longer changes as a whole.
+    /// Whether it had so many wide changes that its session, user and fallback agent no longer change.
     pub(super) fn is_frozen(&self) -> bool {
         self.wide_changes >= MAX_WIDE_CHANGES
     }
 
-    /// Whether the trace has at most this many spans.
+    /// Whether this many spans are all of the trace.
     pub(super) fn is_of(&self, spans: usize) -> bool {
         self.spans <= i64::try_from(spans).unwrap_or(i64::MAX)
     }
@@ -162,7 +163,7 @@ pub(super) struct Hidden {
 }
 
 impl<'a> Structure<'a> {
-    /// Finds the descendants of each loaded span that are not loaded.
+    /// Computes what descendants that are not loaded contribute to each loaded span.
     pub(super) fn find_hidden(&mut self) {
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
@@ -227,7 +228,8 @@ impl<'a> Structure<'a> {
         links.collect()
     }
 
-    /// The first span of a trace that has some value, including spans that are not loaded.
+    /// The first value of a trace, including spans that are not loaded. `loaded` is the first one among loaded spans, `kept` selects
+    /// the stored one.
     fn first<V: Clone + 'a>(
         &mut self,
         trace: usize,
@@ -296,7 +298,7 @@ impl<'a> Structure<'a> {
         }
     }
 
-    /// Combines the traces that the loaded spans duplicate with the one that was known.
+    /// Chooses between the trace that loaded spans duplicate and the stored one.
     pub(super) fn keep_follows(&mut self) {
         for trace in 0..self.traces.len() {
             let stored = &self.traces[trace];
@@ -427,7 +429,7 @@ impl<'a> Structure<'a> {
         self.first(trace, top, |kept| &kept.top)
     }
 
-    /// The span that started last, found as the first by negated starts.
+    /// The span that started last. Its start is negated, so that it is the first one by [`First::key`].
     fn latest(&mut self, trace: usize) -> Option<First<()>> {
         let spans = self.members[trace].iter().map(|index| &self.nodes[*index]);
         let spans = spans.filter(|node| node.end().is_some());

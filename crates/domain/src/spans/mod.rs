@@ -1,8 +1,10 @@
 //! Spans of OpenTelemetry clients, in one model for all dialects.
 //!
-//! Each received span, and each log record that belongs to a span, is an [`Arrival`]: it becomes an event, is chained and never
-//! changes. A shown and counted span is a projection of all its arrivals, in any order. [`resolve`] decides which spans own
-//! the tokens of a trace.
+//! Each received span, and each log record that belongs to a span, is an [`Arrival`]. It becomes an event, is chained and never
+//! changes. The span that is shown and counted is computed from all its arrivals; their order does not matter. Example: a client
+//! exports a span at its start and again at its end. These are two arrivals and two events, but one span.
+//!
+//! [`resolve`] decides which spans own the tokens of a trace.
 
 mod calls;
 mod contribution;
@@ -208,7 +210,7 @@ pub struct Arrival {
     pub usage: Option<Usage>,
     /// The cost that the client sent, in nano-dollars.
     pub reported_cost_nanos: Option<i64>,
-    /// Whether the client answered from its own cache, so nothing was billed.
+    /// Whether the answer came from the client's own cache, so that nothing was billed.
     pub is_cache_hit: bool,
     /// The service tier of the answer, otherwise the requested one.
     pub service_tier: Option<ServiceTier>,
@@ -216,7 +218,7 @@ pub struct Arrival {
     pub tool_name: Option<String>,
     /// The tool call's id.
     pub call_id: Option<String>,
-    /// From the start to the first token, microseconds.
+    /// The time from the start to the first token, microseconds.
     pub first_token_us: Option<i64>,
     /// Whether it failed.
     pub is_error: bool,

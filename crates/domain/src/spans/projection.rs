@@ -1,7 +1,7 @@
-//! What a group of batches changes of spans and traces.
+//! The changes that a group of batches makes to spans and traces.
 //!
-//! Arrivals join the stored spans, and what they change is resolved. [`SpanProjector`] says what must be loaded and takes it;
-//! [`Projection`] is the result.
+//! Arrivals are added to the stored spans, and every span that they can change is resolved again. [`SpanProjector`] requests the
+//! stored rows and receives them; [`Projection`] is the result.
 
 use std::collections::BTreeSet;
 
@@ -15,15 +15,15 @@ use crate::cost::PriceTable;
 use crate::environments::{Environments, OTHER};
 use crate::sessions::SessionKey;
 
-/// When a trace of a session continues after its end, this many of the session's latest traces are read to find out whether the
-/// session has ended nevertheless.
+/// When a trace continues after its end, this many of its session's latest traces are read to decide whether the session has
+/// still ended.
 const MAX_TRACES_READ_FOR_AN_END: i64 = 1_000;
 
-/// When a trace leaves a session, what the session says is told anew by its other traces, if they are not more than this. A session
-/// with more keeps what it says.
+/// When a trace leaves a session, the session's agent, user and times are computed again from its other traces. A session with
+/// more traces than this keeps its values.
 const MAX_TRACES_READ_FOR_A_MOVE: i64 = 2_000;
 
-/// What became of one arrival.
+/// The outcome of one arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrived {
     /// The same arrival was stored before.
@@ -44,7 +44,7 @@ pub struct SpanChange<'a> {
     pub trace_id: String,
     /// The span after the change.
     pub span: Span,
-    /// What was shown and counted before; absent for a new span.
+    /// Its shown and counted values before the change; absent for a new span.
     pub before: Option<Shown>,
 }
 
@@ -55,33 +55,33 @@ pub struct TraceChange<'a> {
     pub workspace_id: &'a str,
     /// The trace.
     pub trace_id: String,
-    /// What is shown of it after the change.
+    /// Its shown values after the change.
     pub shown: TraceShown,
-    /// What must be known to add further spans.
+    /// The summary of its spans after the change.
     pub kept: Kept,
-    /// Other sessions that its spans name. Those who ask for one of them are led to the session in which the trace is shown.
+    /// Other sessions that its spans name. A request for one of them is answered with the session that shows the trace.
     pub also_named: BTreeSet<String>,
     /// The trace before the change; absent for a new one.
     pub before: Option<StoredTrace>,
 }
 
-/// What a group of batches changes of spans and traces.
+/// The changes that a group of batches makes to spans and traces.
 #[derive(Debug)]
 pub struct Projection<'a> {
-    /// What became of each arrival; `None` for events that are no arrivals.
+    /// The outcome of each arrival; `None` for events that are not arrivals.
     pub(crate) arrived: PerEvent<Option<Arrived>>,
     /// The spans that changed.
     pub spans: Vec<SpanChange<'a>>,
-    /// The traces that changed. They hold all the spans that changed.
+    /// The traces that changed, including the trace of every span that changed.
     pub traces: Vec<TraceChange<'a>>,
 }
 
-/// The unchanged traces of sessions whose facts can't be updated from the changed traces alone.
+/// The unchanged traces of sessions whose values can't be computed from the changed traces alone.
 #[derive(Debug, Default)]
 pub struct RemainingTraces<'a> {
-    /// Of sessions that a trace left.
+    /// Those of sessions that a trace left.
     pub(crate) left: FxHashMap<SessionKey<'a>, Vec<TraceShown>>,
-    /// Of sessions in which a trace continues after its end.
+    /// Those of sessions in which a trace continues after its end.
     pub(crate) reopened: FxHashMap<SessionKey<'a>, Vec<TraceShown>>,
 }
 
@@ -90,18 +90,18 @@ pub struct RemainingTraces<'a> {
 pub struct SessionToRead<'a> {
     /// The session.
     pub key: SessionKey<'a>,
-    /// How many of its traces are needed, the newest first.
+    /// How many of its traces to read, newest first.
     pub limit: i64,
     is_left: bool,
 }
 
 impl<'a> Projection<'a> {
-    /// The projection of a group none of whose spans has been resolved yet.
+    /// An empty projection of a group.
     pub fn of(group: &Group<'_>) -> Self {
         Self { arrived: group.per_event(None), spans: Vec::new(), traces: Vec::new() }
     }
 
-    /// The sessions in which changed spans and traces are shown, were shown, or which they name.
+    /// The sessions that show changed spans and traces, that showed them before, or that they name.
     pub(crate) fn session_keys(&'a self) -> impl Iterator<Item = SessionKey<'a>> {
         let spans = self.spans.iter().flat_map(|changed| {
             let before = changed.before.as_ref().map(|shown| shown.counted.session_id.as_str());
@@ -117,7 +117,7 @@ impl<'a> Projection<'a> {
         spans.chain(traces)
     }
 
-    /// The sessions whose other traces must be read too. Each is handed back through [`Self::take_traces`].
+    /// The sessions whose other traces must be read. The caller passes them to [`Self::take_traces`].
     pub fn sessions_to_read(&'a self) -> Vec<SessionToRead<'a>> {
         let mut all: FxHashMap<SessionKey<'a>, SessionToRead<'a>> = FxHashMap::default();
         for changed in &self.traces {
@@ -134,7 +134,7 @@ impl<'a> Projection<'a> {
         all.into_values().collect()
     }
 
-    /// Takes the stored traces of a session, with their ids.
+    /// Receives the stored traces of a session, with their ids.
     pub fn take_traces(
         &self,
         remaining: &mut RemainingTraces<'a>,
@@ -150,7 +150,7 @@ impl<'a> Projection<'a> {
         of.insert(session.key, traces);
     }
 
-    /// Those of the stored traces that did not change, the earliest first.
+    /// The stored traces that did not change, earliest first.
     fn unchanged(&self, workspace_id: &str, stored: Vec<(String, TraceState)>) -> Vec<TraceShown> {
         let changed = self.traces.iter().filter(|changed| changed.workspace_id == workspace_id);
         let changed: FxHashSet<&str> = changed.map(|changed| changed.trace_id.as_str()).collect();
@@ -179,7 +179,7 @@ pub struct SpanProjector<'a> {
 }
 
 impl<'a> SpanProjector<'a> {
-    /// One for each workspace to which a group brings spans, in the order of their ids.
+    /// One projector for each workspace that receives spans in this group, ordered by workspace id.
     pub fn of(group: &Group<'a>, environments: &'a Environments<'a>) -> Vec<Self> {
         let mut all: FxHashMap<&str, Self> = FxHashMap::default();
         for (_, batch, event) in group.new_events() {
@@ -205,7 +205,7 @@ impl<'a> SpanProjector<'a> {
         self.workspace_id
     }
 
-    /// What must be loaded next. It is empty once everything is resolved.
+    /// The rows to load next; empty once everything is resolved.
     pub fn needs(
         &mut self,
         group: &Group<'a>,
@@ -223,7 +223,7 @@ impl<'a> SpanProjector<'a> {
         self.region.needs(prices)
     }
 
-    /// Takes a trace that was needed, if it is stored.
+    /// Receives a trace that was requested; `None` if it is not stored.
     pub fn take_trace(&mut self, trace_id: &str, stored: Option<StoredTrace>) {
         let loaded = stored.map(|stored| {
             let (shown, kept) = (stored.state.shown.clone(), stored.state.kept.clone());
@@ -233,12 +233,12 @@ impl<'a> SpanProjector<'a> {
         self.region.take_trace(trace_id.to_owned(), loaded);
     }
 
-    /// Takes spans that were needed, with the numbers of their traces.
+    /// Receives spans that were requested, with the numbers of their traces.
     pub fn take_spans(&mut self, spans: Vec<(i64, Span)>) {
         self.region.take_spans(spans);
     }
 
-    /// Takes the trace and span ids of the stored spans that name a model's answer.
+    /// Receives the trace and span ids of the stored spans that name a model's answer.
     pub fn take_answer(&mut self, response_id: &str, spans: Vec<(String, String)>) {
         self.region.take_answer(response_id, spans);
     }
@@ -261,7 +261,7 @@ impl<'a> SpanProjector<'a> {
         }
     }
 
-    /// Hands over what changes.
+    /// Adds the changes of this workspace to the projection.
     pub fn finish(mut self, projection: &mut Projection<'a>) {
         let changes = self.region.into_changes();
         let first = projection.spans.len();

@@ -1,6 +1,6 @@
 //! The part of a workspace's spans that an arrival can change.
 //!
-//! A [`Region`] grows until it holds every span whose outcome an arrival may change, and no others:
+//! A [`Region`] grows until it holds every span whose outcome an arrival may change:
 //! - the ancestors of a span that arrived, because their sums change;
 //! - the whole model call that contains it, because its spans decide together which of them owns the tokens;
 //! - spans that name the same answer, with their calls and ancestors;
@@ -102,10 +102,10 @@ pub struct Changes {
     pub arrived: FxHashMap<SpanPlace, usize>,
 }
 
-/// The place of a span in a region.
+/// The place of a span in a region: the index of its trace, and its index in that trace.
 pub type SpanPlace = (usize, usize);
 
-/// How a span came into the region: the number of answers between it and an arrival, and the number of levels above that.
+/// The distance of a span from an arrival: the number of steps from answer to answer, then the number of levels up the tree.
 #[derive(Debug, Clone, Copy, Default)]
 struct Reach {
     hops: u8,
@@ -132,14 +132,14 @@ struct LoadedSpan {
     response_id: Option<String>,
 }
 
-/// See the module.
+/// The part of a workspace's spans that arrivals can change. See the module.
 #[derive(Debug, Default)]
 pub struct Region {
     forest: Forest,
     loaded: Vec<LoadedTrace>,
     trace_places: FxHashMap<String, usize>,
     numbers: FxHashMap<i64, usize>,
-    /// Spans that were not examined yet.
+    /// Spans that still have to be examined.
     queue: Vec<SpanPlace>,
     asked_traces: FxHashMap<String, u8>,
     asked_answers: FxHashMap<String, u8>,
@@ -201,11 +201,11 @@ impl Region {
             if !self.needs.is_empty() || self.before.is_some() {
                 return std::mem::take(&mut self.needs);
             }
-            self.settle(prices);
+            self.resolve_or_request(prices);
         }
     }
 
-    /// Adds a requested trace with its number; absent if there is none.
+    /// Adds a requested trace with its number; `None` if it is not stored.
     pub fn take_trace(&mut self, trace_id: String, stored: Option<(i64, TraceShown, Kept)>) {
         if self.trace_places.contains_key(&trace_id) {
             return;
@@ -328,7 +328,7 @@ impl Region {
 
     fn ask_span_of(&mut self, trace: usize, span_id: &str, reach: Reach) {
         let loaded = &mut self.loaded[trace];
-        // A trace that is new, or was requested as a whole, is complete.
+        // All spans of a trace that is new, or was requested as a whole, are known.
         let Some(number) = loaded.number.filter(|_| self.forest.traces[trace].is_partial) else { return };
         if !loaded.places.contains_key(span_id) && !loaded.asked.contains_key(span_id) {
             self.needs.spans.push((number, span_id.to_owned()));
@@ -388,7 +388,7 @@ impl Region {
     }
 
     /// Resolves the region, or requests the missing data.
-    fn settle(&mut self, prices: &PriceTable) {
+    fn resolve_or_request(&mut self, prices: &PriceTable) {
         for (trace, loaded) in self.forest.traces.iter_mut().zip(&self.loaded) {
             let stored = trace.spans.iter().filter(|span| span.links.is_some()).count();
             // Nothing needs to be derived for a trace that is loaded as a whole.
@@ -470,7 +470,8 @@ impl Region {
                 || (agent(kept) != agent(&trace.kept) && structure.hidden_unnamed(at) > 0))
     }
 
-    /// The next trace to examine if a stored one now duplicates another trace than before: the two may form a cycle.
+    /// The next trace to load if a stored trace now duplicates another one than before: traces that duplicate each other may form
+    /// a cycle, which decides their session.
     fn next_followed(&self, structure: &Structure<'_>, at: usize) -> Option<String> {
         let (_, before) = self.loaded[at].before.as_ref()?;
         let followed = structure.followed(at)?;

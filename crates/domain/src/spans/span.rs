@@ -1,4 +1,4 @@
-//! One span: its arrivals, and the facts that they give together in any order.
+//! One span: its arrivals, and the facts read from all of them. The order of arrival does not matter.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Arrival, ArrivalSource, Links, Shown};
 
-/// Arrivals that a span keeps. The weakest of more arrivals are stored as events and have no other effect.
+/// Arrivals that a span reads facts from. If there are more, the weakest are only stored as events.
 pub const MAX_ARRIVALS: usize = 64;
 
 /// Different arrivals that a span accepts. Further ones count as duplicates.
@@ -27,14 +27,14 @@ pub struct StoredArrival {
 /// A stored span: its arrivals, strongest first, and its last shown and counted values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Span {
-    /// The event that represents the span in lists: the first arrival of the span itself, or else its first log record.
+    /// The event that represents the span in lists: the first arrival of the span itself, otherwise its first log record.
     first_event_id: String,
     arrivals: Vec<StoredArrival>,
     /// Digests of arrivals that are stored as events and no longer used.
     passed: Vec<[u8; 8]>,
     /// Shown and counted values; the default until it is resolved.
     pub shown: Shown,
-    /// Its links to its trace when it was resolved; absent until then.
+    /// Its links to the rest of its trace when it was last resolved; absent for a new span.
     pub(super) links: Option<Links>,
 }
 
@@ -50,8 +50,8 @@ impl Span {
         }
     }
 
-    /// The event that represents the span in lists. The span replaces a log record that came before it, because the record has
-    /// the event type of a log record.
+    /// The event that represents the span in lists. A span that arrives after a log record replaces it here, because only the
+    /// span has the event type to show.
     pub fn first_event_id(&self) -> &str {
         &self.first_event_id
     }
@@ -114,14 +114,14 @@ impl Span {
     }
 }
 
-/// Smaller is stronger.
+/// The sort key of an arrival; a smaller one is stronger.
 fn strength(arrival: &Arrival) -> impl Ord + use<> {
     let duration_us = arrival.end_us.saturating_sub(arrival.start_us);
     Reverse((arrival.source, duration_us, arrival.end_us, arrival.digest))
 }
 
 fn fill(facts: &mut Arrival, weaker: &Arrival) {
-    // A log record only knows its own instant.
+    // A log record has a single instant, so it must not change the span's start or end.
     if weaker.source == ArrivalSource::Span {
         facts.start_us = facts.start_us.min(weaker.start_us);
         facts.end_us = facts.end_us.max(weaker.end_us);

@@ -1,30 +1,30 @@
-//! Spans and traces as they are stored.
+//! The stored form of spans and traces.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Kept, TraceShown};
 
-/// The version of the stored state of spans and traces.
+/// The version of the stored state of spans and traces. States of other versions are unreadable.
 const STATE_VERSION: u8 = 2;
 
-/// A trace keeps the names of the first so many sessions that it left.
+/// The number of former sessions that a trace remembers. Later ones are dropped.
 const MAX_CHAINS: usize = 32;
 
-/// What is stored of a trace.
+/// The stored state of a trace.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TraceState {
-    /// What is shown of it.
+    /// Its shown values.
     pub shown: TraceShown,
     /// The other sessions whose chains hold events of it.
     pub chains: Vec<String>,
-    /// What must be known to add spans to it.
+    /// The summary of its spans.
     pub kept: Kept,
 }
 
-/// A trace as it is stored.
+/// A stored trace.
 #[derive(Debug)]
 pub struct StoredTrace {
-    /// Its number in the org, by which its spans are found.
+    /// Its number in the org. Its spans are looked up by it.
     pub number: i64,
     /// Its state.
     pub state: TraceState,
@@ -36,7 +36,7 @@ pub struct StoredTrace {
 pub struct StateError;
 
 impl TraceState {
-    /// The state of a trace after a change. The session in which it was shown before joins its chains if it moved.
+    /// The state of a trace after a change. If the trace moved to another session, the former one is added to its chains.
     pub(crate) fn after(before: Option<&Self>, shown: &TraceShown, kept: &Kept) -> Self {
         let mut chains = before.map_or_else(Vec::new, |before| before.chains.clone());
         if let Some(before) = before

@@ -10,15 +10,16 @@ use super::links::{First, Follow, Hidden, Links};
 use super::{Arrival, SpanKind};
 use crate::events::UNKNOWN_AGENT;
 
-/// One span among the others.
+/// One loaded span.
 pub(super) struct Node<'a> {
     pub(super) trace: usize,
     /// Its place among the spans of its trace.
     pub(super) place: usize,
-    /// Its links and shown values when it was last resolved; absent for a new span.
+    /// Its links when it was last resolved; absent for a new span.
     pub(super) links: Option<&'a Links>,
+    /// Its shown values when it was last resolved.
     pub(super) before: &'a Shown,
-    /// Its descendants that are not loaded.
+    /// The contribution of its descendants that are not loaded.
     pub(super) hidden: Hidden,
     pub(super) facts: Cow<'a, Arrival>,
     pub(super) environment: &'a str,
@@ -29,7 +30,7 @@ pub(super) struct Node<'a> {
     pub(super) is_cut_off: bool,
     /// The model call that contains its children.
     pub(super) call: Option<usize>,
-    /// Whether it is a call that is too large to be loaded. It keeps the result of the spans that are not loaded.
+    /// Whether it is a call with spans inside it that are not loaded, because there are too many. Their last result is kept.
     pub(super) is_overfull: bool,
     /// The model call that contains this one, if both describe one call.
     pub(super) wrapper: Option<usize>,
@@ -45,7 +46,7 @@ pub(super) struct Node<'a> {
     pub(super) lent_cost_nanos: Option<i64>,
     /// Whether something that is shown as part of it failed.
     pub(super) has_failed_part: bool,
-    /// The earliest and the latest instant in any of its arrivals. They only move apart.
+    /// The earliest and the latest instant in any of its arrivals. Further arrivals can only widen this range.
     pub(super) first_us: i64,
     pub(super) last_us: i64,
     /// The span that represents its answer; possibly itself.
@@ -54,6 +55,7 @@ pub(super) struct Node<'a> {
     pub(super) figures: usize,
     /// The span as part of which it is shown.
     pub(super) part_of: Option<usize>,
+    /// The span under which it is shown.
     pub(super) shown_parent: Option<usize>,
     pub(super) agent_id: String,
     /// Whether it or one of its ancestors names its agent.
@@ -100,18 +102,19 @@ pub(super) struct Structure<'a> {
     pub(super) traces: &'a [Trace],
     pub(super) trace_ids: Vec<&'a str>,
     pub(super) trace_places: FxHashMap<&'a str, usize>,
-    /// The nodes by trace and span id, and those of each trace.
+    /// The nodes by trace and span id.
     pub(super) places: FxHashMap<(usize, &'a str), usize>,
+    /// The nodes of each trace.
     pub(super) members: Vec<Vec<usize>>,
     /// Traces whose outcome depends on spans that are not loaded.
     pub(super) incomplete: Vec<bool>,
     /// Parents before their children.
     pub(super) order: Vec<usize>,
-    /// How many calls each wrapper wraps.
+    /// The number of calls directly inside each wrapper that are counted on their own.
     pub(super) inner_counts: Vec<usize>,
     /// The session that each trace names by itself.
     pub(super) claims: Vec<Option<First<String>>>,
-    /// The agent that each trace names first.
+    /// The first agent that each trace names.
     pub(super) first_agents: Vec<Option<First<String>>>,
     /// The trace whose calls a trace duplicates.
     pub(super) follows: Vec<Option<Follow>>,
@@ -253,7 +256,8 @@ impl<'a> Structure<'a> {
         }
     }
 
-    /// A span's agent is its own, or that of its nearest ancestor with one, or the first of its trace, or its service.
+    /// The agent of a span is the one that it names, otherwise that of its nearest ancestor that names one, otherwise the first one
+    /// in its trace, otherwise its service.
     fn name_agents(&mut self) {
         for index in self.order.clone() {
             let node = &self.nodes[index];
@@ -298,12 +302,12 @@ impl<'a> Structure<'a> {
         leaders.into_iter().enumerate().map(|(at, leader)| leader.unwrap_or(at)).collect()
     }
 
-    /// The trace whose session a trace shares because it names none itself.
+    /// The trace whose session this one shares; only if this one names no session.
     pub(super) fn followed(&self, trace: usize) -> Option<&Follow> {
         self.follows[trace].as_ref().filter(|_| self.claims[trace].is_none())
     }
 
-    /// The session of a trace that decides its own. If the deciding trace is not loaded, the session stays as it was.
+    /// The session of a trace that [`Self::leaders`] chose. If the trace that it duplicates is not loaded, the session stays as it was.
     pub(super) fn session(&self, trace: usize) -> &str {
         let stored = &self.traces[trace];
         let is_loaded = |follow: &&Follow| self.trace_places.contains_key(follow.trace_id.as_str());
@@ -315,7 +319,7 @@ impl<'a> Structure<'a> {
     }
 }
 
-/// The position of each span in a depth-first walk, and the number of its descendants.
+/// The position of each span in a depth-first walk, and the size of its subtree. They answer "is A above B" without a walk.
 struct Depths {
     places: Vec<usize>,
     sizes: Vec<usize>,

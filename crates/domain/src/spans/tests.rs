@@ -10,7 +10,7 @@ use crate::cost::{CostSource, PriceTable, ServiceTier};
 
 const MINUTE_US: i64 = 60_000_000;
 
-/// A span of trace 1 that began at `id` and ended at 1000, and is told apart by its trace, id and parent.
+/// A span of trace 1 that starts at `id` and ends at 1000.
 fn span(id: u8, parent: Option<u8>, kind: SpanKind) -> Arrival {
     Arrival {
         trace_id: trace_id(1),
@@ -80,7 +80,7 @@ impl Arrival {
     }
 }
 
-/// Joins arrivals in their order, as the store does; not resolved yet.
+/// Adds arrivals in their order, as the store does, without resolving them.
 fn join(arrivals: impl IntoIterator<Item = Arrival>) -> Forest {
     let mut forest = Forest::default();
     for arrival in arrivals {
@@ -124,7 +124,7 @@ impl Forest {
         self.shown_in(1, id)
     }
 
-    /// Input tokens that each span of trace 1 is counted with, by id.
+    /// The input tokens counted for spans of trace 1, by id.
     fn input(&self, ids: &[u8]) -> Vec<i64> {
         ids.iter().map(|id| self.shown(*id).counted.usage.input).collect()
     }
@@ -173,11 +173,11 @@ fn two_calls_inside_one_are_two() {
 }
 
 #[test]
-fn an_inner_call_that_says_less_is_part_of_the_outer() {
+fn an_inner_call_that_reports_less_is_part_of_the_outer() {
     let forest = resolved([llm(1, None).tokens(10), llm(2, Some(1)), llm(3, Some(1))]);
     assert_eq!((forest.input(&[1, 2, 3]), forest.calls()), (vec![10, 0, 0], 1));
     assert_eq!(forest.shown(3).part_of, Some((trace_id(1), span_id(1))));
-    // However deep they lie in each other.
+    // However deeply they are nested.
     let forest = resolved([llm(1, None).tokens(10), llm(2, Some(1)), llm(3, Some(2)), llm(4, Some(3))]);
     assert_eq!((forest.input(&[1, 2, 3, 4]), forest.calls()), (vec![10, 0, 0, 0], 1));
     let forest = resolved([llm(1, None), llm(2, Some(1)), llm(3, Some(2)).tokens(10)]);
@@ -186,7 +186,7 @@ fn an_inner_call_that_says_less_is_part_of_the_outer() {
 }
 
 #[test]
-fn tokens_say_more_than_a_cost() {
+fn tokens_outrank_a_cost() {
     // Inside: the inner one's cost, the outer one's tokens.
     let forest = resolved([llm(1, None).tokens(10), llm(2, Some(1)).costs(7)]);
     assert_eq!((forest.input(&[1, 2]), forest.calls()), (vec![10, 0], 1));
@@ -195,7 +195,7 @@ fn tokens_say_more_than_a_cost() {
     let forest = resolved([llm(1, None).costs(7), llm(2, Some(1)).tokens(10)]);
     assert_eq!((forest.input(&[1, 2]), forest.calls()), (vec![0, 10], 1));
     assert_eq!((forest.shown(2).counted.cost_nanos, forest.sum(|counted| counted.cost_nanos)), (7, 7));
-    // A repetition that began later and names only a cost.
+    // A duplicate that started later and reports only a cost.
     let forest =
         resolved([llm(1, None).tokens(10).answers("r"), llm(2, None).costs(7).answers("r").in_trace(2)]);
     assert_eq!((forest.all_input(), forest.sum(|counted| counted.cost_nanos)), (10, 7));
@@ -206,7 +206,7 @@ fn an_error_of_one_call_counts_once() {
     let forest = resolved([llm(1, None).fails(), llm(2, Some(1)).fails()]);
     assert_eq!((forest.sum(|counted| counted.errors), forest.calls()), (1, 1));
     assert_eq!(forest.shown(1).subtree.errors, 1);
-    // Where only the inner span says so, the call failed all the same.
+    // If only the inner span reports the error, the call failed too.
     let forest = resolved([llm(1, None), llm(2, Some(1)).fails()]);
     assert_eq!((forest.sum(|counted| counted.errors), forest.shown(1).counted.errors), (1, 1));
     let forest = resolved([llm(1, None).fails(), llm(2, Some(1)).fails(), llm(3, Some(1)).tokens(4)]);
@@ -222,7 +222,7 @@ fn another_provider_or_kind_or_time_is_another_call() {
     assert_eq!((embedding.input(&[1, 2]), embedding.calls()), (vec![10, 20], 1));
     let later = resolved([llm(1, None).tokens(10).at(0, 5), llm(2, Some(1)).tokens(20).at(6, 9)]);
     assert_eq!((later.input(&[1, 2]), later.calls()), (vec![10, 20], 2));
-    // One that does not say its provider is of any.
+    // A span without a provider matches any provider.
     let unnamed = resolved([llm(1, None).tokens(10), llm(2, Some(1)).of(None).tokens(10)]);
     assert_eq!(
         (unnamed.input(&[1, 2]), unnamed.shown(2).counted.provider.as_deref()),
@@ -231,7 +231,7 @@ fn another_provider_or_kind_or_time_is_another_call() {
 }
 
 #[test]
-fn a_tool_or_an_agent_between_parts_two_calls() {
+fn a_tool_or_an_agent_between_separates_two_calls() {
     for kind in [SpanKind::Tool, SpanKind::Agent] {
         let forest = resolved([llm(1, None).tokens(10), span(2, Some(1), kind), llm(3, Some(2)).tokens(20)]);
         assert_eq!((forest.input(&[1, 3]), forest.calls()), (vec![10, 20], 2), "{kind:?}");
@@ -247,7 +247,7 @@ fn a_sum_counts_only_while_nothing_below_owns_anything() {
     assert_eq!((alone.input(&[1, 2]), alone.calls()), (vec![30, 0], 1));
     let partly = resolved([run(), llm(2, Some(1)).tokens(10), llm(3, Some(1))]);
     assert_eq!(partly.input(&[1, 2, 3]), [0, 10, 0]);
-    // Of sums in each other the lowest.
+    // Of nested sums, the innermost counts.
     let step = |id| span(id, Some(1), SpanKind::Step);
     let nested = resolved([run(), step(2).tokens(10), step(3).tokens(20), llm(4, Some(2))]);
     assert_eq!(nested.input(&[1, 2, 3, 4]), [0, 10, 20, 0]);
@@ -257,7 +257,7 @@ fn a_sum_counts_only_while_nothing_below_owns_anything() {
 }
 
 #[test]
-fn a_sum_inside_a_call_that_names_it_is_the_calls() {
+fn a_sum_inside_a_call_that_reports_tokens_is_ignored() {
     let inside = resolved([llm(1, None).tokens(10), span(2, Some(1), SpanKind::Http).tokens(10)]);
     assert_eq!(inside.input(&[1, 2]), [10, 0]);
     let unnamed = resolved([llm(1, None), span(2, Some(1), SpanKind::Http).tokens(10)]);
@@ -291,7 +291,7 @@ fn spans_that_name_one_answer_are_one_call() {
     ]);
     assert_eq!((in_one.input(&[2, 3]), in_one.calls()), (vec![11, 0], 1));
     assert_eq!((in_one.shown(1).children, in_one.shown(1).subtree.input_tokens), (1, 11));
-    // Across traces, in the trace that says whose it is; the figures are those of the latest start.
+    // Across traces: shown in the trace with more context, with the figures of the span that started last.
     let across = resolved([
         span(1, None, SpanKind::Workflow),
         llm(2, Some(1)).tokens(10).answers("r"),
@@ -305,18 +305,18 @@ fn spans_that_name_one_answer_are_one_call() {
 }
 
 #[test]
-fn what_a_repetition_says_is_known_around_every_other() {
+fn usage_of_one_duplicate_counts_for_all_others() {
     let elsewhere = |id| llm(id, None).tokens(10).answers("r").in_trace(2);
-    // The sum above the one that says nothing does not count.
+    // The sum above the duplicate without usage does not count.
     let sum =
         resolved([span(1, None, SpanKind::Agent).tokens(10), llm(2, Some(1)).answers("r"), elsewhere(3)]);
     assert_eq!((sum.input(&[1, 2]), sum.all_input(), sum.calls()), (vec![0, 10], 10, 1));
-    // Nor do the tokens of what wraps it.
+    // Nor do the tokens of its wrapper.
     let wrapped = resolved([llm(1, None).tokens(10), llm(2, Some(1)).answers("r"), elsewhere(3)]);
     assert_eq!((wrapped.all_input(), wrapped.calls()), (10, 1));
     let named_twice = resolved([llm(1, None).tokens(10).answers("r"), llm(2, Some(1)).answers("r")]);
     assert_eq!((named_twice.input(&[1, 2]), named_twice.calls()), (vec![10, 0], 1));
-    // Where only the wrapper knows the answer, it is that of what it wraps.
+    // An answer that only the wrapper names belongs to the call inside it.
     let inner = resolved([llm(1, None).answers("r"), llm(2, Some(1)).tokens(10), elsewhere(3)]);
     assert_eq!((inner.all_input(), inner.calls()), (10, 1));
 }
@@ -358,7 +358,7 @@ fn an_id_that_many_spans_name_is_no_answer() {
 }
 
 #[test]
-fn the_span_that_knows_most_stands_for_an_answer() {
+fn the_span_with_most_context_represents_an_answer() {
     let call = |id, trace| llm(id, None).tokens(10).answers("r").in_trace(trace);
     let anchor = |forest: &Forest| {
         let mut calls = forest.spans().filter(|(_, span)| span.shown.counted.llm_calls == 1);
@@ -372,14 +372,14 @@ fn the_span_that_knows_most_stands_for_an_answer() {
     assert_eq!(anchor(&resolved([with_parent.clone(), call(1, 1)])), trace_id(2));
     let by_session = resolved([with_parent.clone(), call(3, 3).claims(1, "chat")]);
     assert_eq!((anchor(&by_session), by_session.session(2)), (trace_id(3), "chat"));
-    // A session that another span of the trace names is as good.
+    // A session named by another span of the trace counts the same.
     let by_root =
         resolved([with_parent, call(3, 3), span(4, None, SpanKind::Agent).in_trace(3).claims(1, "chat")]);
     assert_eq!((anchor(&by_root), by_root.session(2)), (trace_id(3), "chat"));
 }
 
 #[test]
-fn a_root_whose_parent_never_came_ends_the_trace_while_nothing_begins_after_it() {
+fn a_root_whose_parent_never_arrived_ends_the_trace_unless_a_span_starts_later() {
     let end = |arrivals: Vec<Arrival>| {
         let shown = resolved(arrivals).traces.remove(0).shown;
         (shown.ended_us, shown.ended_in_error)
@@ -394,7 +394,7 @@ fn a_root_whose_parent_never_came_ends_the_trace_while_nothing_begins_after_it()
 }
 
 #[test]
-fn a_trace_follows_the_session_of_the_one_it_repeats() {
+fn a_trace_shares_the_session_of_the_trace_that_it_duplicates() {
     let call = |id, trace: u8, response: &str| llm(id, None).tokens(10).answers(response).in_trace(trace);
     let chain = resolved([
         call(1, 1, "a").claims(1, "chat"),
@@ -404,7 +404,7 @@ fn a_trace_follows_the_session_of_the_one_it_repeats() {
     ]);
     assert_eq!((chain.session(1), chain.session(2), chain.session(3)), ("chat", "chat", "chat"));
     assert_eq!((chain.all_input(), chain.calls()), (20, 2));
-    // Two that repeat each other are one session too, however many others are looked at with them.
+    // Two traces that duplicate each other share a session, however many others are resolved with them.
     for others in 0..3 {
         let below =
             |id, trace, response| Arrival { parent_span_id: Some(span_id(99)), ..call(id, trace, response) };
@@ -416,8 +416,8 @@ fn a_trace_follows_the_session_of_the_one_it_repeats() {
 }
 
 #[test]
-fn a_repetition_is_shown_where_its_anchor_is_shown() {
-    // The anchor is itself part of what wraps it; whichever of the traces is looked at first.
+fn a_duplicate_is_shown_where_its_anchor_is_shown() {
+    // The anchor is itself part of its wrapper. The order of the traces does not matter.
     for (first, second) in [(1, 2), (2, 1)] {
         let forest = resolved([
             llm(1, None).in_trace(first).claims(1, "chat"),
@@ -432,7 +432,7 @@ fn a_repetition_is_shown_where_its_anchor_is_shown() {
 }
 
 #[test]
-fn repetitions_that_lie_crosswise_stay_in_the_tree() {
+fn crossed_duplicates_stay_in_the_tree() {
     let agent = |id, parent| span(id, Some(parent), SpanKind::Agent);
     let forest = resolved([
         span(1, None, SpanKind::Workflow),
@@ -449,7 +449,7 @@ fn repetitions_that_lie_crosswise_stay_in_the_tree() {
 }
 
 #[test]
-fn what_a_cache_of_the_client_answered_costs_nothing() {
+fn an_answer_from_the_clients_cache_costs_nothing() {
     let call = Arrival { model: Some("gpt-4o".to_owned()), ..llm(1, None).tokens(1_000_000) };
     let price = resolved([call.clone()]).shown(1).counted.cost_nanos;
     assert!(price > 0);
@@ -461,7 +461,7 @@ fn what_a_cache_of_the_client_answered_costs_nothing() {
     );
     let batch = resolved([Arrival { service_tier: Some(ServiceTier::Batch), ..call }]);
     assert_eq!(batch.shown(1).counted.cost_nanos, price / 2);
-    // What wraps a call may know its model, and that it was part of a batch.
+    // A wrapper may know the model of a call, and that the call was part of a batch.
     let wrapper =
         Arrival { model: Some("gpt-4o".to_owned()), service_tier: Some(ServiceTier::Batch), ..llm(1, None) };
     let inner = resolved([wrapper, llm(2, Some(1)).tokens(1_000_000)]);
@@ -470,7 +470,7 @@ fn what_a_cache_of_the_client_answered_costs_nothing() {
 }
 
 #[test]
-fn rings_of_parents_are_cut_at_the_earliest() {
+fn cycles_of_parents_are_cut_at_the_earliest() {
     let ring = resolved([
         llm(3, Some(2)).tokens(1),
         span(1, Some(3), SpanKind::Chain),
@@ -501,7 +501,7 @@ fn an_agent_is_inherited_from_above() {
 }
 
 #[test]
-fn the_worthiest_name_of_a_session_wins_then_the_earliest() {
+fn the_best_session_name_wins_then_the_earliest() {
     let forest = resolved([
         llm(1, None).claims(3, "run"),
         llm(2, Some(1)).claims(1, "b"),
@@ -513,7 +513,7 @@ fn the_worthiest_name_of_a_session_wins_then_the_earliest() {
 }
 
 #[test]
-fn the_instants_of_a_trace_only_move_apart() {
+fn the_time_range_of_a_trace_only_widens() {
     let log = Arrival { source: ArrivalSource::Log, kind: None, digest: [9; 8], ..llm(2, None).at(50, 50) };
     let call = llm(2, None).at(10, 40);
     let before = resolved([log.clone()]).traces.remove(0).shown;

@@ -1,4 +1,4 @@
-//! Adding to stored traces comes to the same as resolving everything that ever arrived, for every split and order.
+//! Adding spans to stored traces gives the same result as resolving everything at once, for every split and order.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::properties::{Random, arrivals, random};
 use super::*;
 use crate::spans::{Kept, MAX_CALL_SPANS, MAX_LEVELS, MAX_WIDE_CHANGES, Needs, Region, WIDE_CHANGE_SPANS};
 
-/// What a store keeps, and how much of it was asked for.
+/// A store in memory that counts how many spans were loaded and written.
 #[derive(Default)]
 struct Stored {
     traces: BTreeMap<String, (i64, TraceShown, Kept)>,
@@ -18,7 +18,7 @@ struct Stored {
 }
 
 impl Stored {
-    /// Applies what arrives at once.
+    /// Applies arrivals that come together.
     fn apply(&mut self, arrivals: Vec<Arrival>) {
         let mut region = Region::default();
         arrivals.iter().for_each(|arrival| region.announce(arrival));
@@ -90,7 +90,7 @@ impl Stored {
         self.spans.iter().map(|(key, span)| (key.clone(), span.shown.clone())).collect()
     }
 
-    /// Whether everything is as if all had arrived at once.
+    /// Compares the stored result with resolving all arrivals at once.
     fn check(&self, arrivals: &[Arrival]) {
         let whole = resolved(arrivals.iter().cloned());
         assert_eq!(whole.traces.len(), self.traces.len());
@@ -103,9 +103,9 @@ impl Stored {
                 assert_eq!(stored.shown, span.shown, "{} {}", trace.trace_id, span.facts().span_id);
                 assert_eq!(stored.links, span.links, "{} {}", trace.trace_id, span.facts().span_id);
             }
-            // Which of the spans that repeat another trace's calls stands for all of them is a matter of chance.
+            // Which of several spans that duplicate another trace's calls is kept depends on the order.
             let mut kept = kept.clone();
-            // Names of other agents are kept as far as they are known.
+            // Not all names of other agents are kept.
             kept.agent_names.clone_from(&trace.kept.agent_names);
             kept.lacks_agent_names = trace.kept.lacks_agent_names;
             if let (Some(follow), Some(whole)) = (&mut kept.follow, &trace.kept.follow) {
@@ -130,7 +130,7 @@ fn check_splits(spans: &[Random], order: Vec<u32>, sizes: Vec<usize>) {
         stored.apply(batch);
         stored.check(&came);
     }
-    // Repeats add nothing.
+    // Duplicates change nothing.
     stored.apply(came.clone());
     stored.check(&came);
 }
@@ -138,7 +138,7 @@ fn check_splits(spans: &[Random], order: Vec<u32>, sizes: Vec<usize>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Traces that change as a whole seldom, so that most of them stays in the store.
+    /// Traces that rarely change as a whole, so that most of their spans are not loaded.
     #[test]
     fn adding_to_calm_traces_comes_to_the_same(
         spans in prop::collection::vec(random(), 10..60),
@@ -165,7 +165,7 @@ proptest! {
     }
 }
 
-/// A run of an agent in one trace: a root, turns below it, and in each turn calls of a model and of tools.
+/// An agent's run in one trace: a root, turns below it, and in each turn model and tool calls.
 fn run(turns: u32, root_comes_last: bool) -> Vec<Vec<Arrival>> {
     let id = |number: u32| format!("{number:016x}");
     let made = |number: u32, parent: Option<u32>, kind: SpanKind| Arrival {
@@ -207,7 +207,7 @@ fn a_small_request_costs_the_same_at_the_end_of_a_long_trace() {
             if at < last || !root_comes_last {
                 assert!(loaded <= 2 && written <= 5, "{at}: {loaded} loaded, {written} written");
             } else {
-                // The turns were roots and are its children now; what lies below them stays as it is.
+                // The turns were roots and become its children; the spans below them don't change.
                 assert_eq!((loaded, written), (600, 601));
             }
         }
@@ -217,7 +217,7 @@ fn a_small_request_costs_the_same_at_the_end_of_a_long_trace() {
     }
 }
 
-/// Each trace repeats the last call of the one before.
+/// Each trace duplicates the last call of the previous one.
 #[test]
 fn a_chain_of_traces_costs_the_same_at_its_end() {
     for is_backwards in [false, true] {
@@ -251,7 +251,7 @@ fn a_trace_that_changes_as_a_whole_again_and_again_no_longer_does() {
     stored.apply(vec![span(1, None, SpanKind::Agent)]);
     stored.apply((2..size).map(child).collect());
     for change in 0..MAX_WIDE_CHANGES + 8 {
-        // Each begins before the others, so its session is the better one.
+        // Each starts before the others, so its session name wins.
         let named = child(size + change).claims(0, &format!("session-{change}"));
         let loaded = stored.loaded;
         stored.apply(vec![named]);

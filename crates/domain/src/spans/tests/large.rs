@@ -1,12 +1,12 @@
-//! Traces of 100,000 spans, in the shapes that would be slow if anything walked up or down once for each span, and deep
-//! enough that nothing may recurse.
+//! Traces of 100,000 spans, in shapes that would be slow if anything walked up or down once per span, and so deep that recursion
+//! would overflow the stack.
 
 use std::time::{Duration, Instant};
 
 use super::*;
 
 const SPANS: u32 = 100_000;
-/// Far above what it takes even unoptimised beside other work, and far below what a quadratic walk would.
+/// Far more than an unoptimised build needs on a busy machine, and far less than a quadratic walk would take.
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn forest(make: impl Fn(u32) -> Arrival) -> Forest {
@@ -70,7 +70,7 @@ fn a_chain_of_calls_of_which_many_name_one_answer() {
 
 #[test]
 fn a_chain_of_parts_of_another_span() {
-    // Calls of providers in turn wrap nothing, and each repeats one of its provider elsewhere in the trace.
+    // Providers alternate, so no call wraps another; each call duplicates one of its provider elsewhere in the trace.
     let forest = forest(|number| {
         let provider = Some(["a", "b", "c"][number as usize % 3].to_owned());
         let response_id = Some(format!("chatcmpl-{:09}", number / 12));

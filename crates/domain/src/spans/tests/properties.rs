@@ -1,4 +1,4 @@
-//! What holds for every forest: the order in which it arrived decides nothing, nothing is counted twice, nothing is lost.
+//! Properties of every forest: the order of arrival does not matter, nothing is counted twice, nothing is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,8 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A random span: its trace, its id, and whatever else it says. Every span has a token figure of its own, a power of two,
-/// so that a sum says what it is made of.
+/// A random span. Every span reports a different power of two as its tokens, so that a sum shows which spans it is made of.
 #[derive(Debug, Clone)]
 pub(crate) struct Random {
     pub(crate) trace: u8,
@@ -21,7 +20,7 @@ pub(crate) struct Random {
     pub(crate) user: Option<u8>,
     pub(crate) start: i64,
     pub(crate) is_error: bool,
-    /// Whether it arrives in two parts, and as a log record before or after.
+    /// How it arrives: as a whole, in two parts, in two parts with a log record, or only as a log record.
     pub(crate) parts: u8,
 }
 
@@ -48,7 +47,7 @@ pub(crate) fn random() -> impl Strategy<Value = Random> {
 }
 
 impl Random {
-    /// What arrives of it.
+    /// Its arrivals.
     fn arrivals(&self, id: u8) -> Vec<Arrival> {
         let kind = SpanKind::EVERY.get(self.kind).copied().unwrap_or(SpanKind::Llm);
         let mut whole = span(id, self.parent, kind).in_trace(self.trace).of(None);
@@ -99,7 +98,7 @@ pub(crate) fn arrivals(spans: &[Random]) -> Vec<Arrival> {
     spans.iter().enumerate().flat_map(|(id, random)| random.arrivals(u8::try_from(id).unwrap())).collect()
 }
 
-/// Every span with those that speak of the same tokens: those above and below it, and those that name the same answer.
+/// For each span, the spans that may report the same tokens: its ancestors, its descendants, and those that name the same answer.
 fn related(forest: &Forest) -> Vec<BTreeSet<usize>> {
     let facts: Vec<_> = forest.spans().map(|(_, span)| span.facts().into_owned()).collect();
     let parent = |of: usize| {
@@ -127,7 +126,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
-    fn the_order_of_arrival_decides_nothing(
+    fn the_order_of_arrival_does_not_matter(
         spans in prop::collection::vec(random(), 1..40),
         order in prop::collection::vec(any::<u32>(), 120),
         cut in 0_usize..120,
@@ -136,11 +135,11 @@ proptest! {
         let mut shuffled: Vec<(u32, Arrival)> = order.into_iter().zip(ordered.iter().cloned()).collect();
         shuffled.sort_by_key(|(place, _)| *place);
         let shuffled: Vec<Arrival> = shuffled.into_iter().map(|(_, arrival)| arrival).collect();
-        // Repeats add nothing.
+        // Duplicates change nothing.
         let repeated = shuffled.iter().chain(&ordered).cloned();
         let whole = outcome(&resolved(ordered.clone()));
         prop_assert_eq!(&whole, &outcome(&resolved(repeated)));
-        // What was shown in between leaves no trace.
+        // An intermediate result has no effect on the final one.
         let mut forest = join(shuffled[..cut.min(shuffled.len())].iter().cloned());
         resolve(&mut forest, PriceTable::embedded());
         let between = outcome(&forest).0;
@@ -170,7 +169,7 @@ proptest! {
         }
         let related = related(&forest);
         for (at, figure) in named.iter().enumerate().filter(|(_, figure)| **figure != 0) {
-            // A neighbour's neighbour may count: the wrapper of a call whose repetition stands for it.
+            // A span two steps away may be counted instead: the wrapper of a call whose duplicate represents it.
             let near = related[at].iter().flat_map(|near| related[*near].iter()).copied();
             let near: BTreeSet<usize> = near.flat_map(|near| related[near].iter().copied()).collect();
             let counts = seen & figure != 0 || near.iter().any(|near| seen & named[*near] != 0);
@@ -203,24 +202,24 @@ proptest! {
         prop_assert_eq!(roots.spans, i64::try_from(placed).unwrap());
     }
 
-    /// The oracle: calls whose tokens are known, each told by its spans as one of the client libraries tells it.
+    /// Calls with known tokens, each reported in the way of one of the client libraries.
     #[test]
-    fn every_way_of_telling_a_call_counts_it_once(
+    fn every_way_of_reporting_a_call_counts_it_once(
         calls in prop::collection::vec((0_u8..11, 0_u8..4), 1..9),
         order in prop::collection::vec(any::<u32>(), 120),
     ) {
-        let mut told: Vec<Arrival> = Vec::new();
+        let mut reported: Vec<Arrival> = Vec::new();
         let total = calls.len() as i64 * 100;
-        told.push(span(200, None, SpanKind::Agent).tokens(total));
+        reported.push(span(200, None, SpanKind::Agent).tokens(total));
         let in_step = calls.iter().filter(|(_, above)| [1, 2].contains(above)).count() as i64 * 100;
         let step = span(201, Some(200), SpanKind::Step);
-        told.push(if in_step > 0 { step.tokens(in_step) } else { step });
+        reported.push(if in_step > 0 { step.tokens(in_step) } else { step });
         for (number, (way, above)) in calls.iter().enumerate() {
             let first = u8::try_from(number).unwrap() * 5;
             let above = [200, 201, 201, 200][usize::from(*above)];
-            tell(*way, first, above, &mut told);
+            report(*way, first, above, &mut reported);
         }
-        let mut shuffled: Vec<(u32, Arrival)> = order.into_iter().zip(told).collect();
+        let mut shuffled: Vec<(u32, Arrival)> = order.into_iter().zip(reported).collect();
         shuffled.sort_by_key(|(place, _)| *place);
         let forest = resolved(shuffled.into_iter().map(|(_, arrival)| arrival));
         prop_assert_eq!(forest.all_input(), total);
@@ -231,44 +230,44 @@ proptest! {
     }
 }
 
-fn tell(way: u8, first: u8, above: u8, told: &mut Vec<Arrival>) {
+fn report(way: u8, first: u8, above: u8, reported: &mut Vec<Arrival>) {
     let answer = format!("answer-{first}");
     let call = |id: u8, parent: u8| llm(first + id, Some(parent));
     let inner = |id: u8, outer: u8| call(id, first + outer);
     let elsewhere = |id: u8| llm(first + id, None).in_trace(100 + first).answers(&answer);
     match way {
-        0 => told.push(call(0, above).tokens(100)),
-        1 => told.extend([call(0, above).tokens(100), inner(1, 0).tokens(100)]),
-        2 => told.extend([call(0, above).tokens(100), inner(1, 0), inner(2, 1)]),
-        3 => told.extend([
+        0 => reported.push(call(0, above).tokens(100)),
+        1 => reported.extend([call(0, above).tokens(100), inner(1, 0).tokens(100)]),
+        2 => reported.extend([call(0, above).tokens(100), inner(1, 0), inner(2, 1)]),
+        3 => reported.extend([
             call(0, above),
             span(first + 1, Some(first), SpanKind::Chain).tokens(100),
             inner(2, 1).of(None).tokens(100),
         ]),
-        4 => told.extend([call(0, above).tokens(99).answers(&answer), elsewhere(1).tokens(100)]),
-        5 => told.extend([
+        4 => reported.extend([call(0, above).tokens(99).answers(&answer), elsewhere(1).tokens(100)]),
+        5 => reported.extend([
             call(0, above).of(None).tokens(100).answers(&answer),
             inner(1, 0).tokens(100).answers(&answer),
             elsewhere(2).of(None).tokens(100),
         ]),
-        6 => told
+        6 => reported
             .extend([call(0, above).tokens(100), span(first + 1, Some(first), SpanKind::Http).tokens(100)]),
-        7 => told.extend([
+        7 => reported.extend([
             call(0, above).tokens(100).answers(&answer),
             call(1, above).answers(&answer),
             elsewhere(2).costs(5),
         ]),
-        8 => told.extend([
+        8 => reported.extend([
             call(0, above).answers(&answer),
             span(first + 1, None, SpanKind::Workflow).in_trace(100 + first).tokens(100),
             Arrival { parent_span_id: Some(span_id(first + 1)), ..elsewhere(2).tokens(100) },
         ]),
-        9 => told.extend([
+        9 => reported.extend([
             call(0, above).tokens(100),
             inner(1, 0).of(None).answers(&answer),
             elsewhere(2).tokens(100),
         ]),
-        _ => told.extend([
+        _ => reported.extend([
             call(0, above).tokens(100).answers(&answer),
             inner(1, 0).tokens(100),
             elsewhere(2).tokens(100),
