@@ -24,17 +24,35 @@ const PROMPTS: [&str; 3] = ["prompt.id", "prompt_id", "turn.id"];
 /// A day, in milliseconds. A longer duration is a client's mistake.
 const MAX_DURATION_MS: f64 = 86_400_000.0;
 
+/// The ids with which a record was sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SentIn {
+    /// Whether it names a trace.
+    pub(super) has_trace: bool,
+    /// Whether it names a span.
+    pub(super) has_span: bool,
+}
+
 /// Whether a record of this name may be a call. A cheap check that does not parse the record.
-pub(super) fn may_be_call<'a, V: 'a>(
+pub(super) fn may_be_call<'a, V: RawValue + 'a>(
     name: &str,
-    mut attributes: impl Iterator<Item = (&'a str, &'a V)>,
-    has_span: bool,
+    attributes: impl Iterator<Item = (&'a str, &'a V)>,
+    sent_in: SentIn,
 ) -> bool {
     if table().log_calls(name).next().is_some() {
         // OpenTelemetry's own records about a call belong to the span in which they are sent.
-        return !(has_span && table().events.is_genai_log(name));
+        return !(sent_in.has_span && table().events.is_genai_log(name));
     }
-    !has_span && attributes.any(|(key, _)| table().is_log_of_tokens(key))
+    // A program that has traces reports its calls as spans. Its log lines about tokens repeat them.
+    if sent_in.has_trace || sent_in.has_span {
+        return false;
+    }
+    let (mut names_tokens, mut names_model) = (false, false);
+    for (key, value) in attributes {
+        names_tokens |= table().is_log_of_tokens(key);
+        names_model |= table().is_log_of_model(key) && value.string().is_some() && !value.is_blank();
+    }
+    names_tokens && names_model
 }
 
 /// The span of the call that a record describes, with the rule for it; `None` for other records. `text` is its payload.
@@ -45,7 +63,7 @@ pub(super) fn span_of(log: &Map<String, Json>, text: &str) -> Option<(Map<String
     if !may_be_call(
         name,
         attributes.iter().map(|(key, value)| (key.as_str(), value)),
-        log.contains_key("spanId"),
+        SentIn { has_trace: log.contains_key("traceId"), has_span: log.contains_key("spanId") },
     ) {
         return None;
     }

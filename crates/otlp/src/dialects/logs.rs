@@ -63,7 +63,8 @@ fn event_of(
     })
     .in_scope(scope);
     let payload = payload::of_log(record, name, surroundings)?;
-    let may_be_call = log_calls::may_be_call(name, pairs(&record.attributes), span_id.is_some());
+    let sent_in = log_calls::SentIn { has_trace: trace_id.is_some(), has_span: span_id.is_some() };
+    let may_be_call = log_calls::may_be_call(name, pairs(&record.attributes), sent_in);
     if let Some(arrival) = may_be_call.then(|| present::arrival_of_log(&payload.text)).flatten() {
         return Ok(call(payload, arrival, at_us));
     }

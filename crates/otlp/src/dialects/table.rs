@@ -38,6 +38,7 @@ struct File {
     events: Events,
     log_calls: Vec<LogCall>,
     log_tokens: Vec<String>,
+    log_models: Vec<String>,
     exclusive_input: Vec<ExclusiveInput>,
     stream_openers: Vec<String>,
     secrets: Secrets,
@@ -195,6 +196,7 @@ pub(super) struct Table {
     secrets: Secrets,
     log_calls: Vec<LogCall>,
     log_tokens: Vec<String>,
+    log_models: Vec<String>,
     exclusive_input: Vec<ExclusiveInput>,
     stream_openers: Vec<String>,
     /// The names under which the request's settings are shown.
@@ -239,6 +241,7 @@ impl Table {
             secrets: file.secrets,
             log_calls: file.log_calls,
             log_tokens: file.log_tokens,
+            log_models: file.log_models,
             exclusive_input: file.exclusive_input,
             stream_openers: file.stream_openers,
             parameter_names: file.parameter_names,
@@ -310,6 +313,11 @@ impl Table {
     /// Whether an attribute of a log record holds a call's token count.
     pub(super) fn is_log_of_tokens(&self, key: &str) -> bool {
         self.log_tokens.iter().any(|known| known == key)
+    }
+
+    /// Whether an attribute of a log record names a call's model.
+    pub(super) fn is_log_of_model(&self, key: &str) -> bool {
+        self.log_models.iter().any(|known| known == key)
     }
 
     /// Whether a client's input excludes cached tokens, by its scope's name and the model's provider.

@@ -12,6 +12,7 @@ on_both_engines!(
     records_of_a_trace_are_events,
     records_without_a_trace_are_kept,
     a_client_that_sends_only_log_records_becomes_a_session,
+    a_programs_own_lines_about_tokens_are_no_calls,
     a_bad_record_is_refused_alone,
     severities_are_read,
     metrics_are_taken_and_not_stored,
@@ -113,6 +114,21 @@ async fn a_client_that_sends_only_log_records_becomes_a_session(world: World) {
     assert!(timeline.iter().any(|event| event["eventType"] == "tool_error"), "{timeline:#?}");
     let trace = world.read("/api/sessions/code-1/trace").await;
     assert!(trace.to_string().contains("chat claude-sonnet-4-5"), "{trace}");
+}
+
+async fn a_programs_own_lines_about_tokens_are_no_calls(world: World) {
+    let tokens = [("session.id", "shop-1"), ("input_tokens", "100"), ("output_tokens", "50")];
+    let with_model = [&tokens[..], &[("model", "gpt-4o")]].concat();
+    let in_trace = LogRecord { trace_id: record(7, 1).trace_id, ..told("call finished", &with_model) };
+    let records = vec![told("budget so far", &tokens), in_trace, told("call finished", &with_model)];
+    assert_eq!(send(&world, records).await, (0, String::new()));
+    world.settled().await;
+    let list = world.read("/api/events").await;
+    let kinds: Vec<_> = list["events"].as_array().unwrap().iter().map(|event| &event["eventType"]).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "custom").count(), 2, "{list}");
+    let found = world.read("/api/sessions/shop-1").await;
+    let counted = ["llmCallCount", "totalInputTokens", "totalOutputTokens"];
+    assert_eq!(counted.map(|key| found[key].as_i64().unwrap()), [1, 100, 50], "{found}");
 }
 
 async fn a_bad_record_is_refused_alone(world: World) {

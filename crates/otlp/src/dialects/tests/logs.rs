@@ -317,6 +317,39 @@ fn what_is_no_call_or_is_reported_by_another_record_too_is_an_event() {
     }
 }
 
+/// Bug: a program's own log lines with token counts were counted as calls, also beside the spans of these calls.
+#[test]
+fn a_programs_own_record_is_a_call_only_if_it_names_a_model_and_no_trace() {
+    let tokens = json!({"input_tokens": 100, "output_tokens": 50});
+    let with = |key: &str, value: Json| {
+        let mut attributes = super::object(&tokens);
+        attributes.insert(key.to_owned(), value);
+        Json::Object(attributes)
+    };
+    for (attributes, is_call) in [
+        (tokens.clone(), false),
+        (with("model", json!("")), false),
+        (with("model", json!(4)), false),
+        (with("model", json!("gpt-5")), true),
+        (with("model_name", json!("gpt-5")), true),
+        (with("gen_ai.request.model", json!("gpt-5")), true),
+        (with("gen_ai.response.model", json!("gpt-5")), true),
+    ] {
+        let event = of_record("llm call finished", &attributes, "shop");
+        let expected = if is_call { EventType::LlmResponse } else { EventType::Custom };
+        assert_eq!((event.event_type, event.span.is_some()), (expected, is_call), "{attributes}");
+        let mut in_trace = log(&json!({"name": "llm call finished", "attributes": attributes}));
+        in_trace.span_id.clear();
+        let event = read_logs(vec![in_trace]).events.remove(0);
+        let found = (event.event_type, event.span.is_some(), event.session_id.as_str());
+        let trace_id = "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a";
+        assert_eq!(found, (EventType::Custom, false, trace_id), "{attributes} in a trace");
+    }
+    let known = log(&json!({"name": "claude_code.api_request", "attributes": {"input_tokens": 1}}));
+    let known = super::LogRecord { span_id: Vec::new(), ..known };
+    assert!(read_logs(vec![known]).events[0].span.is_some(), "a client that sends no spans");
+}
+
 #[test]
 fn calls_of_one_prompt_are_one_trace_and_those_of_a_span_lie_below_it() {
     let call = |prompt: &str, ms: i64| {
