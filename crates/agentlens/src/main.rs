@@ -10,11 +10,15 @@ mod open_files;
 mod output;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use config::{Cli, Command, Common};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// How long the process waits in the end for work that can't be stopped, such as decoding a request that was given up.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::read();
@@ -23,7 +27,9 @@ fn main() -> ExitCode {
             Ok(runtime) => runtime,
             Err(error) => return output::fail(&format!("the runtime can't be started: {error}")),
         };
-    match runtime.block_on(run(cli)) {
+    let result = runtime.block_on(run(cli));
+    runtime.shutdown_timeout(END_PATIENCE);
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output::fail(&error),
     }

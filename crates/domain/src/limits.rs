@@ -46,7 +46,7 @@ pub const MAX_COUNTED_ROWS: i64 = 10_000;
 pub const MAX_TIMELINE_EVENTS: u32 = 10_000;
 /// Bytes of payloads and metadata after which a page of events ends early (it holds at least one event). The next page goes on
 /// from `nextCursor` or `nextSeq`.
-pub const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+pub const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of request bodies that are read and parsed at the same time, as they are after decompression.
 pub const MAX_BODIES_IN_MEMORY_BYTES: usize = 256 * 1024 * 1024;
 /// Minutes without an event after which an open session is shown as idle.

@@ -73,6 +73,14 @@ impl Permission {
         }
     }
 
+    /// Whether requests with it only read, so that they take turns to read.
+    pub fn is_reading(self) -> bool {
+        match self {
+            Self::EventsRead | Self::AuditRead => true,
+            Self::EventsWrite | Self::KeysManage => false,
+        }
+    }
+
     /// The table: the roles and the scopes that have this permission. The scope `*` has all.
     pub fn granted_to(self) -> (&'static [Role], &'static [KeyScope]) {
         use Role::{Admin, Auditor, Member, Owner};

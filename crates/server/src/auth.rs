@@ -9,14 +9,13 @@ use axum::http::request::Parts;
 
 use data_encoding::{BASE64, BASE64_NOPAD};
 
-use agentlens_domain::ids::OrgId;
 use agentlens_domain::permissions;
-use agentlens_fairness::Share;
 use agentlens_store::{Org, Workspace};
 
 use crate::error::{ApiError, note_caller};
 use crate::keys::{KeyError, Principal};
-use crate::shares::ClientNetwork;
+use crate::proxies::ClientAddress;
+use crate::shares::HeldTurn;
 use crate::state::AppState;
 
 /// A permission as a type.
@@ -65,8 +64,8 @@ pub struct Scope<P> {
     /// Who asks.
     pub principal: Principal,
     permission: PhantomData<P>,
-    /// The org's turn to read; held until the answer is made.
-    _turn: Option<Share<OrgId>>,
+    /// The org's turn to read; held until the answer is made, and until a large one is taken.
+    _turn: Option<HeldTurn>,
 }
 
 impl<P> Scope<P> {
@@ -88,8 +87,8 @@ impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let key = credential(parts)?;
-        let network = network_of(parts)?;
-        let found = state.keys.authenticate(&key, network, state.now_us()).await;
+        let client = client_of(parts)?;
+        let found = state.keys.authenticate(&key, client.network(), state.now_us()).await;
         let principal = found.map_err(|error| match error {
             KeyError::Malformed => ApiError::unauthorized("invalid_key", MALFORMED_KEY),
             KeyError::Invalid => {
@@ -103,11 +102,12 @@ impl<P: Permission> FromRequestParts<AppState> for Scope<P> {
         if !principal.caller.may(P::PERMISSION) {
             return Err(ApiError::forbidden(P::PERMISSION.as_str()));
         }
-        let turn = match P::PERMISSION {
-            permissions::Permission::EventsRead | permissions::Permission::AuditRead => {
-                Some(state.shares.turn_to_read(&principal.org).await?)
-            }
-            _ => None,
+        let turn = if P::PERMISSION.is_reading() {
+            let held: HeldTurn = parts.extensions.get().cloned().unwrap_or_default();
+            held.keep(state.shares.turn_to_read(&principal.org).await?);
+            Some(held)
+        } else {
+            None
         };
         let org = state.store.org(&principal.org).await?;
         let workspace = org.workspace(&principal.workspace_id);
@@ -121,8 +121,8 @@ const UNKNOWN_KEY: &str = "the key is well-formed, but this server does not know
 const GUESSING: &str =
     "Too many unknown API keys come from this network, so keys not used before on this server have to wait";
 
-/// The network that a request came from.
-fn network_of(parts: &Parts) -> Result<ClientNetwork, ApiError> {
+/// The address that a request came from.
+fn client_of(parts: &Parts) -> Result<ClientAddress, ApiError> {
     // Every connection notes it, so a request without one is a mistake of ours.
     parts.extensions.get().copied().ok_or_else(ApiError::internal)
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::limits::MAX_BODY_BYTES;
@@ -15,9 +15,6 @@ use agentlens_ingest::body::{BodyError, decompress, is_compressed};
 
 use crate::error::ApiError;
 
-/// Bytes of a refused body that are still read before the connection is closed, and for how long.
-const MAX_DROPPED_BYTES: usize = 4 * MAX_BODY_BYTES;
-const DROP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that are reserved for a body when its first bytes arrive.
 const FIRST_BYTES: usize = 64 * 1024;
 /// A body may pause for this long at its start; after that it must keep the minimum rate.
@@ -77,7 +74,6 @@ pub(crate) async fn read(
 /// The body as it was sent. What it declares is believed only to refuse it early, and to reserve no more than that.
 pub(crate) async fn collect(declared: Option<usize>, body: Body, room: &mut Room) -> Result<Bytes, ApiError> {
     if declared.is_some_and(|length| length > MAX_BODY_BYTES) {
-        discard(body).await;
         return Err(too_large());
     }
     let most = declared.unwrap_or(MAX_BODY_BYTES);
@@ -93,13 +89,10 @@ pub(crate) async fn collect(declared: Option<usize>, body: Body, room: &mut Room
         let chunk =
             chunk.map_err(|_| ApiError::bad_request("incomplete_body", "The request body broke off"))?;
         let length = whole.len() + chunk.len();
-        let refusal =
-            if length > MAX_BODY_BYTES { Err(too_large()) } else { reserve(&mut whole, length, most, room) };
-        if let Err(error) = refusal {
-            drop(whole);
-            discard_rest(chunks).await;
-            return Err(error);
+        if length > MAX_BODY_BYTES {
+            return Err(too_large());
         }
+        reserve(&mut whole, length, most, room)?;
         whole.extend_from_slice(&chunk);
     }
 }
@@ -132,26 +125,6 @@ fn too_slow(bytes: usize, elapsed: Duration) -> ApiError {
 fn too_large() -> ApiError {
     ApiError::too_large(format!("The request body is larger than {MAX_BODY_BYTES} bytes"))
         .with_hint("send several smaller batches, or compress them")
-}
-
-/// Reads a refused body on for a while and drops it: a client that is still sending when the connection closes sees a
-/// broken pipe instead of the answer.
-pub(crate) async fn discard(body: Body) {
-    discard_rest(body.into_data_stream()).await;
-}
-
-async fn discard_rest(mut chunks: BodyDataStream) {
-    let reading = async {
-        let mut dropped = 0;
-        while let Some(Ok(chunk)) = chunks.next().await {
-            dropped += chunk.len();
-            if dropped > MAX_DROPPED_BYTES {
-                return;
-            }
-        }
-    };
-    // Whoever sends no more doesn't get to wait for ever.
-    let _ = timeout(DROP_TIMEOUT, reading).await;
 }
 
 /// Decompresses what is compressed, on the pool that is there for it; takes room for what comes out beside the body's own.
@@ -226,7 +199,7 @@ mod tests {
         let mut room = Room::empty(&bodies, &org).unwrap();
         let silent = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
         let reading = collect(Some(MAX_BODY_BYTES), silent, &mut room);
-        assert!(timeout(Duration::from_millis(20), reading).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(20), reading).await.is_err());
         assert_eq!(bodies.used(), 0);
         let large = Body::from(vec![0; 10]);
         let error = collect(Some(MAX_BODY_BYTES + 1), large, &mut room).await.unwrap_err();

@@ -5,17 +5,18 @@
 //! longer than a second, except on nodes with a [`ChangeRelay`]: they go on with the keys and orgs that they know for up to
 //! [`TRUST_WHILE_AWAY`](agentlens_store::TRUST_WHILE_AWAY), as long as the relay tells of no change.
 //!
-//! A key that this node has not seen valid costs a statement before anybody is known to have sent it, so guesses are slowed down: few
-//! such keys are looked up at the same time, networks take turns, and a key that turns out to be unknown holds its place for a
-//! while. What was unknown is remembered until any key changes.
+//! A node knows short forms of the digests of all valid keys, so it tells guesses from keys without asking the store. A key that is
+//! not among them is a guess, or was made within the last second: few of these are looked up at the same time, networks take
+//! turns, and a key that turns out to be unknown holds its place for a while. What was unknown is remembered until any key changes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use quick_cache::sync::Cache;
 use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use agentlens_domain::changes::Topic;
@@ -31,13 +32,17 @@ use crate::shares::ClientNetwork;
 
 /// How often the change feed is read.
 const CHECK_EVERY: Duration = Duration::from_millis(400);
+/// How often it is looked whether something is unread that could not be read before.
+const CHECK_UNREAD_EVERY: Duration = Duration::from_secs(5);
 /// How often the times of last use are written.
 const TOUCH_EVERY: Duration = Duration::from_secs(30);
 /// Keys that are kept, about; of more, those that are used seldom are looked up each time.
 const MAX_CACHED_KEYS: usize = 100_000;
 /// Unknown keys that are remembered, about.
 const MAX_UNKNOWN_KEYS: usize = 20_000;
-/// Keys not seen valid on this node that are looked up at the same time; one network has half of them at most.
+/// Valid keys of which a node knows the short form, 16 bytes each; of more, some are looked up like guesses.
+const MAX_KNOWN_KEYS: usize = 2_000_000;
+/// Keys not known on this node that are looked up at the same time; one network has half of them at most.
 const MAX_GUESSES: u64 = 16;
 /// How long such a look-up waits for its turn.
 const GUESS_PATIENCE: Duration = Duration::from_secs(5);
@@ -94,13 +99,44 @@ pub enum KeyError {
 /// A key's digest.
 type Digest = [u8; 32];
 
+/// Eight bytes of a digest. Two keys that share them only make one guess in 2^64 cost a look-up at once.
+fn short_form(digest: &Digest) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *digest;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// Keys whose short forms have to be read.
+enum Unread {
+    /// Those of every org.
+    Everything,
+    /// Those of these orgs.
+    Orgs(FxHashSet<OrgId>),
+}
+
+impl Unread {
+    fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::Orgs(FxHashSet::default()))
+    }
+
+    fn add(&mut self, more: Self) {
+        match (&mut *self, more) {
+            (Self::Everything, _) => {}
+            (_, Self::Everything) => *self = Self::Everything,
+            (Self::Orgs(orgs), Self::Orgs(more)) => orgs.extend(more),
+        }
+    }
+}
+
 /// The cache of one node.
 pub struct KeyCache {
     store: Store,
     secret: ServerSecret,
     entries: Cache<Digest, Principal>,
-    /// Keys that were valid once, whatever became of their entries.
-    seen: Cache<Digest, ()>,
+    /// Short forms of keys that are valid, or were when they were read.
+    known: RwLock<FxHashSet<u64>>,
+    /// What has to be read for `known`.
+    unread: Mutex<Unread>,
+    has_unread: Notify,
     /// Keys that were unknown when the change feed had been read so far.
     unknown: Cache<Digest, i64>,
     /// How far the feed had been read when any key changed last.
@@ -117,7 +153,9 @@ impl KeyCache {
             store,
             secret,
             entries: Cache::new(MAX_CACHED_KEYS),
-            seen: Cache::new(MAX_CACHED_KEYS),
+            known: RwLock::default(),
+            unread: Mutex::new(Unread::Everything),
+            has_unread: Notify::new(),
             unknown: Cache::new(MAX_UNKNOWN_KEYS),
             changed: AtomicI64::new(i64::MIN),
             guesses: FairShare::new(Rule::new(MAX_GUESSES).with_floor(1)),
@@ -170,12 +208,12 @@ impl KeyCache {
         Ok(principal)
     }
 
-    /// Looks a key up; one that was never valid here waits for its turn among guesses.
+    /// Looks a key up; one that isn't known waits for its turn among guesses.
     async fn find(&self, digest: Digest, network: ClientNetwork) -> Result<Principal, KeyError> {
         if self.is_unknown(&digest) {
             return Err(KeyError::Invalid);
         }
-        if self.seen.get(&digest).is_some() {
+        if self.known.read().contains(&short_form(&digest)) {
             return self.look_up(digest).await;
         }
         let turn = self.guesses.take(&network, 1, GUESS_PATIENCE).await;
@@ -207,7 +245,7 @@ impl KeyCache {
             Err(guard) => guard,
         };
         let (principal, position) = self.read(digest).await?;
-        self.seen.insert(digest, ());
+        self.remember([short_form(&digest)]);
         // Whoever reads of a change moves the position before it drops entries: one of the two sees the other.
         let _ = guard.insert(principal.clone());
         if self.store.feed_position() != position {
@@ -232,9 +270,70 @@ impl KeyCache {
         }
     }
 
-    /// Follows the change feed and writes times of last use until shutdown.
-    pub async fn watch(&self, shutdown: CancellationToken) {
+    fn remember(&self, keys: impl IntoIterator<Item = u64>) {
+        let mut known = self.known.write();
+        for key in keys {
+            if known.len() >= MAX_KNOWN_KEYS {
+                return;
+            }
+            known.insert(key);
+        }
+    }
+
+    /// Keeps what is slow up to date until shutdown: which keys there are, and when keys were last used.
+    pub async fn keep_up(&self, shutdown: CancellationToken) {
         let mut touched = Instant::now();
+        while !shutdown.is_cancelled() {
+            self.read_unread().await;
+            if touched.elapsed() >= TOUCH_EVERY {
+                self.write_last_use().await;
+                touched = Instant::now();
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = self.has_unread.notified() => {}
+                () = tokio::time::sleep(CHECK_UNREAD_EVERY) => {}
+            }
+        }
+        self.write_last_use().await;
+    }
+
+    /// Reads which keys there are of orgs whose keys have changed; what can't be read is tried again.
+    async fn read_unread(&self) {
+        let unread = self.unread.lock().take();
+        let read = match &unread {
+            Unread::Everything => self.read_every_key().await,
+            Unread::Orgs(orgs) => self.read_keys_of(orgs).await,
+        };
+        if let Err(error) = read {
+            tracing::warn!(error = %error, "the keys can't be read; new ones wait among guesses");
+            self.unread.lock().add(unread);
+        }
+    }
+
+    async fn read_every_key(&self) -> Result<(), StoreError> {
+        let mut known = FxHashSet::default();
+        let mut after: Digest = [0; 32];
+        loop {
+            let digests = self.store.control().key_digests(&after).await?;
+            let Some(last) = digests.last().filter(|_| known.len() < MAX_KNOWN_KEYS) else { break };
+            after = *last;
+            known.extend(digests.iter().map(short_form));
+        }
+        *self.known.write() = known;
+        Ok(())
+    }
+
+    async fn read_keys_of(&self, orgs: &FxHashSet<OrgId>) -> Result<(), StoreError> {
+        for org in orgs {
+            let digests = self.store.control().key_digests_of(org).await?;
+            self.remember(digests.iter().map(short_form));
+        }
+        Ok(())
+    }
+
+    /// Follows the change feed until shutdown.
+    pub async fn watch(&self, shutdown: CancellationToken) {
         let mut published = None;
         while !shutdown.is_cancelled() {
             match self.store.read_changes().await {
@@ -246,16 +345,11 @@ impl KeyCache {
                 }
             }
             self.publish(&mut published).await;
-            if touched.elapsed() >= TOUCH_EVERY {
-                self.write_last_use().await;
-                touched = Instant::now();
-            }
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = tokio::time::sleep(CHECK_EVERY) => {}
             }
         }
-        self.write_last_use().await;
     }
 
     /// While the database is away, a node with a relay goes on with what it knows, until the relay tells of a change or can't
@@ -299,13 +393,20 @@ impl KeyCache {
         if !orgs.is_empty() {
             self.changed.fetch_max(self.store.feed_position(), Ordering::AcqRel);
             self.entries.retain(|_, principal| !orgs.contains(&principal.org));
+            self.note_unread(Unread::Orgs(orgs.into_iter().cloned().collect()));
         }
+    }
+
+    fn note_unread(&self, unread: Unread) {
+        self.unread.lock().add(unread);
+        self.has_unread.notify_one();
     }
 
     fn forget_all(&self) {
         self.changed.fetch_max(self.store.feed_position(), Ordering::AcqRel);
         self.unknown.clear();
         self.entries.clear();
+        self.note_unread(Unread::Everything);
     }
 
     async fn write_last_use(&self) {

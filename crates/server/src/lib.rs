@@ -17,6 +17,7 @@ mod listen;
 pub mod metrics;
 mod permissions;
 pub mod positions;
+pub mod proxies;
 pub mod query;
 pub mod reading;
 mod refusals;

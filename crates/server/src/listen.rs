@@ -3,8 +3,10 @@
 //! hyper is given no timer for heads, because its one timer can't tell a client that pauses between requests, which is
 //! normal, from one that sends a request byte by byte. A [`Watch`] on each connection can.
 
+mod unread;
 mod watch;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +15,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
-use hyper::body::Incoming;
+use axum::http::{Request, Response};
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -26,9 +28,11 @@ use tower::ServiceExt;
 
 use agentlens_fairness::{FairShare, Share, Shortage};
 
-use self::watch::{Answering, Verdict, Watch, Watched};
+use self::unread::Leaving;
+use self::watch::{Answering, Sending, Verdict, Watch, Watched};
+use crate::proxies::TrustedProxies;
 use crate::reading::Reading;
-use crate::shares::ClientNetwork;
+use crate::shares::{ClientNetwork, HeldTurn};
 
 /// Bytes of a request's head over HTTP/1.1, and of what is read at once of a body.
 const MAX_HEAD_BYTES: usize = 128 * 1024;
@@ -70,13 +74,24 @@ impl Default for Timeouts {
     }
 }
 
+/// What answers the requests of a listener's connections.
+#[derive(Clone)]
+pub(crate) struct Service {
+    /// The routes.
+    pub(crate) router: Router,
+    /// How long a connection may wait for what.
+    pub(crate) timeouts: Timeouts,
+    /// The threads for requests that read, if they have threads of their own.
+    pub(crate) reading: Option<Arc<Reading>>,
+    /// The proxies whose word on the client's address is taken.
+    pub(crate) proxies: Arc<TrustedProxies>,
+}
+
 /// Answers requests until `closing`, then finishes those under way. HTTP/1.1 and HTTP/2 (prior knowledge) alike.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
+    service: Service,
     connections: &FairShare<ClientNetwork>,
-    timeouts: Timeouts,
-    reading: Option<Arc<Reading>>,
     closing: CancellationToken,
 ) {
     let builder = Arc::new(builder());
@@ -96,14 +111,7 @@ pub(crate) async fn serve(
         };
         match connections.try_take(&ClientNetwork::of(address.ip()), 1) {
             Ok(share) => {
-                let connection = Connection {
-                    stream,
-                    address,
-                    router: router.clone(),
-                    timeouts,
-                    reading: reading.clone(),
-                    share,
-                };
+                let connection = Connection { stream, address, service: service.clone(), share };
                 tasks.spawn(connection.run(Arc::clone(&builder), closing.clone()));
             }
             Err(shortage) => refuse(&stream, address, shortage),
@@ -171,32 +179,20 @@ fn log_refusal(address: SocketAddr, reason: &str) {
 struct Connection {
     stream: TcpStream,
     address: SocketAddr,
-    router: Router,
-    timeouts: Timeouts,
-    reading: Option<Arc<Reading>>,
+    service: Service,
     share: Share<ClientNetwork>,
 }
 
 impl Connection {
     async fn run(self, builder: Arc<Builder<TokioExecutor>>, closing: CancellationToken) {
-        let Self { stream, address, router, timeouts, reading, share } = self;
+        let Self { stream, address, service, share } = self;
         // Without this, answers in several writes wait for the client's acknowledgement.
         let _ = stream.set_nodelay(true);
-        let network = ClientNetwork::of(address.ip());
         let watch = Arc::new(Watch::new());
+        let timeouts = service.timeouts;
         let service = service_fn(|request: Request<Incoming>| {
             let answering = Answering::begin(Arc::clone(&watch));
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(network);
-            let reading = reading.clone().filter(|_| Reading::takes(&request));
-            let answer = router.clone().oneshot(request);
-            async move {
-                let response = match reading {
-                    Some(reading) => reading.answer(answer).await,
-                    None => answer.await,
-                };
-                response.map(|response| response.map(|body| answering.until_sent(body)))
-            }
+            service.answer(request, address, answering)
         });
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&watch)));
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
@@ -226,6 +222,44 @@ impl Connection {
             }
         }
         drop(share);
+    }
+}
+
+impl Service {
+    /// Answers one request.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        answering: Answering,
+    ) -> impl Future<Output = Result<Response<Sending>, Infallible>> + use<> {
+        let client = self.proxies.client(peer.ip(), request.headers());
+        let (parts, body) = request.into_parts();
+        // Most requests that read have no body.
+        let (body, rest) = if body.is_end_stream() {
+            (Body::empty(), None)
+        } else {
+            let (body, rest) = Leaving::new(body);
+            (Body::new(body), Some(rest))
+        };
+        let mut request = Request::from_parts(parts, body);
+        request.extensions_mut().insert(client);
+        let reading = self.reading.clone().filter(|_| Reading::takes(&request));
+        let turn = reading.is_some().then(HeldTurn::default);
+        if let Some(turn) = &turn {
+            request.extensions_mut().insert(turn.clone());
+        }
+        let answer = self.router.clone().oneshot(request);
+        async move {
+            let response = match reading {
+                Some(reading) => reading.answer(answer).await?,
+                None => answer.await?,
+            };
+            if let Some(rest) = rest {
+                rest.discard_after(response.status());
+            }
+            Ok(answering.until_taken(response, turn))
+        }
     }
 }
 

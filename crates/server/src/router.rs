@@ -23,7 +23,7 @@ use crate::error::{ApiError, REQUEST, RequestLog};
 use crate::event_schema;
 use crate::features;
 use crate::features::docs::Documents;
-use crate::listen::{Timeouts, serve};
+use crate::listen::{Service, Timeouts, serve};
 use crate::permissions;
 use crate::query::{KnownParameters, check_names};
 use crate::refusals;
@@ -78,23 +78,26 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// Answers requests until `closing`, then finishes those under way. HTTP/1.1 and HTTP/2 (prior knowledge) alike.
 pub async fn serve_api(listener: TcpListener, state: AppState, closing: CancellationToken) {
     let shares = Arc::clone(&state.shares);
-    let reading = Some(Arc::clone(&state.reading));
-    serve(listener, router(state), &shares.connections, Timeouts::default(), reading, closing).await;
+    let service = Service {
+        timeouts: Timeouts::default(),
+        reading: Some(Arc::clone(&state.reading)),
+        proxies: Arc::clone(&state.proxies),
+        router: router(state),
+    };
+    serve(listener, service, &shares.connections, closing).await;
 }
 
 /// Like [`serve_api`], but answers only probes and metrics: for nodes that take no requests.
 pub async fn serve_probes(listener: TcpListener, state: AppState, closing: CancellationToken) {
     let shares = Arc::clone(&state.shares);
     let probes = Router::new().merge(features::health::probes()).route("/metrics", get(metrics));
-    serve(
-        listener,
-        finish(probes, KnownParameters::default(), state),
-        &shares.connections,
-        Timeouts::default(),
-        None,
-        closing,
-    )
-    .await;
+    let service = Service {
+        timeouts: Timeouts::default(),
+        reading: None,
+        proxies: Arc::clone(&state.proxies),
+        router: finish(probes, KnownParameters::default(), state),
+    };
+    serve(listener, service, &shares.connections, closing).await;
 }
 
 /// The whole application.

@@ -11,6 +11,7 @@ use agentlens_store::Store;
 use crate::ingest_requests::Recorder;
 use crate::keys::KeyCache;
 use crate::metrics::Metrics;
+use crate::proxies::TrustedProxies;
 use crate::reading::Reading;
 use crate::shares::Shares;
 
@@ -31,6 +32,8 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// What orgs and clients share, so that none of them takes it all.
     pub shares: Arc<Shares>,
+    /// The proxies whose word on a client's address is taken.
+    pub proxies: Arc<TrustedProxies>,
     /// The threads that answer requests that read.
     pub reading: Arc<Reading>,
     /// The one way to addresses that customers choose.

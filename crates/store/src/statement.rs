@@ -273,6 +273,11 @@ impl FromRow for String {
         row.get(0)
     }
 }
+impl FromRow for [u8; 32] {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        row.get(0)
+    }
+}
 
 /// A row whose fields are named like the columns that they are read from.
 pub trait NamedRow: FromRow {

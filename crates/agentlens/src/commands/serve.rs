@@ -1,11 +1,13 @@
 //! `agentlens serve`: wires store, queue, workers, jobs and HTTP together, and takes them down in order.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +20,7 @@ use agentlens_server::ingest_requests::Recorder;
 use agentlens_server::jobs::Runner;
 use agentlens_server::keys::KeyCache;
 use agentlens_server::metrics::Metrics;
+use agentlens_server::proxies::TrustedProxies;
 use agentlens_server::reading::Reading;
 use agentlens_server::shares::Shares;
 use agentlens_server::{AppState, positions, serve_api, serve_probes};
@@ -50,14 +53,9 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     let (closing, draining, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
     let live = Live::default();
     let (queue, relay) = open_queue(&options, settings, &store, &live, &tasks, &draining).await?;
-    let steps = if options.role.takes_requests() {
-        first_steps(&store, &secret, bootstrap_key.as_ref()).await?
-    } else {
-        FirstSteps::default()
-    };
     report_lost_orgs(&store).await?;
     let metrics = Arc::new(Metrics::default());
-    let keys = Arc::new(KeyCache::new(store.clone(), secret).with_relay(relay));
+    let keys = Arc::new(KeyCache::new(store.clone(), secret.clone()).with_relay(relay));
     let state = AppState {
         store: store.clone(),
         gateway: Gateway::new(queue),
@@ -68,12 +66,24 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
         shares: Arc::new(Shares::new(open_files::max_connections(options.http.max_connections))),
         reading: Arc::new(Reading::start().map_err(|error| format!("no threads to read with: {error}"))?),
         outbound: outbound(&options)?,
+        proxies: Arc::new(TrustedProxies::new(options.http.trusted_proxies.clone())),
         shutdown: closing.clone(),
     };
-    {
+    // Before anything can see an address: whoever sees one may ask this process to stop.
+    let stop = Stop::on_signals().map_err(|error| format!("can't listen for signals: {error}"))?;
+    let steps = if options.role.takes_requests() {
+        first_steps(&store, &secret, bootstrap_key.as_ref()).await?
+    } else {
+        FirstSteps::default()
+    };
+    tasks.spawn({
+        let (keys, draining) = (Arc::clone(&keys), draining.clone());
+        async move { keys.watch(draining).await }
+    });
+    tasks.spawn({
         let draining = draining.clone();
-        tasks.spawn(async move { keys.watch(draining).await });
-    }
+        async move { keys.keep_up(draining).await }
+    });
     if matches!(options.role, Role::All | Role::Scheduler) {
         Runner::new(store.clone(), metrics).start(&tasks, &closing);
     }
@@ -81,21 +91,30 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
         tasks.spawn(positions::follow(store.clone(), live, closing.clone()));
     }
 
-    // Before anything can see an address: whoever sees one may ask this process to stop.
-    let asked_to_stop = stop_signal().map_err(|error| format!("can't listen for signals: {error}"))?;
     listeners.announce(&options);
     greeting::print(listeners.address, &options, common, &steps);
-    listeners.serve(&options, state, &closing, asked_to_stop).await;
-    draining.cancel();
-    tasks.close();
-    let patience = Duration::from_secs(options.http.shutdown_seconds);
-    if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
-        tracing::warn!("some tasks did not finish in time; what they held stays in the queue");
+    let serving_and_ending = async {
+        let deadline = listeners.serve(&options, state, &closing, stop.asked.cancelled()).await;
+        draining.cancel();
+        tasks.close();
+        if timeout_at(deadline, tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks did not finish in time; what they held stays in the queue");
+        }
+        store.close().await.map_err(|error| error.to_string())
+    };
+    tokio::select! {
+        ended = serving_and_ending => ended?,
+        () = stop.at_once.cancelled() => return Err(STOPPED_AT_ONCE.to_owned()),
     }
-    store.close().await.map_err(|error| error.to_string())?;
     tracing::info!("stopped");
     Ok(())
 }
+
+/// What a second signal says. What was accepted is durable in any case.
+const STOPPED_AT_ONCE: &str = "stopped at once by a second signal";
+
+/// Of the time for stopping, the part that running requests have; the rest is for what they left in memory.
+const REQUESTS_SHARE: f64 = 0.8;
 
 fn outbound(options: &ServeOptions) -> Result<Outbound, String> {
     let allowed = AllowList::new(options.outbound.outbound_allow.clone());
@@ -150,37 +169,39 @@ impl Listeners {
         }
     }
 
-    /// Answers requests until a signal comes, then gives those under way their time.
+    /// Answers requests until a signal comes, then gives those under way their time. Returns when the server must have stopped.
     async fn serve(
         self,
         options: &ServeOptions,
         state: AppState,
         closing: &CancellationToken,
         asked_to_stop: impl Future<Output = ()>,
-    ) {
-        let deadline = async {
-            tokio::select! {
-                () = asked_to_stop => tracing::info!("stopping: no new requests, what is under way is finished"),
-                () = closing.cancelled() => {}
-            }
-            closing.cancel();
-            tokio::time::sleep(Duration::from_secs(options.http.shutdown_seconds)).await;
-        };
+    ) -> Instant {
+        let (listener, otlp) = (self.listener, self.otlp);
         let serving = async {
             if !options.role.takes_requests() {
-                return serve_probes(self.listener, state, closing.clone()).await;
+                return serve_probes(listener, state, closing.clone()).await;
             }
             let otlp = async {
-                if let Some((listener, _)) = self.otlp {
+                if let Some((listener, _)) = otlp {
                     serve_api(listener, state.clone(), closing.clone()).await;
                 }
             };
-            tokio::join!(serve_api(self.listener, state.clone(), closing.clone()), otlp);
+            tokio::join!(serve_api(listener, state.clone(), closing.clone()), otlp);
         };
+        let mut serving = pin!(serving);
         tokio::select! {
-            () = serving => {}
-            () = deadline => tracing::warn!("some requests did not finish in time"),
+            () = serving.as_mut() => {}
+            () = asked_to_stop => tracing::info!("stopping: no new requests, what is under way is finished"),
+            () = closing.cancelled() => {}
         }
+        closing.cancel();
+        let patience = Duration::from_secs(options.http.shutdown_seconds);
+        let now = Instant::now();
+        if timeout_at(now + patience.mul_f64(REQUESTS_SHARE), serving).await.is_err() {
+            tracing::warn!("some requests did not finish in time");
+        }
+        now + patience
     }
 }
 
@@ -242,14 +263,30 @@ async fn open_queue(
     Ok((Arc::new(queue), relay))
 }
 
-/// Ends when the process is asked to stop. The handlers stand from this call on, not from the first poll.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
+/// What signals have asked for.
+struct Stop {
+    /// By the first.
+    asked: CancellationToken,
+    /// By the second.
+    at_once: CancellationToken,
+}
+
+impl Stop {
+    /// Listens for SIGINT and SIGTERM. The handlers stand from this call on, so no signal is missed.
+    fn on_signals() -> std::io::Result<Self> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let stop = Self { asked: CancellationToken::new(), at_once: CancellationToken::new() };
+        let tokens = [stop.asked.clone(), stop.at_once.clone()];
+        tokio::spawn(async move {
+            for token in tokens {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                token.cancel();
+            }
+        });
+        Ok(stop)
+    }
 }

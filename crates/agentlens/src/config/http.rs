@@ -1,10 +1,11 @@
 //! Where the server listens.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use clap::Args;
+use ipnet::IpNet;
 
 /// Where the server listens.
 #[derive(Debug, Clone, Args)]
@@ -20,9 +21,19 @@ pub(crate) struct HttpOptions {
     /// quarters of them. The limit of open files may allow fewer.
     #[arg(long, env = "AGENTLENS_MAX_CONNECTIONS", default_value_t = 8192)]
     pub(crate) max_connections: u64,
-    /// Seconds to let running requests and batches finish at shutdown.
+    /// Networks of the proxies in front of the server, separated by commas: 10.0.0.0/8, 192.0.2.7/32. Of a request from one of
+    /// them, the client's address is read from X-Forwarded-For; without this, all clients behind a proxy count as one network.
+    #[arg(long, env = "AGENTLENS_TRUSTED_PROXIES", value_delimiter = ',', value_parser = network)]
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Seconds to let running requests and batches finish at shutdown, all together. A second signal stops the server at once.
     #[arg(long, env = "AGENTLENS_SHUTDOWN_SECONDS", default_value_t = 25)]
     pub(crate) shutdown_seconds: u64,
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map_err(|_| format!("{text:?} is neither a network such as 10.0.0.0/8 nor an address"))
 }
 
 /// A host and a port to listen on.

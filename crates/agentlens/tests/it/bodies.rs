@@ -1,5 +1,7 @@
 //! Request bodies: their forms, paths, encodings and sizes.
 
+use std::io::{Read, Write};
+
 use serde_json::{Value, json};
 
 use crate::samples::{MEGABYTE, gzip, note};
@@ -11,6 +13,7 @@ on_both_engines!(
     broken_bodies_are_refused,
     bombs_are_refused,
     bodies_beyond_the_limits_are_refused,
+    a_client_that_is_still_sending_learns_why_it_is_refused,
     a_payload_of_a_megabyte_is_kept_whole,
     large_parts_of_payloads_are_cut_and_their_facts_stay,
 );
@@ -160,4 +163,33 @@ async fn large_parts_of_payloads_are_cut_and_their_facts_stay(world: World) {
     let payload = &timeline.iter().find(|event| event["eventType"] == "llm_response").unwrap()["payload"];
     assert_eq!((&payload["completion"], &payload["usage"]["inputTokens"]), (&json!("A cat"), &json!(1500)));
     assert!(payload["image"].as_str().unwrap().starts_with("[cut: "), "{payload}");
+}
+
+/// Plain clients send all of a body before they read the answer.
+async fn a_client_that_is_still_sending_learns_why_it_is_refused(world: World) {
+    let body = format!("{{\"events\": [{}]}}", " ".repeat(8 * MEGABYTE));
+    let address = world.address().trim_start_matches("http://").to_owned();
+    for (path, key) in [
+        ("/api/events", "al_live_wrong"),
+        ("/v1/traces", "al_live_wrong"),
+        ("/api/events?strict=perhaps", world.key()),
+    ] {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\nconnection: close\r\n\r\n",
+            body.len()
+        );
+        let (body, address) = (body.clone(), address.clone());
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            client.write_all(head.as_bytes()).unwrap();
+            client.write_all(body.as_bytes()).unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).unwrap();
+            String::from_utf8(answer).unwrap()
+        });
+        let answer = answer.await.unwrap();
+        let wanted = if key == world.key() { "HTTP/1.1 400" } else { "HTTP/1.1 401" };
+        assert!(answer.starts_with(wanted), "{path}: {answer}");
+    }
 }

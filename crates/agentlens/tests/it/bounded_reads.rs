@@ -1,5 +1,7 @@
 //! Answers are bounded in bytes as well as in rows, and no request pays for more than it shows.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use agentlens_domain::limits::{MAX_ANSWER_BYTES, MAX_VERIFIED_EVENTS};
@@ -170,7 +172,8 @@ async fn an_org_cannot_take_all_streams(world: World) {
     for _ in 0..100 {
         streams.push(world.stream(&[], None).await);
     }
-    let refusal = world.get("/api/stream").await.refusal(503);
+    let refusal = world.get("/api/stream").await.refusal(429);
+    assert_eq!(refusal["code"], "too_many_streams");
     assert!(refusal["error"].as_str().unwrap().contains("100 live streams"), "{refusal}");
     drop(other.stream(&[], None).await);
     drop(streams);
@@ -192,6 +195,22 @@ async fn memory_stays_small_whatever_is_read(world: World) {
         idle.push(world.stream(&[], Some("0")).await);
     }
     world.read("/api/events?limit=1").await;
+    drop(idle);
+    // Answers that nobody takes keep the org's turns, so no more of them are made. Others read meanwhile.
+    let mut untaken = Vec::new();
+    for _ in 0..60 {
+        let mut client = TcpStream::connect(world.address().trim_start_matches("http://")).unwrap();
+        let request = format!(
+            "GET /api/events?limit=1000 HTTP/1.1\r\nHost: a\r\nauthorization: Bearer {}\r\n\r\n",
+            world.key()
+        );
+        client.write_all(request.as_bytes()).unwrap();
+        untaken.push(client);
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (_, other) = world.org("Other");
+    other.read("/api/events").await;
+    drop(untaken);
     let peak = world.peak_memory_bytes();
     assert!(peak < 512 * 1024 * 1024, "{peak}, {before} before anything was read");
 }

@@ -19,6 +19,7 @@ on_both_engines!(
     the_resource_names_the_environment,
     a_user_is_named_once_in_a_trace,
     what_a_later_arrival_says_is_found,
+    no_page_is_empty_while_there_is_more,
     a_root_whose_parent_was_never_exported_ends_its_session,
     every_session_that_a_trace_names_is_found,
 );
@@ -284,4 +285,32 @@ async fn what_a_later_arrival_says_is_found(world: World) {
     // Where its first arrival is found too, it is shown once.
     assert_eq!(world.walk(&[("search", "gpt-4o")]).await.len(), 1);
     assert!(world.walk(&[("search", "persimmon")]).await.is_empty());
+}
+
+/// Clients stop at an empty page.
+async fn no_page_is_empty_while_there_is_more(world: World) {
+    for (number, text) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        let said = and(chat(5, 1), json!({ "session.id": "s", "gen_ai.output.messages": text }));
+        send_spans(&world, &[timed(span(1, 1, None, said), 0, 90_000 + 1_000 * number as i64)]).await;
+    }
+    world.send(&[note("s", "after")]).await;
+    for filter in ["", "&sessionId=s"] {
+        for order in ["asc", "desc"] {
+            let mut shown = Vec::new();
+            let mut address = format!("/api/events?limit=1&order={order}{filter}");
+            loop {
+                let page = world.read(&address).await;
+                let events = page["events"].as_array().unwrap();
+                if page["hasMore"] == false {
+                    shown.extend(events.iter().map(|event| event["id"].clone()));
+                    break;
+                }
+                assert_eq!(events.len(), 1, "{address}: {page}");
+                shown.push(events[0]["id"].clone());
+                let cursor = page["nextCursor"].as_str().unwrap();
+                address = format!("/api/events?limit=1&order={order}{filter}&cursor={cursor}");
+            }
+            assert_eq!(shown.len(), 2, "{order}{filter}: {shown:?}");
+        }
+    }
 }

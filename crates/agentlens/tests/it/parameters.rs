@@ -55,6 +55,13 @@ async fn unknown_parameters_are_never_ignored(world: World) {
     let sent =
         world.post("/api/events?idempotent=1", json!({ "events": [note("s", "x")] }).to_string()).await;
     assert_eq!((sent.status, ignored(&sent)), (202, "idempotent"));
+    // Further paths of an operation know its parameters, and no others.
+    let refusal = world.post("/v1/events?strct=true", note("s", "x").to_string()).await.refusal(400);
+    assert!(refusal["error"].as_str().unwrap().starts_with("strct: "), "{refusal}");
+    let sent = world.post("/api/obs/ingest/events?strct=true", note("s", "x").to_string()).await;
+    assert_eq!((sent.status, ignored(&sent)), (202, "strct"));
+    world.post("/v1/events?strict=true", note("s", "x").to_string()).await.expect(202);
+    assert_eq!(ignored(&world.get("/api/agents/crew/researcher?stats=1").await), "stats");
     // An exporter's data is not refused for a parameter of its address.
     let exported = world.post("/v1/traces?x=1", r#"{"resourceSpans":[]}"#).await;
     assert_eq!((exported.status, ignored(&exported)), (200, "x"));

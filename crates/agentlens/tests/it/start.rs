@@ -1,9 +1,10 @@
 //! Starts that go wrong, starts at the same time, and commands where there is no store.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -11,6 +12,7 @@ use crate::samples::note;
 use crate::world::{Database, World};
 
 on_the_embedded_form!(
+    stopping_has_one_deadline_and_a_second_signal_ends_it,
     a_second_server_is_refused_and_commands_go_on,
     a_lost_org_file_is_found_and_not_replaced,
     a_deleted_secret_is_not_replaced,
@@ -321,5 +323,30 @@ async fn a_database_that_is_away_is_named(world: World) {
         let error = failed(&world.command(arguments).output().unwrap());
         assert!(error.contains("PostgreSQL at 127.0.0.1:1: ") && error.contains("refused"), "{error}");
         assert!(!error.contains("a-secret"), "{error}");
+    }
+}
+
+/// A client that sends its body slowly keeps a request open for as long as it likes.
+async fn stopping_has_one_deadline_and_a_second_signal_ends_it(mut world: World) {
+    for (seconds, signals) in [("2", 1), ("60", 2)] {
+        world.stop_gracefully().await;
+        world.start_server_with(&["--shutdown-seconds", seconds]).await;
+        let mut slow = TcpStream::connect(world.address().trim_start_matches("http://")).unwrap();
+        let head = format!(
+            "POST /api/events HTTP/1.1\r\nHost: a\r\nauthorization: Bearer {}\r\ncontent-length: 100000\r\n\r\n[",
+            world.key()
+        );
+        slow.write_all(head.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        let begun = Instant::now();
+        for _ in 0..signals {
+            world.signal("INT");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let ended = world.ended().await;
+        // Never twice what it may take, with room for a busy machine.
+        assert!(begun.elapsed() < Duration::from_secs(20), "{seconds} seconds, {signals} signals");
+        assert_eq!(ended.success(), signals == 1, "{ended}");
+        world.start_server().await;
     }
 }

@@ -27,6 +27,7 @@ async fn server(max_connections: u64, timeouts: Timeouts) -> Server {
     let router = Router::new()
         .route("/", get(|| async { "hello" }))
         .route("/echo", post(|body: Bytes| async { body }))
+        .route("/refused", post(|| async { axum::http::StatusCode::UNAUTHORIZED }))
         .route("/large", get(|| async { vec![b'x'; 64 * 1024 * 1024] }))
         .route(
             "/slow",
@@ -45,7 +46,8 @@ async fn server(max_connections: u64, timeouts: Timeouts) -> Server {
     let closing = CancellationToken::new();
     let serving = tokio::spawn({
         let (connections, closing) = (connections.clone(), closing.clone());
-        async move { serve(listener, router, &connections, timeouts, None, closing).await }
+        let service = Service { router, timeouts, reading: None, proxies: Arc::default() };
+        async move { serve(listener, service, &connections, closing).await }
     });
     Server { address, connections, closing, serving }
 }
@@ -175,4 +177,97 @@ async fn what_is_under_way_is_finished_when_the_server_stops() {
     assert!(rest(&mut busy).await.ends_with("at last"));
     tokio::time::timeout(PATIENCE, server.serving).await.unwrap().unwrap();
     assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_large_answer_must_be_taken_at_a_rate() {
+    let server = server(100, SHORT).await;
+    let mut client = TcpStream::connect(server.address).await.unwrap();
+    client.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    // Some of it all the time, so the connection never stands still for as long as it may, but far below the rate.
+    let mut piece = vec![0; 4096];
+    let dripping = async {
+        while client.read(&mut piece).await.is_ok_and(|read| read > 0) {
+            sleep(SHORT.write / 3).await;
+        }
+    };
+    let closed = async {
+        while server.connections.used() == 0 {
+            sleep(SHORT.check_every).await;
+        }
+        while server.connections.used() > 0 {
+            sleep(SHORT.check_every).await;
+        }
+    };
+    let closed = std::pin::pin!(closed);
+    tokio::time::timeout(PATIENCE, async {
+        tokio::select! { () = dripping => {}, () = closed => {} }
+    })
+    .await
+    .expect("the connection stays");
+}
+
+#[tokio::test]
+async fn a_client_that_is_still_sending_gets_its_refusal() {
+    let server = server(100, Timeouts::default()).await;
+    for _ in 0..5 {
+        let mut client = TcpStream::connect(server.address).await.unwrap();
+        let length = 8 * 1024 * 1024;
+        let head = format!("POST /refused HTTP/1.1\r\nHost: a\r\ncontent-length: {length}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        // All of it before the answer is looked at, as plain clients do.
+        for _ in 0..length / 65536 {
+            client.write_all(&[b'x'; 65536]).await.unwrap();
+        }
+        let mut buffer = vec![0; 4096];
+        let read = tokio::time::timeout(PATIENCE, client.read(&mut buffer)).await.unwrap().unwrap();
+        let answer = String::from_utf8_lossy(&buffer[..read]).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_large_answer_keeps_its_turn_until_it_is_taken() {
+    let org = agentlens_domain::ids::OrgId::parse("acme").unwrap();
+    let reads = FairShare::new(Rule::new(10));
+    let with_turn = |size: usize| {
+        let (reads, org) = (reads.clone(), org.clone());
+        get(move |turn: axum::Extension<HeldTurn>| async move {
+            turn.keep(reads.try_take(&org, 1).unwrap());
+            vec![b'x'; size]
+        })
+    };
+    let router = Router::new().route("/api/small", with_turn(1000)).route("/api/large", with_turn(32 << 20));
+    let reading = Some(Arc::new(Reading::start().unwrap()));
+    let service = Service { router, timeouts: Timeouts::default(), reading, proxies: Arc::default() };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = FairShare::new(Rule::new(100));
+    let serving =
+        tokio::spawn(async move { serve(listener, service, &connections, CancellationToken::new()).await });
+
+    let mut client = TcpStream::connect(address).await.unwrap();
+    assert!(ask(&mut client, "/api/small").await.starts_with("HTTP/1.1 200"));
+    assert_eq!(reads.used(), 0);
+    assert!(ask(&mut client, "/api/large").await.starts_with("HTTP/1.1 200"));
+    assert_eq!(reads.used(), 1);
+    let mut rest = vec![0; 1 << 20];
+    let taken = async {
+        while reads.used() > 0 {
+            assert!(client.read(&mut rest).await.unwrap() > 0);
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken).await.unwrap();
+    // One that is never taken: its connection's end gives the turn back.
+    let mut client = TcpStream::connect(address).await.unwrap();
+    assert!(ask(&mut client, "/api/large").await.starts_with("HTTP/1.1 200"));
+    assert_eq!(reads.used(), 1);
+    drop(client);
+    let given_back = async {
+        while reads.used() > 0 {
+            sleep(SHORT.check_every).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, given_back).await.unwrap();
+    serving.abort();
 }

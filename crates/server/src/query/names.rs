@@ -19,6 +19,20 @@ const MAX_NAME_CHARS: usize = 64;
 /// Routes of OpenTelemetry clients. Data is not refused because an exporter adds a parameter to its address.
 const EXPORTS: [&str; 3] = ["/v1/traces", "/v1/logs", "/v1/metrics"];
 
+/// Further paths of documented operations.
+const ALIASES: [(&str, &str); 2] = [("/v1/events", "/api/events"), ("/api/obs/ingest/events", "/api/events")];
+/// Agents have ids with slashes, whose route is tried where no other matches.
+const AGENTS: (&str, &str) = ("/api/agents/", "/api/agents/{id}");
+
+/// The documented path of a request's operation.
+fn documented_path(request: &Request) -> Option<&str> {
+    let Some(matched) = request.extensions().get::<MatchedPath>() else {
+        return request.uri().path().starts_with(AGENTS.0).then_some(AGENTS.1);
+    };
+    let alias = ALIASES.into_iter().find(|(alias, _)| *alias == matched.as_str());
+    Some(alias.map_or(matched.as_str(), |(_, path)| path))
+}
+
 /// The query parameters of every documented operation.
 #[derive(Clone, Default)]
 pub struct KnownParameters(Arc<FxHashMap<(String, Method), FxHashSet<String>>>);
@@ -46,11 +60,9 @@ impl KnownParameters {
 
     /// The names of a request's parameters that its route does not have; none where the route is not documented.
     fn unknown(&self, request: &Request) -> Vec<String> {
-        let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        // The agents whose id holds a slash.
-        let path = path.replace("{*id}", "{id}");
+        let Some(path) = documented_path(request) else { return Vec::new() };
         let method = if *request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
-        let Some(known) = self.0.get(&(path, method)) else { return Vec::new() };
+        let Some(known) = self.0.get(&(path.to_owned(), method)) else { return Vec::new() };
         let Ok(Query(sent)) = Query::<Vec<(String, String)>>::try_from_uri(request.uri()) else {
             return Vec::new();
         };

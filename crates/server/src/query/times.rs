@@ -11,6 +11,9 @@ use crate::error::ApiError;
 /// The instants of the years 0 to 9999: what RFC 3339 can say, and what arithmetic on instants has room for.
 const INSTANTS_US: std::ops::RangeInclusive<i64> = -62_167_219_200_000_000..=253_402_300_799_999_999;
 
+/// Numbers below this are no milliseconds of our time (it is in 1973) but years, days or seconds; only 0 means the beginning.
+const MIN_MILLIS: i64 = 100_000_000_000;
+
 /// What `range` may be.
 const RANGES: [(&str, i64); 9] = [
     ("1h", HOUR_US),
@@ -93,13 +96,17 @@ fn instant(name: &str, value: Option<&String>, zone: &TimeZone, edge: Edge) -> R
     let read = parse_rfc3339(&value)
         .or_else(|| date(&value, zone, edge))
         .or_else(|| local_time(&value, zone))
-        .or_else(|| value.parse::<i64>().ok().and_then(|millis| millis.checked_mul(1000)));
+        .or_else(|| value.parse::<i64>().ok().filter(is_millis).and_then(|millis| millis.checked_mul(1000)));
     read.filter(|us| INSTANTS_US.contains(us)).map(Some).ok_or_else(|| {
         ApiError::invalid_parameter(
             name,
-            "must be an instant such as 2026-01-02T03:04:05Z, a date such as 2026-01-02, or milliseconds since 1970",
+            "must be an instant such as 2026-01-02T03:04:05Z, a date such as 2026-01-02, or milliseconds since 1970 such as 1767322800000",
         )
     })
+}
+
+fn is_millis(number: &i64) -> bool {
+    *number == 0 || *number >= MIN_MILLIS
 }
 
 /// A date alone: its first instant, or its last.
@@ -162,7 +169,10 @@ mod tests {
             window("2026-01-02T03:04:05", "2026-01-02T03:04:05Z", "Asia/Kathmandu"),
             (Some(us("2026-01-01T21:19:05Z")), Some(us("2026-01-02T03:04:05Z")))
         );
-        assert_eq!(window("0", "1000", "Asia/Kathmandu"), (Some(0), Some(1_000_000)));
+        assert_eq!(
+            window("0", "1767322800000", "Asia/Kathmandu"),
+            (Some(0), Some(us("2026-01-02T03:00:00Z")))
+        );
     }
 
     #[test]
@@ -172,6 +182,10 @@ mod tests {
             (Some("yesterday"), None, None, None),
             (Some("27.11.2026"), None, None, None),
             (None, Some("2026-02-30"), None, None),
+            (Some("2026"), None, None, None),
+            (Some("20260102"), None, None, None),
+            (Some("1767322800"), None, None, None),
+            (Some("-1"), None, None, None),
             (Some("2026-01-01"), None, Some("24h"), None),
             (None, None, Some("2h"), None),
             (None, None, None, Some("Mars/Olympus")),

@@ -130,7 +130,34 @@ const KEY_BY_DIGEST_OF_OWNER: &str =
      revoked_us, last_used_us
    from key_by_digest($1)";
 
+/// Digests of valid keys, in pages.
+const DIGESTS: &str = "select k.digest
+   from api_keys k join orgs o on o.org_id = k.org_id and o.deleted_us is null
+   where k.digest > $1 and k.revoked_us is null
+   order by k.digest limit $2";
+
+/// The same for the application's role on PostgreSQL.
+const DIGESTS_OF_OWNER: &str = "select key_digests($1, $2)";
+
+/// Digests that are read at a time.
+const MAX_DIGESTS: i64 = 20_000;
+
 impl Control {
+    /// The next digests of keys that aren't revoked, of all orgs, in their order.
+    pub async fn key_digests(&self, after: &[u8; 32]) -> Result<Vec<[u8; 32]>, StoreError> {
+        let sql = match self.place {
+            ControlPlace::Sqlite(_) => DIGESTS,
+            ControlPlace::Postgres(_) => DIGESTS_OF_OWNER,
+        };
+        self.fetch(sql, args![after, MAX_DIGESTS]).await
+    }
+
+    /// The digests of an org's keys that aren't revoked.
+    pub async fn key_digests_of(&self, org: &OrgId) -> Result<Vec<[u8; 32]>, StoreError> {
+        let sql = "select digest from api_keys where org_id = $1 and revoked_us is null";
+        self.fetch_of(org, sql, args![]).await
+    }
+
     /// Stores a key of the caller's org. Refused when the org has as many active keys as the limit allows.
     pub async fn insert_key(&self, caller: &Caller, key: NewKey) -> Result<(), StoreError> {
         let now_us = self.clock.now_us();

@@ -14,7 +14,7 @@ use std::future::Future;
 use std::io::{BufRead, BufReader};
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -157,15 +157,25 @@ impl World {
 
     /// Asks the server to stop, as a service manager does, and waits until it has.
     pub(crate) async fn stop_gracefully(&mut self) {
+        self.signal("TERM");
+        let ended = self.ended().await;
+        assert!(ended.success(), "the server ended with {ended}:\n{}", self.log());
+    }
+
+    /// Sends the server a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.server.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    /// Waits until the server has ended.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         let mut server = self.server.take().unwrap();
-        let told = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap();
-        assert!(told.success());
-        let ended = until("the server to stop", || {
+        until("the server to stop", || {
             let status = server.try_wait().unwrap();
             async move { status }
         })
-        .await;
-        assert!(ended.success(), "the server ended with {ended}:\n{}", self.log());
+        .await
     }
 
     /// Ends the server at once, as a crash does.

@@ -10,7 +10,8 @@ use utoipa_axum::routes;
 
 use agentlens_domain::events::{EventType, Severity};
 use agentlens_domain::limits::{MAX_COUNTED_ROWS, MAX_SEARCH_BYTES};
-use agentlens_store::{EventFilter, Order, SearchPage};
+use agentlens_domain::page::Cursor;
+use agentlens_store::{EventFilter, Order, SearchPage, StoreError, Workspace};
 use agentlens_views::{Reading, current_events};
 
 use crate::api::{self, EventView, event_views, size_of};
@@ -19,6 +20,9 @@ use crate::client::Client;
 use crate::error::{ApiError, ErrorBody};
 use crate::query::{self, Params, Times};
 use crate::state::AppState;
+
+/// Pages that are read on from one without anything to show.
+const MAX_EMPTY_PAGES: usize = 20;
 
 /// The routes of this feature.
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -71,14 +75,15 @@ struct EventsQuery {
 struct EventsPage {
     /// The events.
     events: Vec<EventView>,
-    /// How many events match, on all pages together. Exact up to 10,000.
+    /// How many events match, on all pages together. Exact up to 10,000. Each arrival of a span counts, though all of them are
+    /// shown as one event.
     total: i64,
     /// Whether `total` is exact. If not, at least `total` events match: there are more than 10,000, or counting them would
     /// have read more than one request may.
     total_is_exact: bool,
     /// The page size: the requested number of rows, at most 1,000.
     limit: u32,
-    /// Whether there are more. A page of large events ends early, at 16 MiB.
+    /// Whether there are more. A page of large events ends early, at 8 MiB.
     has_more: bool,
     /// Cursor of the next page.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,23 +155,18 @@ async fn list_events(
     let is_chosen = needle.is_some() || filter.chooses_by_content();
     let session = filter.session_id.clone();
     let reading = Reading { session: session.as_deref(), is_chosen };
-    // What no index of the database serves is found block by block.
-    let page = if needle.is_some() || filter.needs_search() {
-        scope.workspace.events().search(&filter, needle.as_deref(), cursor.as_ref(), offset, limit).await?
-    } else {
-        let (page, counted) = tokio::try_join!(
-            scope.workspace.events().list(&filter, cursor.as_ref(), offset, limit),
-            scope.workspace.events().count(&filter, MAX_COUNTED_ROWS + 1)
-        )?;
-        SearchPage {
-            events: page.events,
-            next: page.next,
-            is_partial: false,
-            total: counted.min(MAX_COUNTED_ROWS),
-            total_is_exact: counted <= MAX_COUNTED_ROWS,
-        }
-    };
-    let events = current_events(&scope.workspace, page.events, reading).await?;
+    let mut page =
+        read_page(&scope.workspace, &filter, needle.as_deref(), cursor.as_ref(), (offset, limit)).await?;
+    let mut events = current_events(&scope.workspace, page.events, reading).await?;
+    // Later arrivals of spans are shown with their first, so a page may have nothing of its own. An empty page would end what
+    // clients read.
+    for _ in 0..MAX_EMPTY_PAGES {
+        let Some(next) = page.next.as_ref().filter(|_| events.is_empty() && !page.is_partial) else { break };
+        let (total, total_is_exact) = (page.total, page.total_is_exact);
+        let after = read_page(&scope.workspace, &filter, needle.as_deref(), Some(next), (0, limit)).await?;
+        page = SearchPage { total, total_is_exact, ..after };
+        events = current_events(&scope.workspace, std::mem::take(&mut page.events), reading).await?;
+    }
     let events = event_views(events, scope.workspace.org_id(), client);
     let size_bytes = size_of(&events);
     let page = EventsPage {
@@ -179,6 +179,30 @@ async fn list_events(
         events,
     };
     api::json(page, size_bytes).await
+}
+
+/// Reads a page of events; what no index of the database serves is found block by block.
+async fn read_page(
+    workspace: &Workspace,
+    filter: &EventFilter,
+    needle: Option<&str>,
+    cursor: Option<&Cursor>,
+    (offset, limit): (u32, u32),
+) -> Result<SearchPage, StoreError> {
+    if needle.is_some() || filter.needs_search() {
+        return workspace.events().search(filter, needle, cursor, offset, limit).await;
+    }
+    let (page, counted) = tokio::try_join!(
+        workspace.events().list(filter, cursor, offset, limit),
+        workspace.events().count(filter, MAX_COUNTED_ROWS + 1)
+    )?;
+    Ok(SearchPage {
+        events: page.events,
+        next: page.next,
+        is_partial: false,
+        total: counted.min(MAX_COUNTED_ROWS),
+        total_is_exact: counted <= MAX_COUNTED_ROWS,
+    })
 }
 
 /// Get one event.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use agentlens_domain::events::{NewEvent, Refusal};
 use agentlens_domain::ledger::{Reason, Refusals};
+use agentlens_fairness::Shortage;
 use agentlens_ingest::EventsRequest;
 use agentlens_ingest::gateway::LARGE_BODY_BYTES;
 use agentlens_otlp::dialects::{self, ClientReport, Context, Normalised};
@@ -128,7 +129,7 @@ async fn read(
     }
     let parsing = &state.shares.parsing;
     let bytes = decoded_bytes(body.len()).min(parsing.rule().most());
-    let room = parsing.take(&scope.principal.org, bytes, DECODE_PATIENCE).await.map_err(|_| busy())?;
+    let room = parsing.take(&scope.principal.org, bytes, DECODE_PATIENCE).await.map_err(busy)?;
     let task = tokio::task::spawn_blocking(move || {
         let reading = read_now(signal, encoding, &body, now_us);
         drop(room);
@@ -150,8 +151,14 @@ fn decoded_bytes(length: usize) -> u64 {
     (length * MAX_GROWTH).min(2 * length + MAX_DETAILS as u64 * DETAIL_BYTES)
 }
 
-fn busy() -> ApiError {
-    ApiError::too_many_requests("bodies_full", "Too many large requests of this org are being decoded", 1)
+fn busy(shortage: Shortage) -> ApiError {
+    let message = match shortage {
+        Shortage::OwnShare { .. } | Shortage::TooManyWaiting => {
+            "Too many large requests of this org are being decoded"
+        }
+        _ => "The server is decoding as many large requests as it can",
+    };
+    ApiError::too_many_requests("bodies_full", message, 1)
         .with_hint("retry after the seconds in Retry-After, and send fewer large requests at a time")
 }
 

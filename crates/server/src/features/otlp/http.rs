@@ -90,10 +90,7 @@ async fn answer(signal: Signal, state: &AppState, request: Request) -> Response 
     let encoding = encoding_of(&parts.headers);
     let answered = match admit(encoding, state, &mut parts).await {
         Ok((scope, encoding)) => take(signal, encoding, state, &scope, &parts.headers, body).await,
-        Err(error) => {
-            body::discard(body).await;
-            Err(error)
-        }
+        Err(error) => Err(error),
     };
     answered.unwrap_or_else(|error| status_response(encoding, &error))
 }

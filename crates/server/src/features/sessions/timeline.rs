@@ -42,7 +42,7 @@ pub(super) struct Timeline {
     chained: bool,
     /// The page size: the requested number of events, at most 10,000.
     limit: u32,
-    /// Whether there are more. A page of large events ends early, at 16 MiB.
+    /// Whether there are more. A page of large events ends early, at 8 MiB.
     has_more: bool,
     /// Continue after this sequence number.
     #[serde(skip_serializing_if = "Option::is_none")]

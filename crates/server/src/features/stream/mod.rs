@@ -2,7 +2,7 @@
 //!
 //! Each message's id is the event's, so a client that comes back with `Last-Event-ID` misses nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
-use parking_lot::Mutex;
 use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -25,6 +25,7 @@ use agentlens_domain::ids::OrgId;
 use agentlens_domain::limits::{
     LARGE_ANSWER_BYTES, MAX_ORG_STREAM_SUBSCRIBERS, MAX_STREAM_AHEAD_BYTES, MAX_STREAM_SUBSCRIBERS,
 };
+use agentlens_fairness::{Share, Shortage};
 use agentlens_store::{StoreError, StreamPlace, Workspace};
 use agentlens_views::{Reading, current_events};
 
@@ -34,6 +35,7 @@ use crate::client::Client;
 use crate::error::ApiError;
 use crate::keys::{KeyCache, Principal};
 use crate::query::{self, Params};
+use crate::shares::Shares;
 use crate::state::AppState;
 
 /// Without events, something is sent this often, so that proxies keep the connection.
@@ -42,6 +44,8 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 const CHECK_KEY: Duration = Duration::from_millis(500);
 /// Events that are read at a time.
 const CHUNK_EVENTS: u32 = 200;
+/// When a stream that was refused may be tried again, in seconds.
+const RETRY_AFTER_S: u32 = 5;
 
 /// The `Last-Event-ID` of a client that wants everything that is kept.
 const FROM_THE_BEGINNING: &str = "0";
@@ -80,7 +84,7 @@ async fn stream_events(
 ) -> Result<Response, ApiError> {
     let types: Vec<&str> = EventType::EVERY.iter().map(|event_type| event_type.as_str()).collect();
     let event_types = query::words("eventType", params.event_type.as_ref(), &types)?;
-    let place = Place::take(scope.workspace.org_id())?;
+    let place = place(&state.shares, scope.workspace.org_id())?;
     let resumed = headers
         .get("last-event-id")
         .and_then(|value| value.to_str().ok())
@@ -119,41 +123,26 @@ async fn stream_events(
     Ok(Sse::new(greeting.chain(follower.into_stream())).into_response())
 }
 
-/// Streams of this server, by org.
-static SUBSCRIBERS: Mutex<BTreeMap<OrgId, usize>> = Mutex::new(BTreeMap::new());
-
 /// One of the limited places for streams. Each org has a share, so that no org takes all of them.
-struct Place(OrgId);
-
-impl Place {
-    fn take(org: &OrgId) -> Result<Self, ApiError> {
-        let mut subscribers = SUBSCRIBERS.lock();
-        if subscribers.values().sum::<usize>() >= MAX_STREAM_SUBSCRIBERS {
-            return Err(ApiError::unavailable(format!(
-                "the server has {MAX_STREAM_SUBSCRIBERS} live streams, which is the limit"
-            )));
-        }
-        let own = subscribers.entry(org.clone()).or_default();
-        if *own >= MAX_ORG_STREAM_SUBSCRIBERS {
-            return Err(ApiError::unavailable(format!(
-                "the org has {MAX_ORG_STREAM_SUBSCRIBERS} live streams on this server, which is the limit"
-            )));
-        }
-        *own += 1;
-        Ok(Self(org.clone()))
+fn place(shares: &Shares, org: &OrgId) -> Result<Share<OrgId>, ApiError> {
+    let place = shares.streams.try_take(org, 1);
+    if place.is_ok() && shares.streams.held_by(org) > MAX_ORG_STREAM_SUBSCRIBERS as u64 {
+        return Err(too_many_streams(format!(
+            "The org has {MAX_ORG_STREAM_SUBSCRIBERS} live streams on this server, which is the limit"
+        )));
     }
+    place.map_err(|shortage| match shortage {
+        Shortage::OwnShare { .. } => {
+            too_many_streams("The org has its share of the live streams that this server can hold".to_owned())
+        }
+        _ => ApiError::unavailable(format!(
+            "the server has {MAX_STREAM_SUBSCRIBERS} live streams, which is the limit"
+        )),
+    })
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut subscribers = SUBSCRIBERS.lock();
-        if let Some(own) = subscribers.get_mut(&self.0) {
-            *own -= 1;
-            if *own == 0 {
-                subscribers.remove(&self.0);
-            }
-        }
-    }
+fn too_many_streams(message: String) -> ApiError {
+    ApiError::too_many_requests("too_many_streams", message, RETRY_AFTER_S).with_hint("close other streams")
 }
 
 struct Filter {
@@ -186,14 +175,24 @@ struct Follower {
     /// What was read, and is to be sent.
     waiting: VecDeque<EventView>,
     shutdown: CancellationToken,
-    _place: Place,
+    _place: Share<OrgId>,
 }
 
 impl Follower {
-    fn into_stream(self) -> impl Stream<Item = Result<Event, Infallible>> {
-        stream::unfold(self, |mut follower| async move {
-            let event = follower.next().await?;
-            Some((Ok(event), follower))
+    /// The messages. They are made by a task of the runtime that this is called on, which is the one for reading, and not by the
+    /// connection's: reading and writing JSON would hold up the threads that take events.
+    fn into_stream(mut self) -> impl Stream<Item = Result<Event, Infallible>> {
+        let (sender, receiver) = mpsc::channel(1);
+        let following = AbortOnDropHandle::new(tokio::spawn(async move {
+            while let Some(event) = self.next().await {
+                if sender.send(event).await.is_err() {
+                    return;
+                }
+            }
+        }));
+        stream::unfold((receiver, following), |(mut receiver, following)| async move {
+            let event = receiver.recv().await?;
+            Some((Ok(event), (receiver, following)))
         })
     }
 
@@ -209,6 +208,9 @@ impl Follower {
                     Some(message) => return Some(message),
                     None => continue,
                 }
+            }
+            if quiet_since.elapsed() >= HEARTBEAT {
+                return Some(Event::default().event("heartbeat").data("{}"));
             }
             if has_news {
                 self.news.mark_unchanged();
@@ -228,9 +230,6 @@ impl Follower {
                     has_news = true;
                 }
                 () = tokio::time::sleep(CHECK_KEY) => {}
-            }
-            if quiet_since.elapsed() >= HEARTBEAT {
-                return Some(Event::default().event("heartbeat").data("{}"));
             }
         }
     }

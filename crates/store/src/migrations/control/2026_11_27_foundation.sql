@@ -108,6 +108,16 @@ language sql stable security definer set search_path = control, pg_temp as $$
   where k.digest = wanted
 $$;
 revoke all on function key_by_digest(bytea) from public;
+
+-- Digests alone, so that a node knows which keys exist without asking for each guess. A digest is worth nothing without the secret.
+create function key_digests(after bytea, most bigint) returns setof bytea
+language sql stable security definer set search_path = control, pg_temp as $$
+  select k.digest
+  from api_keys k join orgs o on o.org_id = k.org_id and o.deleted_us is null
+  where k.digest > after and k.revoked_us is null
+  order by k.digest limit most
+$$;
+revoke all on function key_digests(bytea, bigint) from public;
 -- both
 
 -- The audit log of acts on these tables: a chain of sealed entries for each org, and its sealed head.
