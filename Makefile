@@ -8,7 +8,7 @@ help: ## Show this list
 
 run: export AGENTLENS_DATA_DIR ?= ./data
 run: ## Build and start a server on its embedded store (settings: AGENTLENS_* variables, see `agentlens serve --help`)
-	cargo build --profile quick -p agentlens
+	cargo build --profile quick -p agentlens --no-default-features
 	exec "$${CARGO_TARGET_DIR:-target}/quick/agentlens" serve
 
 test: ## Run every check and every test

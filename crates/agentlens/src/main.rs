@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use config::{Cli, Command, Common};
 
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
