@@ -6,7 +6,7 @@ use agentlens_domain::ids::{OrgId, UserId};
 use agentlens_domain::keys::{ApiKey, KeyKind, KeyOptions, ServerSecret};
 use agentlens_domain::passwords;
 use agentlens_domain::permissions::Caller;
-use agentlens_store::{DataDirectory, NewKey, NewLogin, Org, Store, StoreError};
+use agentlens_store::{DataDirectory, NewKey, NewPerson, Org, Store, StoreError};
 
 use crate::clock;
 use crate::config::StoreSettings;
@@ -167,10 +167,13 @@ pub(crate) async fn first_steps(
     let key = bootstrap_key.is_none().then(|| ApiKey::generate(KeyKind::Live));
     let new_key = key.as_ref().map(|key| NewKey::of(secret, key, &KeyOptions::everything("first key")));
     let (email, password) = ("admin@localhost".to_owned(), passwords::random());
-    let login = NewLogin {
+    let login = NewPerson {
         user_id: UserId::random(),
         email: email.clone(),
-        password_hash: passwords::hash(&password).map_err(|error| error.to_string())?,
+        email_key: email.clone(),
+        name: "Administrator".to_owned(),
+        password_hash: Some(passwords::hash(&password).map_err(|error| error.to_string())?),
+        terms_version: None,
     };
     let made = control.first_start(&caller, new_key, login).await.map_err(text)?;
     Ok(FirstSteps {

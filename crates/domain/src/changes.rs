@@ -9,11 +9,18 @@ pub enum Topic {
     Org,
     /// The org's own prices.
     Prices,
+    /// Who is a member of the org, in which role.
+    Members,
+    /// The org's workspaces.
+    Workspaces,
+    /// A person's account or sessions; what stands for the org is the person's id.
+    People,
 }
 
 impl Topic {
     /// Every topic.
-    pub const EVERY: [Self; 3] = [Self::Keys, Self::Org, Self::Prices];
+    pub const EVERY: [Self; 6] =
+        [Self::Keys, Self::Org, Self::Prices, Self::Members, Self::Workspaces, Self::People];
 
     /// The name at rest.
     pub fn as_str(self) -> &'static str {
@@ -21,6 +28,9 @@ impl Topic {
             Self::Keys => "keys",
             Self::Org => "org",
             Self::Prices => "prices",
+            Self::Members => "members",
+            Self::Workspaces => "workspaces",
+            Self::People => "people",
         }
     }
 

@@ -68,6 +68,12 @@ impl OrgId {
         Self("default".to_owned())
     }
 
+    /// The id under which is kept what a person does to the own account, in the places where things are kept by org. No org has it: those
+    /// of orgs begin otherwise.
+    pub fn of_person(user: &UserId) -> Self {
+        Self(user.as_str().to_owned())
+    }
+
     /// A new org's id: 60 random bits, so that ids can't be guessed and collisions are the insert's business.
     pub fn random() -> Self {
         Self(format!("o{}", random_text::<8>().get(..12).unwrap_or_default()))

@@ -168,7 +168,7 @@ impl std::fmt::Debug for ServerSecret {
 /// What a key may do. Names on the wire are `events:write` and so on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KeyScope {
-    /// Everything, now and later.
+    /// Everything that a key can do, now and later. Only owners make such keys.
     #[serde(rename = "*")]
     All,
     /// Send events.
@@ -183,12 +183,41 @@ pub enum KeyScope {
     /// Make, list and revoke keys.
     #[serde(rename = "keys:manage")]
     KeysManage,
+    /// Read what the org is: its name, workspaces, members and use.
+    #[serde(rename = "org:read")]
+    OrgRead,
+    /// Change the org's name and settings.
+    #[serde(rename = "org:manage")]
+    OrgManage,
+    /// Invite and remove members, and change their roles.
+    #[serde(rename = "members:manage")]
+    MembersManage,
+    /// Make, rename and archive workspaces and environments.
+    #[serde(rename = "workspaces:manage")]
+    WorkspacesManage,
+    /// Set prices of models.
+    #[serde(rename = "prices:manage")]
+    PricesManage,
+    /// See, replay and drop batches that could not be applied.
+    #[serde(rename = "dead_letters:manage")]
+    DeadLettersManage,
 }
 
 impl KeyScope {
     /// Every scope, in the order in which they are documented.
-    pub const EVERY: [Self; 5] =
-        [Self::All, Self::EventsWrite, Self::EventsRead, Self::AuditRead, Self::KeysManage];
+    pub const EVERY: [Self; 11] = [
+        Self::All,
+        Self::EventsWrite,
+        Self::EventsRead,
+        Self::AuditRead,
+        Self::KeysManage,
+        Self::OrgRead,
+        Self::OrgManage,
+        Self::MembersManage,
+        Self::WorkspacesManage,
+        Self::PricesManage,
+        Self::DeadLettersManage,
+    ];
 
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
@@ -198,19 +227,24 @@ impl KeyScope {
             Self::EventsRead => "events:read",
             Self::AuditRead => "audit:read",
             Self::KeysManage => "keys:manage",
+            Self::OrgRead => "org:read",
+            Self::OrgManage => "org:manage",
+            Self::MembersManage => "members:manage",
+            Self::WorkspacesManage => "workspaces:manage",
+            Self::PricesManage => "prices:manage",
+            Self::DeadLettersManage => "dead_letters:manage",
         }
     }
 
     /// Reads a name; the names of the published protocol (`ingest`, `query`, `write`, `read`, `audit`, `manage`) too.
     pub fn parse(text: &str) -> Option<Self> {
-        Some(match text {
-            "*" => Self::All,
-            "events:write" | "ingest" | "write" => Self::EventsWrite,
-            "events:read" | "query" | "read" => Self::EventsRead,
-            "audit:read" | "audit" => Self::AuditRead,
-            "keys:manage" | "manage" => Self::KeysManage,
-            _ => return None,
-        })
+        match text {
+            "ingest" | "write" => Some(Self::EventsWrite),
+            "query" | "read" => Some(Self::EventsRead),
+            "audit" => Some(Self::AuditRead),
+            "manage" => Some(Self::KeysManage),
+            name => Self::EVERY.into_iter().find(|scope| scope.as_str() == name),
+        }
     }
 }
 
@@ -267,6 +301,9 @@ mod tests {
     #[test]
     fn published_scope_names_are_read() {
         assert_eq!(KeyScope::parse("ingest"), Some(KeyScope::EventsWrite));
+        assert_eq!(KeyScope::parse("events"), None);
+        let as_json = |scope| serde_json::to_value(scope).unwrap();
+        assert!(KeyScope::EVERY.iter().all(|scope| as_json(scope) == scope.as_str()));
         assert!(KeyScope::EVERY.iter().all(|scope| KeyScope::parse(scope.as_str()) == Some(*scope)));
     }
 }

@@ -13,13 +13,13 @@ use crate::keys::KeyScope;
 /// other way round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Everything, plan and deletion of the org included.
+    /// Everything, owners and deletion of the org included.
     Owner,
-    /// Everything but plan, deletion and owners.
+    /// Everything but owners and deletion.
     Admin,
     /// Reads, and verifies chains and audit data.
     Auditor,
-    /// Reads and writes; manages neither keys nor people.
+    /// Reads and writes, dead letters included; manages neither keys nor people.
     Member,
     /// Reads.
     Viewer,
@@ -57,11 +57,44 @@ pub enum Permission {
     AuditRead,
     /// Make, list and revoke keys.
     KeysManage,
+    /// Read what the org is: its name, workspaces, members and use.
+    OrgRead,
+    /// Change the org's name and settings.
+    OrgManage,
+    /// Invite and remove members, and change their roles.
+    MembersManage,
+    /// Make, rename and archive workspaces and environments.
+    WorkspacesManage,
+    /// Set prices of models.
+    PricesManage,
+    /// See, replay and drop batches that could not be applied.
+    DeadLettersManage,
+    /// Choose the identity provider that members sign in with, and that adds and removes them. No key may: who chooses the
+    /// provider decides who everyone is.
+    SsoManage,
+    /// Make, change and remove owners.
+    OwnersManage,
+    /// Delete the org.
+    OrgDelete,
 }
 
 impl Permission {
     /// Every permission.
-    pub const EVERY: [Self; 4] = [Self::EventsWrite, Self::EventsRead, Self::AuditRead, Self::KeysManage];
+    pub const EVERY: [Self; 13] = [
+        Self::EventsWrite,
+        Self::EventsRead,
+        Self::AuditRead,
+        Self::KeysManage,
+        Self::OrgRead,
+        Self::OrgManage,
+        Self::MembersManage,
+        Self::WorkspacesManage,
+        Self::PricesManage,
+        Self::DeadLettersManage,
+        Self::SsoManage,
+        Self::OwnersManage,
+        Self::OrgDelete,
+    ];
 
     /// The name on the wire and in `openapi.json`.
     pub fn as_str(self) -> &'static str {
@@ -70,18 +103,38 @@ impl Permission {
             Self::EventsRead => "events:read",
             Self::AuditRead => "audit:read",
             Self::KeysManage => "keys:manage",
+            Self::OrgRead => "org:read",
+            Self::OrgManage => "org:manage",
+            Self::MembersManage => "members:manage",
+            Self::WorkspacesManage => "workspaces:manage",
+            Self::PricesManage => "prices:manage",
+            Self::DeadLettersManage => "dead_letters:manage",
+            Self::SsoManage => "sso:manage",
+            Self::OwnersManage => "owners:manage",
+            Self::OrgDelete => "org:delete",
         }
     }
 
-    /// Whether requests with it only read, so that they take turns to read.
+    /// Whether requests with it read an org's data, so that they take turns to read.
     pub fn is_reading(self) -> bool {
         match self {
             Self::EventsRead | Self::AuditRead => true,
-            Self::EventsWrite | Self::KeysManage => false,
+            Self::EventsWrite
+            | Self::KeysManage
+            | Self::OrgRead
+            | Self::OrgManage
+            | Self::MembersManage
+            | Self::WorkspacesManage
+            | Self::PricesManage
+            | Self::DeadLettersManage
+            | Self::SsoManage
+            | Self::OwnersManage
+            | Self::OrgDelete => false,
         }
     }
 
-    /// The table: the roles and the scopes that have this permission. The scope `*` has all.
+    /// The table: the roles and the scopes that have this permission. The scope `*` has all that any other scope has; what no
+    /// scope has is for people only.
     pub fn granted_to(self) -> (&'static [Role], &'static [KeyScope]) {
         use Role::{Admin, Auditor, Member, Owner};
         match self {
@@ -89,8 +142,64 @@ impl Permission {
             Self::EventsRead => (&Role::EVERY, &[KeyScope::EventsRead]),
             Self::AuditRead => (&[Owner, Admin, Auditor], &[KeyScope::AuditRead]),
             Self::KeysManage => (&[Owner, Admin], &[KeyScope::KeysManage]),
+            Self::OrgRead => (&Role::EVERY, &[KeyScope::OrgRead]),
+            Self::OrgManage => (&[Owner, Admin], &[KeyScope::OrgManage]),
+            Self::MembersManage => (&[Owner, Admin], &[KeyScope::MembersManage]),
+            Self::WorkspacesManage => (&[Owner, Admin], &[KeyScope::WorkspacesManage]),
+            Self::PricesManage => (&[Owner, Admin], &[KeyScope::PricesManage]),
+            Self::DeadLettersManage => (&[Owner, Admin, Member], &[KeyScope::DeadLettersManage]),
+            Self::SsoManage => (&[Owner, Admin], &[]),
+            Self::OwnersManage | Self::OrgDelete => (&[Owner], &[]),
         }
     }
+
+    fn is_granted_to_role(self, role: Role) -> bool {
+        self.granted_to().0.contains(&role)
+    }
+
+    fn is_granted_to_scopes(self, scopes: &[KeyScope]) -> bool {
+        let granted = self.granted_to().1;
+        !granted.is_empty() && scopes.iter().any(|scope| *scope == KeyScope::All || granted.contains(scope))
+    }
+}
+
+/// Permissions together, to be compared with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PermissionSet(u32);
+
+impl PermissionSet {
+    /// What a role may do.
+    pub fn of_role(role: Role) -> Self {
+        Self::of(|permission| permission.is_granted_to_role(role))
+    }
+
+    /// What a key with these scopes may do.
+    pub fn of_scopes(scopes: &[KeyScope]) -> Self {
+        Self::of(|permission| permission.is_granted_to_scopes(scopes))
+    }
+
+    /// Whether it is in the set.
+    pub fn contains(self, permission: Permission) -> bool {
+        self.0 & bit(permission) != 0
+    }
+
+    /// Whether the other set has all of this one.
+    pub fn is_within(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    /// The permissions in the set, in the order of the table.
+    pub fn iter(self) -> impl Iterator<Item = Permission> {
+        Permission::EVERY.into_iter().filter(move |permission| self.contains(*permission))
+    }
+
+    fn of(is_in: impl Fn(Permission) -> bool) -> Self {
+        Self(Permission::EVERY.into_iter().filter(|it| is_in(*it)).fold(0, |set, it| set | bit(it)))
+    }
+}
+
+fn bit(permission: Permission) -> u32 {
+    1 << permission as u32
 }
 
 /// Who acts.
@@ -153,16 +262,43 @@ impl Caller {
         Self { org: org.clone(), workspace: None, actor: Actor::Service { name }, origin: Origin::default() }
     }
 
+    /// A person who acts on the own account and not in an org. What is logged and told of it is kept under the person's id.
+    pub fn alone(user: &UserId, origin: Origin) -> Self {
+        // In no org there is nothing that a role allows.
+        let actor = Actor::Person { user_id: user.clone(), role: Role::Viewer };
+        Self { org: OrgId::of_person(user), workspace: None, actor, origin }
+    }
+
+    /// The server's operator or a part of the server, acting on a person's account.
+    pub fn service_on(name: &'static str, user: &UserId) -> Self {
+        Self::service(name, &OrgId::of_person(user))
+    }
+
+    /// The person who acts; `None` for keys and services.
+    pub fn person(&self) -> Option<&UserId> {
+        match &self.actor {
+            Actor::Person { user_id, .. } => Some(user_id),
+            Actor::Key { .. } | Actor::Service { .. } => None,
+        }
+    }
+
+    /// Whether it is this person who acts.
+    pub fn is_person(&self, user: &UserId) -> bool {
+        self.person() == Some(user)
+    }
+
     /// Whether this caller has a permission.
     pub fn may(&self, permission: Permission) -> bool {
-        let (roles, granted) = permission.granted_to();
         match &self.actor {
-            Actor::Key { scopes, .. } => {
-                scopes.iter().any(|scope| *scope == KeyScope::All || granted.contains(scope))
-            }
-            Actor::Person { role, .. } => roles.contains(role),
+            Actor::Key { scopes, .. } => permission.is_granted_to_scopes(scopes),
+            Actor::Person { role, .. } => permission.is_granted_to_role(*role),
             Actor::Service { .. } => true,
         }
+    }
+
+    /// All permissions of this caller.
+    pub fn permissions(&self) -> PermissionSet {
+        PermissionSet::of(|permission| self.may(permission))
     }
 
     /// Who, as it is written down: `key:key_...`, `person:user_...` or `service:cli`.
@@ -188,30 +324,71 @@ mod tests {
         Permission::EVERY.into_iter().filter(|it| caller.may(*it)).map(Permission::as_str).collect()
     }
 
+    /// The permissions with the roles that have them (owner, admin, auditor, member, viewer), and whether a key can.
+    const TABLE: [(&str, &str, bool); 13] = [
+        ("events:write", "oa-m-", true),
+        ("events:read", "oaumv", true),
+        ("audit:read", "oau--", true),
+        ("keys:manage", "oa---", true),
+        ("org:read", "oaumv", true),
+        ("org:manage", "oa---", true),
+        ("members:manage", "oa---", true),
+        ("workspaces:manage", "oa---", true),
+        ("prices:manage", "oa---", true),
+        ("dead_letters:manage", "oa-m-", true),
+        ("sso:manage", "oa---", false),
+        ("owners:manage", "o----", false),
+        ("org:delete", "o----", false),
+    ];
+
     #[test]
     fn each_role_may_do_what_the_table_says() {
-        let of = |role| allowed(Actor::Person { user_id: UserId::random(), role });
-        let all = ["events:write", "events:read", "audit:read", "keys:manage"];
-        assert_eq!(of(Role::Owner), all);
-        assert_eq!(of(Role::Admin), all);
-        assert_eq!(of(Role::Auditor), ["events:read", "audit:read"]);
-        assert_eq!(of(Role::Member), ["events:write", "events:read"]);
-        assert_eq!(of(Role::Viewer), ["events:read"]);
+        assert_eq!(Permission::EVERY.map(Permission::as_str), TABLE.map(|(name, ..)| name));
+        for (role, letter) in Role::EVERY.into_iter().zip("oaumv".chars()) {
+            let expected: Vec<&str> = TABLE
+                .into_iter()
+                .filter(|(_, roles, _)| roles.contains(letter))
+                .map(|(name, ..)| name)
+                .collect();
+            assert_eq!(allowed(Actor::Person { user_id: UserId::random(), role }), expected, "{role:?}");
+            assert_eq!(
+                PermissionSet::of_role(role).iter().map(Permission::as_str).collect::<Vec<_>>(),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn roles_are_sets_and_not_ranks() {
+        let within = |one, other| PermissionSet::of_role(one).is_within(PermissionSet::of_role(other));
+        assert!(Role::EVERY.iter().all(|role| within(*role, Role::Owner) && within(Role::Viewer, *role)));
+        assert!(within(Role::Member, Role::Admin) && within(Role::Auditor, Role::Admin));
+        assert!(!within(Role::Auditor, Role::Member) && !within(Role::Member, Role::Auditor));
+        assert!(!within(Role::Owner, Role::Admin));
     }
 
     #[test]
     fn a_key_may_do_what_its_scopes_say_and_nothing_else() {
         let of =
             |scopes: &[KeyScope]| allowed(Actor::Key { key_id: KeyId::random(), scopes: scopes.to_vec() });
+        let for_keys: Vec<&str> =
+            TABLE.into_iter().filter(|(.., can_key)| *can_key).map(|(name, ..)| name).collect();
         assert_eq!(of(&[]), Vec::<&str>::new());
-        assert_eq!(of(&[KeyScope::All]).len(), Permission::EVERY.len());
+        assert_eq!(of(&[KeyScope::All]), for_keys);
+        assert_eq!(of(&KeyScope::EVERY[1..]), for_keys);
         assert_eq!(of(&[KeyScope::AuditRead, KeyScope::EventsWrite]), ["events:write", "audit:read"]);
-        // Each scope but `*` is the one of the permission with its name.
-        for permission in Permission::EVERY {
-            let scope = KeyScope::parse(permission.as_str()).unwrap();
-            assert_eq!(of(&[scope]), [permission.as_str()]);
-        }
-        assert_eq!(KeyScope::EVERY.len(), Permission::EVERY.len() + 1);
+        // Each scope but `*` is the one of the permission with its name; what is for people only has none.
+        assert!(KeyScope::EVERY[1..].iter().all(|scope| of(&[*scope]) == [scope.as_str()]));
+        assert_eq!(KeyScope::EVERY.len(), for_keys.len() + 1);
+    }
+
+    #[test]
+    fn a_caller_has_the_set_of_what_it_may() {
+        let scopes = vec![KeyScope::EventsRead, KeyScope::OrgRead];
+        let set = PermissionSet::of_scopes(&scopes);
+        assert_eq!(caller(Actor::Key { key_id: KeyId::random(), scopes }).permissions(), set);
+        let service = Caller::service("cli", &OrgId::default_org()).permissions();
+        assert!(Permission::EVERY.iter().all(|it| service.contains(*it)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use agentlens_domain::ids::{KeyId, OrgId};
+use agentlens_domain::ids::OrgId;
 use agentlens_ingest::{IngestError, QueueError};
 use agentlens_store::{StoreError, names_a_full_disk};
 
@@ -54,8 +54,8 @@ pub struct ErrorBody {
 pub(crate) struct RequestLog {
     /// The id of the request.
     pub(crate) id: String,
-    /// The org and the key, once the credential is known.
-    pub(crate) caller: std::sync::OnceLock<(OrgId, KeyId)>,
+    /// The org, and the id of the key or the person, once the credential is known.
+    pub(crate) caller: std::sync::OnceLock<(OrgId, String)>,
 }
 
 tokio::task_local! {
@@ -69,8 +69,8 @@ pub(crate) fn request_id() -> String {
 }
 
 /// Notes who asks, for the log line.
-pub(crate) fn note_caller(org: &OrgId, key: &KeyId) {
-    let _ = REQUEST.try_with(|request| request.caller.set((org.clone(), key.clone())));
+pub(crate) fn note_caller(org: &OrgId, who: &str) {
+    let _ = REQUEST.try_with(|request| request.caller.set((org.clone(), who.to_owned())));
 }
 
 impl ApiError {
@@ -91,6 +91,14 @@ impl ApiError {
             .with_details(vec![detail])
     }
 
+    /// 400: one field of the body is wrong.
+    pub fn invalid_field(name: &str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        let detail = ErrorDetail { path: name.to_owned(), message: message.clone() };
+        Self::new(StatusCode::BAD_REQUEST, "invalid_field", format!("{name}: {message}"))
+            .with_details(vec![detail])
+    }
+
     /// 401: no credential, or one that is not valid.
     pub fn unauthorized(code: &'static str, message: &'static str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, code, message)
@@ -102,6 +110,21 @@ impl ApiError {
             ErrorDetail { path: "scope".to_owned(), message: format!("this needs the scope {required}") };
         Self::new(StatusCode::FORBIDDEN, "insufficient_scope", "Insufficient permissions")
             .with_details(vec![detail])
+    }
+
+    /// 403: the caller may not do this.
+    pub fn not_allowed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "not_allowed", message)
+    }
+
+    /// 403 with a reason of its own.
+    pub fn forbidden_because(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, code, message)
+    }
+
+    /// 409: what is there stands against it.
+    pub fn conflict(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, message)
     }
 
     /// 404: not there, or another org's.
@@ -248,6 +271,11 @@ impl From<StoreError> for ApiError {
             StoreError::NotFound => Self::not_found("resource"),
             StoreError::Exists(what) => {
                 Self::new(StatusCode::CONFLICT, "exists", format!("this {what} exists already"))
+            }
+            StoreError::NotAllowed => Self::not_allowed("This is beyond your own rights in the org"),
+            StoreError::LastOwner => {
+                Self::new(StatusCode::CONFLICT, "last_owner", "The org would have no owner left")
+                    .with_hint("make another member an owner first")
             }
             StoreError::LimitReached(message) => Self::new(StatusCode::FORBIDDEN, "limit_reached", message),
             StoreError::Replaced(_) => {

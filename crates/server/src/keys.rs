@@ -1,9 +1,5 @@
-//! Keys that were looked up, kept for speed and dropped within half a second of any change of their org's keys.
-//!
-//! Every change of settings, whoever makes it, is in the change feed of the control tables. Every node reads the feed twice a
-//! second, and drops what it had cached of the orgs named there. When the feed can't be read, nothing cached is trusted for
-//! longer than a second, except on nodes with a [`ChangeRelay`]: they go on with the keys and orgs that they know for up to
-//! [`TRUST_WHILE_AWAY`](agentlens_store::TRUST_WHILE_AWAY), as long as the relay tells of no change.
+//! Keys that were looked up, kept for speed and dropped within half a second of any change of their org's keys (see
+//! [`crate::feed`]).
 //!
 //! A node knows short forms of the digests of all valid keys, so it tells guesses from keys without asking the store. A key that is
 //! not among them is a guess, or was made within the last second: few of these are looked up at the same time, networks take
@@ -25,13 +21,11 @@ use agentlens_domain::keys::{ApiKey, KeyScope, ServerSecret};
 use agentlens_domain::permissions::{Actor, Caller, Origin};
 use agentlens_fairness::{FairShare, Rule};
 use agentlens_ingest::Sender;
-use agentlens_ingest::queue::redis::ChangeRelay;
-use agentlens_store::{Change, KeyRow, News, Store, StoreError};
+use agentlens_store::{Change, KeyRow, Store, StoreError};
 
+use crate::feed::Cached;
 use crate::shares::ClientNetwork;
 
-/// How often the change feed is read.
-const CHECK_EVERY: Duration = Duration::from_millis(400);
 /// How often it is looked whether something is unread that could not be read before.
 const CHECK_UNREAD_EVERY: Duration = Duration::from_secs(5);
 /// How often the times of last use are written.
@@ -142,7 +136,7 @@ pub struct KeyCache {
     /// How far the feed had been read when any key changed last.
     changed: AtomicI64,
     guesses: FairShare<ClientNetwork>,
-    relay: Option<ChangeRelay>,
+    has_relay: bool,
     used: Mutex<FxHashMap<(OrgId, KeyId), i64>>,
 }
 
@@ -159,20 +153,20 @@ impl KeyCache {
             unknown: Cache::new(MAX_UNKNOWN_KEYS),
             changed: AtomicI64::new(i64::MIN),
             guesses: FairShare::new(Rule::new(MAX_GUESSES).with_floor(1)),
-            relay: None,
+            has_relay: false,
             used: Mutex::default(),
         }
     }
 
     /// The same cache for a node that goes on while the database is away.
     #[must_use]
-    pub fn with_relay(self, relay: Option<ChangeRelay>) -> Self {
-        Self { relay, ..self }
+    pub fn with_relay(self, has_relay: bool) -> Self {
+        Self { has_relay, ..self }
     }
 
     /// Whether this node takes events although the database does not answer.
     pub fn goes_on_without_store(&self) -> bool {
-        self.relay.is_some() && self.store.is_trusted()
+        self.has_relay && self.store.is_trusted()
     }
 
     /// The secret that digests keys and signs reports.
@@ -332,81 +326,9 @@ impl KeyCache {
         Ok(())
     }
 
-    /// Follows the change feed until shutdown.
-    pub async fn watch(&self, shutdown: CancellationToken) {
-        let mut published = None;
-        while !shutdown.is_cancelled() {
-            match self.store.read_changes().await {
-                Ok(News::Anything) => self.forget_all(),
-                Ok(News::Changes(changes)) => self.forget(&changes),
-                Err(error) => {
-                    tracing::warn!(error = %error, "the change feed can't be read");
-                    self.go_on_or_stop(&error).await;
-                }
-            }
-            self.publish(&mut published).await;
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = tokio::time::sleep(CHECK_EVERY) => {}
-            }
-        }
-    }
-
-    /// While the database is away, a node with a relay goes on with what it knows, until the relay tells of a change or can't
-    /// be reached either.
-    async fn go_on_or_stop(&self, error: &StoreError) {
-        let Some(relay) = self.relay.as_ref().filter(|_| error.is_away()) else {
-            return self.store.stop_without_feed();
-        };
-        match relay.newest().await {
-            Ok(newest) => {
-                if newest.is_some_and(|newest| newest > self.store.feed_position()) {
-                    // Perhaps a revocation. Which keys it concerns is not known, so all have to be looked up again.
-                    self.forget_all();
-                }
-                self.store.go_on_without_feed();
-            }
-            Err(error) => {
-                tracing::warn!(error = %error, "changes can't be read from Redis either; no key is trusted");
-                self.store.stop_without_feed();
-            }
-        }
-    }
-
-    /// Tells nodes that can't reach the database how far this one has read.
-    async fn publish(&self, published: &mut Option<i64>) {
-        let position = self.store.feed_position();
-        let Some(relay) = self.relay.as_ref().filter(|_| *published != Some(position) && position >= 0)
-        else {
-            return;
-        };
-        match relay.publish(position).await {
-            Ok(()) => *published = Some(position),
-            Err(error) => tracing::warn!(error = %error, "a change could not be passed on through Redis"),
-        }
-    }
-
-    fn forget(&self, changes: &[Change]) {
-        let concerns_keys = |change: &&Change| !matches!(change.topic, Some(Topic::Prices));
-        let orgs: FxHashSet<&OrgId> =
-            changes.iter().filter(concerns_keys).map(|change| &change.org).collect();
-        if !orgs.is_empty() {
-            self.changed.fetch_max(self.store.feed_position(), Ordering::AcqRel);
-            self.entries.retain(|_, principal| !orgs.contains(&principal.org));
-            self.note_unread(Unread::Orgs(orgs.into_iter().cloned().collect()));
-        }
-    }
-
     fn note_unread(&self, unread: Unread) {
         self.unread.lock().add(unread);
         self.has_unread.notify_one();
-    }
-
-    fn forget_all(&self) {
-        self.changed.fetch_max(self.store.feed_position(), Ordering::AcqRel);
-        self.unknown.clear();
-        self.entries.clear();
-        self.note_unread(Unread::Everything);
     }
 
     async fn write_last_use(&self) {
@@ -418,6 +340,27 @@ impl KeyCache {
         if let Err(error) = self.store.control().touch_keys(used).await {
             tracing::warn!(error = %error, "the keys' last use can't be written");
         }
+    }
+}
+
+impl Cached for KeyCache {
+    fn forget(&self, changes: &[Change]) {
+        let concerns_keys =
+            |change: &&Change| !matches!(change.topic, Some(Topic::Prices | Topic::Members | Topic::People));
+        let orgs: FxHashSet<&OrgId> =
+            changes.iter().filter(concerns_keys).map(|change| &change.org).collect();
+        if !orgs.is_empty() {
+            self.changed.fetch_max(self.store.feed_position(), Ordering::AcqRel);
+            self.entries.retain(|_, principal| !orgs.contains(&principal.org));
+            self.note_unread(Unread::Orgs(orgs.into_iter().cloned().collect()));
+        }
+    }
+
+    fn forget_all(&self) {
+        self.changed.fetch_max(self.store.feed_position(), Ordering::AcqRel);
+        self.unknown.clear();
+        self.entries.clear();
+        self.note_unread(Unread::Everything);
     }
 }
 

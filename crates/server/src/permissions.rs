@@ -9,7 +9,23 @@ use utoipa::openapi::path::{Operation, PathItem};
 use agentlens_domain::permissions::Permission;
 
 /// Operations that anyone may ask for, by method and path.
-const OPEN: &[(&str, &str)] = &[("get", "/api/health"), ("get", "/api/server-info"), ("get", "/api/version")];
+const OPEN: &[(&str, &str)] = &[
+    ("get", "/api/health"),
+    ("get", "/api/server-info"),
+    ("get", "/api/version"),
+    ("post", "/v1/sign-up"),
+    ("post", "/v1/verify"),
+    ("post", "/v1/sign-in"),
+    ("post", "/v1/sign-in/code"),
+    ("post", "/v1/password/forgotten"),
+    ("post", "/v1/password/reset"),
+    ("post", "/v1/invitations/look"),
+    ("post", "/v1/invitations/join"),
+];
+
+/// Operations on the account of whoever is signed in, which take the session of a browser and no API key. A path covers what lies below
+/// it.
+const ACCOUNT: &[&str] = &["/v1/me", "/v1/orgs", "/v1/sign-out", "/v1/invitations/accept"];
 
 /// What all other operations need. A path covers what lies below it; the longest that fits counts.
 const NEEDS: &[(&str, &str, Permission)] = &[
@@ -24,15 +40,34 @@ const NEEDS: &[(&str, &str, Permission)] = &[
     ("get", "/v1/ingest/ledger", Permission::EventsRead),
     ("get", "/v1/ingest/requests", Permission::EventsRead),
     ("get", "/v1/ingest/unmapped", Permission::EventsRead),
+    ("get", "/v1/environments", Permission::OrgRead),
+    ("post", "/v1/environments", Permission::WorkspacesManage),
+    ("delete", "/v1/environments", Permission::WorkspacesManage),
+    ("get", "/v1/invitations", Permission::MembersManage),
+    ("post", "/v1/invitations", Permission::MembersManage),
+    ("delete", "/v1/invitations", Permission::MembersManage),
+    ("get", "/v1/members", Permission::OrgRead),
+    ("patch", "/v1/members", Permission::MembersManage),
+    ("delete", "/v1/members", Permission::MembersManage),
+    ("post", "/v1/members/leave", Permission::OrgRead),
+    ("get", "/v1/org", Permission::OrgRead),
+    ("patch", "/v1/org", Permission::OrgManage),
+    ("post", "/v1/org/transfer", Permission::OwnersManage),
+    ("get", "/v1/workspaces", Permission::OrgRead),
+    ("post", "/v1/workspaces", Permission::WorkspacesManage),
+    ("patch", "/v1/workspaces", Permission::WorkspacesManage),
     ("post", "/v1/logs", Permission::EventsWrite),
     ("post", "/v1/metrics", Permission::EventsWrite),
     ("post", "/v1/traces", Permission::EventsWrite),
 ];
 
-/// The permission that an operation needs, as text; `none` if anyone may ask.
+/// The permission that an operation needs, as text; `none` if anyone may ask, `account` if whoever is signed in may.
 fn needed(method: &str, path: &str) -> Option<&'static str> {
     if OPEN.contains(&(method, path)) {
         return Some("none");
+    }
+    if is_of_account(path) {
+        return Some("account");
     }
     NEEDS
         .iter()
@@ -44,7 +79,13 @@ fn needed(method: &str, path: &str) -> Option<&'static str> {
         .map(|(_, _, permission)| permission.as_str())
 }
 
-/// Whether an operation needs a key.
+fn is_of_account(path: &str) -> bool {
+    ACCOUNT
+        .iter()
+        .any(|base| path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
+/// Whether an operation needs a key, or a session.
 pub(crate) fn needs_key(method: &str, path: &str) -> bool {
     !OPEN.contains(&(method, path))
 }

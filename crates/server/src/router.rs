@@ -61,6 +61,9 @@ fn documented() -> OpenApiRouter<AppState> {
         .merge(features::stream::routes())
         .merge(features::audit::routes())
         .merge(features::health::routes())
+        .merge(features::sign_in::routes())
+        .merge(features::account::routes())
+        .merge(features::org::routes())
 }
 
 fn described(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use agentlens_domain::entitlements::Entitlements;
 use agentlens_ingest::{Gateway, Live};
 use agentlens_outbound::Outbound;
 use agentlens_store::Store;
 
+use crate::auth::sessions::SessionCache;
 use crate::ingest_requests::Recorder;
 use crate::keys::KeyCache;
 use crate::metrics::Metrics;
+use crate::people::People;
 use crate::proxies::TrustedProxies;
 use crate::reading::Reading;
 use crate::shares::Shares;
@@ -26,6 +29,12 @@ pub struct AppState {
     pub live: Live,
     /// Keys that were looked up.
     pub keys: Arc<KeyCache>,
+    /// Browser sessions that were looked up.
+    pub sessions: Arc<SessionCache>,
+    /// What signing in needs.
+    pub people: Arc<People>,
+    /// How many of something an org may have.
+    pub entitlements: Arc<Entitlements>,
     /// What became of the last requests of OpenTelemetry clients.
     pub ingest_requests: Arc<Recorder>,
     /// Counters for `/metrics`.

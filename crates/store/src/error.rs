@@ -20,6 +20,12 @@ pub enum StoreError {
     /// A row with this key exists already.
     #[error("already exists: {0}")]
     Exists(&'static str),
+    /// The caller's rights do not allow it.
+    #[error("not allowed")]
+    NotAllowed,
+    /// The org would have no owner left.
+    #[error("the org would have no owner left")]
+    LastOwner,
     /// A limit does not allow it.
     #[error("{0}")]
     LimitReached(String),

@@ -31,7 +31,10 @@ use agentlens_domain::keys::ServerSecret;
 
 pub use audit::{Audit, AuditReport, AuditRow};
 pub use control::{
-    Change, Control, DueRun, FirstStart, JobSummary, KeyRow, NewKey, NewLogin, NewOrg, OrgRow, RunResult,
+    Accepting, BrowserSessionRow, Change, Control, DueRun, FirstStart, InvitationRow, JobSummary, KeyRow,
+    MailPurpose, MailRow, MailTokenRow, MemberRow, NewBrowserSession, NewInvitation, NewKey, NewMail,
+    NewMailToken, NewOrg, NewPerson, OrgRow, PersonRow, PersonsOrgRow, RunResult, TotpRow, WorkspaceRow,
+    org_ids,
 };
 pub use directory::{DataDirectory, DirectoryLock};
 pub use error::{StoreError, names_a_full_disk};

@@ -13,8 +13,10 @@ use crate::error::StoreError;
 pub(crate) type Step = (&'static str, &'static str);
 
 /// Orgs, people, keys.
-pub(crate) const CONTROL: &[Step] =
-    &[("2026_11_27_foundation", include_str!("migrations/control/2026_11_27_foundation.sql"))];
+pub(crate) const CONTROL: &[Step] = &[
+    ("2026_11_27_foundation", include_str!("migrations/control/2026_11_27_foundation.sql")),
+    ("2026_11_28_people", include_str!("migrations/control/2026_11_28_people.sql")),
+];
 
 /// What belongs to one org.
 pub(crate) const TENANT: &[Step] =

@@ -25,9 +25,7 @@ pub(crate) fn print(address: SocketAddr, options: &ServeOptions, common: &Common
     output::line(&format!("\n  AgentLens is running at http://{address}\n"));
     output::line(&format!("  Data      {}", directory.as_deref().unwrap_or("in PostgreSQL")));
     if let Some((email, password)) = &steps.login {
-        output::line(&format!(
-            "  Login     {email} / {password}   (for the dashboard, which is not built yet)"
-        ));
+        output::line(&format!("  Login     {email} / {password}"));
     }
     let program = program();
     match &steps.api_key {

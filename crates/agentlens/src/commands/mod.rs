@@ -11,4 +11,5 @@ pub(crate) mod migrate;
 pub(crate) mod orgs;
 pub(crate) mod prices;
 pub(crate) mod serve;
+pub(crate) mod users;
 pub(crate) mod verify;

@@ -16,14 +16,17 @@ use agentlens_ingest::queue::redis::{ChangeRelay, RedisQueue};
 use agentlens_ingest::worker::Worker;
 use agentlens_ingest::{Gateway, Live, Queue};
 use agentlens_outbound::{AllowList, Bounds, Outbound};
+use agentlens_server::auth::sessions::SessionCache;
+use agentlens_server::feed::ChangeFeed;
 use agentlens_server::ingest_requests::Recorder;
 use agentlens_server::jobs::Runner;
 use agentlens_server::keys::KeyCache;
 use agentlens_server::metrics::Metrics;
+use agentlens_server::people::People;
 use agentlens_server::proxies::TrustedProxies;
 use agentlens_server::reading::Reading;
 use agentlens_server::shares::Shares;
-use agentlens_server::{AppState, positions, serve_api, serve_probes};
+use agentlens_server::{AppState, positions, post, serve_api, serve_probes};
 use agentlens_store::{DataDirectory, DirectoryLock, Store};
 
 use super::greeting;
@@ -40,11 +43,7 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     // What can fail comes before the first steps, whose key and password are shown once: a taken port must not lose them.
     let listeners = Listeners::bind(&options).await?;
     let _lock = lock(settings)?;
-    if let Some(owner_url) = &settings.database_owner_url {
-        Store::migrate_postgres(owner_url, settings.database_url.as_deref())
-            .await
-            .map_err(|error| at("PostgreSQL", owner_url, error))?;
-    }
+    migrate(settings).await?;
     clock::warn_if_moved();
     let store = make_store(settings).await?;
     let secret = read_secret(settings)?;
@@ -55,12 +54,21 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     let (queue, relay) = open_queue(&options, settings, &store, &live, &tasks, &draining).await?;
     report_lost_orgs(&store).await?;
     let metrics = Arc::new(Metrics::default());
-    let keys = Arc::new(KeyCache::new(store.clone(), secret.clone()).with_relay(relay));
+    let keys = Arc::new(KeyCache::new(store.clone(), secret.clone()).with_relay(relay.is_some()));
+    let people = People::new(options.people.settings(listeners.address)?, &secret)
+        .map_err(|error| format!("AGENTLENS_BREACHED_PASSWORDS: {error}"))?;
+    let sessions = Arc::new(SessionCache::new(store.clone(), people.tokens.clone()));
+    let feed =
+        ChangeFeed::new(store.clone(), relay, vec![Arc::clone(&keys) as _, Arc::clone(&sessions) as _]);
+    let mailer = options.people.mailer(listeners.address)?;
     let state = AppState {
         store: store.clone(),
         gateway: Gateway::new(queue),
         live: live.clone(),
         keys: Arc::clone(&keys),
+        sessions: Arc::clone(&sessions),
+        people: Arc::new(people),
+        entitlements: Arc::new(options.people.entitlements()),
         ingest_requests: Arc::new(Recorder::new(tasks.clone())),
         metrics: Arc::clone(&metrics),
         shares: Arc::new(Shares::new(open_files::max_connections(options.http.max_connections))),
@@ -76,16 +84,10 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     } else {
         FirstSteps::default()
     };
-    tasks.spawn({
-        let (keys, draining) = (Arc::clone(&keys), draining.clone());
-        async move { keys.watch(draining).await }
-    });
-    tasks.spawn({
-        let draining = draining.clone();
-        async move { keys.keep_up(draining).await }
-    });
+    keep_caches_right(&tasks, &draining, feed, keys, sessions);
     if matches!(options.role, Role::All | Role::Scheduler) {
         Runner::new(store.clone(), metrics).start(&tasks, &closing);
+        tasks.spawn(post::send_mail(store.clone(), mailer, closing.clone()));
     }
     if settings.database_url.is_some() && options.role.takes_requests() {
         tasks.spawn(positions::follow(store.clone(), live, closing.clone()));
@@ -95,12 +97,7 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     greeting::print(listeners.address, &options, common, &steps);
     let serving_and_ending = async {
         let deadline = listeners.serve(&options, state, &closing, stop.asked.cancelled()).await;
-        draining.cancel();
-        tasks.close();
-        if timeout_at(deadline, tasks.wait()).await.is_err() {
-            tracing::warn!("some tasks did not finish in time; what they held stays in the queue");
-        }
-        store.close().await.map_err(|error| error.to_string())
+        end(&store, &tasks, &draining, deadline).await
     };
     tokio::select! {
         ended = serving_and_ending => ended?,
@@ -108,6 +105,34 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Follows the change feed for the caches of this node, and keeps them up.
+fn keep_caches_right(
+    tasks: &TaskTracker,
+    draining: &CancellationToken,
+    feed: ChangeFeed,
+    keys: Arc<KeyCache>,
+    sessions: Arc<SessionCache>,
+) {
+    let (until, also_until) = (draining.clone(), draining.clone());
+    tasks.spawn(async move { feed.follow(until).await });
+    tasks.spawn(async move { tokio::join!(keys.keep_up(also_until.clone()), sessions.keep_up(also_until)) });
+}
+
+/// Lets what is under way end, until the deadline.
+async fn end(
+    store: &Store,
+    tasks: &TaskTracker,
+    draining: &CancellationToken,
+    deadline: Instant,
+) -> Result<(), String> {
+    draining.cancel();
+    tasks.close();
+    if timeout_at(deadline, tasks.wait()).await.is_err() {
+        tracing::warn!("some tasks did not finish in time; what they held stays in the queue");
+    }
+    store.close().await.map_err(|error| error.to_string())
 }
 
 /// What a second signal says. What was accepted is durable in any case.
@@ -119,6 +144,15 @@ const REQUESTS_SHARE: f64 = 0.8;
 fn outbound(options: &ServeOptions) -> Result<Outbound, String> {
     let allowed = AllowList::new(options.outbound.outbound_allow.clone());
     Outbound::new(allowed, Bounds::default()).map_err(|error| error.to_string())
+}
+
+/// Brings the schema up to date if the URL of its owner is given.
+async fn migrate(settings: &StoreSettings) -> Result<(), String> {
+    let Some(owner_url) = &settings.database_owner_url else { return Ok(()) };
+    Store::migrate_postgres(owner_url, settings.database_url.as_deref())
+        .await
+        .map(|_| ())
+        .map_err(|error| at("PostgreSQL", owner_url, error))
 }
 
 /// The embedded store is for one server at a time.

@@ -21,6 +21,42 @@ pub(crate) enum OrgCommand {
     List,
 }
 
+/// Commands on people.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Make a person who has a role in an org, and print a password, once.
+    Create {
+        /// The e-mail address.
+        email: String,
+        /// The name for people; the beginning of the address unless given.
+        #[arg(long)]
+        name: Option<String>,
+        /// The org's id.
+        #[arg(long, default_value = "default")]
+        org: String,
+        /// owner, admin, auditor, member or viewer.
+        #[arg(long, default_value = "member")]
+        role: String,
+    },
+    /// List people.
+    List,
+    /// Give a person a new password and print it, once. All sessions of the person end; a second factor stays.
+    ResetPassword {
+        /// The e-mail address.
+        email: String,
+    },
+    /// Disable a person: all sessions end, and nobody can sign in. What the person made stays.
+    Disable {
+        /// The e-mail address.
+        email: String,
+    },
+    /// Enable a disabled person.
+    Enable {
+        /// The e-mail address.
+        email: String,
+    },
+}
+
 /// Commands on keys.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum KeyCommand {
@@ -31,7 +67,7 @@ pub(crate) enum KeyCommand {
         /// The org's id.
         #[arg(long, default_value = "default")]
         org: String,
-        /// What it may do: *, events:write, events:read, audit:read, keys:manage. Repeatable; everything unless given.
+        /// What it may do: *, events:write, events:read, audit:read, keys:manage, org:read, org:manage, members:manage, workspaces:manage, prices:manage, dead_letters:manage. Repeatable; everything unless given.
         #[arg(long)]
         scope: Vec<String>,
         /// When it stops working: 12h, 30d, ... from now; never unless given.

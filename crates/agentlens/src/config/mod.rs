@@ -5,6 +5,7 @@ mod commands;
 mod http;
 mod log;
 mod outbound;
+mod people;
 mod secrets;
 mod serve;
 mod store;
@@ -13,11 +14,12 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use commands::{
     DeadLettersCommand, DemoOptions, DoctorOptions, JobCommand, KeyCommand, OrgCommand, PriceCommand,
-    VerifyOptions,
+    UserCommand, VerifyOptions,
 };
 pub(crate) use http::{HttpOptions, ListenAddress};
 pub(crate) use log::{LogFormat, LogOptions};
 pub(crate) use outbound::OutboundOptions;
+pub(crate) use people::PeopleOptions;
 pub(crate) use serve::{Role, ServeOptions, Switch};
 pub(crate) use store::{StoreOptions, StoreSettings};
 
@@ -72,6 +74,9 @@ pub(crate) enum Command {
     /// Manage orgs.
     #[command(subcommand)]
     Org(OrgCommand),
+    /// Manage people.
+    #[command(subcommand)]
+    User(UserCommand),
     /// Manage API keys.
     #[command(subcommand)]
     Key(KeyCommand),

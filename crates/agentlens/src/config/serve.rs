@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::secrets::resolve;
-use super::{HttpOptions, LogOptions, OutboundOptions};
+use super::{HttpOptions, LogOptions, OutboundOptions, PeopleOptions};
 
 /// What a node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -68,6 +68,9 @@ pub(crate) struct ServeOptions {
     /// How it logs.
     #[command(flatten)]
     pub(crate) log: LogOptions,
+    /// People.
+    #[command(flatten)]
+    pub(crate) people: PeopleOptions,
     /// Requests to customers' addresses.
     #[command(flatten)]
     pub(crate) outbound: OutboundOptions,

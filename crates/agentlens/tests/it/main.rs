@@ -58,7 +58,6 @@ mod jobs;
 mod keys;
 mod ledger;
 mod neighbours;
-mod operations;
 mod orgs;
 mod otel_corpus;
 mod otel_counting;

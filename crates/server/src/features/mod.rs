@@ -1,5 +1,6 @@
 //! One folder per feature. Features do not import each other; they meet in domain or store.
 
+pub mod account;
 pub mod agents;
 pub mod analytics;
 pub mod audit;
@@ -7,8 +8,10 @@ pub mod docs;
 pub mod events;
 pub mod health;
 pub mod ingest;
+pub mod org;
 pub mod otlp;
 pub mod sessions;
+pub mod sign_in;
 pub mod stats;
 pub mod stream;
 pub mod unbuilt;

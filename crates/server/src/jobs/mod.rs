@@ -9,6 +9,7 @@
 mod changes;
 mod outbox;
 mod partitions;
+mod people;
 mod retention;
 mod runner;
 
@@ -99,6 +100,7 @@ pub fn registry() -> Vec<Job> {
         Job::server::<partitions::Partitions>(),
         Job::server::<outbox::Outbox>(),
         Job::server::<changes::TrimChanges>(),
+        Job::server::<people::TrimPeople>(),
     ]
 }
 

@@ -1,7 +1,7 @@
 use tokio::time::Instant;
 
 use agentlens_domain::keys::{KeyKind, KeyOptions};
-use agentlens_store::{NewKey, NewOrg};
+use agentlens_store::{NewKey, NewOrg, News};
 
 use super::*;
 

@@ -3,28 +3,18 @@
 use serde_json::json;
 
 use agentlens_domain::changes::Topic;
-use agentlens_domain::ids::UserId;
-use agentlens_domain::permissions::Caller;
+use agentlens_domain::permissions::{Caller, Role};
 
 use super::Control;
 use super::keys::{INSERT_KEY, NewKey};
+use super::members::insert_member;
+use super::people::NewPerson;
 use crate::args;
 use crate::error::StoreError;
 use crate::write::{Audited, Record};
 
 /// The setting that the first node takes: whoever inserts it makes the key and the person.
 const FIRST_START: &str = "first_start";
-
-/// A person about to be stored as the owner of an org.
-#[derive(Debug)]
-pub struct NewLogin {
-    /// The person's id.
-    pub user_id: UserId,
-    /// The e-mail address to sign in with.
-    pub email: String,
-    /// The password's argon2id hash.
-    pub password_hash: String,
-}
 
 /// What a first start made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,14 +37,15 @@ impl Control {
         &self,
         caller: &Caller,
         key: Option<NewKey>,
-        login: NewLogin,
+        login: NewPerson,
     ) -> Result<FirstStart, StoreError> {
         let now_us = self.clock.now_us();
         self.write(caller, "orgs.first_start", move |tx| {
             Box::pin(async move {
                 let user = login.user_id.as_str();
                 // The insert waits for a node that is inserting the same. The condition only names the org.
-                let take = "insert into settings (name, value) select $2, $3 where $1 <> '' on conflict do nothing";
+                let take =
+                    "insert into settings (name, value) select $2, $3 where $1 <> '' on conflict do nothing";
                 if tx.execute(take, args![FIRST_START, user]).await? == 0 {
                     return Ok(Audited::unchanged(FirstStart::default()));
                 }
@@ -66,12 +57,9 @@ impl Control {
                     tx.execute(INSERT_KEY, key.args(now_us)).await?;
                     made.has_key = true;
                 }
-                let insert_user = "insert into users (user_id, email, password_hash, email_verified_us, created_us)
-                     select $2, $3, $4, $5, $5 where $1 <> '' and not exists (select 1 from users)";
-                let args = args![user, &login.email, &login.password_hash, now_us];
-                if tx.execute(insert_user, args).await? == 1 {
-                    let join = "insert into org_members (org_id, user_id, role, created_us) values ($1, $2, 'owner', $3)";
-                    tx.execute(join, args![user, now_us]).await?;
+                if tx.find("select count(*) from users where $1 <> ''", args![]).await? == Some(0_i64) {
+                    login.insert(tx, now_us).await?;
+                    insert_member(tx, user, Role::Owner, now_us).await?;
                     made.has_login = true;
                 }
                 let key_id = key.filter(|_| made.has_key).map(|key| key.key_id);

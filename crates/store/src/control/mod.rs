@@ -3,20 +3,30 @@
 mod changes;
 mod first_start;
 mod intents;
+mod invitations;
 mod jobs;
 mod keys;
+mod members;
 mod orgs;
+mod people;
 mod settings;
-mod users;
+mod workspaces;
 
 use std::sync::Arc;
 
 pub use changes::Change;
 pub(crate) use changes::append_change;
-pub use first_start::{FirstStart, NewLogin};
+pub use first_start::FirstStart;
+pub use invitations::{Accepting, InvitationRow, NewInvitation};
 pub use jobs::{DueRun, JobSummary, RunResult};
 pub use keys::{KeyRow, NewKey};
+pub use members::MemberRow;
 pub use orgs::{NewOrg, OrgRow};
+pub use people::{
+    BrowserSessionRow, MailPurpose, MailRow, MailTokenRow, NewBrowserSession, NewMail, NewMailToken,
+    NewPerson, PersonRow, PersonsOrgRow, TotpRow, org_ids,
+};
+pub use workspaces::WorkspaceRow;
 
 use agentlens_domain::audit::AuditKey;
 use agentlens_domain::chain::SealKey;

@@ -6,13 +6,15 @@ use serde_json::json;
 
 use agentlens_domain::apply::OrgState;
 use agentlens_domain::changes::Topic;
-use agentlens_domain::ids::OrgId;
-use agentlens_domain::permissions::Caller;
+use agentlens_domain::ids::{OrgId, UserId};
+use agentlens_domain::permissions::{Caller, Role};
 
 use super::keys::{INSERT_KEY, NewKey};
+use super::members::insert_member;
 use super::{Control, ControlPlace};
 use crate::error::StoreError;
 use crate::tenant::{INSERT_STATE, blocking};
+use crate::transaction::Tx;
 use crate::write::{Audited, Record};
 use crate::{args, row_type};
 
@@ -48,6 +50,32 @@ pub struct NewOrg {
     pub retention_days: Option<i32>,
 }
 
+/// The owner of an org that is made.
+struct Owner {
+    user_id: String,
+    /// How many orgs the person may own.
+    limit: Option<i64>,
+    /// The statement that counts them.
+    count: &'static str,
+}
+
+impl Owner {
+    async fn join(&self, tx: &Tx<'_>, now_us: i64) -> Result<(), StoreError> {
+        if let Some(limit) = self.limit {
+            // Two orgs that are made at once would both see room for one more: the person's row is locked first.
+            let lock = "update users set name = name where user_id = $2 and $1 <> ''";
+            tx.execute(lock, args![&self.user_id]).await?;
+            let owned: i64 = tx.find(self.count, args![&self.user_id]).await?.unwrap_or(0);
+            if owned >= limit {
+                return Err(StoreError::LimitReached(format!(
+                    "you own {owned} orgs, which is the limit ({limit})"
+                )));
+            }
+        }
+        insert_member(tx, &self.user_id, Role::Owner, now_us).await
+    }
+}
+
 impl Control {
     /// Makes the caller's org, with its default workspace and, if given, its first key: all of it or nothing.
     pub async fn create_org(
@@ -56,7 +84,47 @@ impl Control {
         org: NewOrg,
         first_key: Option<NewKey>,
     ) -> Result<(), StoreError> {
-        if self.make_org(caller, org, first_key).await? { Ok(()) } else { Err(StoreError::Exists("org")) }
+        if self.make_org(caller, org, first_key, None).await? {
+            Ok(())
+        } else {
+            Err(StoreError::Exists("org"))
+        }
+    }
+
+    /// Makes the caller's org, which a person owns; refused where the person owns `limit` orgs.
+    pub async fn create_org_of(
+        &self,
+        caller: &Caller,
+        name: &str,
+        owner: &UserId,
+        limit: Option<i64>,
+    ) -> Result<(), StoreError> {
+        let org = NewOrg { name: name.to_owned(), retention_days: None };
+        // Row security shows the application's role members of one org only, so this is asked of the function of the owner.
+        let count = match self.place {
+            ControlPlace::Sqlite(_) => {
+                "select count(*) from org_members m join orgs o on o.org_id = m.org_id and o.deleted_us is null
+                 where m.user_id = $2 and m.role = 'owner' and $1 <> ''"
+            }
+            ControlPlace::Postgres(_) => "select count(*) from orgs_of_user($2) where role = 'owner' and $1 <> ''",
+        };
+        let owner = Some(Owner { user_id: owner.to_string(), limit, count });
+        if self.make_org(caller, org, None, owner).await? { Ok(()) } else { Err(StoreError::Exists("org")) }
+    }
+
+    /// Gives the caller's org another name.
+    pub async fn rename_org(&self, caller: &Caller, name: &str) -> Result<(), StoreError> {
+        let (org, name) = (caller.org.to_string(), name.to_owned());
+        self.write(caller, "orgs.rename", move |tx| {
+            Box::pin(async move {
+                let find = "select name from orgs where org_id = $1 and deleted_us is null";
+                let before: String = tx.find(find, args![]).await?.ok_or(StoreError::NotFound)?;
+                tx.execute("update orgs set name = $2 where org_id = $1", args![&name]).await?;
+                let record = Record::of(org).before(json!({ "name": before })).after(json!({ "name": name }));
+                Ok(record.changing(Topic::Org).returning(()))
+            })
+        })
+        .await
     }
 
     /// Makes the caller's org unless it is there.
@@ -65,7 +133,7 @@ impl Control {
             return Ok(());
         }
         let org = NewOrg { name: name.to_owned(), retention_days: None };
-        self.make_org(caller, org, None).await.map(|_| ())
+        self.make_org(caller, org, None, None).await.map(|_| ())
     }
 
     /// Returns whether the org was made.
@@ -74,6 +142,7 @@ impl Control {
         caller: &Caller,
         org: NewOrg,
         first_key: Option<NewKey>,
+        owner: Option<Owner>,
     ) -> Result<bool, StoreError> {
         let state_seal = OrgState::default().seal(&caller.org, &self.seals);
         // The file comes first: an org without its file has lost its data, and must never look like that when it is new.
@@ -98,9 +167,13 @@ impl Control {
                 if let Some(key) = &first_key {
                     tx.execute(INSERT_KEY, key.args(now_us)).await?;
                 }
+                let owner_id = owner.as_ref().map(|owner| owner.user_id.clone());
+                if let Some(owner) = owner {
+                    owner.join(tx, now_us).await?;
+                }
                 let key_id = first_key.map(|key| key.key_id);
-                let after = json!({ "name": org.name, "retention_days": org.retention_days, "key_id": key_id });
-                Ok(Record::of(id).after(after).changing(Topic::Org).returning(true))
+                let after = json!({ "name": org.name, "retention_days": org.retention_days, "key_id": key_id, "owner": owner_id });
+                Ok(Record::of(id).after(after).changing(Topic::Members).returning(true))
             })
         })
         .await

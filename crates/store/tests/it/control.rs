@@ -2,8 +2,8 @@
 
 use agentlens_domain::clock::Clock;
 use agentlens_domain::ids::{KeyId, OrgId, UserId};
-use agentlens_domain::permissions::Caller;
-use agentlens_store::{FirstStart, NewKey, NewLogin, NewOrg, StoreError};
+use agentlens_domain::permissions::{Caller, Role};
+use agentlens_store::{FirstStart, NewKey, NewOrg, NewPerson, StoreError};
 
 use crate::batches::NOW_US;
 use crate::world::World;
@@ -96,13 +96,24 @@ async fn keys(world: World) {
     assert_eq!(revoked, Some(NOW_US + 1));
 }
 
+/// A person with an address.
+pub(crate) fn person(id: &str, email: &str) -> NewPerson {
+    NewPerson {
+        user_id: UserId::parse(id).unwrap(),
+        email: email.to_owned(),
+        email_key: email.to_owned(),
+        name: String::new(),
+        password_hash: Some("hash".to_owned()),
+        terms_version: None,
+    }
+}
+
 async fn people_and_settings(world: World) {
     let control = world.store.control();
     control.ensure_org(&caller("a"), "A").await.unwrap();
     assert_eq!(control.count_users().await.unwrap(), 0);
-    let user = UserId::parse("user_1").unwrap();
-    control.insert_owner(&caller("a"), &user, "a@b", "hash").await.unwrap();
-    let again = control.insert_owner(&caller("a"), &UserId::parse("user_2").unwrap(), "a@b", "hash").await;
+    control.create_member(&caller("a"), person("user_1", "a@b"), Role::Owner).await.unwrap();
+    let again = control.create_member(&caller("a"), person("user_2", "a@b"), Role::Owner).await;
     assert!(matches!(again, Err(StoreError::Exists(_))));
     assert_eq!(control.count_users().await.unwrap(), 1);
     assert_eq!(control.find_setting("x").await.unwrap(), None);
@@ -133,11 +144,7 @@ async fn one_of_many_first_starts_makes_both(world: World) {
     for number in 0..4_u8 {
         let control = control.clone();
         starts.push(tokio::spawn(async move {
-            let login = NewLogin {
-                user_id: UserId::parse(&format!("user_{number}")).unwrap(),
-                email: "a@b".to_owned(),
-                password_hash: "hash".to_owned(),
-            };
+            let login = person(&format!("user_{number}"), "a@b");
             let key = key(&format!("key_{number}"), number);
             control.first_start(&caller("a"), Some(key), login).await.unwrap()
         }));

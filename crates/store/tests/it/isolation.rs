@@ -1,8 +1,8 @@
 //! Nothing of one org is reached by another: through the store's functions on both engines, and on PostgreSQL by raw SQL
 //! under the application's role.
 
-use agentlens_domain::ids::{BatchId, UserId, WorkspaceId};
-use agentlens_domain::permissions::Caller;
+use agentlens_domain::ids::{BatchId, WorkspaceId};
+use agentlens_domain::permissions::{Caller, Role};
 use agentlens_store::{
     DeadLetter, EventFilter, IngestRequestRow, Org, RemovalOrder, RemovalReason, SessionFilter, SessionRow,
     Store, StoreError, StoredEvent, Workspace,
@@ -439,8 +439,8 @@ fn control_rows_of_an_org_are_shown_to_that_org_only() {
         world.org("ours").await;
         let control = world.store.control();
         control.insert_key(&crate::control::caller("ours"), crate::control::key("key_1", 1)).await.unwrap();
-        let user = UserId::parse("user_1").unwrap();
-        control.insert_owner(&crate::control::caller("ours"), &user, "a@b", "hash").await.unwrap();
+        let person = crate::control::person("user_1", "a@b");
+        control.create_member(&crate::control::caller("ours"), person, Role::Owner).await.unwrap();
         let app = connect(&world.database.as_ref().unwrap().app_url).await;
         let tables = [
             "workspaces",

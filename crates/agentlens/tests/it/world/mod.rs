@@ -2,11 +2,13 @@
 //! database and its own names in Redis. It is killed when the test ends.
 
 mod api;
+mod browser;
 mod database;
 mod described;
 mod queue;
 
 pub(crate) use api::{Answer, Api};
+pub(crate) use browser::Browser;
 pub(crate) use database::{Database, connect};
 
 use std::fs::File;
@@ -202,6 +204,14 @@ impl World {
     /// The same way in, for another task.
     pub(crate) fn same_key(&self) -> Api {
         self.api.clone()
+    }
+
+    /// A person of the default org with a role, who has signed in with a browser.
+    pub(crate) async fn person(&self, email: &str, role: &str) -> Browser {
+        let made = self.run_json(&["user", "create", email, "--role", role]);
+        let browser = Browser::new(&self.api);
+        browser.sign_in(email, made["password"].as_str().unwrap()).await;
+        browser
     }
 
     /// A key with the given further arguments of `key create`.

@@ -109,8 +109,7 @@ async fn send_events(
     )?
     .unwrap_or(false);
     let (parts, body) = request.into_parts();
-    let (body, mut room) =
-        body::read(&state.shares.bodies, &scope.principal.org, &parts.headers, body).await?;
+    let (body, mut room) = body::read(&state.shares.bodies, scope.org_id(), &parts.headers, body).await?;
     // The events that are made of it are about as large.
     room.grow_to(2 * body.len())?;
     let idempotency_key = match parts.headers.get("idempotency-key") {
@@ -128,7 +127,7 @@ async fn send_events(
         ),
     };
     let request = IngestRequest {
-        sender: scope.principal.sender(),
+        sender: scope.key()?.sender(),
         body,
         idempotency_key,
         strict,
@@ -140,7 +139,7 @@ async fn send_events(
         Err(error) => return Err(error.into()),
     };
     let answer = answer(report);
-    state.metrics.count_ingest(scope.principal.org.as_str(), answer.accepted, answer.rejected);
+    state.metrics.count_ingest(scope.org_id().as_str(), answer.accepted, answer.rejected);
     if answer.accepted == 0 || is_strict_refusal {
         return Err(validation_failed(answer));
     }

@@ -74,7 +74,7 @@ pub(super) async fn export(
         Ok(reading) => reading,
         Err(error) => {
             let observed = observed(0, 0, Report::of_failure(&error.to_string()));
-            state.ingest_requests.note(&scope.workspace, &scope.principal, observed);
+            state.ingest_requests.note(&scope.workspace, scope.key()?, observed);
             return Err(refusal_of(&error));
         }
     };
@@ -86,14 +86,14 @@ pub(super) async fn export(
             message: format!("{}: {}", refusal.field, refusal.message),
         }));
         let accepted = items.saturating_sub(refused.len());
-        state.metrics.count_ingest(scope.principal.org.as_str(), accepted, refused.len());
+        state.metrics.count_ingest(scope.org_id().as_str(), accepted, refused.len());
     }
     state.metrics.count_otlp(name(signal), items.saturating_sub(refused.len()), refused.len());
     let partial = partial_of(signal, items, &refused);
     if items > 0 {
         let reasons = refused.iter().take(MAX_REASONS).map(|refused| refused.message.clone()).collect();
         let observed = observed(items, refused.len(), Report::of(clients, reasons, repaired));
-        state.ingest_requests.note(&scope.workspace, &scope.principal, observed);
+        state.ingest_requests.note(&scope.workspace, scope.key()?, observed);
     }
     Ok(partial)
 }
@@ -110,7 +110,7 @@ async fn store(
     for refused in refused {
         refusals.add(refused.reason);
     }
-    let sender = scope.principal.sender();
+    let sender = scope.key()?.sender();
     let request = EventsRequest { sender, now_us, received_count, events, refused: refusals };
     Ok(state.gateway.ingest_events(scope.org(), request).await?)
 }
@@ -129,7 +129,7 @@ async fn read(
     }
     let parsing = &state.shares.parsing;
     let bytes = decoded_bytes(body.len()).min(parsing.rule().most());
-    let room = parsing.take(&scope.principal.org, bytes, DECODE_PATIENCE).await.map_err(busy)?;
+    let room = parsing.take(scope.org_id(), bytes, DECODE_PATIENCE).await.map_err(busy)?;
     let task = tokio::task::spawn_blocking(move || {
         let reading = read_now(signal, encoding, &body, now_us);
         drop(room);

@@ -102,7 +102,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 
 async fn call(signal: Signal, state: &AppState, parts: &mut Parts, body: Body) -> Result<Vec<u8>, Fault> {
     let scope = Scope::<EventsWrite>::from_request_parts(parts, state).await?;
-    let room = Room::empty(&state.shares.bodies, &scope.principal.org)?;
+    let room = Room::empty(&state.shares.bodies, scope.org_id())?;
     let (body, _room) = read(&parts.headers, body, room).await?;
     let user_agent = user_agent(&parts.headers);
     let encoding = Encoding::Protobuf;

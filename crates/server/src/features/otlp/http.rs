@@ -116,7 +116,7 @@ async fn take(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let (body, _room) = body::read(&state.shares.bodies, &scope.principal.org, headers, body).await?;
+    let (body, _room) = body::read(&state.shares.bodies, scope.org_id(), headers, body).await?;
     let user_agent = user_agent(headers);
     let partial = export(state, scope, Export { signal, encoding, body, user_agent }).await?;
     let headers = [(header::CONTENT_TYPE, encoding.content_type())];

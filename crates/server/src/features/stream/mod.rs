@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
@@ -30,10 +29,9 @@ use agentlens_store::{StoreError, StreamPlace, Workspace};
 use agentlens_views::{Reading, current_events};
 
 use crate::api::{EventView, event_views, size_of};
-use crate::auth::{EventsRead, Scope};
+use crate::auth::{Credential, EventsRead, Scope};
 use crate::client::Client;
 use crate::error::ApiError;
-use crate::keys::{KeyCache, Principal};
 use crate::query::{self, Params};
 use crate::shares::Shares;
 use crate::state::AppState;
@@ -67,7 +65,13 @@ struct StreamQuery {
     event_type: Option<String>,
     /// Where to continue, for clients that can't send `Last-Event-ID`.
     last_event_id: Option<String>,
-    /// The API key, for browsers, which can't send headers here. Any other endpoint reads it from `Authorization` only.
+    /// The org, for browsers with a session, which can't send headers here.
+    #[expect(dead_code, reason = "the extractor reads it")]
+    org: Option<String>,
+    /// The workspace, for browsers with a session.
+    #[expect(dead_code, reason = "the extractor reads it")]
+    workspace: Option<String>,
+    /// The API key, for clients that can't send headers here. Any other endpoint reads it from `Authorization` only.
     #[expect(dead_code, reason = "the extractor of the credential reads it")]
     token: Option<String>,
 }
@@ -100,6 +104,7 @@ async fn stream_events(
             ApiError::invalid_parameter("Last-Event-ID", message)
         })?,
     };
+    let org = scope.org_id().clone();
     let follower = Follower {
         news: state.live.subscribe(scope.workspace.org_id(), current),
         filter: Filter {
@@ -108,8 +113,9 @@ async fn stream_events(
             event_types,
         },
         workspace: scope.workspace,
-        principal: scope.principal,
-        keys: state.keys.clone(),
+        org,
+        credential: scope.credential,
+        state: state.clone(),
         checked: Instant::now(),
         client,
         position,
@@ -161,9 +167,10 @@ impl Filter {
 
 struct Follower {
     workspace: Workspace,
-    principal: Principal,
-    keys: Arc<KeyCache>,
-    /// When the key was last found valid.
+    org: OrgId,
+    credential: Credential,
+    state: AppState,
+    /// When the credential was last found valid.
     checked: Instant,
     filter: Filter,
     client: Client,
@@ -239,7 +246,7 @@ impl Follower {
             return true;
         }
         self.checked = Instant::now();
-        self.keys.is_still_valid(&self.principal, self.workspace.clock().now_us()).await
+        self.credential.is_still_valid(&self.state, &self.org).await
     }
 
     /// Reads a little of what is new: what is read ahead of what was sent has a limit in bytes. Returns whether there was

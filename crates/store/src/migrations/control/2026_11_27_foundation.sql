@@ -36,19 +36,25 @@ create table workspaces (
   workspace_id text not null,
   name text not null,
   created_us bigint not null,
+  archived_us bigint,
   primary key (org_id, workspace_id)
 ) without rowid;
 select secure('workspaces');
 
+-- People. Each has proved to own the address, or was made by an operator. `email_key` is what makes two addresses one mailbox.
 create table users (
   user_id text primary key,
   email text not null,
+  email_key text not null,
   name text not null default '',
   password_hash text,
-  email_verified_us bigint,
+  password_changed_us bigint,
+  preferences text not null default '{}',
+  terms_version text,
+  terms_accepted_us bigint,
   created_us bigint not null,
   disabled_us bigint,
-  constraint users_email_key unique (email)
+  constraint users_email_key_key unique (email_key)
 ) without rowid;
 
 create table org_members (
