@@ -28,6 +28,7 @@ impl<'t> Reader<'t> {
             b'[' => self.list(']', depth),
             b'(' => self.list(')', depth),
             b'\'' | b'"' => self.text().map(Json::String),
+            b'<' => self.in_brackets().map(Json::from),
             b'-' | b'+' | b'.' | b'0'..=b'9' => self.number(),
             _ => self.word(depth),
         }
@@ -96,6 +97,24 @@ impl<'t> Reader<'t> {
             goes_on = self.goes_on(')')?;
         }
         Some(Json::Object(members))
+    }
+
+    /// A value that Python can't print as a literal: `<Role.USER: 'user'>`, `<function run.<locals>.tool at 0x7f>`.
+    fn in_brackets(&mut self) -> Option<&'t str> {
+        let mut depth = 0_usize;
+        for (at, character) in self.rest.char_indices() {
+            match character {
+                '<' => depth += 1,
+                '>' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth == 0 {
+                let (value, rest) = self.rest.split_at(at + 1);
+                self.rest = rest;
+                return Some(value);
+            }
+        }
+        None
     }
 
     fn name(&mut self) -> Option<&'t str> {
@@ -174,6 +193,11 @@ mod tests {
             (r#"{"it's": 'a "b" \'c\' \n \u00e9'}"#, Some(json!({"it's": "a \"b\" 'c' \n é"}))),
             ("(1.5, -2, 1_000)", Some(json!([1.5, -2, 1000]))),
             ("{1: 'x'}", Some(json!({"1": "x"}))),
+            (
+                "M(role=<Role.USER: 'user'>, run=<function f.<locals>.g at 0x7f>)",
+                Some(json!({"role": "<Role.USER: 'user'>", "run": "<function f.<locals>.g at 0x7f>"})),
+            ),
+            ("[<open, 1]", None),
             ("{}", Some(json!({}))),
             ("[INST] hello", None),
             ("{'a': 1} and more", None),

@@ -53,6 +53,7 @@ pub(super) fn usage<'a, V: RawValue + 'a>(
         add_parts(&mut figures.reported, &of_object(&object_of(object), provider, model).reported);
     }
     add_reasoning_of_answer(&mut figures.reported, reading, kind, provider, model);
+    add_parts_of_replies(&mut figures.reported, reading, kind);
     if reading.has_exclusive_input(provider) {
         figures.input = Some(TokenConvention::Exclusive);
         // A total that such a client adds up itself excludes cached tokens too.
@@ -77,7 +78,7 @@ const USAGE_MEMBERS: [&str; 8] = [
 ];
 
 /// Members that contain answers, such as those of LangChain's results.
-const ANSWER_MEMBERS: [&str; 14] = [
+const ANSWER_MEMBERS: [&str; 17] = [
     "llm_output",
     "response_metadata",
     "generations",
@@ -92,7 +93,13 @@ const ANSWER_MEMBERS: [&str; 14] = [
     "metadata",
     "additional_kwargs",
     "messages",
+    "replies",
+    "_meta",
+    "meta",
 ];
+
+/// The beginning of the output of Haystack's generators.
+const REPLIES: &str = "{\"replies\"";
 
 /// How deeply usage may be nested inside an answer.
 const MAX_USAGE_DEPTH: usize = 8;
@@ -126,7 +133,7 @@ fn usage_within(value: &Json, depth: usize) -> Option<Json> {
         return None;
     }
     match value {
-        Json::Array(items) => items.first().and_then(|item| usage_within(item, depth + 1)),
+        Json::Array(items) => items.first().and_then(|item| usage_within(&object_of(item), depth + 1)),
         Json::Object(object) => {
             let stated = USAGE_MEMBERS.iter().filter_map(|key| object.get(*key)).map(object_of);
             let mut stated = stated.filter(has_figures);
@@ -176,6 +183,27 @@ fn add_reasoning_of_answer<'a, V: RawValue + 'a>(
         && let Some(object) = usage_in_answer(reading, kind, "\"reasoning_tokens\"")
     {
         add_parts(reported, &of_object(&object, provider, model).reported);
+    }
+}
+
+/// Parts of the totals that only the answer holds: of Haystack's calls, OpenInference names the totals alone. Objects without details are
+/// skipped, because their input may exclude the cached tokens.
+fn add_parts_of_replies<'a, V: RawValue + 'a>(
+    reported: &mut Reported,
+    reading: &Reading<'a, V>,
+    kind: Option<SpanKind>,
+) {
+    let is_named = reported.cache_read.is_some() && reported.reasoning.is_some();
+    if is_named || !kind.is_some_and(SpanKind::calls_a_model) {
+        return;
+    }
+    let Some(output) = reading.get(Field::Output) else { return };
+    // Other answers are not searched: they may be long, and their parts are named.
+    let holds_usage = |text: &str| text.starts_with(REPLIES) && text.contains("_tokens_details");
+    if output.string().is_some_and(holds_usage)
+        && let Some(object) = usage_within(&object_of(output), 0).filter(object_has_details)
+    {
+        add_parts(reported, &of_object(&object, "", "").reported);
     }
 }
 

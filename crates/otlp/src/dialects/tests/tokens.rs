@@ -389,6 +389,42 @@ fn usage_that_arrives_only_as_text_is_read() {
     check(&[("a chain's output is no usage", chain, None)]);
 }
 
+/// Bug: of Haystack's answers only the totals were read. Its cached and reasoning tokens are in a text inside the output.
+#[test]
+fn tokens_in_the_texts_of_replies_are_read() {
+    let usage = "{'completion_tokens': 21, 'prompt_tokens': 107, 'total_tokens': 128, 'completion_tokens_details': \
+        {'audio_tokens': None, 'reasoning_tokens': 6}, 'prompt_tokens_details': {'audio_tokens': None, 'cached_tokens': 41}}";
+    let printed = format!(
+        "ChatMessage(_role=<ChatRole.ASSISTANT: 'assistant'>, _content=[TextContent(text='It\\'s (\"sunny\")\\n')], \
+        _name=None, _meta={{'model': 'gpt-4o-mini', 'index': 0, 'finish_reason': 'stop', 'usage': {usage}}})"
+    );
+    let object = json!({"prompt_tokens": 107, "completion_tokens": 21, "prompt_tokens_details": {"cached_tokens": 41},
+        "completion_tokens_details": {"reasoning_tokens": 6}});
+    let without = json!({"prompt_tokens": 107, "completion_tokens": 21, "cache_read_input_tokens": 41});
+    let named = |output: &Json| {
+        json!({"openinference.span.kind": "LLM", "llm.model_name": "gpt-4o-mini", "llm.token_count.prompt": 107,
+            "llm.token_count.completion": 21, "llm.token_count.total": 128, "output.value": output.to_string()})
+    };
+    let unnamed = |output: &Json| json!({"openinference.span.kind": "LLM", "llm.model_name": "gpt-4o-mini", "output.value": output.to_string()});
+    let text = json!({"replies": [printed]});
+    let objects = json!({"replies": [{"content": "hi", "meta": {"usage": object}}]});
+    let beside = json!({"replies": ["hi"], "meta": [{"usage": object}]});
+    let expected = Some((107, 21, 41, 0, 6));
+    check(&[
+        ("a text", named(&text), expected),
+        ("an object", named(&objects), expected),
+        ("beside the replies", named(&beside), expected),
+        ("a text alone", unnamed(&text), expected),
+        ("an object alone", unnamed(&objects), expected),
+        ("no usage", named(&json!({"replies": ["cached_tokens: 41"]})), Some((107, 21, 0, 0, 0))),
+        (
+            "of another convention",
+            named(&json!({"replies": [{"meta": {"usage": without}}]})),
+            Some((107, 21, 0, 0, 0)),
+        ),
+    ]);
+}
+
 #[test]
 fn clients_that_leave_cached_tokens_out_are_known_by_their_scope() {
     let attributes = json!({"gen_ai.operation.name": "chat", "gen_ai.system": "aws.bedrock",
