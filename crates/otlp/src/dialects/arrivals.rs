@@ -101,7 +101,7 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
         let reading = self.reading;
         let is_span = self.source == ArrivalSource::Span;
         let has_failed = self.outcome == Outcome::Failed || self.has_exception;
-        let kind = self.stated_kind.or_else(|| is_span.then(|| kinds::kind(reading, has_failed)));
+        let kind = self.stated_kind.or_else(|| is_span.then(|| kinds::kind(reading, self.name, has_failed)));
         let answer = answer(reading, kind);
         let model = text(reading, Field::ResponseModel)
             .or(answer.model)

@@ -5,15 +5,14 @@ use agentlens_domain::spans::SpanKind;
 use super::field::Field;
 use super::raw::RawValue;
 use super::reading::Reading;
+use super::table::table;
 
 /// The kind from the best rule, otherwise from the keys that are present, otherwise [`SpanKind::Other`].
-pub(super) fn kind<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, has_failed: bool) -> SpanKind {
+pub(super) fn kind<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, name: &str, has_failed: bool) -> SpanKind {
     if let Some(kind) = reading.kind() {
-        return if kind == SpanKind::Llm && !has_failed && opens_a_stream(reading) {
-            SpanKind::Chain
-        } else {
-            kind
-        };
+        let is_no_call =
+            || (!has_failed && opens_a_stream(reading)) || only_prepares_a_request(reading, name);
+        return if kind == SpanKind::Llm && is_no_call() { SpanKind::Chain } else { kind };
     }
     let hints = reading.hints();
     let speaks = [
@@ -34,17 +33,23 @@ pub(super) fn kind<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, has_failed: b
     }
 }
 
+/// Fields of which each answer of a model has one.
+const OF_AN_ANSWER: [Field; 6] = [
+    Field::InputTokens,
+    Field::OutputTokens,
+    Field::UsageObject,
+    Field::ResponseId,
+    Field::OutputMessages,
+    Field::FinishReasons,
+];
+
 /// Whether a span is only the request of a streamed call, and another span has the answer.
 fn opens_a_stream<'a, V: RawValue + 'a>(reading: &Reading<'a, V>) -> bool {
-    const OF_AN_ANSWER: [Field; 8] = [
-        Field::InputTokens,
-        Field::OutputTokens,
-        Field::UsageObject,
-        Field::ResponseId,
-        Field::OutputMessages,
-        Field::FinishReasons,
-        Field::ErrorType,
-        Field::ErrorMessage,
-    ];
-    reading.opens_streams() && OF_AN_ANSWER.iter().all(|field| reading.get(*field).is_none())
+    let has_none = |fields: &[Field]| fields.iter().all(|field| reading.get(*field).is_none());
+    reading.opens_streams() && has_none(&OF_AN_ANSWER) && has_none(&[Field::ErrorType, Field::ErrorMessage])
+}
+
+/// Whether a span is only the preparation of a request, and another span has the request and the answer.
+fn only_prepares_a_request<'a, V: RawValue + 'a>(reading: &Reading<'a, V>, name: &str) -> bool {
+    table().prepares_a_request(name) && OF_AN_ANSWER.iter().all(|field| reading.get(*field).is_none())
 }

@@ -41,6 +41,7 @@ struct File {
     log_models: Vec<String>,
     exclusive_input: Vec<ExclusiveInput>,
     stream_openers: Vec<String>,
+    request_makers: Vec<String>,
     secrets: Secrets,
     families: Families,
 }
@@ -199,6 +200,7 @@ pub(super) struct Table {
     log_models: Vec<String>,
     exclusive_input: Vec<ExclusiveInput>,
     stream_openers: Vec<String>,
+    request_makers: Vec<String>,
     /// The names under which the request's settings are shown.
     pub(super) parameter_names: FxHashMap<String, String>,
     /// Names of events.
@@ -244,6 +246,7 @@ impl Table {
             log_models: file.log_models,
             exclusive_input: file.exclusive_input,
             stream_openers: file.stream_openers,
+            request_makers: file.request_makers,
             parameter_names: file.parameter_names,
             events: file.events,
             input_families: file.families.input_messages,
@@ -331,6 +334,11 @@ impl Table {
     /// Whether a client, by its scope's name, has one span for the request of a streamed call and another for its answer.
     pub(super) fn opens_streams(&self, scope: &str) -> bool {
         self.stream_openers.iter().any(|beginning| scope.starts_with(&**beginning))
+    }
+
+    /// Whether a span of this name only prepares the request of a call that has a span of its own.
+    pub(super) fn prepares_a_request(&self, span_name: &str) -> bool {
+        self.request_makers.iter().any(|end| span_name.ends_with(&**end))
     }
 
     /// Why an answer ended, in OpenTelemetry's words.

@@ -1,6 +1,7 @@
 //! The mapping table, row by row: each field under the key of each dialect.
 
 use agentlens_domain::cost::ServiceTier;
+use agentlens_domain::spans::SpanKind;
 use serde_json::{Value as Json, json};
 
 use super::super::present;
@@ -547,4 +548,26 @@ fn a_framework_is_no_provider_and_a_wait_ends_before_the_span() {
     assert_eq!((arrival.provider.as_deref(), arrival.first_token_us), (Some("bedrock"), Some(107_000)));
     let in_seconds = json!({"gen_ai.operation.name": "chat", "gen_ai.server.time_to_first_token": 0.107});
     assert_eq!(arrival_of(&in_seconds).first_token_us, Some(107_000));
+}
+
+/// Bug: LlamaIndex's span that only prepares the request of a call was counted as a call.
+#[test]
+fn a_span_that_prepares_a_request_is_no_call() {
+    let kind = |name: &str, more: &Json| {
+        let mut attributes =
+            super::object(&json!({"openinference.span.kind": "LLM", "llm.model_name": "gpt-4o-mini",
+            "input.value": "{\"tools\": []}", "output.value": "{\"messages\": [], \"tools\": []}"}));
+        attributes.extend(super::object(more));
+        let mut normalised =
+            super::read_spans(vec![super::span(&json!({"name": name, "attributes": attributes}))]);
+        normalised.events.remove(0).span.unwrap().kind
+    };
+    for (name, more, expected) in [
+        ("OpenAI._prepare_chat_with_tools", json!({}), SpanKind::Chain),
+        ("Anthropic._prepare_chat_with_tools", json!({"error.type": "ValueError"}), SpanKind::Chain),
+        ("OpenAI._prepare_chat_with_tools", json!({"llm.token_count.prompt": 5}), SpanKind::Llm),
+        ("OpenAI.chat", json!({}), SpanKind::Llm),
+    ] {
+        assert_eq!(kind(name, &more), Some(expected), "{name} {more}");
+    }
 }
