@@ -131,6 +131,23 @@ pub struct Reported {
     pub reasoning_in: ReasoningConvention,
 }
 
+impl Reported {
+    /// Whether a part can't be a number of tokens: it is negative, not finite or absurd. [`Usage::from_reported`] leaves it out.
+    pub fn has_impossible_part(&self) -> bool {
+        let parts = [
+            self.input,
+            self.output,
+            self.cache_read,
+            self.cache_write,
+            self.cache_write_1h,
+            self.reasoning,
+            self.audio_input,
+            self.audio_output,
+        ];
+        parts.into_iter().flatten().any(|count| !is_possible(count))
+    }
+}
+
 /// Whether a reported input count already contains the cached tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TokenConvention {
@@ -182,9 +199,13 @@ impl ReasoningConvention {
 fn tokens(reported: Option<f64>) -> i64 {
     match reported {
         // In range, so the cast below is exact: 1e10 is far under 2^53.
-        Some(count) if (0.0..=MAX_REPORTED_TOKENS).contains(&count) => count.round() as i64,
+        Some(count) if is_possible(count) => count.round() as i64,
         _ => 0,
     }
+}
+
+fn is_possible(count: f64) -> bool {
+    (0.0..=MAX_REPORTED_TOKENS).contains(&count)
 }
 
 fn contains_ignore_case(haystack: &str, needle: &str) -> bool {

@@ -6,7 +6,7 @@ use agentlens_domain::batches::Batch;
 use agentlens_domain::limits::MAX_DECOMPRESSED_BYTES;
 use zstd::zstd_safe::{CCtx, DCtx, compress_bound, get_frame_content_size};
 
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 /// Level 1: the best bytes per CPU for batches of JSON.
 const ZSTD_LEVEL: i32 = 1;
 /// A batch before compression; what the gateway accepts grows by its canonical form, hardly ever to twice its size.

@@ -5,7 +5,11 @@ use serde_json::{Value, json};
 use crate::samples::{note, now_us};
 use crate::world::World;
 
-on_both_engines!(calls_cost_what_their_host_asks_at_their_tier_and_size, native_events_name_their_tier,);
+on_both_engines!(
+    calls_cost_what_their_host_asks_at_their_tier_and_size,
+    native_events_name_their_tier,
+    calls_with_impossible_tokens_have_an_unknown_cost,
+);
 
 /// The cost of the session of one call, as its trace shows it.
 async fn cost_of(
@@ -98,4 +102,23 @@ async fn native_events_name_their_tier(world: World) {
         (&json!(1), &json!("payload.serviceTier")),
         "{answer}"
     );
+}
+
+async fn calls_with_impossible_tokens_have_an_unknown_cost(world: World) {
+    let answer = |input: Value, output: Value| {
+        let usage = json!({ "inputTokens": input, "outputTokens": output, "totalTokens": 1 });
+        let payload = json!({ "callId": "c", "provider": "openai", "model": "gpt-5-mini", "completion": "x", "usage": usage });
+        json!({ "sessionId": "s", "agentId": "a", "eventType": "llm_response", "payload": payload })
+    };
+    let events =
+        [answer(json!(-5), json!(1e30)), answer(json!(-5), json!(7)), answer(json!(2000), json!(500))];
+    world.try_send(&events).await.expect(202);
+    world.settled().await;
+    let list = world.read("/api/events?sessionId=s").await;
+    let sources = list["events"].as_array().unwrap().iter().map(|event| event["cost"]["source"].as_str());
+    assert_eq!(sources.filter(|source| *source == Some("unknown")).count(), 2, "{list}");
+    let session = world.read("/api/sessions/s").await;
+    let counted = ["llmCallCount", "totalInputTokens", "totalOutputTokens"].map(|key| &session[key]);
+    assert_eq!((counted, &session["totalCostUsd"]), ([&json!(3), &json!(2000), &json!(507)], &json!(0.0015)));
+    assert_eq!(world.read("/api/analytics").await["totals"]["unknownCostCount"], 2);
 }

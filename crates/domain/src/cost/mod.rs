@@ -133,11 +133,11 @@ pub fn resolve(reported: Option<i64>, computed: Option<i64>) -> Cost {
 }
 
 /// The cost of an event, priced at its own time. `None` for events that cost nothing by their kind. A model's answer that says neither
-/// tokens nor a cost has an unknown cost, unless the call failed.
+/// tokens nor a cost has an unknown cost, unless the call failed. So has one with an impossible number of tokens, unless it says a cost.
 pub fn of_event(event: &NewEvent, prices: &PriceTable) -> Option<Cost> {
     let facts = &event.facts;
     let is_billed = matches!(event.event_type, EventType::LlmResponse | EventType::CostTracked);
-    let says_nothing = facts.usage.is_none() && facts.reported_cost_nanos.is_none();
+    let says_nothing = facts.usage.is_none() && !facts.lacks_tokens && facts.reported_cost_nanos.is_none();
     let is_answer = event.event_type == EventType::LlmResponse && !event.is_error();
     if !is_billed || (says_nothing && !is_answer) {
         return None;
@@ -145,6 +145,7 @@ pub fn of_event(event: &NewEvent, prices: &PriceTable) -> Option<Cost> {
     let model = facts.model.as_deref();
     let price = model.and_then(|model| prices.find(facts.provider.as_deref(), model, event.ts_us));
     let tier = facts.service_tier.unwrap_or_default();
-    let computed = price.zip(facts.usage.as_ref()).and_then(|(price, usage)| compute_at(price, usage, tier));
+    let usage = facts.usage.as_ref().filter(|_| !facts.lacks_tokens);
+    let computed = price.zip(usage).and_then(|(price, usage)| compute_at(price, usage, tier));
     Some(resolve(facts.reported_cost_nanos, computed))
 }

@@ -27,6 +27,8 @@ pub struct Facts {
     pub duration_us: Option<i64>,
     /// Tokens, normalised to inclusive totals.
     pub usage: Option<Usage>,
+    /// Whether `usage` lacks a count because the client sent one that is impossible, such as -5. The computed cost is unknown then.
+    pub lacks_tokens: bool,
     /// The service tier of a model's answer.
     pub service_tier: Option<ServiceTier>,
     /// The cost that the client stated, in nano-dollars.
@@ -100,16 +102,19 @@ fn model_facts(event_type: EventType, payload: &Fields<'_, '_>) -> Facts {
         EventType::CostTracked => Some(payload.clone()),
         _ => None,
     };
-    let usage = usage.map(|fields| {
+    let reported = usage.map(|fields| reported(&fields));
+    let lacks_tokens = reported.as_ref().is_some_and(Reported::has_impossible_part);
+    let usage = reported.map(|reported| {
         let convention =
             TokenConvention::for_provider(provider.as_deref().unwrap_or(""), model.as_deref().unwrap_or(""));
-        Usage::from_reported(reported(&fields), convention)
+        Usage::from_reported(reported, convention)
     });
     Facts {
         name: None,
         call_id: payload.name("callId"),
         duration_us: payload.millis("latencyMs").or_else(|| payload.millis("durationMs")),
-        usage,
+        usage: usage.filter(|usage| !(lacks_tokens && usage.is_zero())),
+        lacks_tokens,
         service_tier: payload.name("serviceTier").as_deref().and_then(ServiceTier::parse),
         reported_cost_nanos: payload.number("costUsd").and_then(cost::usd_to_nanos),
         provider,

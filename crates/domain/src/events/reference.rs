@@ -247,7 +247,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("finishReason", "such as stop, length or tool_calls"),
     (
         "usage",
-        "tokens: `inputTokens`, `outputTokens` and `totalTokens` are required in it; `cacheReadTokens`, `cacheWriteTokens` and `thinkingTokens` are read too",
+        "tokens: `inputTokens`, `outputTokens` and `totalTokens` are required in it; `cacheReadTokens`, `cacheWriteTokens` and `thinkingTokens` are read too. A count below 0 or above 10,000,000,000 is left out, and the computed cost is unknown then",
     ),
     ("latencyMs", "how long the model took, milliseconds"),
     ("alertRuleId", "the rule"),

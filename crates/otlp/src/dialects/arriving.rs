@@ -144,6 +144,7 @@ fn facts(arrival: &Arrival, name: Option<String>) -> Facts {
         user_id: arrival.user_id.clone(),
         duration_us: is_span.then(|| arrival.end_us - arrival.start_us),
         usage: arrival.usage.filter(|_| owns_usage),
+        lacks_tokens: false,
         service_tier: arrival.service_tier,
         reported_cost_nanos: arrival.reported_cost_nanos.filter(|_| owns_usage),
         session: None,

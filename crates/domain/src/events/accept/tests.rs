@@ -228,3 +228,37 @@ fn a_name_that_is_spelled_otherwise_is_named() {
         assert!(!refusal.message.contains("eval_result"), "{}", refusal.message);
     }
 }
+
+/// Bug: such a figure became 0, and the call a computed cost of 0.
+#[test]
+fn figures_that_cannot_be_tokens_are_left_out_and_make_the_cost_unknown() {
+    use crate::cost::{self, CostSource};
+    let prices = crate::cost::PriceTable::embedded();
+    let answer = |usage: &str, more: &str| {
+        let payload = format!(
+            r#""eventType":"llm_response","payload":{{"callId":"c","provider":"openai","model":"gpt-4o","completion":"x","usage":{usage}{more}}}"#
+        );
+        accept_one(&event(&payload)).unwrap()
+    };
+    let tokens = |input: &str, output: &str, more: &str| {
+        format!(r#"{{"inputTokens":{input},"outputTokens":{output},"totalTokens":1{more}}}"#)
+    };
+    for (usage, expected, source) in [
+        (tokens("10", "5", ""), Some((10, 5)), CostSource::Computed),
+        (tokens("0", "0", ""), Some((0, 0)), CostSource::Computed),
+        (tokens("-5", "1e30", ""), None, CostSource::Unknown),
+        (tokens("-5", "5", ""), Some((0, 5)), CostSource::Unknown),
+        (tokens("10", "1e30", ""), Some((10, 0)), CostSource::Unknown),
+        (tokens("10", "5", r#","cacheReadTokens":-1"#), Some((10, 5)), CostSource::Unknown),
+    ] {
+        let event = answer(&usage, "");
+        assert_eq!(event.facts.usage.map(|usage| (usage.input, usage.output)), expected, "{usage}");
+        assert_eq!(cost::of_event(&event, prices).unwrap().source, source, "{usage}");
+        let stated = cost::of_event(&answer(&usage, r#","costUsd":0.5"#), prices).unwrap();
+        assert_eq!((stated.source, stated.nanos), (CostSource::Reported, 500_000_000), "{usage}");
+    }
+    let tracked = r#""eventType":"cost_tracked","payload":{"provider":"openai","model":"gpt-4o","inputTokens":-1,"outputTokens":-1,"totalTokens":-2,"costUsd":0}"#;
+    let tracked = accept_one(&event(tracked)).unwrap();
+    let cost = cost::of_event(&tracked, prices).unwrap();
+    assert_eq!((tracked.facts.usage, cost.source), (None, CostSource::Unknown));
+}
