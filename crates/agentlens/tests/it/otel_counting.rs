@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::otel_requests::{
-    Export, agent, and, attributes_of, chat, send_spans, span, span_id, timed, trace_id, tree,
+    Export, agent, and, attributes_of, chat, send_span_of_scope, send_spans, span, span_id, timed, trace_id,
+    tree,
 };
 use crate::world::{Api, World};
 
@@ -14,6 +15,7 @@ on_both_engines!(
     what_a_container_names_counts_until_a_call_below_it_comes,
     twins_in_two_traces_are_one_call,
     one_answer_after_a_long_time_is_another_call,
+    a_librarys_own_span_beside_an_instrumentations_is_one_call,
     metrics_add_nothing,
 );
 
@@ -182,6 +184,38 @@ async fn one_answer_after_a_long_time_is_another_call(world: World) {
     let between = timed(span(3, 3, None, call()), minutes(8), minutes(8) + 1_000);
     send_spans(&world, &[between]).await;
     assert_eq!(world.read("/api/sessions/s").await["totalInputTokens"], 200);
+}
+
+async fn a_librarys_own_span_beside_an_instrumentations_is_one_call(world: World) {
+    let answer = json!({ "gen_ai.response.id": "chatcmpl-0123456789" });
+    let failed = |id: u32, start_ms: i64, end_ms: i64| {
+        let attributes = json!({ "gen_ai.operation.name": "chat", "gen_ai.provider.name": "anthropic",
+            "gen_ai.request.model": "claude-sonnet-4-5", "error.type": "rate_limit_error" });
+        let mut call = timed(span(1, id, Some(1), attributes), start_ms, end_ms);
+        call["status"] = json!({ "code": 2 });
+        call
+    };
+    let (instrumentation, library) = ("opentelemetry.instrumentation.openai", "com.anthropic.sdk.python");
+    let spans = [
+        ("it", root()),
+        (instrumentation, timed(span(1, 2, Some(1), and(chat(100, 10), answer)), 10, 90)),
+        (library, timed(span(1, 3, Some(1), chat(100, 10)), 20, 80)),
+        (instrumentation, failed(4, 100, 200)),
+        (library, failed(5, 110, 190)),
+    ];
+    for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3], [1, 3, 0, 2, 4]] {
+        let (_, api) = world.org("Order");
+        for at in order {
+            send_span_of_scope(&api, spans[at].0, &spans[at].1).await;
+        }
+        check_sums(&api, "s", (100, 10), cost_usd(100, 10)).await;
+        let session = api.read("/api/sessions/s").await;
+        assert_eq!((&session["llmCallCount"], &session["errorCount"]), (&json!(2), &json!(1)), "{order:?}");
+        let nodes = tree(&api, "s").await;
+        assert_eq!(nodes[0]["childCount"], 2, "{nodes:?}");
+        let parts = |at: usize| nodes[0]["children"][at]["span"]["parts"][0]["spanId"].clone();
+        assert_eq!((parts(0), parts(1)), (json!(span_id(3)), json!(span_id(5))));
+    }
 }
 
 async fn metrics_add_nothing(world: World) {

@@ -276,9 +276,13 @@ fn any_value(value: &Value) -> Value {
 
 /// A request of spans under a resource with attributes.
 pub(crate) fn spans_of(resource: &Value, spans: &[Value]) -> Body {
+    spans_of_scope(resource, "it", spans)
+}
+
+fn spans_of_scope(resource: &Value, scope: &str, spans: &[Value]) -> Body {
     let request = json!({ "resourceSpans": [{
         "resource": { "attributes": attributes_of(resource) },
-        "scopeSpans": [{ "scope": { "name": "it", "version": "1" }, "spans": spans }],
+        "scopeSpans": [{ "scope": { "name": scope, "version": "1" }, "spans": spans }],
     }] });
     Body { path: "/v1/traces", content_type: JSON, bytes: request.to_string().into_bytes() }
 }
@@ -286,6 +290,12 @@ pub(crate) fn spans_of(resource: &Value, spans: &[Value]) -> Body {
 /// Sends spans of a service `shop`, which must all be taken, and waits until they can be read.
 pub(crate) async fn send_spans(api: &Api, spans: &[Value]) {
     spans_of(&json!({ "service.name": "shop" }), spans).post(api).await;
+    api.settled().await;
+}
+
+/// Sends a span of an instrumentation scope, as [`send_spans`] does.
+pub(crate) async fn send_span_of_scope(api: &Api, scope: &str, span: &Value) {
+    spans_of_scope(&json!({ "service.name": "shop" }), scope, std::slice::from_ref(span)).post(api).await;
     api.settled().await;
 }
 

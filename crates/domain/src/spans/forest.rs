@@ -10,6 +10,8 @@
 //!   Example: the inner span has only a cost and the outer one has tokens. The only call inside a wrapper is shown as part of it.
 //! - Spans in the workspace that name the same answer of the same provider within ten minutes describe one call. If the answer's
 //!   id is short, which may be reused, they must overlap. An id that many spans name is a constant and is ignored.
+//! - A span of the provider's own library and an instrumentation's span around it, both below the same span, describe one call if
+//!   both failed or both report the same tokens.
 //! - Of such duplicates, the span with the most context is shown: a session, a parent, the earliest start. The figures come from
 //!   the span that reports most; of equal ones from the last to start, which is closest to the request itself.
 //! - The tokens of any other span are a sum over its descendants. They count only if no descendant owns tokens and if the span is

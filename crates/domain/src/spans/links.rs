@@ -54,6 +54,10 @@ pub struct Links {
     pub(super) inside: Inside,
     /// Whether it is a call whose figures are owned by a call inside it.
     pub(super) yields: bool,
+    /// Whether it is a call's span of the provider's own library.
+    pub(super) is_library_call: bool,
+    /// The number of its children that are.
+    pub(super) library_calls: i64,
 }
 
 /// A value that several spans may have, and the span that it is taken from: the first by rank, then by start and id.
@@ -157,6 +161,7 @@ pub(super) struct Gathered {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Hidden {
     pub(super) children: i64,
+    pub(super) library_calls: i64,
     pub(super) owners_below: i64,
     pub(super) shown_children: i64,
     pub(super) subtree: Subtree,
@@ -172,6 +177,7 @@ impl<'a> Structure<'a> {
             subtree.subtract(Subtree::of(&node.before.counted, node.before.part_of.is_some()));
             self.nodes[index].hidden = Hidden {
                 children: links.children,
+                library_calls: links.library_calls,
                 owners_below: links.owners_below,
                 shown_children: node.before.children,
                 subtree,
@@ -191,6 +197,7 @@ impl<'a> Structure<'a> {
             if let Some(parent) = parent.filter(|parent| self.is_partial(*parent)) {
                 let hidden = &mut self.nodes[parent].hidden;
                 hidden.children -= 1;
+                hidden.library_calls -= i64::from(links.is_library_call);
                 hidden.owners_below -= links.owners_below + i64::from(links.is_owner);
             }
             if let Some(above) = sums_into.filter(|above| self.is_partial(*above)) {
@@ -207,11 +214,16 @@ impl<'a> Structure<'a> {
 
     /// The current links of each span.
     pub(super) fn links(&self) -> Vec<Links> {
-        let mut children: Vec<i64> = self.nodes.iter().map(|node| node.hidden.children).collect();
-        for parent in self.nodes.iter().filter_map(|node| node.parent) {
-            children[parent] += 1;
+        let mut below: Vec<(i64, i64)> =
+            self.nodes.iter().map(|node| (node.hidden.children, node.hidden.library_calls)).collect();
+        for node in &self.nodes {
+            let Some(parent) = node.parent else { continue };
+            let (children, library_calls) = &mut below[parent];
+            *children += 1;
+            *library_calls += i64::from(node.is_library_call());
         }
-        let links = self.nodes.iter().zip(children).enumerate().map(|(index, (node, children))| Links {
+        let below = self.nodes.iter().zip(below).enumerate();
+        let links = below.map(|(index, (node, (children, library_calls)))| Links {
             parent: if node.has_parent() { node.facts.parent_span_id.clone() } else { None },
             is_orphan: node.is_orphan(),
             children,
@@ -219,6 +231,8 @@ impl<'a> Structure<'a> {
             owners_below: node.owners_below,
             agent_is_named: node.agent_is_named,
             yields: node.yields,
+            is_library_call: node.is_library_call(),
+            library_calls,
             inside: match node.call {
                 None => Inside::Nothing,
                 Some(call) if call == index => Inside::Itself,

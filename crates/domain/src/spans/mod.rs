@@ -10,6 +10,7 @@ mod calls;
 mod contribution;
 mod counting;
 mod forest;
+mod library_calls;
 mod links;
 mod projection;
 mod region;
@@ -222,6 +223,9 @@ pub struct Arrival {
     pub first_token_us: Option<i64>,
     /// Whether it failed.
     pub is_error: bool,
+    /// Whether the model provider's own library made the span. An instrumentation of that library may have made another one of
+    /// the same call.
+    pub is_of_library: bool,
 }
 
 #[cfg(test)]

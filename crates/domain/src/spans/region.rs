@@ -5,6 +5,7 @@
 //! - the whole model call that contains it, because its spans decide together which of them owns the tokens;
 //! - spans that name the same answer, with their calls and ancestors;
 //! - the children of a span that gives them another agent or another call, or that arrived after them;
+//! - the siblings of a call, if a provider's own library made some of them: two may describe the same call;
 //! - a whole trace, only if its session, its user or its fallback agent changes, or if the first span that named one no longer
 //!   does.
 //!
@@ -16,6 +17,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::calls::MAX_SAME_ANSWER;
 use super::forest::{Forest, Resolved, Shown, Trace, TraceShown};
+use super::library_calls::MAX_SIBLINGS;
 use super::links::{Gathered, Inside, Kept, Links, WIDE_CHANGE_SPANS};
 use super::structure::{Node, Structure};
 use super::{Arrival, Span, StoredArrival};
@@ -427,6 +429,7 @@ impl Region {
         let arrivals = i64::try_from(self.touched_spans).unwrap_or(i64::MAX);
         let mut call_spans = arrivals.saturating_mul(CALL_SPANS_PER_ARRIVAL).saturating_add(MAX_CALL_SPANS);
         call_spans -= self.call_spans;
+        let siblings_decide = structure.parents_of_library_calls();
         for (index, node) in structure.nodes.iter().enumerate() {
             let trace = &self.forest.traces[node.trace];
             if !trace.is_partial || self.loaded[node.trace].spans[node.place].is_expanded {
@@ -441,6 +444,8 @@ impl Region {
                     } else if node.call.is_some() && node.hidden.children <= call_spans.min(MAX_CALL_SPANS) {
                         call_spans -= node.hidden.children;
                         lacks.children.push((place, node.hidden.children));
+                    } else if siblings_decide.contains(&index) && node.hidden.children <= MAX_SIBLINGS {
+                        lacks.children.push((place, 0));
                     }
                 }
                 _ => {}

@@ -128,6 +128,7 @@ fn fill(facts: &mut Arrival, weaker: &Arrival) {
     }
     facts.is_error |= weaker.is_error;
     facts.is_cache_hit |= weaker.is_cache_hit;
+    facts.is_of_library |= weaker.is_of_library;
     macro_rules! fill {
         ($($field:ident),+) => { $(if facts.$field.is_none() { facts.$field.clone_from(&weaker.$field); })+ };
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Kept, TraceShown};
 
 /// The version of the stored state of spans and traces. States of other versions are unreadable.
-const STATE_VERSION: u8 = 2;
+const STATE_VERSION: u8 = 3;
 
 /// The number of former sessions that a trace remembers. Later ones are dropped.
 const MAX_CHAINS: usize = 32;

@@ -151,6 +151,7 @@ impl<'a> Structure<'a> {
         structure.find_replaced_wrappers();
         structure.find_absorbed_calls();
         structure.join_same_answers();
+        structure.join_library_calls();
         structure.keep_follows();
         structure.find_counted_sums();
         structure.place();

@@ -74,6 +74,16 @@ impl Arrival {
         self
     }
 
+    fn of_model(mut self, model: &str) -> Self {
+        self.model = Some(model.to_owned());
+        self
+    }
+
+    fn of_library(mut self) -> Self {
+        self.is_of_library = true;
+        self
+    }
+
     fn fails(mut self) -> Self {
         self.is_error = true;
         self
@@ -523,5 +533,65 @@ fn the_time_range_of_a_trace_only_widens() {
         let shown = &forest.traces[0].shown;
         assert_eq!((shown.start_us, shown.end_us, shown.ended_us), (10, 50, Some(40)));
         assert_eq!(forest.shown(2).counted.latency_us, Some(30));
+    }
+}
+
+/// Bug: a call of Mistral's or Anthropic's library under an instrumentation has two spans side by side. Those of failed calls, and those
+/// of Mistral, name no common answer, so they counted twice.
+#[test]
+fn a_librarys_own_span_beside_an_instrumentations_is_one_call() {
+    let run = span(1, None, SpanKind::Agent).at(0, 1000);
+    let call = |id: u8, from: i64, to: i64| llm(id, Some(1)).of_model("m").at(from, to);
+    let forest = resolved([
+        run.clone(),
+        call(2, 10, 100).tokens(300).answers("chatcmpl-aaaaaaaaaaaaaaaa"),
+        call(3, 20, 90).tokens(300).of_library(),
+        call(4, 200, 300).fails(),
+        call(5, 210, 290).fails().of_library(),
+    ]);
+    assert_eq!((forest.calls(), forest.all_input()), (2, 300));
+    assert_eq!(forest.sum(|counted| counted.errors), 1);
+    for (part, whole) in [(3, 2), (5, 4)] {
+        assert_eq!(forest.shown(part).part_of, Some((trace_id(1), span_id(whole))));
+    }
+    // Calls at the same time: each span of the library belongs to another one around it.
+    let forest = resolved([
+        run,
+        call(2, 10, 50).fails(),
+        call(3, 11, 100).fails(),
+        call(4, 12, 45).fails().of_library(),
+        call(5, 13, 95).fails().of_library(),
+        call(6, 14, 40).fails().of_library(),
+    ]);
+    assert_eq!((forest.calls(), forest.sum(|counted| counted.errors)), (3, 3));
+}
+
+#[test]
+fn true_calls_side_by_side_stay_two() {
+    let run = span(1, None, SpanKind::Agent).at(0, 1000);
+    let call = |id: u8, from: i64, to: i64| llm(id, Some(1)).of_model("m").at(from, to);
+    let outer = call(2, 10, 100).fails();
+    let inner = call(3, 20, 90).fails().of_library();
+    for (why, outer, inner) in [
+        ("none is of a library", outer.clone(), call(3, 20, 90).fails()),
+        ("both are of a library", outer.clone().of_library(), inner.clone()),
+        ("another model", outer.clone().of_model("n"), inner.clone()),
+        ("another provider", outer.clone().of(Some("azure")), inner.clone()),
+        ("no model", Arrival { model: None, ..outer.clone() }, Arrival { model: None, ..inner.clone() }),
+        ("not inside its time", outer.clone(), inner.clone().at(20, 101)),
+        ("after it", outer.clone(), inner.clone().at(101, 102)),
+        ("only one failed", Arrival { is_error: false, ..outer.clone() }, inner.clone()),
+        ("other tokens", call(2, 10, 100).tokens(5), call(3, 20, 90).tokens(6).of_library()),
+        ("no tokens", call(2, 10, 100), call(3, 20, 90).of_library()),
+        (
+            "another answer",
+            call(2, 10, 100).tokens(5).answers("a"),
+            call(3, 20, 90).tokens(5).answers("b").of_library(),
+        ),
+        ("another parent", outer.clone(), Arrival { parent_span_id: Some(span_id(9)), ..inner.clone() }),
+        ("no parent", Arrival { parent_span_id: None, ..outer }, Arrival { parent_span_id: None, ..inner }),
+    ] {
+        let forest = resolved([run.clone(), span(9, Some(1), SpanKind::Step), outer, inner]);
+        assert_eq!(forest.calls(), 2, "{why}");
     }
 }

@@ -142,6 +142,7 @@ impl<'a, V: RawValue + 'a> Observed<'_, 'a, V> {
             call_id: call_id(reading, kind),
             first_token_us,
             is_error: self.is_error() || is_failed_tool(reading, kind),
+            is_of_library: is_span && reading.is_of_library(),
             span_name: is_span.then(|| clean(self.name)).flatten(),
             trace_id: self.trace_id,
             span_id: self.span_id,

@@ -80,6 +80,11 @@ impl<'a, V: RawValue + 'a> Reading<'a, V> {
         table().opens_streams(self.scope)
     }
 
+    /// Whether a model provider's own library made the span.
+    pub(super) fn is_of_library(&self) -> bool {
+        table().is_library(self.scope)
+    }
+
     fn take(&mut self, table: &Table, target: Target, value: &'a V) {
         match target {
             Target::Field(field, rank) => replace_if_better(&mut self.fields[field as usize], rank, value),

@@ -42,6 +42,7 @@ struct File {
     exclusive_input: Vec<ExclusiveInput>,
     stream_openers: Vec<String>,
     request_makers: Vec<String>,
+    library_scopes: Vec<String>,
     secrets: Secrets,
     families: Families,
 }
@@ -201,6 +202,7 @@ pub(super) struct Table {
     exclusive_input: Vec<ExclusiveInput>,
     stream_openers: Vec<String>,
     request_makers: Vec<String>,
+    library_scopes: Vec<String>,
     /// The names under which the request's settings are shown.
     pub(super) parameter_names: FxHashMap<String, String>,
     /// Names of events.
@@ -247,6 +249,7 @@ impl Table {
             exclusive_input: file.exclusive_input,
             stream_openers: file.stream_openers,
             request_makers: file.request_makers,
+            library_scopes: file.library_scopes,
             parameter_names: file.parameter_names,
             events: file.events,
             input_families: file.families.input_messages,
@@ -334,6 +337,11 @@ impl Table {
     /// Whether a client, by its scope's name, has one span for the request of a streamed call and another for its answer.
     pub(super) fn opens_streams(&self, scope: &str) -> bool {
         self.stream_openers.iter().any(|beginning| scope.starts_with(&**beginning))
+    }
+
+    /// Whether a model provider's own library made a span, by its scope's name.
+    pub(super) fn is_library(&self, scope: &str) -> bool {
+        self.library_scopes.iter().any(|beginning| scope.starts_with(&**beginning))
     }
 
     /// Whether a span of this name only prepares the request of a call that has a span of its own.

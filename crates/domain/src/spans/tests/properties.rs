@@ -20,6 +20,8 @@ pub(crate) struct Random {
     pub(crate) user: Option<u8>,
     pub(crate) start: i64,
     pub(crate) is_error: bool,
+    /// Whether it is a failed call of a library, or one around such a call.
+    pub(crate) failed_call: u8,
     /// How it arrives: as a whole, in two parts, in two parts with a log record, or only as a log record.
     pub(crate) parts: u8,
 }
@@ -29,7 +31,7 @@ pub(crate) fn random() -> impl Strategy<Value = Random> {
     let what = (0_usize..20, prop::option::of(0_u8..2), prop::bool::weighted(0.7), prop::option::of(0_u8..5));
     let id = || prop::option::weighted(0.1, 0_u8..3);
     let whose = (prop::option::weighted(0.1, (0_u8..3, 0_u8..3)), id(), id());
-    let rest = (0_i64..30, prop::bool::weighted(0.1), 0_u8..4);
+    let rest = (0_i64..30, prop::bool::weighted(0.1), 0_u8..4, 0_u8..8);
     (place, what, whose, rest).prop_map(|(place, what, whose, rest)| Random {
         trace: place.0,
         parent: place.1,
@@ -43,6 +45,7 @@ pub(crate) fn random() -> impl Strategy<Value = Random> {
         start: rest.0,
         is_error: rest.1,
         parts: rest.2,
+        failed_call: rest.3,
     })
 }
 
@@ -60,7 +63,22 @@ impl Random {
         whole.agent_name = self.agent.map(|agent| format!("Agent {agent} of {id}"));
         whole.user_id = self.user.map(|user| format!("u{user}"));
         whole.is_error = self.is_error;
+        whole.model = self.provider.map(|_| "m".to_owned());
         whole.digest[2] = 1;
+        if self.failed_call < 3 {
+            // Of the same few parents, so that some of them are siblings.
+            whole.parent_span_id = self.parent.map(|parent| span_id(parent / 10));
+            (whole.kind, whole.provider, whole.model) =
+                (Some(SpanKind::Llm), Some("p0".to_owned()), Some("m".to_owned()));
+            (whole.usage, whole.response_id, whole.is_error) = (
+                None,
+                self.response.filter(|_| id.is_multiple_of(8)).map(|response| format!("r{response}")),
+                true,
+            );
+            whole.is_of_library = self.failed_call == 0;
+            let duration_us = if whole.is_of_library { 1 } else { i64::from(id % 20) };
+            whole.end_us = whole.start_us + duration_us;
+        }
         let begun = Arrival {
             usage: None,
             response_id: None,
@@ -205,7 +223,7 @@ proptest! {
     /// Calls with known tokens, each reported in the way of one of the client libraries.
     #[test]
     fn every_way_of_reporting_a_call_counts_it_once(
-        calls in prop::collection::vec((0_u8..11, 0_u8..4), 1..9),
+        calls in prop::collection::vec((0_u8..12, 0_u8..4), 1..9),
         order in prop::collection::vec(any::<u32>(), 120),
     ) {
         let mut reported: Vec<Arrival> = Vec::new();
@@ -266,6 +284,10 @@ fn report(way: u8, first: u8, above: u8, reported: &mut Vec<Arrival>) {
             call(0, above).tokens(100),
             inner(1, 0).of(None).answers(&answer),
             elsewhere(2).tokens(100),
+        ]),
+        10 => reported.extend([
+            call(0, above).of_model("m").tokens(100).answers(&answer),
+            call(1, above).of_model("m").tokens(100).of_library(),
         ]),
         _ => reported.extend([
             call(0, above).tokens(100).answers(&answer),

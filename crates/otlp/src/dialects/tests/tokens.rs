@@ -461,3 +461,30 @@ fn parts_that_only_the_providers_object_names_are_added() {
         "mlflow.spanOutputs": format!("{{\"id\":\"chatcmpl-1\",\"usage\":{raw}}}")});
     check(&[("Logfire", attributes, expected), ("LiteLLM", litellm, expected), ("MLflow", mlflow, expected)]);
 }
+
+/// As OpenLLMetry and Mistral's own library report one call, side by side.
+#[test]
+fn a_librarys_own_span_says_the_same_as_the_instrumentations_around_it() {
+    let read = |scope: &str, attributes: &Json| {
+        let request = super::trace_request(
+            vec![super::span(&json!({"attributes": attributes}))],
+            &json!({"scope": {"name": scope}}),
+        );
+        *super::events_of_traces(&request, &super::CONTEXT).events.remove(0).span.unwrap()
+    };
+    let outer = json!({"gen_ai.system": "MistralAI", "llm.request.type": "chat",
+        "gen_ai.request.model": "mistral-large-latest", "gen_ai.response.model": "mistral-large-latest",
+        "gen_ai.response.id": "chatcmpl-1", "llm.usage.total_tokens": 248, "gen_ai.usage.output_tokens": 36,
+        "gen_ai.usage.input_tokens": 212, "gen_ai.usage.cache_read.input_tokens": 56});
+    let own = json!({"http.request.method": "POST", "gen_ai.request.model": "mistral-large-latest",
+        "mistral_ai.operation.id": "chat_completion_v1_chat_completions_post", "gen_ai.provider.name": "mistral_ai",
+        "gen_ai.usage.prompt_tokens": 212, "gen_ai.usage.output_tokens": 36, "mistral_ai.request.total_tokens": 248});
+    let (outer, own) =
+        (read("opentelemetry.instrumentation.mistralai", &outer), read("mistralai_sdk_tracer", &own));
+    let same = |arrival: &super::Arrival| {
+        let usage = arrival.usage.unwrap();
+        (arrival.kind, arrival.provider.clone(), arrival.model.clone(), usage.input, usage.output)
+    };
+    assert_eq!(same(&own), same(&outer));
+    assert_eq!((outer.is_of_library, own.is_of_library, own.response_id), (false, true, None));
+}
