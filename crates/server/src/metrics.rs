@@ -72,6 +72,7 @@ pub struct Metrics {
     job_runs: Family<JobLabel, Counter>,
     job_seconds: Family<JobName, Histogram, fn() -> Histogram>,
     job_last_success_s: Family<JobName, Gauge<f64, AtomicU64>>,
+    unrecorded_losses: Family<OrgLabel, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -101,6 +102,7 @@ impl Default for Metrics {
             job_runs: Family::default(),
             job_seconds: Family::new_with_constructor(job_histogram),
             job_last_success_s: Family::default(),
+            unrecorded_losses: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -141,22 +143,31 @@ impl Default for Metrics {
             "Batches that this process moved to the dead letters since it started",
             metrics.dead_letters.clone(),
         );
-        registry.register(
-            "job_runs",
-            "Runs of jobs on this node, by job and outcome",
-            metrics.job_runs.clone(),
-        );
-        registry.register("job_seconds", "Time of a run, by job", metrics.job_seconds.clone());
-        registry.register(
-            "job_last_success_timestamp_seconds",
-            "When a run of a job last went well on this node",
-            metrics.job_last_success_s.clone(),
-        );
+        metrics.register_jobs(&mut registry);
         Self { registry, ..metrics }
     }
 }
 
 impl Metrics {
+    fn register_jobs(&self, registry: &mut Registry) {
+        registry.register(
+            "job_runs",
+            "Runs of jobs on this node, by job and outcome",
+            self.job_runs.clone(),
+        );
+        registry.register("job_seconds", "Time of a run, by job", self.job_seconds.clone());
+        registry.register(
+            "job_last_success_timestamp_seconds",
+            "When a run of a job last went well on this node",
+            self.job_last_success_s.clone(),
+        );
+        registry.register(
+            "unrecorded_losses",
+            "Partitions that were dropped although an org had not recorded what it loses, by org",
+            self.unrecorded_losses.clone(),
+        );
+    }
+
     fn org_label(&self, org: &str) -> OrgLabel {
         let mut orgs = self.orgs.lock();
         let has_own = orgs.contains(org) || (orgs.len() < MAX_ORG_LABELS && orgs.insert(org.to_owned()));
@@ -194,6 +205,12 @@ impl Metrics {
         if is_ok {
             self.job_last_success_s.get_or_create(&JobName { job }).set(crate::api::ms(now_us) / 1000.0);
         }
+    }
+
+    /// Counts a partition with events of an org that were not recorded.
+    pub fn count_unrecorded_loss(&self, org: &str) {
+        let label = self.org_label(org);
+        self.unrecorded_losses.get_or_create(&label).inc();
     }
 
     /// All metrics in the text format of OpenMetrics.

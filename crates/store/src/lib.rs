@@ -234,11 +234,14 @@ impl Store {
         tenant::make_partitions(engine, longest, now_us).await
     }
 
-    /// Drops the partitions whose last day is over (PostgreSQL only); returns how many. Every org must have recorded before,
-    /// by [`Retention::delete_expired`], what it loses.
-    pub async fn drop_partitions(&self, now_us: i64) -> Result<i64, StoreError> {
-        let ControlPlace::Postgres(engine) = &self.control.place else { return Ok(0) };
-        tenant::drop_partitions(engine, now_us).await
+    /// Drops the partitions whose last day is over (PostgreSQL only), as soon as every org has recorded what it loses, by
+    /// [`Retention::delete_expired`]. An org whose retention has failed for three days is no longer waited for. What it
+    /// loses is then noted in its audit log.
+    pub async fn drop_partitions(&self, now_us: i64) -> Result<DroppedPartitions, StoreError> {
+        let ControlPlace::Postgres(engine) = &self.control.place else {
+            return Ok(DroppedPartitions::default());
+        };
+        tenant::drop_partitions(self, engine, now_us).await
     }
 
     /// Keeps a context that was looked up, unless something changed meanwhile. Whoever reads of a change moves the position before

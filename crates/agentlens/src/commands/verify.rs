@@ -23,6 +23,7 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
     let lost = store.orgs_without_file().await.map_err(|error| error.to_string())?;
     let (mut sessions, mut events, mut broken, mut unreadable) = (0, 0, Vec::new(), Vec::new());
     let (mut audit_broken, mut wrong_sums, mut wrong_index) = (Vec::new(), Vec::new(), Vec::new());
+    let mut notes = Vec::new();
     for org in orgs {
         if lost.contains(&org) {
             let reason = "its file is missing or empty: everything that it had is gone";
@@ -37,6 +38,7 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
                 audit_broken.extend(audit.broken.into_iter().map(|reason| (org.clone(), reason)));
                 sessions += report.sessions_verified;
                 events += report.total_events;
+                notes.extend(report.notes.into_iter().map(|note| (org.clone(), note)));
                 broken.extend(report.broken.into_iter().map(|fault| (org.clone(), fault)));
             }
             Err(error) => unreadable.push((org.to_string(), error.to_string())),
@@ -49,7 +51,7 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
             .map(|(org, fault)| json!({ "org_id": org, "session_id": fault.session_id, "failed_at_index": fault.failed_at_index, "failed_event_id": fault.failed_event_id, "reason": fault.reason }))
             .collect();
         output::json(
-            &json!({ "verified": broken.is_empty() && wrong_sums.is_empty() && wrong_index.is_empty() && audit_broken.is_empty() && unreadable.is_empty(), "sessions_verified": sessions, "total_events": events, "broken_chains": chains, "wrong_sums": with_reasons(&wrong_sums), "wrong_search_index": with_reasons(&wrong_index), "broken_audit_logs": with_reasons(&audit_broken), "unreadable_orgs": with_reasons(&unreadable) }),
+            &json!({ "verified": broken.is_empty() && wrong_sums.is_empty() && wrong_index.is_empty() && audit_broken.is_empty() && unreadable.is_empty(), "sessions_verified": sessions, "total_events": events, "broken_chains": chains, "wrong_sums": with_reasons(&wrong_sums), "wrong_search_index": with_reasons(&wrong_index), "broken_audit_logs": with_reasons(&audit_broken), "unreadable_orgs": with_reasons(&unreadable), "notes": with_reasons(&notes) }),
         );
     } else {
         output::line(&format!(
@@ -70,6 +72,9 @@ pub(crate) async fn run(options: VerifyOptions, common: &Common) -> Result<(), S
         }
         for (org, reason) in &audit_broken {
             output::line(&format!("BROKEN  org {org}  audit log: {}", output::plain(reason)));
+        }
+        for (org, note) in &notes {
+            output::line(&format!("NOTE  org {org}  {}", output::plain(note)));
         }
         for (org, reason) in &unreadable {
             output::line(&format!("UNREADABLE  org {org}: {}", output::plain(reason)));

@@ -1,10 +1,12 @@
 //! Deletes changes that every node has read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agentlens_store::{Store, StoreError};
 
 use super::{Run, Schedule, ServerJob};
+use crate::metrics::Metrics;
 
 pub(super) struct TrimChanges;
 
@@ -17,7 +19,7 @@ impl ServerJob for TrimChanges {
         parallel: 1,
     };
 
-    async fn run(store: Store, run: Run) -> Result<u64, StoreError> {
+    async fn run(store: Store, _: Arc<Metrics>, run: Run) -> Result<u64, StoreError> {
         store.control().trim_changes(run.now_us).await
     }
 }

@@ -21,6 +21,8 @@ use agentlens_store::{Org, Store, StoreError};
 
 pub use runner::{RunReport, Runner};
 
+use crate::metrics::Metrics;
+
 /// When a run happens.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
@@ -60,7 +62,11 @@ pub trait ServerJob: Send + Sync + 'static {
     const SCHEDULE: Schedule;
 
     /// Does the work.
-    fn run(store: Store, run: Run) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    fn run(
+        store: Store,
+        metrics: Arc<Metrics>,
+        run: Run,
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send;
 }
 
 type Doing = Pin<Box<dyn Future<Output = Result<u64, StoreError>> + Send>>;
@@ -68,7 +74,7 @@ type Doing = Pin<Box<dyn Future<Output = Result<u64, StoreError>> + Send>>;
 #[derive(Clone)]
 enum Work {
     EachOrg(Arc<dyn Fn(Org, Run) -> Doing + Send + Sync>),
-    Server(Arc<dyn Fn(Store, Run) -> Doing + Send + Sync>),
+    Server(Arc<dyn Fn(Store, Arc<Metrics>, Run) -> Doing + Send + Sync>),
 }
 
 /// A job as the runner holds it.
@@ -88,7 +94,7 @@ impl Job {
 
     /// A job that runs once for the server.
     pub fn server<J: ServerJob>() -> Self {
-        let work = |store, run| -> Doing { Box::pin(J::run(store, run)) };
+        let work = |store, metrics, run| -> Doing { Box::pin(J::run(store, metrics, run)) };
         Self { schedule: J::SCHEDULE, work: Work::Server(Arc::new(work)) }
     }
 }

@@ -1,10 +1,12 @@
 //! Delivers what was left in outboxes when a process died, and what could not be delivered at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agentlens_store::{Store, StoreError};
 
 use super::{Run, Schedule, ServerJob};
+use crate::metrics::Metrics;
 
 pub(super) struct Outbox;
 
@@ -17,7 +19,7 @@ impl ServerJob for Outbox {
         parallel: 1,
     };
 
-    async fn run(store: Store, run: Run) -> Result<u64, StoreError> {
+    async fn run(store: Store, _: Arc<Metrics>, run: Run) -> Result<u64, StoreError> {
         store.deliver_outboxes(run.now_us).await
     }
 }

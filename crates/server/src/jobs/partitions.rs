@@ -1,12 +1,12 @@
 //! Makes the partitions of the coming days and drops expired ones (PostgreSQL).
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use agentlens_domain::time::day_start;
 use agentlens_store::{Store, StoreError};
 
-use super::retention::Retention;
-use super::{OrgJob, Run, Schedule, ServerJob};
+use super::{Run, Schedule, ServerJob};
+use crate::metrics::Metrics;
 
 pub(super) struct Partitions;
 
@@ -19,14 +19,15 @@ impl ServerJob for Partitions {
         parallel: 1,
     };
 
-    async fn run(store: Store, run: Run) -> Result<u64, StoreError> {
+    async fn run(store: Store, metrics: Arc<Metrics>, run: Run) -> Result<u64, StoreError> {
         store.make_partitions(run.now_us).await?;
-        // A partition holds events of all orgs: it goes when each of them has recorded, today, what it loses.
-        let today_us = day_start(run.now_us);
-        if !store.control().has_run_everywhere(Retention::SCHEDULE.name, today_us).await? {
-            return Ok(0);
+        let report = store.drop_partitions(run.now_us).await?;
+        for org in &report.waiting_for {
+            tracing::warn!(org.id = %org, "expired partitions of all orgs wait for this one, whose retention fails");
         }
-        let dropped = store.drop_partitions(run.now_us).await?;
-        Ok(dropped.unsigned_abs())
+        for org in &report.unrecorded {
+            metrics.count_unrecorded_loss(org.as_str());
+        }
+        Ok(report.dropped)
     }
 }

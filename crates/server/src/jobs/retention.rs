@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agentlens_store::{Org, StoreError};
+use agentlens_store::{Org, RETENTION_JOB, StoreError};
 
 use super::{OrgJob, Run, Schedule};
 
@@ -10,7 +10,7 @@ pub(super) struct Retention;
 
 impl OrgJob for Retention {
     const SCHEDULE: Schedule = Schedule {
-        name: "retention",
+        name: RETENTION_JOB,
         about: "delete what is past its day of expiry",
         every: Duration::from_secs(3600),
         deadline: Duration::from_secs(900),

@@ -198,7 +198,7 @@ impl Runner {
     /// Does the work within its deadline, in a task of its own, so that a panic costs only this run.
     async fn attempt(&self, job: &Job, org: Option<&OrgId>, run: Run) -> Result<u64, StoreError> {
         let doing: Doing = match (&job.work, org) {
-            (Work::Server(work), _) => work(self.store.clone(), run),
+            (Work::Server(work), _) => work(self.store.clone(), Arc::clone(&self.metrics), run),
             (Work::EachOrg(work), Some(org)) => work(self.store.org(org).await?, run),
             (Work::EachOrg(_), None) => return Err(StoreError::NotFound),
         };

@@ -44,6 +44,20 @@ row_type! {
     }
 }
 
+row_type! {
+    /// An org that has not recorded all that expires.
+    pub(crate) struct OrgBehind {
+        pub org_id: String,
+        /// It has recorded what expires before this day.
+        pub recorded_day: i32,
+        /// Runs that failed since the last good one.
+        pub failures: i64,
+        /// When the first of them began, microseconds UTC.
+        pub failing_since_us: Option<i64>,
+        pub last_error: Option<String>,
+    }
+}
+
 /// What became of a run.
 #[derive(Debug)]
 pub struct RunResult<'a> {
@@ -125,15 +139,27 @@ impl Control {
 
     /// Notes what became of a run.
     pub async fn note_run(&self, job: &str, result: &RunResult<'_>) -> Result<(), StoreError> {
-        let note = "insert into job_runs (job, org_id, due_us, last_run_us, last_ok_us, failures, last_error)
-             values ($1, $2, $3, $4, $5, $6, $7)
+        let note = "insert into job_runs (job, org_id, due_us, last_run_us, last_ok_us, failures, last_error, failing_since_us)
+             values ($1, $2, $3, $4, $5, $6, $7, $8)
              on conflict (job, org_id) do update set due_us = excluded.due_us, last_run_us = excluded.last_run_us,
                last_ok_us = coalesce(excluded.last_ok_us, job_runs.last_ok_us), last_error = excluded.last_error,
-               failures = case when excluded.failures = 0 then 0 else job_runs.failures + 1 end";
+               failures = case when excluded.failures = 0 then 0 else job_runs.failures + 1 end,
+               failing_since_us = case when excluded.failures = 0 then null
+                 else coalesce(job_runs.failing_since_us, excluded.failing_since_us) end";
         let org = result.org.map_or(WHOLE_SERVER, OrgId::as_str);
         let ok_us = result.error.is_none().then_some(result.began_us);
         let failed = result.error.is_some();
-        let args = args![job, org, result.due_us, result.began_us, ok_us, failed, result.error.clone()];
+        let failing_since_us = failed.then_some(result.began_us);
+        let args = args![
+            job,
+            org,
+            result.due_us,
+            result.began_us,
+            ok_us,
+            failed,
+            result.error.clone(),
+            failing_since_us
+        ];
         self.execute_all(vec![(note, args)]).await.map(|_| ())
     }
 
@@ -150,15 +176,17 @@ impl Control {
         summary.ok_or(StoreError::NotFound)
     }
 
-    /// Whether every org had a good run of a job that began at or after an instant.
-    pub async fn has_run_everywhere(&self, job: &str, since_us: i64) -> Result<bool, StoreError> {
-        let missing: Option<i64> = self
-            .find(
-                "select count(*) from orgs o left join job_runs r on r.job = $1 and r.org_id = o.org_id
-                 where o.deleted_us is null and coalesce(r.last_ok_us, -1) < $2",
-                args![job, since_us],
-            )
-            .await?;
-        Ok(missing == Some(0))
+    /// Orgs that have not recorded all events that expire before a day, and how the job that does so fares there (PostgreSQL only).
+    pub(crate) async fn orgs_behind(&self, job: &str, day: i32) -> Result<Vec<OrgBehind>, StoreError> {
+        self.fetch(
+            "select o.org_id, coalesce(s.recorded_day, 0), coalesce(r.failures, 0), r.failing_since_us, r.last_error
+             from orgs o
+             left join recorded_days() s on s.org_id = o.org_id
+             left join job_runs r on r.job = $1 and r.org_id = o.org_id
+             where o.deleted_us is null and coalesce(s.recorded_day, 0) < $2
+             order by o.org_id",
+            args![job, day],
+        )
+        .await
     }
 }

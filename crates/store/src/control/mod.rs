@@ -18,6 +18,7 @@ pub use changes::Change;
 pub(crate) use changes::append_change;
 pub use first_start::FirstStart;
 pub use invitations::{Accepting, InvitationRow, NewInvitation};
+pub(crate) use jobs::OrgBehind;
 pub use jobs::{DueRun, JobSummary, RunResult};
 pub use keys::{KeyRow, NewKey};
 pub use members::MemberRow;

@@ -63,6 +63,8 @@ pub struct ChainReport {
     pub last_hash: Option<[u8; 32]>,
     /// Sessions whose chain does not hold, each with its first broken event.
     pub broken: Vec<BrokenChain>,
+    /// What explains faults: that events of the org were deleted without a record of its own.
+    pub notes: Vec<String>,
 }
 
 /// How often a session is verified again because retention, or an event that came in, changed it meanwhile.
@@ -227,7 +229,8 @@ impl OrgChains<'_> {
     /// Verifies all sessions of all workspaces, and the org's own counters: that no session is missing and no event is without
     /// one.
     pub async fn verify_all(self) -> Result<ChainReport, StoreError> {
-        let mut report = ChainReport { broken: self.verify_state().await?, ..ChainReport::default() };
+        let notes = self.0.control.unrecorded_losses(self.0.id()).await?;
+        let mut report = ChainReport { broken: self.verify_state().await?, notes, ..ChainReport::default() };
         let mut last: Option<String> = None;
         while let Some(id) = self.next_workspace(last.as_deref()).await? {
             match WorkspaceId::parse(&id) {

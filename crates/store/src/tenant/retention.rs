@@ -15,7 +15,6 @@ use super::events::places_of_segment;
 use super::removals::{LastRemoved, record_expired};
 use super::{LOCK_STATE, Org, OrgStateRow, Place, SessionRow};
 use crate::args;
-use crate::engine::postgres::PostgresEngine;
 use crate::error::StoreError;
 use crate::row_type;
 use crate::statement::{NamedRow, Value};
@@ -126,6 +125,21 @@ impl Retention<'_> {
         let cells_from_us = self.cells_from_us(today).unwrap_or_default();
         let (context, all) = (self.0.context(), (expired_us, cells_from_us));
         self.0.transact(move |tx| Box::pin(remember_expired(tx, context, all))).await
+    }
+
+    /// Remembers that all that expires before a day may be gone. For a partition that is dropped before this org recorded what it
+    /// loses by it.
+    pub(super) async fn remember_unrecorded(self, day: i32) -> Result<(), StoreError> {
+        let context = self.0.context();
+        self.0
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let state = lock_state(tx, &context).await?;
+                    let expired_us = state.expired_us.max(may_expire_before_us(&state, day) - 1);
+                    put_state(tx, &context, OrgState { expired_us, ..state }).await
+                })
+            })
+            .await
     }
 
     /// Removes a handful of expired events, so that what arrives meanwhile is stored between the handfuls.
@@ -417,21 +431,4 @@ fn rest(now_us: i64) -> Vec<(String, Vec<Value>)> {
             args![ulid_of(before_us, 0), ROWS_AT_A_TIME],
         ),
     ]
-}
-
-/// Makes the partitions of the coming days: those of the longest retention in use.
-pub(crate) async fn make_partitions(
-    engine: &PostgresEngine,
-    longest_retention_days: Option<i32>,
-    now_us: i64,
-) -> Result<(), StoreError> {
-    let today = day_of(now_us);
-    let last = longest_retention_days.map_or(today, |days| today.saturating_add(days).saturating_add(3));
-    let days = engine.without_partition(today + 1..=last);
-    engine.ensure_partitions(&engine.connection().await?, &days, today).await
-}
-
-/// Drops the partitions whose last day is over; returns how many.
-pub(crate) async fn drop_partitions(engine: &PostgresEngine, now_us: i64) -> Result<i64, StoreError> {
-    engine.drop_expired_partitions(&engine.connection().await?, day_of(now_us)).await
 }

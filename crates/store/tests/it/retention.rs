@@ -4,7 +4,7 @@ use agentlens_domain::batches::Outcome;
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::permissions::Caller;
 use agentlens_domain::time::{day_of, day_start};
-use agentlens_store::{Applied, Org, SessionRow};
+use agentlens_store::{Applied, DroppedPartitions, Org, RETENTION_JOB, RunResult, SessionRow};
 
 use crate::batches::{DAY_US, NOW_US, batch, batch_at, note, real_now_us};
 use crate::world::{Workspaces, World, apply, apply_at, connect};
@@ -32,6 +32,12 @@ pub(crate) async fn retain(world: &World, orgs: &[&Org], now_us: i64) {
     world.store.make_partitions(now_us).await.unwrap();
     for org in orgs {
         org.retention().delete_expired(now_us).await.unwrap();
+    }
+    for row in world.store.control().list_orgs().await.unwrap() {
+        if !orgs.iter().any(|org| org.id().as_str() == row.org_id) {
+            let other = world.store.org(&OrgId::parse(&row.org_id).unwrap()).await.unwrap();
+            other.retention().delete_expired(now_us).await.unwrap();
+        }
     }
     world.store.drop_partitions(now_us).await.unwrap();
     // PostgreSQL deletes sessions whose events went with their partition.
@@ -228,12 +234,114 @@ fn a_long_reader_delays_neither_a_new_partition_nor_the_drop_of_an_old_one() {
         let later = NOW_US + 20 * DAY_US;
         apply_at(&org, later, vec![batch_at(later, "b2", &[note("new", "s2", later)])]).await;
         assert_eq!(ids(&org).await, ["old", "new"], "stored while the reader reads");
-        assert_eq!(world.store.drop_partitions(later).await.unwrap(), 0, "the reader is in the way");
+        org.retention().delete_expired(later).await.unwrap();
+        assert_eq!(world.store.drop_partitions(later).await.unwrap().dropped, 0, "the reader is in the way");
         assert_eq!(ids(&org).await, ["old", "new"]);
 
         reading.rollback().await.unwrap();
         retain(&world, &[&org], later).await;
         assert_eq!(ids(&org).await, ["new"]);
+    });
+}
+
+/// Bug: one org whose retention failed kept the expired events of all orgs.
+#[test]
+fn an_org_that_cannot_record_is_not_waited_for_for_ever() {
+    crate::world::run_postgres(|world| async move {
+        let (org, stuck) = (with_retention(&world, "short").await, with_retention(&world, "stuck").await);
+        let keeper = world.org("keeper").await;
+        for org in [&org, &stuck, &keeper] {
+            for day in [0, 20] {
+                let us = NOW_US + day * DAY_US;
+                let event = note(&format!("e{day}"), "s", us);
+                apply_at(org, us, vec![batch_at(us, &format!("b{day}"), &[event])]).await;
+            }
+        }
+        let later = NOW_US + 20 * DAY_US;
+        // An org that has not run yet is waited for.
+        org.retention().delete_expired(later).await.unwrap();
+        assert_eq!(world.store.drop_partitions(later).await.unwrap(), DroppedPartitions::default());
+
+        let control = world.store.control();
+        let failed = async |org: &Org, at_us: i64, times: usize| {
+            for _ in 0..times {
+                let error = Some("no".to_owned());
+                let result = RunResult { org: Some(org.id()), began_us: at_us, due_us: at_us, error };
+                control.note_run(RETENTION_JOB, &result).await.unwrap();
+            }
+        };
+        // One that loses nothing is not, once it has failed; one that does is, for three days, and some tries.
+        failed(&keeper, later, 1).await;
+        failed(&stuck, later, 1).await;
+        for (us, times) in [(later, 0), (later + 2 * DAY_US, 30)] {
+            failed(&stuck, us, times).await;
+            let report = world.store.drop_partitions(us).await.unwrap();
+            assert_eq!((report.dropped, report.waiting_for), (0, vec![stuck.id().clone()]));
+        }
+        assert_eq!((ids(&org).await.len(), ids(&stuck).await.len()), (2, 2));
+        let then = later + 3 * DAY_US;
+        let report = world.store.drop_partitions(then).await.unwrap();
+        assert_eq!((report.dropped, report.waiting_for), (1, vec![]));
+        assert_eq!(report.unrecorded, vec![stuck.id().clone()]);
+        for org in [&org, &stuck, &keeper] {
+            assert_eq!(ids(org).await.len(), if org.id() == keeper.id() { 2 } else { 1 });
+        }
+        assert_eq!(world.store.drop_partitions(then).await.unwrap().unrecorded, []);
+
+        // Verification accepts no gap that the org did not record, and says why it is there.
+        for org in [&org, &keeper] {
+            let report = org.chains().verify_all().await.unwrap();
+            assert_eq!((report.broken, report.notes), (vec![], vec![]));
+        }
+        let report = stuck.chains().verify_all().await.unwrap();
+        let [fault] = report.broken.as_slice() else { panic!("{:?}", report.broken) };
+        assert_eq!(fault.reason, "Event 0 is missing: expected sequence 1, got 2");
+        let [said] = report.notes.as_slice() else { panic!("{:?}", report.notes) };
+        assert!(said.contains("1 events that expire before 2026-01-"), "{said}");
+        assert!(
+            said.contains(
+                "without a record of the org's own, because its retention had failed since 2026-01-22T"
+            ),
+            "{said}"
+        );
+        assert_eq!(stuck.chains().verify_sums(then).await.unwrap(), [""; 0]);
+        let audit = stuck.audit().verify().await.unwrap();
+        assert_eq!(audit.broken, [""; 0]);
+        // It is nobody's to take back.
+        world
+            .control_by_hand("stuck", "delete from control_audit_log where act = 'events.drop_unrecorded'")
+            .await;
+        assert_ne!(stuck.audit().verify().await.unwrap().broken, [""; 0]);
+        // Its retention works again: what follows is recorded as ever.
+        let end = NOW_US + 40 * DAY_US;
+        apply_at(&stuck, end, vec![batch_at(end, "b40", &[note("e40", "s", end)])]).await;
+        retain(&world, &[&org, &stuck, &keeper], end).await;
+        assert_eq!(ids(&stuck).await, ["e40"]);
+        assert_eq!(stuck.chains().verify_all().await.unwrap().broken, []);
+    });
+}
+
+/// Bug: an org that could not be read at all did the same.
+#[test]
+fn an_org_that_cannot_be_read_is_not_waited_for_for_ever() {
+    crate::world::run_postgres(|world| async move {
+        let (org, stuck) = (with_retention(&world, "short").await, with_retention(&world, "stuck").await);
+        for org in [&org, &stuck] {
+            apply(org, vec![batch("b1", &[note("old", "s", NOW_US)])]).await;
+        }
+        world.by_hand(&stuck, "delete from org_state").await;
+        let then = NOW_US + 20 * DAY_US;
+        org.retention().delete_expired(then).await.unwrap();
+        assert!(stuck.retention().delete_expired(then).await.is_err());
+        for began_us in (0..24).map(|hour| then - (95 - hour) * DAY_US / 24) {
+            let error = Some("no".to_owned());
+            let result = RunResult { org: Some(stuck.id()), began_us, due_us: then, error };
+            world.store.control().note_run(RETENTION_JOB, &result).await.unwrap();
+        }
+        let report = world.store.drop_partitions(then).await.unwrap();
+        assert_eq!(report.unrecorded, vec![stuck.id().clone()]);
+        assert_eq!((ids(&org).await.len(), ids(&stuck).await.len()), (0, 0));
+        assert_eq!(stuck.chains().verify_all().await.unwrap().notes.len(), 1);
     });
 }
 

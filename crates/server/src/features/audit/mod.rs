@@ -158,6 +158,7 @@ async fn verify_session(workspace: &Workspace, id: &str) -> Result<ChainReport, 
         first_hash: chain.first_hash,
         last_hash: chain.last_hash,
         broken: chain.broken.into_iter().collect(),
+        notes: Vec::new(),
     };
     for other in workspace.sessions().chains_moved_to(id).await? {
         let Some(other) = workspace.sessions().find(&other).await? else { continue };

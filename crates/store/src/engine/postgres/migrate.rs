@@ -15,7 +15,7 @@ grant usage on schema control, tenant to {role};
 grant select, insert, update, delete on all tables in schema control to {role};
 revoke all on control.migrations from {role};
 revoke update, delete on control.control_audit_log from {role};
-grant execute on function control.key_by_digest(bytea), control.key_digests(bytea, bigint), control.orgs_of_user(text), control.invitation_by_digest(bytea), tenant.last_positions(text[]), tenant.stored_orgs() to {role};
+grant execute on function control.key_by_digest(bytea), control.key_digests(bytea, bigint), control.orgs_of_user(text), control.invitation_by_digest(bytea), tenant.last_positions(text[]), tenant.stored_orgs(), tenant.recorded_days() to {role};
 do $$
 declare t record;
 begin

@@ -81,22 +81,21 @@ impl PostgresEngine {
         Ok(())
     }
 
-    /// Drops the partitions whose last day is over, as far as nobody is reading them; returns how many were dropped.
-    pub(crate) async fn drop_expired_partitions(
-        &self,
-        client: &Object,
-        today: i32,
-    ) -> Result<i64, StoreError> {
-        let mut dropped = 0;
-        loop {
-            let row = client.query_one("select drop_expired_event_partition($1)", &[&today]).await?;
-            if row.try_get::<_, Option<i32>>(0)?.is_none() {
-                break;
-            }
-            dropped += 1;
-        }
-        self.partitions.lock().retain(|day| *day >= today);
-        Ok(dropped)
+    /// Where the oldest partition ends, if its last day is over today.
+    pub(crate) async fn oldest_partition(&self, today: i32) -> Result<Option<i32>, StoreError> {
+        let sql = "select min((regexp_match(c.relname, '^events_\\d+_(\\d+)$'))[1]::integer)
+             from pg_inherits i join pg_class c on c.oid = i.inhrelid
+             where i.inhparent = 'tenant.events'::regclass and c.relname ~ '^events_\\d+_\\d+$'";
+        let row = self.connection().await?.query_one(sql, &[]).await?;
+        Ok(row.try_get::<_, Option<i32>>(0)?.filter(|end_day| *end_day <= today))
+    }
+
+    /// Drops the oldest partition if it ends by a day and nobody is reading it; returns whether it was dropped.
+    pub(crate) async fn drop_expired_partition(&self, end_day: i32) -> Result<bool, StoreError> {
+        let client = self.connection().await?;
+        let row = client.query_one("select drop_expired_event_partition($1)", &[&end_day]).await?;
+        self.partitions.lock().retain(|day| *day >= end_day);
+        Ok(row.try_get::<_, Option<i32>>(0)?.is_some())
     }
 
     /// Runs one reading statement, for one org when it is its turn, or (control tables) for none.

@@ -178,7 +178,7 @@ create table leases (
   until_us bigint not null
 ) without rowid;
 
--- When an org's run of a job is due, and what became of the last one. The org is empty for a job of the server as a whole.
+-- When an org's run of a job is due, what became of the last one, and since when runs fail. The org is empty for a job of the server as a whole.
 create table job_runs (
   job text not null,
   org_id text not null,
@@ -186,6 +186,7 @@ create table job_runs (
   last_run_us bigint not null,
   last_ok_us bigint,
   failures bigint not null,
+  failing_since_us bigint,
   last_error text,
   primary key (job, org_id)
 ) without rowid;

@@ -553,6 +553,12 @@ language sql stable security definer set search_path = tenant, pg_temp as $$
   select s.org_id from org_state s
 $$;
 revoke all on function stored_orgs() from public;
+-- A partition of events is dropped once every org has recorded what it loses.
+create function recorded_days() returns table (org_id text, recorded_day integer)
+language sql stable security definer set search_path = tenant, pg_temp as $$
+  select s.org_id, s.recorded_day from org_state s
+$$;
+revoke all on function recorded_days() from public;
 
 alter table sessions set (fillfactor = 70);
 alter table rollup_hour set (fillfactor = 70);
