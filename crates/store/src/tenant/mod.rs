@@ -23,6 +23,7 @@ mod org_state;
 mod partitions;
 mod place;
 mod prices;
+mod recording;
 mod recount;
 mod recount_cells;
 mod removals;

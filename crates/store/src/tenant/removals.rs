@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
+
 use agentlens_domain::apply::OrgContext;
 use agentlens_domain::chain::{NO_SEAL, RowFields, Seal};
 use agentlens_domain::ids::ulid_at;
@@ -114,6 +116,35 @@ impl Removal {
         context.seals.seal_row(&fields)
     }
 
+    /// The record of events at the beginning of a session's chain that expire, up to the last of them. It takes the place of the one
+    /// that is known.
+    pub(super) fn by_retention(
+        known: Option<String>,
+        (workspace_id, session_id, session_number): (&str, &str, i64),
+        last: &LastRemoved,
+        now_us: i64,
+    ) -> Self {
+        Self {
+            removal_id: known.unwrap_or_else(|| ulid_at(now_us)),
+            workspace_id: workspace_id.to_owned(),
+            session_id: session_id.to_owned(),
+            session_number,
+            what: "events".to_owned(),
+            why: RemovalReason::Retention.as_str().to_owned(),
+            removed_by: "retention".to_owned(),
+            removed_us: now_us,
+            event_count: last.seq,
+            first_us: None,
+            last_us: None,
+            first_seq: 1,
+            last_seq: last.seq,
+            hash_before: None,
+            last_hash: last.hash,
+            last_seal: last.seal,
+            seal: NO_SEAL,
+        }
+    }
+
     /// Writes the record, sealed, over one with the same id.
     async fn put(mut self, tx: &Tx<'_>, context: &OrgContext) -> Result<(), StoreError> {
         self.seal = self.compute_seal(context);
@@ -147,6 +178,46 @@ impl Removal {
     }
 }
 
+/// Writes records of [`Removal::by_retention`], sealed, in one statement (PostgreSQL only).
+pub(super) async fn put_all(
+    tx: &Tx<'_>,
+    context: &OrgContext,
+    records: Vec<Removal>,
+) -> Result<(), StoreError> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let texts = |text: fn(&Removal) -> &str| -> Vec<String> {
+        records.iter().map(|record| text(record).to_owned()).collect()
+    };
+    let numbers =
+        |number: fn(&Removal) -> i64| -> Vec<i64> { records.iter().map(number).collect() };
+    let bytes = |bytes: &dyn Fn(&Removal) -> Vec<u8>| -> Vec<String> {
+        records.iter().map(|record| HEXLOWER.encode(&bytes(record))).collect()
+    };
+    let sql = "insert into removals (org_id, removal_id, workspace_id, session_id, session_number, what, why, removed_by, removed_us,
+           event_count, first_seq, last_seq, last_hash, last_seal, seal)
+         select $1, k.removal_id, k.workspace_id, k.session_id, k.session_number, 'events', 'retention', 'retention', $6, k.last_seq, 1,
+           k.last_seq, decode(k.last_hash, 'hex'), decode(k.last_seal, 'hex'), decode(k.seal, 'hex')
+         from unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $7::bigint[], $8::text[], $9::text[], $10::text[])
+           as k (removal_id, workspace_id, session_id, session_number, last_seq, last_hash, last_seal, seal)
+         on conflict (org_id, removal_id) do update set removed_us = excluded.removed_us, event_count = excluded.event_count,
+           last_seq = excluded.last_seq, last_hash = excluded.last_hash, last_seal = excluded.last_seal, seal = excluded.seal";
+    let args = args![
+        texts(|record| &record.removal_id),
+        texts(|record| &record.workspace_id),
+        texts(|record| &record.session_id),
+        numbers(|record| record.session_number),
+        records.first().map_or(0, |record| record.removed_us),
+        numbers(|record| record.last_seq),
+        bytes(&|record| record.last_hash.to_vec()),
+        bytes(&|record| record.last_seal.to_vec()),
+        bytes(&|record| record.compute_seal(context).to_vec()),
+    ];
+    tx.execute(sql, args).await?;
+    Ok(())
+}
+
 /// Records that retention removes the beginning of a session's chain, up to an event. A session has one such record, which grows.
 pub(crate) async fn record_expired(
     tx: &Tx<'_>,
@@ -164,26 +235,9 @@ pub(crate) async fn record_expired(
     if known.as_ref().is_some_and(|known| known.last_seq >= last.seq) {
         return Ok(());
     }
-    let record = Removal {
-        removal_id: known.map_or_else(|| ulid_at(now_us), |known| known.removal_id),
-        workspace_id: workspace_id.to_owned(),
-        session_id: session_id.to_owned(),
-        session_number,
-        what: "events".to_owned(),
-        why: why.to_owned(),
-        removed_by: "retention".to_owned(),
-        removed_us: now_us,
-        event_count: last.seq,
-        first_us: None,
-        last_us: None,
-        first_seq: 1,
-        last_seq: last.seq,
-        hash_before: None,
-        last_hash: last.hash,
-        last_seal: last.seal,
-        seal: NO_SEAL,
-    };
-    record.put(tx, context).await
+    let known = known.map(|known| known.removal_id);
+    let session = (workspace_id, session_id, session_number);
+    Removal::by_retention(known, session, last, now_us).put(tx, context).await
 }
 
 row_type! {

@@ -12,6 +12,7 @@ use agentlens_domain::rollups::Dimension;
 use agentlens_domain::time::{DAY_US, day_of};
 
 use super::events::places_of_segment;
+use super::recording::record_events;
 use super::removals::{LastRemoved, record_expired};
 use super::{LOCK_STATE, Org, OrgStateRow, Place, SessionRow};
 use crate::args;
@@ -28,7 +29,7 @@ const APPLIED_DAYS: i64 = 14;
 const EXPIRES: &str = "expire_day < 2932896";
 /// Events that one transaction removes on SQLite.
 const EVENTS_AT_A_TIME: i64 = 1_000;
-/// Sessions that one transaction deletes, or records removals of on PostgreSQL.
+/// Sessions that one transaction deletes.
 const SESSIONS_AT_A_TIME: i64 = 200;
 /// Rows of other tables that one statement deletes.
 const ROWS_AT_A_TIME: i64 = 5_000;
@@ -52,22 +53,10 @@ row_type! {
     }
 }
 
-row_type! {
-    /// How far the recording of expired events is: the days before `recorded_day` are, and of the run of `recording_day` the sessions
-    /// up to `recorded_session`.
-    struct Progress {
-        pub recorded_day: i32,
-        pub recording_day: i32,
-        pub recorded_session: i64,
-    }
-}
-
 /// What one step did.
-struct Step {
-    rows: u64,
-    is_last: bool,
-    /// The last session of the step.
-    session_number: i64,
+pub(super) struct Step {
+    pub(super) rows: u64,
+    pub(super) is_last: bool,
 }
 
 /// What deletes an org's old data.
@@ -87,12 +76,10 @@ impl Retention<'_> {
     pub async fn delete_expired(self, now_us: i64) -> Result<u64, StoreError> {
         let today = day_of(now_us);
         let mut deleted = 0;
-        let mut after_session = 0;
         self.remember_expired(today).await?;
         loop {
-            let step = self.remove_events(today, now_us, after_session).await?;
+            let step = self.remove_events(today, now_us).await?;
             deleted += step.rows;
-            after_session = step.session_number;
             if step.is_last {
                 break;
             }
@@ -112,14 +99,21 @@ impl Retention<'_> {
     }
 
     /// Remembers the latest instant of all that expired, before any of it goes: what is counted up to then can't be counted again.
-    /// Nothing is ever stored among what expired, so the set only shrinks meanwhile.
+    /// Nothing is ever stored among what expired, so the set only shrinks meanwhile. On PostgreSQL, where events go later, those are
+    /// remembered with the records of what chains lose.
     async fn remember_expired(self, today: i32) -> Result<(), StoreError> {
+        let events = match &self.0.place {
+            Place::Sqlite(_) => {
+                format!(
+                    "union all select max(ts_us) from events where org_id = $1 and {EXPIRES} and expire_day < $2"
+                )
+            }
+            Place::Postgres(_) => String::new(),
+        };
         let sql = format!(
             "select coalesce(max(us), 0) from (
-               select max(ts_us) as us from events where org_id = $1 and {EXPIRES} and expire_day < $2
-                 and expire_day >= (select recorded_day from org_state where org_id = $1)
-               union all select max(last_event_us) from sessions where org_id = $1 and {EXPIRES} and expire_day < $2
-               union all select max(start_us) from spans where org_id = $1 and {EXPIRES} and expire_day < $2) e"
+               select max(last_event_us) as us from sessions where org_id = $1 and {EXPIRES} and expire_day < $2
+               union all select max(start_us) from spans where org_id = $1 and {EXPIRES} and expire_day < $2 {events}) e"
         );
         let expired_us: i64 = self.0.find(sql, args![today]).await?.unwrap_or_default();
         let cells_from_us = self.cells_from_us(today).unwrap_or_default();
@@ -143,16 +137,14 @@ impl Retention<'_> {
     }
 
     /// Removes a handful of expired events, so that what arrives meanwhile is stored between the handfuls.
-    async fn remove_events(self, today: i32, now_us: i64, after_session: i64) -> Result<Step, StoreError> {
+    async fn remove_events(self, today: i32, now_us: i64) -> Result<Step, StoreError> {
         let context = self.0.context();
         match &self.0.place {
             Place::Sqlite(_) => {
                 self.0.transact(move |tx| Box::pin(remove_events(tx, context, today, now_us))).await
             }
             Place::Postgres(_) => {
-                self.0
-                    .transact(move |tx| Box::pin(record_events(tx, context, today, now_us, after_session)))
-                    .await
+                self.0.transact(move |tx| Box::pin(record_events(tx, context, today, now_us))).await
             }
         }
     }
@@ -252,44 +244,7 @@ async fn remove_events(
         rows += tx.execute(sql, args![part.session_number, part.last_seq]).await?;
     }
     let taken: i64 = expired.iter().map(|part| part.event_count).sum();
-    Ok(Step { rows, is_last: taken < EVENTS_AT_A_TIME, session_number: 0 })
-}
-
-/// Records only, on PostgreSQL: session by session, since the events stay until their partition goes. Days before the one that
-/// `org_state` remembers were recorded by an earlier run.
-async fn record_events(
-    tx: &Tx<'_>,
-    context: Arc<OrgContext>,
-    today: i32,
-    now_us: i64,
-    after_session: i64,
-) -> Result<Step, StoreError> {
-    let state = lock_state(tx, &context).await?;
-    let sql = "select recorded_day, recording_day, recorded_session from org_state where org_id = $1";
-    let progress: Progress = tx.find(sql, args![]).await?.ok_or_else(OrgStateRow::missing)?;
-    let recorded = progress.recorded_day;
-    // A run that was cut short is continued, if it was of the same day.
-    let after_session = match progress.recording_day == today {
-        true => after_session.max(progress.recorded_session),
-        false => after_session,
-    };
-    let sql = "select session_number, max(seq), count(*) from events
-         where org_id = $1 and expire_day >= $2 and expire_day < $3 and ts_us < $4 and session_number > $5
-         group by session_number order by session_number limit $6";
-    let may_expire = may_expire_before_us(&state, today);
-    let args = args![recorded, today, may_expire, after_session, SESSIONS_AT_A_TIME];
-    let expired: Vec<Expired> = tx.fetch(sql, args).await?;
-    for part in &expired {
-        record(tx, &context, part, now_us).await?;
-    }
-    let is_last = i64::try_from(expired.len()).unwrap_or(i64::MAX) < SESSIONS_AT_A_TIME;
-    let session_number = expired.last().map_or(after_session, |part| part.session_number);
-    let (recorded_day, recording_day, recorded_session) =
-        if is_last { (today, 0, 0) } else { (recorded, today, session_number) };
-    let sql =
-        "update org_state set recorded_day = $2, recording_day = $3, recorded_session = $4 where org_id = $1";
-    tx.execute(sql, args![recorded_day, recording_day, recorded_session]).await?;
-    Ok(Step { rows: 0, is_last, session_number })
+    Ok(Step { rows, is_last: taken < EVENTS_AT_A_TIME })
 }
 
 async fn record(tx: &Tx<'_>, context: &OrgContext, part: &Expired, now_us: i64) -> Result<(), StoreError> {
@@ -316,7 +271,7 @@ async fn delete_sessions(tx: &Tx<'_>, context: Arc<OrgContext>, today: i32) -> R
     let numbers: Vec<i64> = tx.fetch(sql, args![today, SESSIONS_AT_A_TIME]).await?;
     let is_last = i64::try_from(numbers.len()).unwrap_or(i64::MAX) < SESSIONS_AT_A_TIME;
     if numbers.is_empty() {
-        return Ok(Step { rows: 0, is_last, session_number: 0 });
+        return Ok(Step { rows: 0, is_last });
     }
     let state = lock_state(tx, &context).await?;
     let sql = format!("select {} from sessions where {is_expired} and number = any($3)", SessionRow::COLUMNS);
@@ -327,7 +282,7 @@ async fn delete_sessions(tx: &Tx<'_>, context: Arc<OrgContext>, today: i32) -> R
         stored.filter(|session| session.is_authentic).map(|session| session.number).collect();
     // Where there are none but such, it ends.
     if numbers.is_empty() {
-        return Ok(Step { rows: 0, is_last: true, session_number: 0 });
+        return Ok(Step { rows: 0, is_last: true });
     }
     let sql = format!(
         "delete from sessions where org_id = $1 and {EXPIRES} and expire_day < $2 and number = any($3)"
@@ -335,7 +290,7 @@ async fn delete_sessions(tx: &Tx<'_>, context: Arc<OrgContext>, today: i32) -> R
     let rows = tx.execute(sql, args![today, numbers.clone()]).await?;
     tx.execute("delete from removals where org_id = $1 and session_number = any($2)", args![numbers]).await?;
     forget_sessions(tx, &context, state, i64::try_from(rows).unwrap_or(0), 0).await?;
-    Ok(Step { rows, is_last, session_number: 0 })
+    Ok(Step { rows, is_last })
 }
 
 /// Locks the org, as applying batches does: its counters are sealed.
@@ -372,7 +327,7 @@ async fn remember_expired(
     put_state(tx, &context, OrgState { expired_us, cells_from_us, ..state }).await
 }
 
-async fn put_state(tx: &Tx<'_>, context: &OrgContext, state: OrgState) -> Result<(), StoreError> {
+pub(super) async fn put_state(tx: &Tx<'_>, context: &OrgContext, state: OrgState) -> Result<(), StoreError> {
     let sql = "update org_state set session_count = $2, removed_session_count = $3, expired_us = $4, cells_from_us = $5, seal = $6
          where org_id = $1";
     let OrgState { session_count, removed_session_count, expired_us, cells_from_us, .. } = state;
@@ -389,7 +344,7 @@ async fn put_state(tx: &Tx<'_>, context: &OrgContext, state: OrgState) -> Result
 
 /// Events before this instant may have expired by today. Those after it have a day of expiry that was changed by hand: they are
 /// neither deleted nor recorded as removed, so verification finds it if they go.
-fn may_expire_before_us(state: &OrgState, today: i32) -> i64 {
+pub(super) fn may_expire_before_us(state: &OrgState, today: i32) -> i64 {
     let first_kept_day = i64::from(today) - i64::from(state.shortest_retention_days) - 1;
     first_kept_day.saturating_mul(DAY_US)
 }

@@ -16,7 +16,8 @@ on_both_engines!(
     a_shorter_or_longer_retention_leaves_no_hole,
     what_is_deleted_by_hand_is_found_beside_retention,
     orgs_without_retention_keep_everything,
-    an_interrupted_run_is_continued
+    an_interrupted_run_is_continued,
+    many_sessions_expire_at_once,
 );
 
 /// An org that keeps events for 7 days.
@@ -164,15 +165,38 @@ async fn an_interrupted_run_is_continued(world: World) {
     org.retention().delete_expired(NOW_US).await.unwrap();
     if world.database.is_some() {
         assert_eq!(numbers(&org).await, [3]);
-        // A run of another day begins anew.
-        let cut = format!(
-            "update org_state set recorded_day = 0, recording_day = {}, recorded_session = 2",
-            today - 1
-        );
+        // So is one of an earlier day: an org that needs more than a day still gets through.
+        world.by_hand(&org, "delete from removals").await;
+        assert_eq!(world.by_hand(&org, &format!("{cut}, recorded_day = 0")).await, 1);
+        org.retention().delete_expired(NOW_US + DAY_US).await.unwrap();
+        assert_eq!(numbers(&org).await, [3]);
+        // What came to expire since is recorded after it.
+        let cut = format!("{cut}, recorded_day = 0").replace(&today.to_string(), &(today - 1).to_string());
         assert_eq!(world.by_hand(&org, &cut).await, 1);
         org.retention().delete_expired(NOW_US).await.unwrap();
         assert_eq!(numbers(&org).await.len(), 3);
     }
+}
+
+/// More sessions expire than are recorded in one step, and some of them go on.
+async fn many_sessions_expire_at_once(world: World) {
+    let org = with_retention(&world, "short").await;
+    let old = NOW_US - 9 * DAY_US;
+    let events: Vec<_> = (0..2_500).map(|number| note(&format!("e{number}"), &format!("s{}", number % 1_250), old)).collect();
+    for (number, part) in events.chunks(500).enumerate() {
+        apply_at(&org, old, vec![batch_at(old, &format!("b{number}"), part)]).await;
+    }
+    let events: Vec<_> =
+        (0..1_250).step_by(10).map(|number| note(&format!("n{number}"), &format!("s{number}"), NOW_US)).collect();
+    apply(&org, vec![batch("later", &events)]).await;
+    retain(&world, &[&org], NOW_US).await;
+    assert_eq!(ids(&org).await.len(), 125);
+    let report = org.chains().verify_all().await.unwrap();
+    assert_eq!((report.sessions_verified, report.broken), (125, vec![]));
+    assert_eq!(org.chains().verify_sums(NOW_US).await.unwrap(), [""; 0]);
+    let removals = org.removals().list("", 2_000).await.unwrap();
+    assert_eq!(removals.len(), 125);
+    assert!(removals.iter().all(|removal| (removal.last_seq, removal.event_count) == (2, 2)));
 }
 
 async fn orgs_without_retention_keep_everything(world: World) {
