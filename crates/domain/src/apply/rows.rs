@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::OrgContext;
 use crate::batches::Batch;
-use crate::chain::{Seal, SealedColumns, SealedSpan, SealedTrace};
+use crate::chain::{NO_SEAL, Seal, SealedColumns, SealedSpan, SealedTrace};
 use crate::cost::Cost;
 use crate::events::NewEvent;
 use crate::spans::{Arrival, SpanChange, TraceState};
@@ -151,6 +151,8 @@ pub struct SpanColumns<'s> {
     pub response_id: Option<String>,
     /// The day on which it may be deleted.
     pub expire_day: i32,
+    /// Whether its row was as it was written; see [`crate::spans::StoredTrace::is_authentic`].
+    pub is_authentic: bool,
 }
 
 impl<'s> SpanColumns<'s> {
@@ -171,11 +173,15 @@ impl<'s> SpanColumns<'s> {
             start_us: facts.start_us,
             response_id: facts.response_id.clone(),
             expire_day: context.expire_day(facts.end_us),
+            is_authentic: changed.is_authentic,
         }
     }
 
-    /// The seal of the row; `state` is the column's bytes.
+    /// The seal of the row; `state` is the column's bytes. None if the row was changed by hand before.
     pub fn seal(&self, numbers: &SpanNumbers, state: &[u8], context: &OrgContext) -> Seal {
+        if !self.is_authentic {
+            return NO_SEAL;
+        }
         let sealed = SealedSpan {
             workspace_id: self.workspace_id,
             trace_id: self.trace_id,
@@ -211,11 +217,16 @@ pub struct TraceRow<'a> {
     pub state: TraceState,
     /// The day on which it may be deleted, not before that of its session.
     pub expire_day: i32,
+    /// Whether its row was as it was written; see [`crate::spans::StoredTrace::is_authentic`].
+    pub is_authentic: bool,
 }
 
 impl TraceRow<'_> {
-    /// The seal of the row; `state` is the column's bytes.
+    /// The seal of the row; `state` is the column's bytes. None if the row was changed by hand before.
     pub fn seal(&self, state: &[u8], context: &OrgContext) -> Seal {
+        if !self.is_authentic {
+            return NO_SEAL;
+        }
         let chains = self.chains();
         let sealed = SealedTrace {
             workspace_id: self.workspace_id,

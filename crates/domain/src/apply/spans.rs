@@ -85,6 +85,7 @@ impl<'a, E: FnMut(EventRow<'a>)> Planner<'a, '_, E> {
             session_number: self.session_number((workspace_id, session_id)),
             state: TraceState::after(before.map(|before| &before.state), shown, &trace.kept),
             expire_day: self.context.expire_day(shown.end_us),
+            is_authentic: before.is_none_or(|before| before.is_authentic),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::rollups::{Measures, Rollup};
 use crate::sessions::SessionState;
 use crate::spans::tests::properties::{arrivals, random};
 use crate::spans::{
-    ARRIVAL_ID_PREFIX, Arrival, MAX_SAME_ANSWER, Needs, Span, SpanProjector, StoredTrace, TraceState,
+    ARRIVAL_ID_PREFIX, Arrival, MAX_SAME_ANSWER, Needs, Span, SpanProjector, StoredSpan, StoredTrace, TraceState,
 };
 use crate::time::DAY_US;
 use crate::usage::Usage;
@@ -172,7 +172,11 @@ impl Store {
         let workspace = projector.workspace_id();
         for trace_id in &needs.traces {
             let stored = self.traces.get(&owned((workspace, trace_id)));
-            let stored = stored.map(|(number, state)| StoredTrace { number: *number, state: state.clone() });
+            let stored = stored.map(|(number, state)| StoredTrace {
+                number: *number,
+                state: state.clone(),
+                is_authentic: true,
+            });
             projector.take_trace(trace_id, stored);
         }
         let is_needed = |(number, id): &(i64, String), span: &Span| {
@@ -184,7 +188,12 @@ impl Store {
                 || needs.children.contains(&named)
         };
         let needed = self.spans.iter().filter(|(key, (_, span))| is_needed(key, span));
-        projector.take_spans(needed.map(|(key, (_, span))| (key.0, span.clone())).collect());
+        let stored = needed.map(|(key, (_, span))| StoredSpan {
+            trace_number: key.0,
+            span: span.clone(),
+            is_authentic: true,
+        });
+        projector.take_spans(stored.collect());
         for answer in &needs.answers {
             let named = self.spans.values().filter(|(in_workspace, span)| {
                 in_workspace == workspace && span.facts().response_id.as_ref() == Some(answer)

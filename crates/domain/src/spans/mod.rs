@@ -30,7 +30,7 @@ pub use region::{
     Region, SpanPlace,
 };
 pub use span::{MAX_ARRIVALS, MAX_VERSIONS, Span, StoredArrival};
-pub use stored::{StateError, StoredTrace, TraceState, decode_state, encode_state};
+pub use stored::{StateError, StoredSpan, StoredTrace, TraceState, decode_state, encode_state};
 
 use serde::{Deserialize, Serialize};
 

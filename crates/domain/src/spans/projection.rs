@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    Kept, Needs, Region, Shown, Span, SpanPlace, StoredArrival, StoredTrace, TraceShown, TraceState,
+    Kept, Needs, Region, Shown, Span, SpanPlace, StoredArrival, StoredSpan, StoredTrace, TraceShown, TraceState,
 };
 use crate::batches::{EventPlace, Group, PerEvent};
 use crate::cost::PriceTable;
@@ -46,6 +46,8 @@ pub struct SpanChange<'a> {
     pub span: Span,
     /// Its shown and counted values before the change; absent for a new span.
     pub before: Option<Shown>,
+    /// Whether its row was as it was written; true for a new span.
+    pub is_authentic: bool,
 }
 
 /// A trace that changed, or one of whose spans changed.
@@ -171,8 +173,8 @@ pub struct SpanProjector<'a> {
     workspace_id: &'a str,
     environments: &'a Environments<'a>,
     region: Region,
-    /// The states of the loaded traces.
-    states: FxHashMap<String, TraceState>,
+    /// The states of the loaded traces, and whether their rows were as they were written.
+    states: FxHashMap<String, (TraceState, bool)>,
     /// The new arrivals and their spans.
     arrived: Vec<(EventPlace, SpanPlace)>,
     is_joined: bool,
@@ -227,14 +229,14 @@ impl<'a> SpanProjector<'a> {
     pub fn take_trace(&mut self, trace_id: &str, stored: Option<StoredTrace>) {
         let loaded = stored.map(|stored| {
             let (shown, kept) = (stored.state.shown.clone(), stored.state.kept.clone());
-            self.states.insert(trace_id.to_owned(), stored.state);
+            self.states.insert(trace_id.to_owned(), (stored.state, stored.is_authentic));
             (stored.number, shown, kept)
         });
         self.region.take_trace(trace_id.to_owned(), loaded);
     }
 
-    /// Receives spans that were requested, with the numbers of their traces.
-    pub fn take_spans(&mut self, spans: Vec<(i64, Span)>) {
+    /// Receives spans that were requested.
+    pub fn take_spans(&mut self, spans: Vec<StoredSpan>) {
         self.region.take_spans(spans);
     }
 
@@ -275,13 +277,15 @@ impl<'a> SpanProjector<'a> {
                 trace_id: changes.traces[changed.trace].trace_id.clone(),
                 span: changed.span,
                 before: changed.before,
+                is_authentic: changed.is_authentic,
             });
         }
         for changed in changes.traces {
-            let state = self.states.remove(&changed.trace_id);
+            let before = changed.number.zip(self.states.remove(&changed.trace_id));
             projection.traces.push(TraceChange {
                 workspace_id: self.workspace_id,
-                before: changed.number.zip(state).map(|(number, state)| StoredTrace { number, state }),
+                before: before
+                    .map(|(number, (state, is_authentic))| StoredTrace { number, state, is_authentic }),
                 trace_id: changed.trace_id,
                 shown: changed.shown,
                 kept: changed.kept,

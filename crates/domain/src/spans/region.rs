@@ -20,7 +20,7 @@ use super::forest::{Forest, Resolved, Shown, Trace, TraceShown};
 use super::library_calls::MAX_SIBLINGS;
 use super::links::{Gathered, Inside, Kept, Links, WIDE_CHANGE_SPANS};
 use super::structure::{Node, Structure};
-use super::{Arrival, Span, StoredArrival};
+use super::{Arrival, Span, StoredArrival, StoredSpan};
 use crate::cost::PriceTable;
 
 /// Levels above an arriving span whose sums are updated. Sums further up are not.
@@ -74,6 +74,8 @@ pub struct ChangedSpan {
     pub span: Span,
     /// Its previous shown and counted values; absent for a new span.
     pub before: Option<Shown>,
+    /// Whether its row was as it was written; true for a new span.
+    pub is_authentic: bool,
 }
 
 /// A trace to write.
@@ -132,6 +134,8 @@ struct LoadedSpan {
     is_expanded: bool,
     /// The answer that it named previously.
     response_id: Option<String>,
+    /// Whether the stored row was changed by hand.
+    was_altered: bool,
 }
 
 /// The part of a workspace's spans that arrivals can change. See the module.
@@ -227,9 +231,9 @@ impl Region {
     }
 
     /// Adds requested spans with the numbers of their traces.
-    pub fn take_spans(&mut self, spans: impl IntoIterator<Item = (i64, Span)>) {
-        for (number, span) in spans {
-            let Some(trace) = self.numbers.get(&number).copied() else { continue };
+    pub fn take_spans(&mut self, spans: impl IntoIterator<Item = StoredSpan>) {
+        for StoredSpan { trace_number, span, is_authentic } in spans {
+            let Some(trace) = self.numbers.get(&trace_number).copied() else { continue };
             let Some(span_id) = span.id() else { continue };
             let loaded = &self.loaded[trace];
             if loaded.places.contains_key(span_id) {
@@ -242,7 +246,8 @@ impl Region {
             let reach = reach.unwrap_or(Reach { hops: loaded.hops, levels: 0 });
             let response_id = span.facts().response_id.clone();
             let place = self.insert(trace, span, reach);
-            self.loaded[trace].spans[place].response_id = response_id;
+            let loaded = &mut self.loaded[trace].spans[place];
+            (loaded.response_id, loaded.was_altered) = (response_id, !is_authentic);
         }
     }
 
@@ -277,7 +282,8 @@ impl Region {
                     continue;
                 }
                 let before = links.is_some().then_some(shown);
-                changes.spans.push(ChangedSpan { trace: changes.traces.len(), span, before });
+                let (trace, is_authentic) = (changes.traces.len(), !info.was_altered);
+                changes.spans.push(ChangedSpan { trace, span, before, is_authentic });
             }
             if reloaded > WIDE_CHANGE_SPANS {
                 trace.kept.count_wide_change();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kept, TraceShown};
+use super::{Kept, Span, TraceShown};
 
 /// The version of the stored state of spans and traces. States of other versions are unreadable.
 const STATE_VERSION: u8 = 3;
@@ -28,6 +28,19 @@ pub struct StoredTrace {
     pub number: i64,
     /// Its state.
     pub state: TraceState,
+    /// Whether its seal matched when it was loaded. A row that someone changed by hand is never sealed again.
+    pub is_authentic: bool,
+}
+
+/// A stored span.
+#[derive(Debug)]
+pub struct StoredSpan {
+    /// The number of its trace.
+    pub trace_number: i64,
+    /// The span.
+    pub span: Span,
+    /// Whether its seal matched when it was loaded; see [`StoredTrace::is_authentic`].
+    pub is_authentic: bool,
 }
 
 /// The state of a span or trace can't be written or read.

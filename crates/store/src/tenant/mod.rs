@@ -30,6 +30,7 @@ mod removals;
 mod retention;
 mod rollups;
 mod seal;
+mod sealed_rows;
 mod sessions;
 mod spans;
 mod workspace;
@@ -59,6 +60,9 @@ pub(crate) use prices::embedded as embedded_prices;
 pub use removals::{OrgRemovals, Removal, RemovalOrder, RemovalReason, Removals};
 pub use retention::Retention;
 pub(crate) use rollups::merged_latency;
+pub(crate) use sealed_rows::{
+    SPAN_STATE, SealedRow, SpanSeal, TRACE_STATE, TraceSeal, is_authentic_span, is_authentic_trace,
+};
 pub use sessions::{SessionFilter, SessionPage, SessionRow, Sessions};
 pub use spans::{SpanRow, Spans, span_address};
 pub use workspace::Workspace;

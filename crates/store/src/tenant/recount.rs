@@ -1,15 +1,14 @@
 //! Counting a session again: from its events, and from what is stored of its spans, whose rows are sealed.
 
-use agentlens_domain::apply::OrgContext;
-use agentlens_domain::chain::{SealedSpan, SealedTrace};
 use agentlens_domain::events::{EventType, Severity};
 use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Contribution, Span, decode_state};
 
 use super::events::StoredEvent;
+use super::sealed_rows::{SpanSeal, TraceSeal};
 use super::{Chains, SessionRow};
 use crate::error::StoreError;
 use crate::statement::NamedRow;
-use crate::{args, row_type};
+use crate::args;
 
 /// Spans that are read at a time.
 const CHUNK_SPANS: u32 = 500;
@@ -91,78 +90,6 @@ impl Sums {
             let at_least = if is_whole { "" } else { "at least " };
             format!("Session says {name} {stored} but its events say {at_least}{counted}")
         })
-    }
-}
-
-row_type! {
-    struct TraceSeal {
-        pub number: i64,
-        pub workspace_id: String,
-        pub trace_id: String,
-        pub session_id: String,
-        pub session_number: i64,
-        pub chains: Option<String>,
-        pub expire_day: i32,
-        pub state: Vec<u8>,
-        pub seal: Vec<u8>,
-    }
-}
-
-row_type! {
-    struct SpanSeal {
-        pub workspace_id: String,
-        pub trace_id: String,
-        pub trace_number: i64,
-        pub span_id: String,
-        pub parent_span_id: Option<String>,
-        pub named_parent_span_id: Option<String>,
-        pub is_root: bool,
-        pub is_part: bool,
-        pub response_id: Option<String>,
-        pub session_id: String,
-        pub session_number: i64,
-        pub start_us: i64,
-        pub expire_day: i32,
-        pub state: Vec<u8>,
-        pub seal: Vec<u8>,
-    }
-}
-
-impl TraceSeal {
-    fn is_authentic(&self, context: &OrgContext) -> bool {
-        let sealed = SealedTrace {
-            workspace_id: &self.workspace_id,
-            trace_id: &self.trace_id,
-            number: self.number,
-            session_number: self.session_number,
-            session_id: &self.session_id,
-            chains: self.chains.as_deref(),
-            expire_day: self.expire_day,
-            state: &self.state,
-        };
-        sealed.seal(&context.org, &context.seals).as_slice() == self.seal
-    }
-}
-
-impl SpanSeal {
-    fn is_authentic(&self, context: &OrgContext) -> bool {
-        let sealed = SealedSpan {
-            workspace_id: &self.workspace_id,
-            trace_id: &self.trace_id,
-            trace_number: self.trace_number,
-            span_id: &self.span_id,
-            parent_span_id: self.parent_span_id.as_deref(),
-            named_parent_span_id: self.named_parent_span_id.as_deref(),
-            is_root: self.is_root,
-            is_part: self.is_part,
-            response_id: self.response_id.as_deref(),
-            session_number: self.session_number,
-            session_id: &self.session_id,
-            start_us: self.start_us,
-            expire_day: self.expire_day,
-            state: &self.state,
-        };
-        sealed.seal(&context.org, &context.seals).as_slice() == self.seal
     }
 }
 

@@ -6,8 +6,9 @@ use agentlens_domain::apply::OrgContext;
 use agentlens_domain::chain::SealKey;
 use agentlens_domain::cost::PriceTable;
 use agentlens_domain::permissions::Caller;
+use agentlens_domain::spans::Arrival;
 use agentlens_domain::time::day_of;
-use agentlens_store::{Org, RemovalOrder, RemovalReason, SessionFilter};
+use agentlens_store::{Applied, Org, RemovalOrder, RemovalReason, SessionFilter};
 use serde_json::json;
 
 use crate::batches::{DAY_US, NOW_US, batch, batch_at, mixture, note};
@@ -27,6 +28,7 @@ on_both_engines!(
     changed_sums_are_found,
     every_column_of_a_session_is_sealed,
     later_events_do_not_hide_what_was_changed,
+    later_arrivals_do_not_hide_a_changed_span,
     retention_does_not_delete_what_was_made_to_expire,
     an_emptied_org_is_found,
     forged_events_in_a_removed_range_are_found,
@@ -300,6 +302,47 @@ async fn later_events_do_not_hide_what_was_changed(world: World) {
         retain(&world, &[&org], NOW_US).await;
         assert_found(&faults(&org).await, part);
     }
+}
+
+/// What was changed by hand in a span or its trace is not sealed anew by a later arrival of the span, or of a span below it.
+async fn later_arrivals_do_not_hide_a_changed_span(world: World) {
+    let changes = [
+        "update spans set is_root = not is_root",
+        "update spans set start_us = start_us + 1",
+        "update spans set seal = (select seal from traces)",
+        "update traces set chains = '[\"s2\"]'",
+        "update traces set expire_day = expire_day - 1",
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        for (name, later) in [("same", again as fn(Arrival) -> Arrival), ("below", below)] {
+            let org = world.org(&format!("arrivals-{name}-{number}")).await;
+            apply(&org, vec![span_batch("b1", "production", vec![one_span()])]).await;
+            assert_eq!(faults(&org).await, [""; 0]);
+            assert!(world.by_hand(&org, change).await > 0, "{change}");
+            for batch in ["b2", "b3"] {
+                let mut span = later(one_span());
+                span.digest = if batch == "b2" { [2; 8] } else { [3; 8] };
+                span.end_us += i64::from(batch == "b3");
+                let report = apply(&org, vec![span_batch(batch, "production", vec![span])]).await;
+                assert!(matches!(&report.batches[..], [Applied::Now(stored)] if stored.len() == 1), "{report:?}");
+            }
+            assert_found(&faults(&org).await, "was changed: its seal does not match");
+        }
+    }
+    // Where nothing was changed, everything still holds.
+    let org = world.org("unchanged").await;
+    for (number, span) in [one_span(), again(one_span()), below(one_span())].into_iter().enumerate() {
+        apply(&org, vec![span_batch(&format!("b{number}"), "production", vec![span])]).await;
+        assert_eq!(faults(&org).await, [""; 0]);
+    }
+}
+
+fn again(span: Arrival) -> Arrival {
+    Arrival { digest: [2; 8], end_us: span.end_us + 1_000_000, ..span }
+}
+
+fn below(span: Arrival) -> Arrival {
+    Arrival { span_id: "00000000000000ff".to_owned(), parent_span_id: Some(span.span_id), ..span }
 }
 
 /// A day of expiry that was changed by hand makes retention delete nothing unseen.

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 use super::properties::{Random, arrivals, random};
 use super::*;
-use crate::spans::{Kept, MAX_CALL_SPANS, MAX_LEVELS, MAX_WIDE_CHANGES, Needs, Region, WIDE_CHANGE_SPANS};
+use crate::spans::{
+    Kept, MAX_CALL_SPANS, MAX_LEVELS, MAX_WIDE_CHANGES, Needs, Region, StoredSpan, WIDE_CHANGE_SPANS,
+};
 
 /// A store in memory that counts how many spans were loaded and written.
 #[derive(Default)]
@@ -55,11 +57,11 @@ impl Stored {
                 || needs.children.contains(&shown)
                 || needs.children.contains(&named)
         };
-        let spans: Vec<(i64, Span)> = self
+        let spans: Vec<StoredSpan> = self
             .spans
             .iter()
             .filter(|(key, span)| is_needed(key, span))
-            .map(|(key, span)| (key.0, span.clone()))
+            .map(|(key, span)| StoredSpan { trace_number: key.0, span: span.clone(), is_authentic: true })
             .collect();
         self.loaded += spans.len();
         region.take_spans(spans);

@@ -1,19 +1,26 @@
 //! Spans on PostgreSQL: loading what a group changes, writing it, each over arrays.
 
+use std::sync::LazyLock;
+
 use deadpool_postgres::Transaction;
 use rustc_hash::FxHashMap;
+use tokio_postgres::Row;
 
 use agentlens_domain::apply::{OrgContext, Plan};
 use agentlens_domain::batches::Group;
 use agentlens_domain::environments::Environments;
 use agentlens_domain::spans::{
-    MAX_SAME_ANSWER, Needs, Projection, RemainingTraces, Span, SpanChange, SpanProjector, StoredTrace,
+    MAX_SAME_ANSWER, Needs, Projection, RemainingTraces, SpanChange, SpanProjector, StoredSpan, StoredTrace,
     decode_state,
 };
 
 use super::insert::insert;
 use crate::error::StoreError;
-use crate::tenant::{SpansTable, TracesTable, span_rows, trace_rows};
+use crate::statement::NamedRow;
+use crate::tenant::{
+    SPAN_STATE, SealedRow, SpanSeal, SpansTable, TRACE_STATE, TraceSeal, TracesTable, is_authentic_span,
+    is_authentic_trace, span_rows, trace_rows,
+};
 
 /// Joins the arrivals of a group with the stored spans.
 pub(super) async fn project_spans<'a>(
@@ -29,46 +36,51 @@ pub(super) async fn project_spans<'a>(
             if needs.is_empty() {
                 break;
             }
-            load(transaction, context.org.as_str(), &mut projector, needs).await?;
+            load(transaction, context, &mut projector, needs).await?;
         }
         projector.finish(&mut projection);
     }
     Ok(projection)
 }
 
+/// The statements that load stored spans: by their ids, and by the parents under which they are shown or that they name. Each key is
+/// looked up by itself: joined to the table as a whole, many of them would make the planner read all of it.
+static SPANS_BY_ID: LazyLock<String> = LazyLock::new(|| select_spans("span_id", "limit 1"));
+static SPANS_BELOW: LazyLock<String> = LazyLock::new(|| {
+    let (shown, named) =
+        (select_spans("parent_span_id", "offset 0"), select_spans("named_parent_span_id", "offset 0"));
+    format!("{shown} union all {named}")
+});
+static SPANS_OF_TRACES: LazyLock<String> = LazyLock::new(|| {
+    format!("select {} from spans where org_id = $1 and trace_number = any($2)", SpanSeal::COLUMNS)
+});
+
+fn select_spans(column: &str, limit: &str) -> String {
+    format!(
+        "select s.* from unnest($2::bigint[], $3::text[]) as k (trace_number, id)
+         cross join lateral (select {} from spans s
+           where s.org_id = $1 and s.trace_number = k.trace_number and s.{column} = k.id {limit}) s",
+        SpanSeal::COLUMNS
+    )
+}
+
 async fn load(
     transaction: &Transaction<'_>,
-    org: &str,
+    context: &OrgContext,
     projector: &mut SpanProjector<'_>,
     needs: Needs,
 ) -> Result<(), StoreError> {
-    let workspace = projector.workspace_id();
-    let mut traces = load_traces(transaction, (org, workspace), &needs.traces).await?;
+    let (org, workspace) = (context.org.as_str(), projector.workspace_id());
+    let mut traces = load_traces(transaction, context, workspace, &needs.traces).await?;
     for trace_id in &needs.traces {
         projector.take_trace(trace_id, traces.remove(trace_id));
     }
-    // Each key is looked up by itself: joined to the table as a whole, many of them would make the planner read all of it.
-    let sql =
-        "select s.trace_number, s.state from unnest($2::bigint[], $3::text[]) as k (trace_number, span_id)
-         cross join lateral (select trace_number, state from spans s
-           where s.org_id = $1 and s.trace_number = k.trace_number and s.span_id = k.span_id limit 1) s";
-    projector.take_spans(load_spans(transaction, org, sql, needs.spans).await?);
-    let sql = "select s.trace_number, s.state from unnest($2::bigint[], $3::text[]) as k (trace_number, span_id)
-         cross join lateral (select trace_number, state from spans s
-           where s.org_id = $1 and s.trace_number = k.trace_number and s.parent_span_id = k.span_id offset 0) s
-         union all
-         select s.trace_number, s.state from unnest($2::bigint[], $3::text[]) as k (trace_number, span_id)
-         cross join lateral (select trace_number, state from spans s
-           where s.org_id = $1 and s.trace_number = k.trace_number and s.named_parent_span_id = k.span_id offset 0) s";
-    projector.take_spans(load_spans(transaction, org, sql, needs.children).await?);
+    projector.take_spans(load_spans(transaction, context, &SPANS_BY_ID, needs.spans).await?);
+    projector.take_spans(load_spans(transaction, context, &SPANS_BELOW, needs.children).await?);
     if !needs.wholes.is_empty() {
-        let sql = "select trace_number, state from spans where org_id = $1 and trace_number = any($2)";
-        let statement = transaction.prepare_cached(sql).await?;
-        let mut spans = Vec::new();
-        for row in transaction.query(&statement, &[&org, &needs.wholes]).await? {
-            spans.push((row.try_get(0)?, decode_state(row.try_get(1)?)?));
-        }
-        projector.take_spans(spans);
+        let statement = transaction.prepare_cached(&SPANS_OF_TRACES).await?;
+        let rows = transaction.query(&statement, &[&org, &needs.wholes]).await?;
+        projector.take_spans(stored_spans(&rows, context)?);
     }
     if !needs.answers.is_empty() {
         let mut spans = spans_with(transaction, org, workspace, &needs.answers).await?;
@@ -81,39 +93,69 @@ async fn load(
 
 async fn load_traces(
     transaction: &Transaction<'_>,
-    (org, workspace): (&str, &str),
+    context: &OrgContext,
+    workspace: &str,
     traces: &[String],
 ) -> Result<FxHashMap<String, StoredTrace>, StoreError> {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "select {} from traces where org_id = $1 and workspace_id = $2 and trace_id = any($3)",
+            TraceSeal::COLUMNS
+        )
+    });
     let mut stored: FxHashMap<String, StoredTrace> = FxHashMap::default();
     if traces.is_empty() {
         return Ok(stored);
     }
-    let sql = "select trace_id, number, state from traces where org_id = $1 and workspace_id = $2 and trace_id = any($3)";
-    let statement = transaction.prepare_cached(sql).await?;
-    for row in transaction.query(&statement, &[&org, &workspace, &traces]).await? {
-        let trace = StoredTrace { number: row.try_get(1)?, state: decode_state(row.try_get(2)?)? };
-        stored.insert(row.try_get(0)?, trace);
+    let statement = transaction.prepare_cached(&SQL).await?;
+    for row in &transaction.query(&statement, &[&context.org.as_str(), &workspace, &traces]).await? {
+        let state = decode_state(row.bytes(TRACE_STATE))?;
+        let is_authentic = is_authentic_trace(row, context);
+        stored.insert(row.try_get(2)?, StoredTrace { number: row.try_get(0)?, state, is_authentic });
     }
     Ok(stored)
 }
 
-/// Spans by number of trace and by span id.
+/// Spans by number of trace and by a span id.
 async fn load_spans(
     transaction: &Transaction<'_>,
-    org: &str,
+    context: &OrgContext,
     sql: &str,
     ids: Vec<(i64, String)>,
-) -> Result<Vec<(i64, Span)>, StoreError> {
-    let mut spans = Vec::new();
+) -> Result<Vec<StoredSpan>, StoreError> {
     if ids.is_empty() {
-        return Ok(spans);
+        return Ok(Vec::new());
     }
     let (numbers, span_ids): (Vec<i64>, Vec<String>) = ids.into_iter().unzip();
     let statement = transaction.prepare_cached(sql).await?;
-    for row in transaction.query(&statement, &[&org, &numbers, &span_ids]).await? {
-        spans.push((row.try_get(0)?, decode_state(row.try_get(1)?)?));
+    let rows = transaction.query(&statement, &[&context.org.as_str(), &numbers, &span_ids]).await?;
+    stored_spans(&rows, context)
+}
+
+fn stored_spans(rows: &[Row], context: &OrgContext) -> Result<Vec<StoredSpan>, StoreError> {
+    let stored = |row: &Row| {
+        let span = decode_state(row.bytes(SPAN_STATE))?;
+        Ok(StoredSpan { trace_number: row.try_get(2)?, span, is_authentic: is_authentic_span(row, context) })
+    };
+    rows.iter().map(stored).collect()
+}
+
+impl SealedRow for Row {
+    fn text(&self, index: usize) -> Option<&str> {
+        self.try_get(index).unwrap_or_default()
     }
-    Ok(spans)
+
+    fn number(&self, index: usize) -> i64 {
+        self.try_get(index).or_else(|_| self.try_get(index).map(i32::into)).unwrap_or_default()
+    }
+
+    fn is_set(&self, index: usize) -> bool {
+        self.try_get(index).unwrap_or_default()
+    }
+
+    fn bytes(&self, index: usize) -> &[u8] {
+        self.try_get(index).unwrap_or_default()
+    }
 }
 
 async fn spans_with(

@@ -2,19 +2,23 @@
 
 use std::sync::LazyLock;
 
-use rusqlite::{OptionalExtension, Params, Transaction, params};
+use rusqlite::{Params, Transaction, params};
 
 use agentlens_domain::apply::{OrgContext, Plan};
 use agentlens_domain::batches::Group;
 use agentlens_domain::environments::Environments;
 use agentlens_domain::spans::{
-    MAX_SAME_ANSWER, Needs, Projection, RemainingTraces, Span, SpanChange, SpanProjector, StoredTrace,
+    MAX_SAME_ANSWER, Needs, Projection, RemainingTraces, SpanChange, SpanProjector, StoredSpan, StoredTrace,
     decode_state,
 };
 
 use super::insert::insert;
 use crate::error::StoreError;
-use crate::tenant::{SpansTable, TracesTable, span_rows, trace_rows};
+use crate::statement::NamedRow;
+use crate::tenant::{
+    SPAN_STATE, SealedRow, SpanSeal, SpansTable, TRACE_STATE, TraceSeal, TracesTable, is_authentic_span,
+    is_authentic_trace, span_rows, trace_rows,
+};
 
 /// Joins the arrivals of a group with the stored spans.
 pub(super) fn project_spans<'a>(
@@ -30,47 +34,45 @@ pub(super) fn project_spans<'a>(
             if needs.is_empty() {
                 break;
             }
-            load(transaction, context.org.as_str(), &mut projector, needs)?;
+            load(transaction, context, &mut projector, needs)?;
         }
         projector.finish(&mut projection);
     }
     Ok(projection)
 }
 
+/// The statements that load stored spans: by their ids, by the parents under which they are shown, by those that they name, and
+/// all of a trace.
+static SPAN_BY_ID: LazyLock<String> = LazyLock::new(|| select_spans(" and span_id = ?2"));
+static SPANS_BELOW: LazyLock<String> = LazyLock::new(|| select_spans(" and parent_span_id = ?2"));
+static SPANS_NAMING: LazyLock<String> = LazyLock::new(|| select_spans(" and named_parent_span_id = ?2"));
+static SPANS_OF_TRACE: LazyLock<String> = LazyLock::new(|| select_spans(""));
+
+fn select_spans(condition: &str) -> String {
+    format!("select {} from spans where trace_number = ?1{condition}", SpanSeal::COLUMNS)
+}
+
 fn load(
     transaction: &Transaction<'_>,
-    org: &str,
+    context: &OrgContext,
     projector: &mut SpanProjector<'_>,
     needs: Needs,
 ) -> Result<(), StoreError> {
-    let workspace = projector.workspace_id();
+    let (org, workspace) = (context.org.as_str(), projector.workspace_id());
     for trace_id in needs.traces {
-        let stored: Option<(i64, Vec<u8>)> = transaction
-            .prepare_cached(
-                "select number, state from traces where org_id = ?1 and workspace_id = ?2 and trace_id = ?3",
-            )?
-            .query_row(params![org, workspace, trace_id], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let stored = match stored {
-            Some((number, state)) => Some(StoredTrace { number, state: decode_state(&state)? }),
-            None => None,
-        };
+        let stored = read_trace(transaction, context, params![org, workspace, trace_id])?;
         projector.take_trace(&trace_id, stored);
     }
     let mut spans = Vec::new();
     for (number, span_id) in needs.spans {
-        let sql = "select state from spans where trace_number = ?1 and span_id = ?2";
-        read_spans(transaction, sql, number, params![number, span_id], &mut spans)?;
+        read_spans(transaction, &SPAN_BY_ID, context, params![number, span_id], &mut spans)?;
     }
     for (number, span_id) in needs.children {
-        let sql = "select state from spans where trace_number = ?1 and parent_span_id = ?2";
-        read_spans(transaction, sql, number, params![number, span_id], &mut spans)?;
-        let sql = "select state from spans where trace_number = ?1 and named_parent_span_id = ?2";
-        read_spans(transaction, sql, number, params![number, span_id], &mut spans)?;
+        read_spans(transaction, &SPANS_BELOW, context, params![number, span_id], &mut spans)?;
+        read_spans(transaction, &SPANS_NAMING, context, params![number, span_id], &mut spans)?;
     }
     for number in needs.wholes {
-        let sql = "select state from spans where trace_number = ?1";
-        read_spans(transaction, sql, number, params![number], &mut spans)?;
+        read_spans(transaction, &SPANS_OF_TRACE, context, params![number], &mut spans)?;
     }
     projector.take_spans(spans);
     for answer in needs.answers {
@@ -80,19 +82,57 @@ fn load(
     Ok(())
 }
 
+fn read_trace(
+    transaction: &Transaction<'_>,
+    context: &OrgContext,
+    params: impl Params,
+) -> Result<Option<StoredTrace>, StoreError> {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "select {} from traces where org_id = ?1 and workspace_id = ?2 and trace_id = ?3",
+            TraceSeal::COLUMNS
+        )
+    });
+    let mut statement = transaction.prepare_cached(&SQL)?;
+    let mut rows = statement.query(params)?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let state = decode_state(row.bytes(TRACE_STATE))?;
+    Ok(Some(StoredTrace { number: row.get(0)?, state, is_authentic: is_authentic_trace(row, context) }))
+}
+
 fn read_spans(
     transaction: &Transaction<'_>,
     sql: &str,
-    number: i64,
+    context: &OrgContext,
     params: impl Params,
-    spans: &mut Vec<(i64, Span)>,
+    spans: &mut Vec<StoredSpan>,
 ) -> Result<(), StoreError> {
     let mut statement = transaction.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;
     while let Some(row) = rows.next()? {
-        spans.push((number, decode_state(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?));
+        let span = decode_state(row.bytes(SPAN_STATE))?;
+        let is_authentic = is_authentic_span(row, context);
+        spans.push(StoredSpan { trace_number: row.get(2)?, span, is_authentic });
     }
     Ok(())
+}
+
+impl SealedRow for rusqlite::Row<'_> {
+    fn text(&self, index: usize) -> Option<&str> {
+        self.get_ref(index).ok()?.as_str().ok()
+    }
+
+    fn number(&self, index: usize) -> i64 {
+        self.get_ref(index).ok().and_then(|value| value.as_i64().ok()).unwrap_or_default()
+    }
+
+    fn is_set(&self, index: usize) -> bool {
+        self.number(index) != 0
+    }
+
+    fn bytes(&self, index: usize) -> &[u8] {
+        self.get_ref(index).ok().and_then(|value| value.as_blob().ok()).unwrap_or_default()
+    }
 }
 
 fn spans_with(
