@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
+use agentlens_domain::apply::OrgState;
 use agentlens_domain::audit::{AuditEntry, AuditSeal};
 use agentlens_domain::changes::Topic;
 use agentlens_domain::permissions::Caller;
@@ -17,7 +18,7 @@ use crate::audit::{AuditTables, CONTROL_AUDIT, TENANT_AUDIT, append};
 use crate::control::{Control, append_change};
 use crate::error::StoreError;
 use crate::outbox;
-use crate::tenant::Org;
+use crate::tenant::{Org, lock_state, put_state};
 use crate::transaction::{Tx, Work};
 
 /// The result of a change, with what the audit log says about it. There is no other way out of a write, so none can be
@@ -121,14 +122,18 @@ impl Org {
             return Err(StoreError::NotFound);
         }
         let stamp = Stamp::of(&self.control, caller, act, &TENANT_AUDIT);
-        let at_us = stamp.at_us;
+        let (at_us, context) = (stamp.at_us, self.context());
         let intent = self.control.note_intent(self.id(), at_us).await?;
         let value = self
             .transact(move |tx| {
                 Box::pin(async move {
                     let Audited { value, record } = work(tx).await?;
                     let Some(record) = record else { return Ok(value) };
+                    // The number of entries is sealed with the org's counters, so that a log that is emptied is missed. Everyone
+                    // locks those before the log.
+                    let state = lock_state(tx, &context).await?;
                     stamp.append(tx, &record).await?;
+                    put_state(tx, &context, OrgState { audit_seq: state.audit_seq + 1, ..state }).await?;
                     if let Some(topic) = record.topic {
                         outbox::append(tx, outbox::CHANGE, topic.as_str(), at_us).await?;
                     }

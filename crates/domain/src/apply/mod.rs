@@ -90,6 +90,8 @@ pub struct OrgState {
     pub cells_from_us: i64,
     /// The shortest retention under which events were stored; `i32::MAX` if they were always kept for ever.
     pub shortest_retention_days: i32,
+    /// How many entries the org's own audit log has.
+    pub audit_seq: i64,
     /// Whether its seal matched when it was loaded. A row that someone changed by hand is never sealed again, so that the change stays
     /// visible.
     pub is_authentic: bool,
@@ -108,6 +110,7 @@ impl Default for OrgState {
             expired_us: 0,
             cells_from_us: 0,
             shortest_retention_days: i32::MAX,
+            audit_seq: 0,
             is_authentic: true,
         }
     }
@@ -129,7 +132,8 @@ impl OrgState {
             .number(self.removed_session_count)
             .number(self.expired_us)
             .number(self.cells_from_us)
-            .number(i64::from(self.shortest_retention_days));
+            .number(i64::from(self.shortest_retention_days))
+            .number(self.audit_seq);
         key.seal_row(&fields)
     }
 

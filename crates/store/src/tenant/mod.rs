@@ -51,7 +51,7 @@ pub use figures::{Figures, TableKey, TableOrder, TablePage, TablePlace, provider
 pub use ingest_requests::{IngestRequestRow, IngestRequests, MAX_REQUESTS_PER_KEY};
 pub use ledger::{Ledger, LedgerRow};
 pub use org::Org;
-pub(crate) use org_state::{INSERT_STATE, LOCK_STATE, OrgStateRow};
+pub(crate) use org_state::{INSERT_STATE, LOCK_STATE, OrgStateRow, lock_state, put_state};
 pub use partitions::{DroppedPartitions, RETENTION_JOB};
 pub(crate) use partitions::{drop_partitions, make_partitions};
 pub(crate) use place::Place;

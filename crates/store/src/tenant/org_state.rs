@@ -2,8 +2,10 @@
 
 use agentlens_domain::apply::{OrgContext, OrgState};
 
+use crate::args;
 use crate::error::StoreError;
 use crate::row_type;
+use crate::transaction::Tx;
 
 row_type! {
     /// `org_state` as it is stored.
@@ -18,6 +20,7 @@ row_type! {
         pub expired_us: i64,
         pub cells_from_us: i64,
         pub shortest_retention_days: i32,
+        pub audit_seq: i64,
         pub seal: Vec<u8>,
     }
 }
@@ -25,7 +28,7 @@ row_type! {
 /// Reads the row of an org for a change; the row stays locked until the transaction ends. SQLite leaves `for update` out.
 pub(crate) const LOCK_STATE: &str =
     "select last_position, indexed_position, last_session, last_trace, waiting_changes, session_count,
-       removed_session_count, expired_us, cells_from_us, shortest_retention_days, seal
+       removed_session_count, expired_us, cells_from_us, shortest_retention_days, audit_seq, seal
      from org_state where org_id = $1 for update";
 
 /// Makes the row of a new org; `$2` is the seal of [`OrgState::default`]. It is made with the org, so that a row that is missing
@@ -52,9 +55,34 @@ impl OrgStateRow {
             expired_us: self.expired_us,
             cells_from_us: self.cells_from_us,
             shortest_retention_days: self.shortest_retention_days,
+            audit_seq: self.audit_seq,
             is_authentic: true,
         };
         state.is_authentic = state.seal(&context.org, &context.seals).as_slice() == self.seal;
         state
     }
+}
+
+/// Locks the org, as applying batches does: its counters are sealed.
+pub(crate) async fn lock_state(tx: &Tx<'_>, context: &OrgContext) -> Result<OrgState, StoreError> {
+    let row: Option<OrgStateRow> = tx.find(LOCK_STATE, args![]).await?;
+    Ok(row.ok_or_else(OrgStateRow::missing)?.checked(context))
+}
+
+/// Writes the counters that ingest does not move, and seals the row.
+pub(crate) async fn put_state(tx: &Tx<'_>, context: &OrgContext, state: OrgState) -> Result<(), StoreError> {
+    let sql = "update org_state set session_count = $2, removed_session_count = $3, expired_us = $4, cells_from_us = $5, audit_seq = $6,
+           seal = $7
+         where org_id = $1";
+    let OrgState { session_count, removed_session_count, expired_us, cells_from_us, audit_seq, .. } = state;
+    let args = args![
+        session_count,
+        removed_session_count,
+        expired_us,
+        cells_from_us,
+        audit_seq,
+        state.seal(&context.org, &context.seals)
+    ];
+    tx.execute(sql, args).await?;
+    Ok(())
 }

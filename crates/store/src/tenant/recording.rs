@@ -9,8 +9,9 @@ use std::sync::Arc;
 use agentlens_domain::apply::{OrgContext, OrgState};
 
 use super::OrgStateRow;
+use super::org_state::{lock_state, put_state};
 use super::removals::{LastRemoved, Removal, put_all};
-use super::retention::{Step, lock_state, may_expire_before_us, put_state};
+use super::retention::{Step, may_expire_before_us};
 use crate::args;
 use crate::error::StoreError;
 use crate::row_type;

@@ -11,7 +11,8 @@ use agentlens_domain::apply::OrgContext;
 use agentlens_domain::chain::{NO_SEAL, RowFields, Seal};
 use agentlens_domain::ids::ulid_at;
 
-use super::retention::{forget_sessions, lock_state};
+use super::org_state::lock_state;
+use super::retention::forget_sessions;
 use super::{Events, Org, SessionRow, Sessions, Workspace};
 use crate::args;
 use crate::error::StoreError;

@@ -12,9 +12,10 @@ use agentlens_domain::rollups::Dimension;
 use agentlens_domain::time::{DAY_US, day_of};
 
 use super::events::places_of_segment;
+use super::org_state::{lock_state, put_state};
 use super::recording::record_events;
 use super::removals::{LastRemoved, record_expired};
-use super::{LOCK_STATE, Org, OrgStateRow, Place, SessionRow};
+use super::{Org, Place, SessionRow};
 use crate::args;
 use crate::error::StoreError;
 use crate::row_type;
@@ -293,12 +294,6 @@ async fn delete_sessions(tx: &Tx<'_>, context: Arc<OrgContext>, today: i32) -> R
     Ok(Step { rows, is_last })
 }
 
-/// Locks the org, as applying batches does: its counters are sealed.
-pub(super) async fn lock_state(tx: &Tx<'_>, context: &OrgContext) -> Result<OrgState, StoreError> {
-    let row: Option<OrgStateRow> = tx.find(LOCK_STATE, args![]).await?;
-    Ok(row.ok_or_else(OrgStateRow::missing)?.checked(context))
-}
-
 /// Counts `gone` sessions fewer, `removed` of which were deleted on purpose.
 pub(super) async fn forget_sessions(
     tx: &Tx<'_>,
@@ -325,21 +320,6 @@ async fn remember_expired(
         return Ok(());
     }
     put_state(tx, &context, OrgState { expired_us, cells_from_us, ..state }).await
-}
-
-pub(super) async fn put_state(tx: &Tx<'_>, context: &OrgContext, state: OrgState) -> Result<(), StoreError> {
-    let sql = "update org_state set session_count = $2, removed_session_count = $3, expired_us = $4, cells_from_us = $5, seal = $6
-         where org_id = $1";
-    let OrgState { session_count, removed_session_count, expired_us, cells_from_us, .. } = state;
-    let args = args![
-        session_count,
-        removed_session_count,
-        expired_us,
-        cells_from_us,
-        state.seal(&context.org, &context.seals)
-    ];
-    tx.execute(sql, args).await?;
-    Ok(())
 }
 
 /// Events before this instant may have expired by today. Those after it have a day of expiry that was changed by hand: they are

@@ -19,6 +19,7 @@ on_both_engines!(
     a_failed_change_leaves_nothing,
     tampering_with_the_audit_log_is_found,
     a_cut_audit_log_stays_found_after_further_changes,
+    an_emptied_audit_log_is_found,
     changes_reach_other_nodes,
     a_change_whose_process_died_is_delivered,
     failing_deliveries_pause_and_end_as_dead_letters,
@@ -127,6 +128,30 @@ async fn a_cut_audit_log_stays_found_after_further_changes(world: World) {
     assert!(!org.audit().verify().await.unwrap().broken.is_empty());
     org.prices().set(&caller("a"), &price("4"), 0).await.unwrap();
     assert!(!org.audit().verify().await.unwrap().broken.is_empty(), "the next change covered the cut");
+}
+
+/// Bug: a log of which nothing was left looked like one that nothing had been written to.
+async fn an_emptied_audit_log_is_found(world: World) {
+    let org = world.org("a").await;
+    assert_eq!(org.audit().verify().await.unwrap().broken, [""; 0]);
+    for input in ["1", "2", "3"] {
+        org.prices().set(&caller("a"), &price(input), 0).await.unwrap();
+    }
+    for table in ["audit_log", "audit_heads"] {
+        assert!(world.by_owner(&org, &format!("delete from {table} where org_id = 'a'")).await > 0);
+    }
+    let expected = ["org/a: there are 0 entries, but 3 were written"];
+    assert_eq!(org.audit().verify().await.unwrap().broken, expected);
+    // Entries that follow do not hide it, and the number can't be changed to fit.
+    org.prices().set(&caller("a"), &price("4"), 0).await.unwrap();
+    assert_eq!(
+        org.audit().verify().await.unwrap().broken,
+        ["org/a: there are 1 entries, but 4 were written"]
+    );
+    assert_eq!(org.chains().verify_all().await.unwrap().broken, []);
+    assert_eq!(world.by_hand(&org, "update org_state set audit_seq = 1").await, 1);
+    let broken = org.chains().verify_all().await.unwrap().broken;
+    assert_eq!(broken[0].reason, "The counters of the org were changed: their seal does not match");
 }
 
 fn change(org: &str, topic: Topic) -> Change {

@@ -130,7 +130,8 @@ create table applied_batches (
 ) without rowid;
 select secure('applied_batches');
 
--- One row per org: the last numbers given out, the number of sessions, and `seal`, an HMAC over them (see `domain::chain`).
+-- One row per org: the last numbers given out, the number of sessions, that of entries in `audit_log`, and `seal`, an HMAC over
+-- them (see `domain::chain`).
 -- Retention has recorded the removal of what expired before `recorded_day`.
 create table org_state (
   org_id text not null,
@@ -144,6 +145,7 @@ create table org_state (
   expired_us bigint not null default 0,
   cells_from_us bigint not null default 0,
   shortest_retention_days integer not null default 2147483647,
+  audit_seq bigint not null default 0,
   recorded_day integer not null default 0,
   recording_day integer not null default 0,
   recorded_session bigint not null default 0,
