@@ -150,11 +150,7 @@ impl Default for Metrics {
 
 impl Metrics {
     fn register_jobs(&self, registry: &mut Registry) {
-        registry.register(
-            "job_runs",
-            "Runs of jobs on this node, by job and outcome",
-            self.job_runs.clone(),
-        );
+        registry.register("job_runs", "Runs of jobs on this node, by job and outcome", self.job_runs.clone());
         registry.register("job_seconds", "Time of a run, by job", self.job_seconds.clone());
         registry.register(
             "job_last_success_timestamp_seconds",

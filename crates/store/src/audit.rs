@@ -191,9 +191,10 @@ impl Audit<'_> {
                 // Entries are added while this runs.
                 let fits = counted_before <= after && after <= self.counted().await?;
                 let counted = counted_before;
-                report.broken.extend((!fits).then(|| {
-                    format!("{chain}: there are {after} entries, but {counted} were written")
-                }));
+                report.broken.extend(
+                    (!fits)
+                        .then(|| format!("{chain}: there are {after} entries, but {counted} were written")),
+                );
             }
             // The creation of the org is its first entry there.
             if tables.name == CONTROL_AUDIT.name && !begins_with_creation {

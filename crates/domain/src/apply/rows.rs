@@ -53,6 +53,7 @@ impl EventRow<'_> {
             seq: self.seq,
             ts_us: event.ts_us,
             received_us: self.batch.received_us,
+            expire_day: self.expire_day,
             duration_us: facts.duration_us,
             input_tokens: facts.usage.map(|usage| usage.input),
             output_tokens: facts.usage.map(|usage| usage.output),

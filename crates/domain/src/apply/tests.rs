@@ -18,7 +18,8 @@ use crate::rollups::{Measures, Rollup};
 use crate::sessions::SessionState;
 use crate::spans::tests::properties::{arrivals, random};
 use crate::spans::{
-    ARRIVAL_ID_PREFIX, Arrival, MAX_SAME_ANSWER, Needs, Span, SpanProjector, StoredSpan, StoredTrace, TraceState,
+    ARRIVAL_ID_PREFIX, Arrival, MAX_SAME_ANSWER, Needs, Span, SpanProjector, StoredSpan, StoredTrace,
+    TraceState,
 };
 use crate::time::DAY_US;
 use crate::usage::Usage;

@@ -1,7 +1,7 @@
 //! What seals cover: the columns of an event that its hash leaves out, and the rows that no hash covers.
 //!
-//! Without a seal, what the server derives from an event (instants, names, tokens, cost) could be changed unnoticed.
-//! `expire_day` is left out: a change of plan may move it.
+//! Without a seal, what the server derives from an event (instants, names, tokens, cost) could be changed unnoticed. So could its day
+//! of expiry, and retention would delete it with a record that is right.
 
 use super::{RowFields, Seal, SealKey};
 use crate::ids::OrgId;
@@ -111,6 +111,8 @@ pub struct SealedColumns<'a> {
     pub ts_us: i64,
     /// When it was accepted, microseconds UTC.
     pub received_us: i64,
+    /// The day on which it may be deleted.
+    pub expire_day: i32,
     /// How long it took, microseconds.
     pub duration_us: Option<i64>,
     /// Input tokens.
@@ -157,6 +159,7 @@ impl SealedColumns<'_> {
             Some(self.seq),
             Some(self.ts_us),
             Some(self.received_us),
+            Some(i64::from(self.expire_day)),
             self.duration_us,
             self.input_tokens,
             self.output_tokens,

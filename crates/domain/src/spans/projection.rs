@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    Kept, Needs, Region, Shown, Span, SpanPlace, StoredArrival, StoredSpan, StoredTrace, TraceShown, TraceState,
+    Kept, Needs, Region, Shown, Span, SpanPlace, StoredArrival, StoredSpan, StoredTrace, TraceShown,
+    TraceState,
 };
 use crate::batches::{EventPlace, Group, PerEvent};
 use crate::cost::PriceTable;
@@ -284,8 +285,11 @@ impl<'a> SpanProjector<'a> {
             let before = changed.number.zip(self.states.remove(&changed.trace_id));
             projection.traces.push(TraceChange {
                 workspace_id: self.workspace_id,
-                before: before
-                    .map(|(number, (state, is_authentic))| StoredTrace { number, state, is_authentic }),
+                before: before.map(|(number, (state, is_authentic))| StoredTrace {
+                    number,
+                    state,
+                    is_authentic,
+                }),
                 trace_id: changed.trace_id,
                 shown: changed.shown,
                 kept: changed.kept,

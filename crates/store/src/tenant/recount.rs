@@ -6,9 +6,9 @@ use agentlens_domain::spans::{ARRIVAL_ID_PREFIX, Contribution, Span, decode_stat
 use super::events::StoredEvent;
 use super::sealed_rows::{SpanSeal, TraceSeal};
 use super::{Chains, SessionRow};
+use crate::args;
 use crate::error::StoreError;
 use crate::statement::NamedRow;
-use crate::args;
 
 /// Spans that are read at a time.
 const CHUNK_SPANS: u32 = 500;

@@ -191,8 +191,7 @@ pub(super) async fn put_all(
     let texts = |text: fn(&Removal) -> &str| -> Vec<String> {
         records.iter().map(|record| text(record).to_owned()).collect()
     };
-    let numbers =
-        |number: fn(&Removal) -> i64| -> Vec<i64> { records.iter().map(number).collect() };
+    let numbers = |number: fn(&Removal) -> i64| -> Vec<i64> { records.iter().map(number).collect() };
     let bytes = |bytes: &dyn Fn(&Removal) -> Vec<u8>| -> Vec<String> {
         records.iter().map(|record| HEXLOWER.encode(&bytes(record))).collect()
     };

@@ -4,6 +4,7 @@
 //! the record of the removal (see `removals`), in the transaction that deletes the events on SQLite. On PostgreSQL the events go
 //! later, with their partition, once every org has written its records.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agentlens_domain::apply::{OrgContext, OrgState};
@@ -11,7 +12,7 @@ use agentlens_domain::ids::ulid_of;
 use agentlens_domain::rollups::Dimension;
 use agentlens_domain::time::{DAY_US, day_of};
 
-use super::events::places_of_segment;
+use super::events::{StoredEvent, places_of_segment};
 use super::org_state::{lock_state, put_state};
 use super::recording::record_events;
 use super::removals::{LastRemoved, record_expired};
@@ -19,7 +20,7 @@ use super::{Org, Place, SessionRow};
 use crate::args;
 use crate::error::StoreError;
 use crate::row_type;
-use crate::statement::{NamedRow, Value};
+use crate::statement::{NamedRow, Row, Value};
 use crate::transaction::Tx;
 
 /// Hours of detail that are kept as hourly rollups; beyond, daily ones answer.
@@ -36,21 +37,20 @@ const SESSIONS_AT_A_TIME: i64 = 200;
 const ROWS_AT_A_TIME: i64 = 5_000;
 
 row_type! {
-    /// Expired events at the beginning of a session's chain.
+    /// An expired event.
     struct Expired {
         pub session_number: i64,
-        pub last_seq: i64,
-        pub event_count: i64,
+        pub seq: i64,
+        pub expire_day: i32,
+        pub position: i64,
     }
 }
 
 row_type! {
-    struct Head {
+    /// What the records need to know of a session.
+    struct Named {
         pub workspace_id: String,
         pub session_id: String,
-        pub seq: i64,
-        pub hash: [u8; 32],
-        pub seal: [u8; 17],
     }
 }
 
@@ -58,6 +58,8 @@ row_type! {
 pub(super) struct Step {
     pub(super) rows: u64,
     pub(super) is_last: bool,
+    /// Day of expiry and position of the last event that was looked at (SQLite only).
+    pub(super) place: (i32, i64),
 }
 
 /// What deletes an org's old data.
@@ -77,10 +79,12 @@ impl Retention<'_> {
     pub async fn delete_expired(self, now_us: i64) -> Result<u64, StoreError> {
         let today = day_of(now_us);
         let mut deleted = 0;
+        let mut place = (0, 0);
         self.remember_expired(today).await?;
         loop {
-            let step = self.remove_events(today, now_us).await?;
+            let step = self.remove_events(today, now_us, place).await?;
             deleted += step.rows;
+            place = step.place;
             if step.is_last {
                 break;
             }
@@ -138,11 +142,11 @@ impl Retention<'_> {
     }
 
     /// Removes a handful of expired events, so that what arrives meanwhile is stored between the handfuls.
-    async fn remove_events(self, today: i32, now_us: i64) -> Result<Step, StoreError> {
+    async fn remove_events(self, today: i32, now_us: i64, after: (i32, i64)) -> Result<Step, StoreError> {
         let context = self.0.context();
         match &self.0.place {
             Place::Sqlite(_) => {
-                self.0.transact(move |tx| Box::pin(remove_events(tx, context, today, now_us))).await
+                self.0.transact(move |tx| Box::pin(remove_events(tx, context, (today, now_us), after))).await
             }
             Place::Postgres(_) => {
                 self.0.transact(move |tx| Box::pin(record_events(tx, context, today, now_us))).await
@@ -223,42 +227,74 @@ impl Retention<'_> {
     }
 }
 
-/// Records and deletes, on SQLite. Positions rise along a chain as days do, so what this takes is the beginning of each chain.
+/// Records and deletes, on SQLite. Positions rise along a chain as days do, so what this takes is the beginning of each chain. What must
+/// not go stays in its place, so each step begins after the last.
 async fn remove_events(
     tx: &Tx<'_>,
     context: Arc<OrgContext>,
-    today: i32,
-    now_us: i64,
+    (today, now_us): (i32, i64),
+    (after_day, after_position): (i32, i64),
 ) -> Result<Step, StoreError> {
     let state = lock_state(tx, &context).await?;
     let sql = format!(
-        "select session_number, max(seq), count(*) from (select session_number, seq from events
-           where org_id = $1 and {EXPIRES} and expire_day < $2 and ts_us < $3 order by expire_day, position limit $4) e
-         group by session_number"
+        "select session_number, seq, expire_day, position from events
+         where org_id = $1 and {EXPIRES} and expire_day < $2 and ts_us < $3 and (expire_day, position) > ($4, $5)
+         order by expire_day, position limit $6"
     );
-    let args = args![today, may_expire_before_us(&state, today), EVENTS_AT_A_TIME];
+    let may_expire = may_expire_before_us(&state, today);
+    let args = args![today, may_expire, after_day, after_position, EVENTS_AT_A_TIME];
     let expired: Vec<Expired> = tx.fetch(sql, args).await?;
-    let mut rows = 0;
-    for part in &expired {
-        record(tx, &context, part, now_us).await?;
-        let sql = "delete from events where org_id = $1 and session_number = $2 and seq <= $3";
-        rows += tx.execute(sql, args![part.session_number, part.last_seq]).await?;
+    let mut ends = BTreeMap::new();
+    for event in &expired {
+        let end = ends.entry(event.session_number).or_insert(event.seq);
+        *end = event.seq.max(*end);
     }
-    let taken: i64 = expired.iter().map(|part| part.event_count).sum();
-    Ok(Step { rows, is_last: taken < EVENTS_AT_A_TIME })
+    let mut rows = 0;
+    for (session_number, last_seq) in ends {
+        if record(tx, &context, (session_number, last_seq), now_us).await? {
+            let sql = "delete from events where org_id = $1 and session_number = $2 and seq <= $3";
+            rows += tx.execute(sql, args![session_number, last_seq]).await?;
+        }
+    }
+    let is_last = i64::try_from(expired.len()).unwrap_or(i64::MAX) < EVENTS_AT_A_TIME;
+    let place =
+        expired.last().map_or((after_day, after_position), |event| (event.expire_day, event.position));
+    Ok(Step { rows, is_last, place })
 }
 
-async fn record(tx: &Tx<'_>, context: &OrgContext, part: &Expired, now_us: i64) -> Result<(), StoreError> {
-    // An erasure may have taken the last of them.
-    let sql = "select s.workspace_id, s.session_id, e.seq, e.hash, e.seal from events e
-         join sessions s on s.org_id = $1 and s.workspace_id = e.workspace_id and s.session_id = e.session_id
-           and s.number = e.session_number
-         where e.org_id = $1 and e.session_number = $2 and e.seq <= $3 order by e.seq desc limit 1";
+/// Records that the beginning of a chain goes, up to an event. Days of expiry never fall along a chain, so the seal of that event, which
+/// covers its own, vouches for all before it. Returns whether they may go: if someone changed the event by hand they stay, for
+/// verification to find.
+async fn record(
+    tx: &Tx<'_>,
+    context: &OrgContext,
+    (session_number, last_seq): (i64, i64),
+    now_us: i64,
+) -> Result<bool, StoreError> {
+    let sql = format!(
+        "select {} from events where org_id = $1 and session_number = $2 and seq = $3",
+        StoredEvent::COLUMNS
+    );
+    let Some(end) = tx.find::<StoredEvent>(sql, args![session_number, last_seq]).await? else {
+        return Ok(false);
+    };
+    let sql = "select coalesce((select seal from events where org_id = $1 and session_number = $2 and seq = $3),
+         (select last_seal from removals where org_id = $1 and session_number = $2 and last_seq = $3 limit 1))";
+    let before: Option<Row> = tx.find(sql, args![session_number, last_seq - 1]).await?;
+    let before = before.map_or(Ok(None), |row| row.get(0))?;
+    if !end.is_sealed_after(before, context) {
+        return Ok(false);
+    }
+    let sql = "select workspace_id, session_id from sessions
+         where org_id = $1 and number = $2 and workspace_id = $3 and session_id = $4";
+    let args = args![session_number, end.workspace_id.as_str(), end.session_id.as_str()];
     // Events without a session are a fault that verification reports by the count of sessions; they expire all the same.
-    let head: Option<Head> = tx.find(sql, args![part.session_number, part.last_seq]).await?;
-    let Some(Head { workspace_id, session_id, seq, hash, seal }) = head else { return Ok(()) };
-    let last = LastRemoved { seq, hash, seal };
-    record_expired(tx, context, (&workspace_id, &session_id, part.session_number), &last, now_us).await
+    let Some(Named { workspace_id, session_id }) = tx.find(sql, args).await? else { return Ok(true) };
+    let seal = end.seal.as_slice().try_into();
+    let seal = seal.map_err(|_| StoreError::Corrupt("the seal of an event".to_owned()))?;
+    let last = LastRemoved { seq: end.seq, hash: end.hash, seal };
+    record_expired(tx, context, (&workspace_id, &session_id, session_number), &last, now_us).await?;
+    Ok(true)
 }
 
 async fn delete_sessions(tx: &Tx<'_>, context: Arc<OrgContext>, today: i32) -> Result<Step, StoreError> {
@@ -272,7 +308,7 @@ async fn delete_sessions(tx: &Tx<'_>, context: Arc<OrgContext>, today: i32) -> R
     let numbers: Vec<i64> = tx.fetch(sql, args![today, SESSIONS_AT_A_TIME]).await?;
     let is_last = i64::try_from(numbers.len()).unwrap_or(i64::MAX) < SESSIONS_AT_A_TIME;
     if numbers.is_empty() {
-        return Ok(Step { rows: 0, is_last });
+        return Ok(Step { rows: 0, is_last, place: (0, 0) });
     }
     let state = lock_state(tx, &context).await?;
     let sql = format!("select {} from sessions where {is_expired} and number = any($3)", SessionRow::COLUMNS);
@@ -283,7 +319,7 @@ async fn delete_sessions(tx: &Tx<'_>, context: Arc<OrgContext>, today: i32) -> R
         stored.filter(|session| session.is_authentic).map(|session| session.number).collect();
     // Where there are none but such, it ends.
     if numbers.is_empty() {
-        return Ok(Step { rows: 0, is_last: true });
+        return Ok(Step { rows: 0, is_last: true, place: (0, 0) });
     }
     let sql = format!(
         "delete from sessions where org_id = $1 and {EXPIRES} and expire_day < $2 and number = any($3)"
@@ -291,7 +327,7 @@ async fn delete_sessions(tx: &Tx<'_>, context: Arc<OrgContext>, today: i32) -> R
     let rows = tx.execute(sql, args![today, numbers.clone()]).await?;
     tx.execute("delete from removals where org_id = $1 and session_number = any($2)", args![numbers]).await?;
     forget_sessions(tx, &context, state, i64::try_from(rows).unwrap_or(0), 0).await?;
-    Ok(Step { rows, is_last })
+    Ok(Step { rows, is_last, place: (0, 0) })
 }
 
 /// Counts `gone` sessions fewer, `removed` of which were deleted on purpose.

@@ -1,6 +1,7 @@
-//! The columns of a stored event that its seal covers.
+//! The columns of a stored event that its seal covers, and whether it does.
 
-use agentlens_domain::chain::SealedColumns;
+use agentlens_domain::apply::OrgContext;
+use agentlens_domain::chain::{Hash, NO_SEAL, Seal, SealedColumns};
 
 use super::events::StoredEvent;
 
@@ -12,6 +13,7 @@ impl StoredEvent {
             seq: self.seq,
             ts_us: self.ts_us,
             received_us: self.received_us,
+            expire_day: self.expire_day,
             duration_us: self.duration_us,
             input_tokens: self.input_tokens,
             output_tokens: self.output_tokens,
@@ -31,5 +33,13 @@ impl StoredEvent {
             preview: self.preview.as_deref(),
             wide: is_wide.then_some((self.payload.as_str(), self.metadata.as_str())),
         }
+    }
+
+    /// Whether its seal matches, given the seal of the event before it in its chain. That may be missing for the first event only. It may
+    /// come from anywhere: no other seal than the right one makes this one match.
+    pub(crate) fn is_sealed_after(&self, previous: Option<Seal>, context: &OrgContext) -> bool {
+        let Some(previous) = previous.or((self.seq == 1).then_some(NO_SEAL)) else { return false };
+        let seal = context.seals.seal_event(&previous, &Hash::from(self.hash), &self.sealed().bytes());
+        seal.as_slice() == self.seal
     }
 }

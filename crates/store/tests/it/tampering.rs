@@ -12,7 +12,7 @@ use agentlens_store::{Applied, Org, RemovalOrder, RemovalReason, SessionFilter};
 use serde_json::json;
 
 use crate::batches::{DAY_US, NOW_US, batch, batch_at, mixture, note};
-use crate::retention::retain;
+use crate::retention::{retain, with_retention};
 use crate::spans::{one_span, span_batch};
 use crate::world::{Workspaces, World, apply, apply_at, secret};
 
@@ -30,6 +30,7 @@ on_both_engines!(
     later_events_do_not_hide_what_was_changed,
     later_arrivals_do_not_hide_a_changed_span,
     retention_does_not_delete_what_was_made_to_expire,
+    retention_does_not_delete_what_a_longer_one_keeps,
     an_emptied_org_is_found,
     forged_events_in_a_removed_range_are_found,
     what_cannot_be_read_hides_no_other_fault,
@@ -324,7 +325,10 @@ async fn later_arrivals_do_not_hide_a_changed_span(world: World) {
                 span.digest = if batch == "b2" { [2; 8] } else { [3; 8] };
                 span.end_us += i64::from(batch == "b3");
                 let report = apply(&org, vec![span_batch(batch, "production", vec![span])]).await;
-                assert!(matches!(&report.batches[..], [Applied::Now(stored)] if stored.len() == 1), "{report:?}");
+                assert!(
+                    matches!(&report.batches[..], [Applied::Now(stored)] if stored.len() == 1),
+                    "{report:?}"
+                );
             }
             assert_found(&faults(&org).await, "was changed: its seal does not match");
         }
@@ -375,6 +379,36 @@ async fn retention_does_not_delete_what_was_made_to_expire(world: World) {
             assert_found(&faults(&org).await, "s1: ");
         }
     }
+}
+
+/// Bug: an org that once kept events for a week, and keeps them for ever since, could be made to lose what it stored since: a lowered
+/// day of expiry was in no seal.
+async fn retention_does_not_delete_what_a_longer_one_keeps(world: World) {
+    let org = with_retention(&world, "upgraded").await;
+    apply(&org, vec![batch("b0", &[note("x", "x", NOW_US)])]).await;
+    world.store.control().set_retention(&Caller::service("test", org.id()), None).await.unwrap();
+    let org = world.reopened().await.org(org.id()).await.unwrap();
+    apply(&org, vec![batch("b1", &mixture(60))]).await;
+    let day = day_of(NOW_US) + 8;
+    for (session, condition) in [("s1", "seq <= 5"), ("s2", "true")] {
+        let change =
+            format!("update events set expire_day = {day} where session_id = '{session}' and {condition}");
+        assert!(world.by_owner(&org, &change).await > 0);
+        assert_found(
+            &faults(&org).await,
+            &format!("{session}: Event 0 seal does not match its stored columns"),
+        );
+    }
+    retain(&world, &[&org], NOW_US + 9 * DAY_US).await;
+    assert!(org.removals().list("", 10).await.unwrap().is_empty());
+    let found = faults(&org).await;
+    let left = org.ws("default").events().after(0, 100).await.unwrap();
+    for session in ["s1", "s2"] {
+        assert_found(&found, &format!("{session}: "));
+        let is_whole = left.iter().any(|event| event.session_id == session && event.seq == 1);
+        assert_eq!(is_whole, world.database.is_none(), "{session}: a partition goes with all that is in it");
+    }
+    assert!(left.iter().all(|event| event.session_id != "x"), "what did expire is gone");
 }
 
 /// A range that was removed on purpose is no place for forged events.

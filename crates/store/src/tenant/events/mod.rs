@@ -44,6 +44,7 @@ row_type! {
         pub timestamp: String,
         pub ts_us: i64,
         pub received_us: i64,
+        pub expire_day: i32,
         pub name: Option<String>,
         pub provider: Option<String>,
         pub model: Option<String>,
