@@ -6,7 +6,9 @@
 //! A refusal is permanent only if it is about this recipient or this mail. When the server refuses the connection, the password or the
 //! sender, whatever its code, that is about the configuration: the mail waits until an operator has put it right.
 
+use std::error::Error as _;
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
@@ -31,8 +33,9 @@ const SUBMISSION_PORT: u16 = 587;
 const SUBMISSIONS_PORT: u16 = 465;
 /// Time for a TCP connection to one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for a whole mail, from the name of the server to its last answer.
-const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for a whole mail, from the name of the server to its last answer. Servers that look for viruses take long to answer, and a mail
+/// that is given up too early arrives twice.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for a goodbye. The mail is sent by then.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of a file with a password.
@@ -42,7 +45,7 @@ const MAX_PASSWORD_BYTES: u64 = 4_096;
 ///
 /// | address | connection | port |
 /// |---|---|---|
-/// | `smtps://user:password@mail.example` | encrypted from the start | 465 |
+/// | `smtps://user:password@mail.example` | encrypted from the start; the safest | 465 |
 /// | `smtp://user:password@mail.example` | encrypted by STARTTLS before anything is sent; plain if the host is this machine | 587 |
 /// | `smtp://mail.example?tls=required` | encrypted by STARTTLS, also on this machine | 587 |
 /// | `smtp://mail.example?tls=none` | never encrypted | 587 |
@@ -159,7 +162,7 @@ impl SmtpServer {
         Ok(self)
     }
 
-    /// The same server with another time for a whole mail than 30 seconds.
+    /// The same server with another time for a whole mail than a minute.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -288,8 +291,8 @@ impl Step {
         let is_refusal = error.is_transient() || error.is_permanent();
         let cause = match self {
             _ if wants_credentials => Cause::Credentials,
-            _ if error.is_tls() => Cause::Encryption,
             Self::Encrypt => Cause::Encryption,
+            Self::Connect if is_failed_handshake(error) => Cause::Encryption,
             // What isn't an answer of the server is about the connection, but for a server without a way to sign in.
             Self::Authenticate if error.is_permanent() || error.is_client() => Cause::Credentials,
             Self::Sender if is_refusal => Cause::Sender,
@@ -304,6 +307,19 @@ impl Step {
             MailError::Temporary(failure)
         }
     }
+}
+
+/// Whether the two sides could not agree on a connection that is encrypted from the start. The library reports that like a connection
+/// that was refused; what is below it says that what came made no sense.
+fn is_failed_handshake(error: &Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return error.kind() == ErrorKind::InvalidData;
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// Servers that refuse a mail may quote from it.
