@@ -1,5 +1,5 @@
-//! Applying batches so that one of them costs no other: a panic becomes a refusal, and of a batch that the store
-//! refuses the events that it refuses are found.
+//! Applies batches so that a bad one does not affect the others. A panic counts as a refusal. If the store refuses a batch, the
+//! refused events are searched.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use agentlens_domain::events::NewEvent;
 use agentlens_domain::ledger::Refusals;
 use agentlens_store::{ApplyReport, Commit, Org, StoreError};
 
-/// Trials in which the refused events of a batch are looked for. A part that is still refused after them is refused whole.
+/// Trials in the search for refused events. Parts that are not tried by then are refused as a whole.
 const MAX_TRIALS: usize = 64;
 
-/// Applies batches in one transaction, all or nothing.
+/// Applies batches in one transaction.
 pub(crate) async fn apply(org: &Org, batches: &Arc<Vec<Batch>>) -> Result<ApplyReport, StoreError> {
     let (org, batches) = (org.clone(), Arc::clone(batches));
     caught(tokio::spawn(async move { org.apply(batches, org.clock().now_us()).await })).await
 }
 
-/// The same without waiting for the disk.
+/// Applies batches in one transaction, without waiting until it is on disk.
 pub(crate) async fn apply_ahead(
     org: &Org,
     batches: &Arc<Vec<Batch>>,
@@ -27,7 +27,7 @@ pub(crate) async fn apply_ahead(
     caught(tokio::spawn(async move { org.apply_ahead(batches, org.clock().now_us()).await })).await
 }
 
-/// A batch whose application panics is refused like any other.
+/// Turns a panic into a refusal.
 async fn caught<T>(applying: tokio::task::JoinHandle<Result<T, StoreError>>) -> Result<T, StoreError> {
     match applying.await {
         Ok(result) => result,
@@ -36,8 +36,8 @@ async fn caught<T>(applying: tokio::task::JoinHandle<Result<T, StoreError>>) -> 
     }
 }
 
-/// The events of a batch that the store refuses, by their index, and why. Nothing is stored. The batch is tried by halves,
-/// so a few bad events among thousands are found with a few trials.
+/// Finds the events of a batch that the store refuses; returns their indexes and the reason. Nothing is stored. The batch is
+/// split in halves again and again, so few trials find a few bad events among thousands.
 pub(crate) async fn refused_events(
     org: &Org,
     batch: &Batch,
@@ -72,7 +72,7 @@ pub(crate) async fn refused_events(
     Ok((refused, reason))
 }
 
-/// A batch like another one that holds only some of its events.
+/// A copy of a batch with other events.
 pub(crate) fn part_of(batch: &Batch, events: Vec<NewEvent>) -> Batch {
     Batch {
         batch_id: batch.batch_id.clone(),
@@ -86,7 +86,7 @@ pub(crate) fn part_of(batch: &Batch, events: Vec<NewEvent>) -> Batch {
     }
 }
 
-/// The second half first: the last of a stack is taken next.
+/// The second half comes first, because the caller takes the last element next.
 fn halves(range: Range<usize>) -> Vec<Range<usize>> {
     let middle = range.start + range.len() / 2;
     vec![middle..range.end, range.start..middle]
@@ -98,7 +98,7 @@ async fn try_out(org: &Org, batch: Batch) -> Result<(), StoreError> {
         .await
 }
 
-/// Takes events out of a batch, by their sorted indexes.
+/// Removes events from a batch by their sorted indexes, and returns them.
 pub(crate) fn take_events(batch: &mut Batch, indexes: &[usize]) -> Vec<NewEvent> {
     let all = std::mem::take(&mut batch.events);
     let mut taken = Vec::with_capacity(indexes.len());

@@ -1,4 +1,4 @@
-//! Request bodies: gzip, zstd, deflate or plain, bounded before and after decompression.
+//! Request bodies in gzip, zstd, deflate or plain. Their size is limited before and after decompression.
 
 use std::io::Read;
 
@@ -6,33 +6,33 @@ use bytes::Bytes;
 
 use agentlens_domain::limits::MAX_DECOMPRESSED_BYTES;
 
-/// So many bytes are decompressed before the next question for room.
+/// How many bytes are decompressed before `has_room` is called again.
 const STEP_BYTES: u64 = 256 * 1024;
 
 /// Why a body can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// `Content-Encoding` names something else.
+    /// `Content-Encoding` names an unsupported encoding.
     #[error("Content-Encoding must be gzip, zstd, deflate or identity")]
     UnknownEncoding,
-    /// The compressed bytes are broken.
+    /// The compressed bytes are damaged.
     #[error("the {0} body can't be decompressed")]
     Broken(&'static str),
-    /// There is no room for more of what comes out.
+    /// There is no memory left for more decompressed bytes.
     #[error("the server holds as many bodies as it has room for")]
     NoRoom,
-    /// More bytes than the limit come out.
+    /// The decompressed body exceeds the limit.
     #[error("the body is larger than {MAX_DECOMPRESSED_BYTES} bytes after decompression")]
     TooLarge,
 }
 
-/// Whether decompressing is needed; it is worth its own thread for large bodies.
+/// Whether a body must be decompressed. The caller does that for large bodies on the blocking pool.
 pub fn is_compressed(encoding: Option<&str>) -> bool {
     encoding.is_some_and(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity"))
 }
 
-/// The plain bytes of a body with the given `Content-Encoding`. `has_room` is asked, whenever more came out, whether there is
-/// room for so many bytes altogether.
+/// Decompresses a body with the given `Content-Encoding`. `has_room` is called with the total number of bytes so far whenever
+/// it grew, and stops decompression by returning `false`.
 pub fn decompress(
     body: Bytes,
     encoding: Option<&str>,
@@ -49,7 +49,7 @@ pub fn decompress(
                 zstd::stream::read::Decoder::new(body.as_ref()).map_err(|_| BodyError::Broken("zstd"))?;
             read_bounded(decoder, "zstd", has_room)
         }
-        // What HTTP calls deflate is zlib's format.
+        // HTTP's `deflate` is the zlib format.
         Some(name) if name.eq_ignore_ascii_case("deflate") => {
             read_bounded(flate2::read::ZlibDecoder::new(body.as_ref()), "deflate", has_room)
         }

@@ -1,4 +1,4 @@
-//! The gateway: from a request's bytes to accepted events in the queue and a refusal for each of the others.
+//! The gateway reads the events of a request, puts the accepted ones into the queue, and reports why it refused the others.
 
 mod events;
 mod split;
@@ -20,19 +20,19 @@ use agentlens_store::{Applied, Org, StoreError};
 pub use self::events::EventsRequest;
 use crate::queue::{Queue, QueueError, Receipt};
 
-/// Timeout for asking the store which ids are already used.
+/// How long the store may take to say which ids are already used.
 const CLASH_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bodies above this many bytes are read on the blocking pool.
 pub const LARGE_BODY_BYTES: usize = 512 * 1024;
 
-/// The sender, taken from the credential.
+/// The sender of a request, taken from its credential.
 #[derive(Debug, Clone)]
 pub struct Sender {
     /// The key.
     pub key_id: KeyId,
     /// Its workspace.
     pub workspace_id: WorkspaceId,
-    /// The environment of events that name none.
+    /// The environment of events that don't name one.
     pub environment: String,
     /// Whether events that name another environment are refused.
     pub is_environment_bound: bool,
@@ -41,42 +41,42 @@ pub struct Sender {
 /// One request.
 #[derive(Debug)]
 pub struct IngestRequest {
-    /// Who sends.
+    /// The sender.
     pub sender: Sender,
-    /// The plain body.
+    /// The decompressed body.
     pub body: Bytes,
     /// The `Idempotency-Key`, if any.
     pub idempotency_key: Option<String>,
-    /// All or nothing.
+    /// Whether all events are refused if one of them is.
     pub strict: bool,
     /// The server's clock, microseconds UTC.
     pub now_us: i64,
 }
 
-/// What became of one event of the request.
+/// The outcome of one event of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventResult {
-    /// It is stored, or durably queued; the hash is known when it is stored.
+    /// It is stored or durably queued.
     Accepted {
         /// Its id.
         id: String,
-        /// Its hash in the chain.
+        /// Its hash in the chain; absent while it is only queued.
         hash: Option<[u8; 32]>,
-        /// The same event had come before; it is stored once.
+        /// Whether the same event was stored before. It is stored once.
         is_duplicate: bool,
     },
     /// It is not stored.
     Refused(Refusal),
 }
 
-/// What became of the events of a request, in their order.
+/// The outcomes of the events of a request, in their order.
 #[derive(Debug, Default)]
 pub struct IngestReport {
     /// One for each event.
     pub results: Vec<EventResult>,
 }
 
-/// Why a request as a whole was not taken; nothing of it is stored.
+/// Why a whole request was refused. Nothing of it is stored.
 #[derive(Debug)]
 pub enum IngestError {
     /// The body is not JSON of the expected form.
@@ -85,26 +85,26 @@ pub enum IngestError {
     NoEvents(String),
     /// The batch is empty.
     EmptyBatch,
-    /// More events than the limit; they are not counted further.
+    /// The batch has more events than the limit. The number is not known, because reading stopped there.
     TooManyEvents,
     /// The `Idempotency-Key` is too long.
     InvalidIdempotencyKey,
-    /// All or nothing was asked for, and these events were refused.
+    /// The request was all or nothing, and these events were refused.
     Strict(IngestReport),
-    /// The queue did not take it.
+    /// The queue refused it.
     Queue(QueueError),
-    /// The store did not answer.
+    /// The store is unavailable.
     Store(StoreError),
 }
 
-/// Accepts requests and hands their events to the queue.
+/// Accepts requests and puts their events into the queue.
 #[derive(Clone)]
 pub struct Gateway {
     queue: Arc<dyn Queue>,
 }
 
 impl Gateway {
-    /// A gateway before a queue.
+    /// A gateway that writes to a queue.
     pub fn new(queue: Arc<dyn Queue>) -> Self {
         Self { queue }
     }
@@ -114,7 +114,7 @@ impl Gateway {
         &self.queue
     }
 
-    /// Takes one request: every event is accepted or refused by itself, and all accepted ones are durable on return.
+    /// Ingests one request. Each event is accepted or refused on its own, and the accepted ones are durable on return.
     pub async fn ingest(&self, org: &Org, request: IngestRequest) -> Result<IngestReport, IngestError> {
         let retention_days = org.retention_days();
         let parsed = if request.body.len() > LARGE_BODY_BYTES {
@@ -164,7 +164,7 @@ impl Parsed {
         if request.idempotency_key.as_ref().is_some_and(|key| key.len() > MAX_IDEMPOTENCY_KEY_BYTES) {
             return Err(IngestError::InvalidIdempotencyKey);
         }
-        // Not kept any longer than it is read: what was made of it may wait for long.
+        // Frees the body: the batch that was read from it may wait for a long time.
         let body = std::mem::take(&mut request.body);
         let raws = split::split(&body)?;
         if raws.is_empty() {
@@ -208,8 +208,8 @@ impl Parsed {
         self.refusals.push((index, refusal));
     }
 
-    /// Events whose id is known to be used for another content are refused now rather than by the worker, so that the
-    /// client gets the error.
+    /// Refuses events whose id is used for another content. The worker would refuse them too, but the client would not see the
+    /// error.
     async fn refuse_known_clashes(&mut self, org: &Org) -> Result<(), StoreError> {
         let ids: Vec<String> = self
             .events
@@ -232,11 +232,11 @@ impl Parsed {
                 places.push(place);
                 continue;
             };
-            let standing = known
+            let stored = known
                 .get(&event.id)
                 .copied()
                 .unwrap_or_else(|| *taken.entry(event.id.clone()).or_insert(digest));
-            if standing == digest {
+            if stored == digest {
                 events.push(event);
                 places.push(place);
             } else {
@@ -247,8 +247,8 @@ impl Parsed {
         Ok(())
     }
 
-    /// The digests of what is stored under these ids. Where the store is away or slow, the check is left to the writer, who
-    /// decides anyway and counts what it refuses; only a request that asked for all or nothing needs the answer now.
+    /// The content digests of the events that are stored under these ids. If the store is unavailable or slow, the check is
+    /// skipped: the writer repeats it and counts what it refuses. Only a request that is all or nothing fails.
     async fn known_digests(
         &self,
         org: &Org,
@@ -326,7 +326,8 @@ fn clash(id: &str) -> Refusal {
     }
 }
 
-/// Text can become several times as long in its canonical form, such as `1e20`, so what events hold together is bounded too.
+/// The canonical form of a text can be several times as long (`1e20` has 21 digits), so the total size of the events is limited
+/// too.
 fn within_batch(event: &NewEvent, bytes: &mut usize) -> Result<(), Refusal> {
     *bytes += event.payload.len() + event.metadata.len();
     if *bytes <= MAX_DECOMPRESSED_BYTES {
@@ -341,7 +342,7 @@ fn within_batch(event: &NewEvent, bytes: &mut usize) -> Result<(), Refusal> {
     })
 }
 
-/// A key that is bound to its environment brings no events of another.
+/// Refuses events of another environment if the key is bound to its own.
 fn within_environment(event: &NewEvent, sender: &Sender) -> Result<(), Refusal> {
     let named = event.environment.as_deref().filter(|_| sender.is_environment_bound);
     let Some(named) = named.filter(|named| *named != sender.environment) else { return Ok(()) };
@@ -355,7 +356,7 @@ fn within_environment(event: &NewEvent, sender: &Sender) -> Result<(), Refusal> 
     })
 }
 
-/// Refuses events older than the org's retention, since they would be deleted at once.
+/// Refuses events that are older than the org's retention, because they would be deleted at once.
 fn within_retention(event: &NewEvent, now_us: i64, retention_days: Option<i32>) -> Result<(), Refusal> {
     let Some(days) = retention_days else { return Ok(()) };
     if event.ts_us >= now_us - i64::from(days) * DAY_US {

@@ -10,10 +10,10 @@ use agentlens_domain::ids::OrgId;
 use agentlens_domain::limits::SEGMENT_EVENTS;
 use agentlens_store::Org;
 
-/// Segments that may wait before the writer itself waits for the index.
+/// If more segments than this are not indexed, the writer waits for the index.
 const MAX_LAG_SEGMENTS: usize = 16;
 
-/// Starts indexing where enough events wait; one run at a time for each org.
+/// Starts indexing when an org has enough events for a segment. Each org is indexed by one task at a time.
 #[derive(Clone)]
 pub(crate) struct Indexer {
     tasks: TaskTracker,
@@ -26,7 +26,7 @@ impl Indexer {
         Self { tasks, running: Arc::default(), with_text }
     }
 
-    /// Called after a commit with the number of events that are not indexed.
+    /// To be called after each commit, with the number of events that are not indexed.
     pub(crate) async fn follow(&self, org: &Org, lag_events: i64) {
         let lag = usize::try_from(lag_events).unwrap_or(0);
         if lag < SEGMENT_EVENTS || !self.running.lock().insert(org.id().clone()) {
@@ -52,7 +52,7 @@ impl Run {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
-                    // The tail grows and stays searchable; the next commit tries again.
+                    // Events that are not indexed stay searchable. The next commit tries again.
                     tracing::warn!(org.id = %self.org.id(), error = %error, "indexing for search failed");
                     return;
                 }

@@ -1,8 +1,8 @@
 //! Leases: the right to do one piece of work, held by one process at a time.
 //!
-//! A lease is renewed by a task of its own, so that slow work does not lose it. Its holder asks [`Held::is_held`] before
-//! each write and stops when the answer is no. The answer comes from the local clock and errs on the safe side: it turns
-//! to no before the lease can end where it is kept.
+//! A separate task renews a lease, so that slow work does not lose it. The holder calls [`Held::is_held`] before each
+//! write and stops when it returns `false`. The result comes from the local clock and turns `false` a second before
+//! the lease can end in Redis.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::queue::redis::connect;
 
-/// How long a lease lives without being renewed; the work of a dead process is taken over after at most this long.
+/// How long a lease lasts without renewal. The work of a dead process is taken over after at most this long.
 pub const LEASE: Duration = Duration::from_secs(6);
 /// How often it is renewed, and how long one renewal may take.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
-/// How long before the end of its lease a holder stops: clocks of two machines may run at different speeds.
+/// A holder stops this long before its lease ends, because the clocks of two machines may run at different speeds.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Takes the lease, or renews it if it is held by us.
+/// Takes a lease that is free, or renews one that we hold.
 const TAKE: &str = "
 local holder = redis.call('get', KEYS[1])
 if holder == false or holder == ARGV[1] then redis.call('set', KEYS[1], ARGV[1], 'px', ARGV[2]) return 1 end
@@ -32,7 +32,7 @@ return 0";
 const GIVE_UP: &str =
     "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0";
 
-/// The place where leases are kept can't be reached.
+/// The store of leases is unavailable.
 #[derive(Debug, thiserror::Error)]
 #[error("leases can't be reached: {0}")]
 pub struct LeaseError(pub String);
@@ -43,17 +43,17 @@ impl From<RedisError> for LeaseError {
     }
 }
 
-/// Where leases are kept.
+/// The store of leases.
 #[async_trait]
 pub trait LeaseKeeper: Send + Sync {
-    /// Takes a lease for `duration`, or renews it if `holder` has it. `false`: another one has it.
+    /// Takes a lease for `duration`, or renews it if `holder` has it. Returns `false` if another holder has it.
     async fn take(&self, name: &str, holder: &str, duration: Duration) -> Result<bool, LeaseError>;
 
     /// Ends a lease if `holder` has it.
     async fn give_up(&self, name: &str, holder: &str) -> Result<(), LeaseError>;
 }
 
-/// Leases in Redis, over one connection that all of them share.
+/// Leases in Redis. All of them share one connection.
 pub struct RedisLeases {
     client: Client,
     connection: OnceCell<ConnectionManager>,
@@ -62,7 +62,7 @@ pub struct RedisLeases {
 }
 
 impl RedisLeases {
-    /// Connects with the first lease.
+    /// Leases of a Redis server. It connects when the first lease is taken.
     pub fn new(client: Client) -> Self {
         Self { client, connection: OnceCell::new(), take: Script::new(TAKE), give_up: Script::new(GIVE_UP) }
     }
@@ -88,7 +88,7 @@ impl LeaseKeeper for RedisLeases {
     }
 }
 
-/// A lease that we took. It is renewed until it is given up or dropped.
+/// A lease that this process holds. It is renewed until it is given up or dropped.
 pub struct Lease {
     keeper: Arc<dyn LeaseKeeper>,
     name: String,
@@ -97,13 +97,13 @@ pub struct Lease {
     renewing: JoinHandle<()>,
 }
 
-/// Whether a lease is still ours; cheap to clone.
+/// Shows whether a lease is still held. Cheap to clone.
 #[derive(Clone)]
 pub struct Held(Arc<State>);
 
 struct State {
     begun: Instant,
-    /// Milliseconds after `begun` at which we no longer count on the lease.
+    /// Milliseconds after `begun` at which the holder stops relying on the lease.
     until_ms: AtomicU64,
     lost: CancellationToken,
 }
@@ -125,7 +125,7 @@ impl Held {
         self.0.begun.elapsed().as_millis() >= u128::from(self.0.until_ms.load(Ordering::Relaxed))
     }
 
-    /// Whether we may write on the strength of the lease now.
+    /// Whether the lease allows a write now.
     pub fn is_held(&self) -> bool {
         !self.0.lost.is_cancelled() && !self.is_over()
     }
@@ -137,13 +137,13 @@ impl Held {
 }
 
 impl Lease {
-    /// Takes the lease `name`; `None` if another one has it.
+    /// Takes the lease `name`; `None` if another holder has it.
     pub async fn take(
         keeper: &Arc<dyn LeaseKeeper>,
         name: &str,
         holder: &Arc<str>,
     ) -> Result<Option<Self>, LeaseError> {
-        // Before the asking: a slow answer may come when the lease has run for a while.
+        // Measured before the request, because the lease may have started long before a slow answer arrives.
         let asked = Instant::now();
         if !keeper.take(name, holder, LEASE).await? {
             return Ok(None);
@@ -155,7 +155,7 @@ impl Lease {
         Ok(Some(Self { keeper, name, holder, held, renewing }))
     }
 
-    /// Whether it is still ours, for those who work under it.
+    /// Shows whether the lease is still held, for tasks that depend on it.
     pub fn held(&self) -> Held {
         self.held.clone()
     }
@@ -182,7 +182,7 @@ async fn renew(keeper: Arc<dyn LeaseKeeper>, name: String, holder: Arc<str>, hel
         tokio::time::sleep(RENEW_EVERY).await;
         let asked = Instant::now();
         match tokio::time::timeout(RENEW_EVERY, keeper.take(&name, &holder, LEASE)).await {
-            // A lease that was over for a while may have been another's meanwhile.
+            // If the lease had ended, another process may have held it in between.
             Ok(Ok(true)) if !held.is_over() => held.extend(asked),
             Ok(Ok(_)) => break,
             Ok(Err(error)) => {

@@ -1,8 +1,8 @@
 //! The write path: gateway (limits, validation, ids) -> queue -> apply.
 //!
-//! A queue is chosen once at start. In process, the answer waits for the group commit; on Redis, the answer waits for
-//! the stream, and workers apply. Either way delivery is at least once and applying is idempotent, so the effect is
-//! exactly once.
+//! The queue is chosen at start. With the in-process queue, a request is answered after the group commit. With Redis, it is
+//! answered once the batch is in the stream, and workers apply it later. In both cases delivery is at least once and applying is
+//! idempotent, so the effect is exactly once.
 
 mod apply;
 pub mod body;

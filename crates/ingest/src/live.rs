@@ -1,5 +1,5 @@
-//! Notifies subscribers that an org has new events. The hub carries only positions; what is new is read from the store, so a
-//! subscriber that is slow or comes back later misses nothing.
+//! Notifies subscribers that an org has new events. Notifications carry only positions and subscribers read the events from the
+//! store, so a slow or returning subscriber misses nothing.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use tokio::sync::watch;
 
 use agentlens_domain::ids::OrgId;
 
-/// The hub of one process.
+/// The subscriptions of one process.
 #[derive(Clone, Default)]
 pub struct Live {
     orgs: Arc<Mutex<FxHashMap<OrgId, watch::Sender<i64>>>>,
 }
 
 impl Live {
-    /// Tells that an org's events now reach `position`.
+    /// Announces that an org's events now reach `position`.
     pub fn advance(&self, org: &OrgId, position: i64) {
         if let Some(sender) = self.orgs.lock().get(org) {
             sender.send_if_modified(|known| {
@@ -27,7 +27,7 @@ impl Live {
         }
     }
 
-    /// Follows an org's position, from what is known on.
+    /// Subscribes to an org's position. `position` is the initial one if there is no other subscriber.
     pub fn subscribe(&self, org: &OrgId, position: i64) -> watch::Receiver<i64> {
         let mut orgs = self.orgs.lock();
         orgs.retain(|_, sender| sender.receiver_count() > 0);
@@ -35,7 +35,7 @@ impl Live {
         sender.subscribe()
     }
 
-    /// Orgs with subscribers; on a node without workers their positions are looked up regularly.
+    /// Orgs with subscribers. A node without workers polls their positions.
     pub fn followed(&self) -> Vec<OrgId> {
         self.orgs
             .lock()

@@ -1,4 +1,5 @@
-//! A batch as bytes: a version, then zstd over postcard. Workers of the next version must still read this one.
+//! The bytes of a batch in the queue: a version, then postcard compressed with zstd. The next version of the program must be able
+//! to read this one, because messages stay in the queue during an upgrade.
 
 use std::cell::RefCell;
 
@@ -7,37 +8,37 @@ use agentlens_domain::limits::MAX_DECOMPRESSED_BYTES;
 use zstd::zstd_safe::{CCtx, DCtx, compress_bound, get_frame_content_size};
 
 const VERSION: u8 = 5;
-/// Level 1: the best bytes per CPU for batches of JSON.
+/// Level 1 gives the best ratio of compression to CPU for batches of JSON.
 const ZSTD_LEVEL: i32 = 1;
-/// A batch before compression; what the gateway accepts grows by its canonical form, hardly ever to twice its size.
+/// The largest batch before compression. Canonical JSON is larger than what the gateway accepts, but rarely twice as large.
 const MAX_PLAIN_BYTES: usize = 2 * MAX_DECOMPRESSED_BYTES;
 
 thread_local! {
-    // One for each thread instead of one for each message.
+    // One per thread; creating one per message is slow.
     static COMPRESSOR: RefCell<CCtx<'static>> = RefCell::new(CCtx::create());
     static DECOMPRESSOR: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
 }
 
-/// Why a message is no batch.
+/// Why a message can't be read as a batch.
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
-    /// Written by a newer program.
+    /// A newer program wrote it.
     #[error("the message has version {0}, which this program does not know")]
     UnknownVersion(u8),
-    /// Broken bytes.
+    /// Its bytes are damaged.
     #[error("the message can't be read")]
     Broken,
-    /// More than a worker would read.
+    /// It is larger than the limit.
     #[error("the batch has more than {MAX_PLAIN_BYTES} bytes as it is queued; send smaller ones")]
     TooLarge,
 }
 
-/// Whether a message of this version was written by a newer program, which can read it.
+/// Whether a message of this version was written by a newer program, which will be able to read it.
 pub(crate) fn is_newer(version: u8) -> bool {
     version > VERSION
 }
 
-/// The bytes of a batch.
+/// Encodes a batch.
 pub fn encode(batch: &Batch) -> Result<Vec<u8>, MessageError> {
     let plain = postcard::to_stdvec(batch).map_err(|_| MessageError::Broken)?;
     if plain.len() > MAX_PLAIN_BYTES {
@@ -52,14 +53,14 @@ pub fn encode(batch: &Batch) -> Result<Vec<u8>, MessageError> {
     Ok(message)
 }
 
-/// The batch in a message.
+/// Decodes a message.
 pub fn decode(message: &[u8]) -> Result<Batch, MessageError> {
     let (version, compressed) = message.split_first().ok_or(MessageError::Broken)?;
     if *version != VERSION {
         return Err(MessageError::UnknownVersion(*version));
     }
     let stated = get_frame_content_size(compressed).map_err(|_| MessageError::Broken)?;
-    // A frame without its length, as a stream writes it, may take what is allowed; untouched memory costs nothing.
+    // A frame that doesn't state its length (from a streaming encoder) gets the maximum. Memory that is not touched costs nothing.
     let length = stated.map_or(Ok(MAX_PLAIN_BYTES), usize::try_from).map_err(|_| MessageError::Broken)?;
     if length > MAX_PLAIN_BYTES {
         return Err(MessageError::Broken);
@@ -97,7 +98,7 @@ mod tests {
         assert_eq!(decode(&message).unwrap(), batch);
         assert!(matches!(decode(&[9, 1, 2]), Err(MessageError::UnknownVersion(9))));
 
-        // As a stream writes it, without the length.
+        // A streaming encoder doesn't state the length.
         let plain = postcard::to_stdvec(&batch).unwrap();
         let mut streamed = vec![VERSION];
         zstd::stream::copy_encode(plain.as_slice(), &mut streamed, ZSTD_LEVEL).unwrap();

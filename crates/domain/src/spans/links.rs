@@ -242,8 +242,8 @@ impl<'a> Structure<'a> {
         links.collect()
     }
 
-    /// The first value of a trace, including spans that are not loaded. `loaded` is the first one among loaded spans, `kept` selects
-    /// the stored one.
+    /// The first value of a trace, including spans that are not loaded. `loaded` is the first one among loaded spans,
+    /// `kept` selects the stored one.
     fn first<V: Clone + 'a>(
         &mut self,
         trace: usize,

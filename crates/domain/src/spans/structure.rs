@@ -308,7 +308,8 @@ impl<'a> Structure<'a> {
         self.follows[trace].as_ref().filter(|_| self.claims[trace].is_none())
     }
 
-    /// The session of a trace that [`Self::leaders`] chose. If the trace that it duplicates is not loaded, the session stays as it was.
+    /// The session of a trace that [`Self::leaders`] chose. If the trace that it duplicates is not loaded, the
+    /// session stays as it was.
     pub(super) fn session(&self, trace: usize) -> &str {
         let stored = &self.traces[trace];
         let is_loaded = |follow: &&Follow| self.trace_places.contains_key(follow.trace_id.as_str());

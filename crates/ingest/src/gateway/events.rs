@@ -1,5 +1,5 @@
-//! Events that were made out of another protocol's items. They were validated where they were made and their ids are
-//! ours, so what is left is the org's retention, and to be durable on return.
+//! Events that were made from items of another protocol, such as OTLP. Their ids are ours and they are already validated. Here only
+//! the org's retention is checked, and they become durable.
 
 use agentlens_domain::batches::{Batch, Outcome};
 use agentlens_domain::events::{NewEvent, Refusal};
@@ -11,29 +11,29 @@ use agentlens_store::{Applied, Org};
 use super::{Gateway, IngestError, Sender, clash, within_environment, within_retention};
 use crate::queue::Receipt;
 
-/// Bytes of payloads after which a batch is closed. A request of the largest size can become several times as large in
-/// canonical JSON, and a message of the queue must stay readable.
+/// A batch is closed once its payloads have this many bytes. Canonical JSON can be several times as large as the request, and a
+/// message of the queue has a size limit.
 const MAX_BATCH_PAYLOAD_BYTES: usize = 32 * 1024 * 1024;
 
-/// One request whose items are events already.
+/// One request whose items were already read into events.
 #[derive(Debug)]
 pub struct EventsRequest {
-    /// Who sends.
+    /// The sender.
     pub sender: Sender,
     /// The server's clock, microseconds UTC.
     pub now_us: i64,
-    /// How many items the request held, refused ones included.
+    /// The number of items in the request, including refused ones.
     pub received_count: usize,
-    /// The events that were made of them.
+    /// The events that were made from them.
     pub events: Vec<NewEvent>,
-    /// What was refused before.
+    /// The items that were already refused.
     pub refused: Refusals,
 }
 
 impl Gateway {
-    /// Takes the events of one request and returns what was refused; all others are durable on return. A request that is
-    /// too large for one batch becomes several: if one of them fails, the whole may be sent again, for repeats are stored
-    /// once.
+    /// Ingests the events of one request and returns the refused ones; all others are durable on return. A request that is too
+    /// large for one batch becomes several. If one of those fails, the client can send the whole request again, because
+    /// duplicates are stored once.
     pub async fn ingest_events(
         &self,
         org: &Org,
@@ -61,7 +61,7 @@ impl Gateway {
         let mut uncounted = received_count;
         let mut parts = split(kept).into_iter().peekable();
         while let Some(events) = parts.next() {
-            // The last part also counts what was refused.
+            // Refused items are counted in the ledger with the last batch.
             let count = if parts.peek().is_none() { uncounted } else { events.len() };
             uncounted = uncounted.saturating_sub(count);
             let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
@@ -86,7 +86,7 @@ impl Gateway {
     }
 }
 
-/// Where a client finds the item of an event, whose id it does not know.
+/// Names the item of an event by its trace and span, because the client does not know the event's id.
 fn place_of(event: &NewEvent) -> String {
     match &event.span {
         Some(arrival) => format!(" (span {} of trace {})", arrival.span_id, arrival.trace_id),
@@ -94,14 +94,14 @@ fn place_of(event: &NewEvent) -> String {
     }
 }
 
-/// The events that were not stored, because another one has their id.
+/// The events that were not stored, because their id is used by another one.
 fn clashes(ids: &[String], receipt: &Receipt) -> Vec<Refusal> {
     let Receipt::Applied(Applied::Now(outcomes)) = receipt else { return Vec::new() };
     let outcomes = ids.iter().zip(outcomes).filter(|(_, outcome)| **outcome == Outcome::Conflict);
     outcomes.map(|(id, _)| clash(id)).collect()
 }
 
-/// The events in parts of a batch's size, in their order; one empty part if there are none.
+/// Splits events into batches, in order. Without events there is one empty batch.
 fn split(events: Vec<NewEvent>) -> Vec<Vec<NewEvent>> {
     let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0usize);
     for event in events {

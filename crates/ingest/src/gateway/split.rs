@@ -1,5 +1,5 @@
-//! A body's events, as they stand in it. No more of them are looked for than a batch may hold: `[0,0,0,...]` of 64 MiB has 33
-//! million, and a place for each would take half a gigabyte.
+//! Splits a body into the texts of its events. Splitting stops at the maximum size of a batch: `[0,0,0,...]` of 64 MiB has 33
+//! million elements, and remembering each would take half a gigabyte.
 
 use std::cell::Cell;
 use std::fmt;
@@ -30,17 +30,18 @@ pub(super) fn split(body: &[u8]) -> Result<Vec<&RawValue>, IngestError> {
     match envelope {
         Envelope { events: Some(events), .. } => Ok(events),
         Envelope { is_event: true, .. } => Ok(vec![serde_json::from_slice(body).map_err(invalid)?]),
-        Envelope { .. } => Err(IngestError::NoEvents(what_is_there(body))),
+        Envelope { .. } => Err(IngestError::NoEvents(describe_missing_events(body))),
     }
 }
 
-/// Member names that decide what an object without `events` is.
+/// How many member names of an object without `events` are read to find out what it is.
 const MAX_LOOKED_AT_NAMES: usize = 16;
-/// Names of them that the message repeats, and characters of each.
+/// How many of these names the error message repeats, and how many characters of each.
 const MAX_SHOWN: (usize, usize) = (4, 40);
 
-/// What the sender of an object without `events` and `eventType` may have meant. Only such a body is read twice.
-fn what_is_there(body: &[u8]) -> String {
+/// Guesses what the sender of an object without `events` and `eventType` meant, for the error message. Only such a body is read
+/// twice.
+fn describe_missing_events(body: &[u8]) -> String {
     let mut json = serde_json::Deserializer::from_slice(body);
     let names = json.deserialize_map(FirstNames).unwrap_or_default();
     let is_there = |name: &str| names.iter().find(|found| is_spelled_alike(found, name));
@@ -89,7 +90,7 @@ impl<'de> Visitor<'de> for FirstNames {
     }
 }
 
-/// An array of events; `is_over` is set where it ends reading because there are too many.
+/// An array of events; `is_over` is set if reading stops because there are too many.
 struct Events<'c> {
     is_over: &'c Cell<bool>,
 }
@@ -181,7 +182,7 @@ enum Member {
     Other,
 }
 
-/// Reads the name of a member, which is not kept.
+/// Reads and drops the name of a member.
 struct Name;
 
 impl<'de> DeserializeSeed<'de> for Name {
@@ -208,7 +209,7 @@ impl Visitor<'_> for Name {
     }
 }
 
-/// `null` is as good as nothing.
+/// Reads an array of events; `null` counts as absent.
 struct Nullable<S>(S);
 
 impl<'de> DeserializeSeed<'de> for Nullable<Events<'_>> {
@@ -276,7 +277,7 @@ mod tests {
     fn reading_ends_where_a_batch_is_full() {
         let most = vec!["0"; MAX_BATCH_EVENTS].join(",");
         assert_eq!(texts(&format!("[{most}]")).unwrap().len(), MAX_BATCH_EVENTS);
-        // What comes behind is not even read.
+        // The rest of the body is not read.
         for body in [format!("[{most},0,0"), format!("{{\"events\":[{most},0")] {
             assert!(matches!(split(body.as_bytes()), Err(IngestError::TooManyEvents)));
         }

@@ -1,7 +1,7 @@
-//! The queue in process: a bounded channel to each org's writer, which commits what waits as one group.
+//! The in-process queue: a bounded channel to each org's writer, which commits all waiting batches as one group.
 //!
-//! The answer waits until the disk has the commit, so a 202 means durable without any second copy. While the disk takes one
-//! group, the next is applied and a third gathers: under load groups grow by themselves and the cost of a sync is shared.
+//! A request is answered when its commit is on disk, so a 202 means durable without a second copy. While one group is synced, the
+//! next is applied and a third collects. Under load groups grow, so more events share the cost of a sync.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -25,19 +25,19 @@ use crate::apply;
 use crate::indexer::Indexer;
 use crate::live::Live;
 
-/// Batches of one org that may wait.
+/// The most batches of one org that wait.
 const MAX_WAITING_BATCHES: usize = 512;
-/// Bytes of all orgs that may wait. However much an org sends, there is room for a newcomer.
+/// The most bytes of all orgs together that wait. However much one org sends, another one always finds room.
 const MAX_WAITING_BYTES: u64 = 128 << 20;
-/// An org alone may have two thirds of them, which is more than the largest batch.
+/// A single org can take two thirds of them, which is more than the largest batch.
 const WAITING_GREED: u64 = 2;
-/// Events of one group commit: enough to share the cost of a sync, few enough that the next group gathers meanwhile.
+/// Events in one group commit: enough to share the cost of a sync, and few enough that the next group can collect meanwhile.
 const MAX_GROUP_EVENTS: usize = 2_000;
-/// When to come back after a refusal.
+/// The `Retry-After` of a refusal.
 const RETRY_AFTER_S: u32 = 1;
-/// A writer without work goes away after this long.
+/// A writer without work stops after this long.
 const IDLE: Duration = Duration::from_secs(60);
-/// A writer that is going away takes no more jobs; how often another one is looked for.
+/// How often a new writer is tried when the current one is stopping and takes no more jobs.
 const MAX_WRITERS_TRIED: usize = 3;
 
 struct Job {
@@ -47,14 +47,14 @@ struct Job {
     room: Room,
 }
 
-/// What waits: batches, and events by org and key.
+/// The number of waiting batches, and of waiting events by org and key.
 #[derive(Default)]
 struct Waiting {
     batches: u64,
     orgs: FxHashMap<OrgId, FxHashMap<String, i64>>,
 }
 
-/// A batch that waits. It holds its room until this is dropped, whether or not its client still waits.
+/// A waiting batch. It occupies its share of the queue until this is dropped, even if its client is gone.
 struct Room {
     waiting: Arc<Mutex<Waiting>>,
     org: OrgId,
@@ -92,10 +92,10 @@ impl Drop for Room {
     }
 }
 
-/// The channels to the writers of orgs.
+/// The channel to each org's writer.
 type Writers = Arc<Mutex<FxHashMap<OrgId, mpsc::Sender<Job>>>>;
 
-/// The queue of a process that applies by itself.
+/// The queue of a process that applies its own batches.
 pub struct MemoryQueue {
     writers: Writers,
     waiting: Arc<Mutex<Waiting>>,
@@ -113,7 +113,7 @@ impl MemoryQueue {
         Self { writers: Arc::default(), waiting: Arc::default(), bytes, tasks, live, indexer }
     }
 
-    /// The channel of the org's writer, started when there is none.
+    /// The channel to the org's writer, which is started if it does not run.
     fn writer(&self, org: &OrgId) -> mpsc::Sender<Job> {
         let mut writers = self.writers.lock();
         if let Some(sender) = writers.get(org).filter(|sender| !sender.is_closed()) {
@@ -140,7 +140,7 @@ impl MemoryQueue {
             match self.writer(&org).try_send(job) {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Full(_)) => return Err(full()),
-                // The writer had no work and is going away: there will be another one.
+                // The writer had no work and is stopping. A new one will be started.
                 Err(TrySendError::Closed(returned)) => job = returned,
             }
         }
@@ -155,7 +155,7 @@ fn full() -> QueueError {
 #[async_trait]
 impl Queue for MemoryQueue {
     async fn publish(&self, org: &Org, batch: Batch) -> Result<Receipt, QueueError> {
-        // The largest batch may count for a little more than an org can have; refused it would never be taken.
+        // The largest batch may be a little larger than an org's share. Without this limit it would be refused forever.
         let size = (size_of_batch(&batch) as u64).min(self.bytes.rule().most());
         let bytes = self.bytes.try_take(org.id(), size).map_err(|_| full())?;
         let room = Room::take(&self.waiting, bytes, org.id(), &batch);
@@ -182,16 +182,16 @@ impl Queue for MemoryQueue {
     }
 }
 
-/// The one writer of an org.
+/// The only writer of an org.
 struct Writer {
     org: OrgId,
     receiver: mpsc::Receiver<Job>,
-    /// Not owned: among them is this writer's own sender, and a writer ends when the queue drops it.
+    /// Weak, because the writer ends when its sender is dropped, and its sender is in there.
     writers: Weak<Mutex<FxHashMap<OrgId, mpsc::Sender<Job>>>>,
     live: Live,
     indexer: Indexer,
     tasks: TaskTracker,
-    /// The group before, which is applied, and answered when the disk has it.
+    /// The previous group. It is applied, and answered when it is on disk.
     answering: Option<JoinHandle<()>>,
 }
 
@@ -200,7 +200,7 @@ impl Drop for Writer {
         self.receiver.close();
         let Some(writers) = self.writers.upgrade() else { return };
         let mut writers = writers.lock();
-        // Another one may have begun meanwhile.
+        // A new writer may have started meanwhile; it must stay registered.
         if writers.get(&self.org).is_some_and(mpsc::Sender::is_closed) {
             writers.remove(&self.org);
         }
@@ -214,7 +214,7 @@ impl Writer {
                 Ok(Some(job)) => job,
                 Ok(None) => return,
                 Err(_) => {
-                    // No more jobs are taken from here on; those that slipped in are still done.
+                    // The channel takes no more jobs. Those already in it are still applied.
                     self.receiver.close();
                     match self.receiver.recv().await {
                         Some(job) => job,
@@ -247,7 +247,7 @@ impl Writer {
             Ok((report, commit)) => {
                 let lag = report.last_position - report.indexed_position;
                 if let Some(before) = self.answering.take() {
-                    // A panic there has been reported by the task itself.
+                    // The panic hook has already reported a panic there.
                     let _ = before.await;
                 }
                 let (live, org_id) = (self.live.clone(), org.id().clone());
@@ -258,21 +258,21 @@ impl Writer {
                     }
                     for ((reply, room), applied) in waiting.into_iter().zip(report.batches) {
                         drop(room);
-                        // A client that went away does not need its answer.
+                        // The send fails if the client is gone; then nobody needs the answer.
                         let _ = reply.send(durable.as_ref().map(|()| applied).map_err(refusal));
                     }
                     drop(batches);
                 }));
                 self.indexer.follow(&org, lag).await;
             }
-            // While the store is unavailable, splitting the group would not help.
+            // If the store is unavailable, trying batches one by one does not help.
             Err(error) if error.is_away() => {
                 for (reply, room) in waiting {
                     drop(room);
                     let _ = reply.send(Err(refusal(&error)));
                 }
             }
-            // One bad batch must not take its neighbours with it: each is tried alone.
+            // A bad batch must not fail the others of its group: each is tried alone.
             Err(error) => {
                 let is_alone = waiting.len() == 1;
                 let batches = Arc::try_unwrap(batches).unwrap_or_else(|shared| shared.to_vec());
@@ -289,7 +289,7 @@ impl Writer {
         }
     }
 
-    /// Applies a batch by itself; of one that the store refuses, the events that it takes.
+    /// Applies one batch. If the store refuses it, the events that the store accepts are applied without the others.
     async fn apply_alone(&self, org: &Org, batch: Batch) -> Result<Applied, QueueError> {
         let batches = Arc::new(vec![batch]);
         let error = match apply::apply(org, &batches).await {
@@ -308,7 +308,7 @@ impl Writer {
         apply::take_events(&mut rest, &refused);
         rest.refused.add_many(Reason::StoreRefused, u32::try_from(refused.len()).unwrap_or(u32::MAX));
         tracing::error!(org.id = %org.id(), batch.id = %rest.batch_id, events = refused.len(), reason, "the store refused events");
-        // Also without any event: the ledger counts what was refused.
+        // Even if no event is left: the ledger counts the refused ones.
         let report = apply::apply(org, &Arc::new(vec![rest])).await.map_err(|error| refusal(&error))?;
         let applied = self.applied(org, report).await?;
         if refused.len() == count {

@@ -1,4 +1,4 @@
-//! The queue between accepting and applying: one trait, two real implementations.
+//! The queue between accepting and applying events: a trait with two implementations.
 
 pub mod memory;
 pub mod redis;
@@ -13,22 +13,22 @@ use agentlens_store::{Applied, Org};
 
 use self::redis::SHARDS;
 
-/// The queue's result for a durable batch, returned to the gateway.
+/// The state of a batch that is durable.
 #[derive(Debug)]
 pub enum Receipt {
-    /// It is applied; the outcome of each event is known.
+    /// It is applied, and the outcome of each event is known.
     Applied(Applied),
     /// It is in the queue and will be applied.
     Queued,
 }
 
-/// Why a batch was not taken; nothing of it is kept then.
+/// Why a batch was refused. Nothing of it is stored.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum QueueError {
-    /// Too much is waiting.
+    /// The queue, or the org's share of it, is full.
     #[error("the ingest queue is full")]
     Full {
-        /// When to come back.
+        /// When to try again.
         retry_after_s: u32,
     },
     /// The queue or the store behind it can't be reached.
@@ -46,15 +46,15 @@ pub struct QueueStatus {
     pub batches: u64,
     /// Bytes waiting.
     pub bytes: u64,
-    /// Orgs whose batches failed and are retried after a pause, by this process's worker.
+    /// Orgs whose batches failed and will be tried again by this process's worker.
     pub parked_orgs: u64,
-    /// Orgs with a message that only a newer version can read, in the shards of this process's worker.
+    /// Orgs with a message that only a newer program can read, in the shards of this process's worker.
     pub blocked_orgs: u64,
     /// Batches that this process moved to the dead letters since it started.
     pub buried_batches: u64,
 }
 
-/// What the worker of a process counts, by shard.
+/// Counters of this process's worker, by shard.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     parked: [AtomicU64; SHARDS as usize],
@@ -63,7 +63,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Notes how many orgs of a shard wait after a failure, and for a newer version.
+    /// Sets how many orgs of a shard wait after a failure, and how many wait for a newer program.
     pub(crate) fn note_shard(&self, shard: u64, parked: usize, blocked: usize) {
         let place = usize::try_from(shard).unwrap_or(0);
         for (counts, count) in [(&self.parked, parked), (&self.blocked, blocked)] {
@@ -73,7 +73,7 @@ impl Counters {
         }
     }
 
-    /// Adds the counts to what else is known of the queue.
+    /// Adds the counters to the state of the queue.
     pub(crate) fn status(&self, batches: u64, bytes: u64) -> QueueStatus {
         let sum = |counts: &[AtomicU64]| counts.iter().map(|count| count.load(Ordering::Relaxed)).sum();
         QueueStatus {
@@ -89,10 +89,10 @@ impl Counters {
 /// A queue of batches. Cheap to share.
 #[async_trait]
 pub trait Queue: Send + Sync {
-    /// Makes a batch durable, in the order of the calls for one org.
+    /// Makes a batch durable. Batches of one org keep the order of the calls.
     async fn publish(&self, org: &Org, batch: Batch) -> Result<Receipt, QueueError>;
 
-    /// How many events of each of the org's keys wait to be applied.
+    /// The number of events that wait to be applied, for each key of the org.
     async fn waiting(&self, org: &Org) -> Result<FxHashMap<String, i64>, QueueError>;
 
     /// Whether the queue answers.
@@ -102,7 +102,7 @@ pub trait Queue: Send + Sync {
     fn status(&self) -> QueueStatus;
 }
 
-/// Bytes that a batch takes in memory, about.
+/// Approximate bytes that a batch takes in memory.
 pub(crate) fn size_of_batch(batch: &Batch) -> usize {
     batch.events.iter().map(|event| 600 + event.payload.len() + event.metadata.len()).sum()
 }

@@ -1,7 +1,7 @@
 //! The queue on Redis Streams: one stream per shard, one message per batch.
 //!
-//! An org's batches always go to the same shard, so they stay in order, and a shard has one consumer at a time (see
-//! the worker). Counters of each org's room in the queue and of its events that wait are changed together with the stream.
+//! All batches of an org go to the same shard, so they stay in order. Each shard has one consumer at a time (see the worker).
+//! Counters of each org's bytes and waiting events are changed together with the stream.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,20 +24,20 @@ use agentlens_store::Org;
 use super::{Counters, Queue, QueueError, QueueStatus, Receipt};
 use crate::message;
 
-/// Streams; fixed, because an org must keep its shard.
+/// The number of streams. It is fixed, because an org must stay in its shard.
 pub(crate) const SHARDS: u64 = 8;
 /// The consumer group of all workers.
 pub(crate) const GROUP: &str = "workers";
-/// Capacity of the queue, in bytes. An org may use as much as it leaves free for others, so alone it gets half. An org
-/// whose batches fail and pile up never fills the queue.
+/// The capacity of the queue in bytes. An org may use as much as is still free, so alone it gets half. An org whose batches
+/// fail and pile up can't fill the queue.
 const ROOM: Rule = Rule::new(512 << 20);
 /// Bytes counted for a message in addition to its compressed size. So about 20,000 small batches fill the queue.
 const MESSAGE_ROOM: u64 = 26 << 10;
-/// How often the fill is read.
+/// How often the size of the queue is read.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
-/// How long Redis has to answer before it counts as away.
+/// How long Redis may take to answer before it counts as unavailable.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
-/// When to come back after a refusal.
+/// The `Retry-After` of a refusal.
 const RETRY_AFTER_S: u32 = 2;
 
 /// The names of keys in Redis.
@@ -80,7 +80,7 @@ pub(crate) fn shard_of(org: &OrgId) -> u64 {
     hash % SHARDS
 }
 
-/// The room that a message takes.
+/// The bytes of the queue that a message occupies.
 pub(crate) fn room_of(message: &[u8]) -> u64 {
     message.len() as u64 + MESSAGE_ROOM
 }
@@ -94,7 +94,7 @@ pub struct RedisQueue {
     fill: Arc<Fill>,
 }
 
-/// How full the queue was when it was last looked at, and what this process added since.
+/// The size of the queue when it was last read, and what this process added since.
 #[derive(Default)]
 struct Fill {
     batches: AtomicU64,
@@ -107,7 +107,7 @@ struct Room {
     orgs: FxHashMap<String, u64>,
 }
 
-/// Connects a manager that reconnects by itself and answers within seconds when Redis is away.
+/// Opens a connection that reconnects automatically and fails within seconds if Redis is unavailable.
 pub(crate) async fn connect(client: &Client) -> Result<ConnectionManager, RedisError> {
     let config = ConnectionManagerConfig::new()
         .set_connection_timeout(Some(Duration::from_secs(3)))
@@ -117,7 +117,7 @@ pub(crate) async fn connect(client: &Client) -> Result<ConnectionManager, RedisE
 }
 
 impl RedisQueue {
-    /// Connects, makes the consumer groups, and starts reading the fill on `tasks`.
+    /// Connects, creates the consumer groups, and starts a task on `tasks` that reads the size of the queue.
     pub async fn open(
         url: &str,
         prefix: &str,
@@ -139,7 +139,7 @@ impl RedisQueue {
         Ok(queue)
     }
 
-    /// The way by which gateways learn of changes while the database is away.
+    /// The position of the change feed, by which gateways learn of changes while the database is unavailable.
     pub fn change_relay(&self) -> ChangeRelay {
         ChangeRelay {
             connection: self.connection.clone(),
@@ -155,8 +155,8 @@ impl RedisQueue {
     }
 }
 
-/// How far the change feed of the database has been read by any node, kept in Redis: a gateway that can't reach the database
-/// learns from it that something changed, for instance that a key was revoked.
+/// The newest position of the change feed that any node has read, kept in Redis. It tells a gateway that can't reach the database
+/// that something changed, such as that a key was revoked.
 #[derive(Clone)]
 pub struct ChangeRelay {
     connection: ConnectionManager,
@@ -164,14 +164,14 @@ pub struct ChangeRelay {
     advance: Arc<Script>,
 }
 
-/// The position never goes back, whichever node comes last.
+/// Sets the position if it is higher, so that a slow node can't set it back.
 const ADVANCE: &str = "
 local known = redis.call('get', KEYS[1])
 if known == false or tonumber(known) < tonumber(ARGV[1]) then redis.call('set', KEYS[1], ARGV[1]) end
 return 1";
 
 impl ChangeRelay {
-    /// Tells other nodes how far the feed was read.
+    /// Publishes the position that this node has read.
     pub async fn publish(&self, position: i64) -> Result<(), QueueError> {
         let mut advance = self.advance.key(&self.key);
         let done: Result<i64, RedisError> =
@@ -179,7 +179,7 @@ impl ChangeRelay {
         done.map(|_| ()).map_err(|error| unavailable(&error))
     }
 
-    /// How far any node has read it; `None` if no node has reported it yet.
+    /// The newest position that any node published; `None` if there is none yet.
     pub async fn newest(&self) -> Result<Option<i64>, QueueError> {
         let newest: Result<Option<i64>, RedisError> =
             redis::cmd("GET").arg(&self.key).query_async(&mut self.connection.clone()).await;
@@ -187,7 +187,7 @@ impl ChangeRelay {
     }
 }
 
-/// Makes the consumer groups where they are missing, reading from the beginning.
+/// Creates the consumer groups that are missing. They read from the start of the stream.
 pub(crate) async fn ensure_groups(connection: &mut ConnectionManager, keys: &Keys) -> Result<(), RedisError> {
     for shard in 0..SHARDS {
         let made: Result<(), RedisError> = redis::cmd("XGROUP")

@@ -1,4 +1,4 @@
-//! One group of messages of one org: apply, finish, and what to do when that fails.
+//! Applies one group of an org's messages, removes them from the stream, and handles failures.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,30 +19,30 @@ use crate::apply;
 use crate::lease::Held;
 use crate::message;
 
-/// A batch that the store keeps failing on goes to the dead letters after so many attempts and so long a time. The same
-/// number of attempts that no process survived is enough by itself.
+/// A batch becomes a dead letter once this many attempts failed and it has been failing for `MAX_FAILING`. If the worker process
+/// ended during each of the attempts, their number alone is enough.
 const MAX_ATTEMPTS: u64 = 5;
 const MAX_FAILING: Duration = Duration::from_secs(30);
-/// How long a suspect message waits for another one to end.
+/// How long a suspect message waits while another one is applied.
 const SUSPECT_WAIT: Duration = Duration::from_secs(1);
 
-/// The work on one group.
+/// Applies one group.
 pub(super) struct Job {
     pub(super) worker: Worker,
     pub(super) stream: ShardStream,
     pub(super) held: Held,
 }
 
-/// How it ended.
+/// The outcome of a job.
 pub(super) struct Done {
     pub(super) org: OrgId,
-    /// What is not finished, in order.
+    /// The messages that are not finished, in order.
     pub(super) rest: Vec<Message>,
-    /// Whether that is because of a failure.
+    /// Whether they are left because of a failure.
     pub(super) has_failed: bool,
 }
 
-/// What came of an attempt to apply messages.
+/// The outcome of an attempt to apply messages.
 enum Attempt {
     Stored,
     /// The lease is lost; nothing was tried.
@@ -58,14 +58,14 @@ impl Job {
         Ok(Done { org, rest: rest.into(), has_failed })
     }
 
-    /// Takes what is finished out of `rest`; returns whether something failed and is to be tried again.
+    /// Removes finished messages from `rest`; returns whether one failed and must be tried again.
     async fn work(
         &self,
         org: &OrgId,
         rest: &mut VecDeque<Message>,
         failing_for: Duration,
     ) -> Result<bool, RedisError> {
-        if let Some(reason) = rest.front().and_then(hopeless) {
+        if let Some(reason) = rest.front().and_then(reason_to_give_up) {
             return self.give_up_first(org, rest, &reason).await;
         }
         let _alone = self.suspect_permit(rest.front()).await;
@@ -83,7 +83,7 @@ impl Job {
             Attempt::Failed(error) if rest.len() == 1 => {
                 return self.handle_failure(org, rest, error, failing_for).await;
             }
-            // One of them is at fault: they are tried one by one, in their order.
+            // One of them is the cause. They are tried one by one, in order.
             Attempt::Failed(_) => {}
         }
         while !rest.is_empty() {
@@ -102,8 +102,8 @@ impl Job {
         Ok(false)
     }
 
-    /// Messages that may have ended a process before are applied one at a time in the whole process, so that the attempt
-    /// that ends it is counted against the right one.
+    /// A message that may have ended a worker process before is applied while no other such message of this process is. If
+    /// the process ends again, the attempt is counted for the right message.
     async fn suspect_permit(&self, first: Option<&Message>) -> Option<OwnedSemaphorePermit> {
         if !first?.is_suspect() {
             return None;
@@ -112,7 +112,7 @@ impl Job {
         tokio::time::timeout(SUSPECT_WAIT, permit).await.ok()?.ok()
     }
 
-    /// Applies messages in one transaction; their batches are back in them afterwards.
+    /// Applies messages in one transaction. It takes their batches and puts them back.
     async fn attempt(&self, org: &OrgId, messages: &mut [Message]) -> Result<Attempt, RedisError> {
         if !self.held.is_held() {
             return Ok(Attempt::Lost);
@@ -122,7 +122,7 @@ impl Job {
             .filter(|message| message.head.attempts > 0)
             .map(|message| (message.head.id, message.head.attempts))
             .collect();
-        // Before the attempt, which the process may not survive.
+        // Counted first, because the process may end during the attempt.
         self.count_attempts(&again, 1).await?;
         let result = self.store(org, messages).await;
         match &result {
@@ -136,7 +136,7 @@ impl Job {
             Ok(()) => {}
         }
         Ok(match result {
-            // An org that is gone took its data with it.
+            // The org was deleted with its data, so there is nothing to do.
             Ok(()) | Err(StoreError::NotFound) => Attempt::Stored,
             Err(error) => Attempt::Failed(error),
         })
@@ -174,7 +174,7 @@ impl Job {
         Ok(())
     }
 
-    /// The first message failed alone. Returns whether it is to be tried again; otherwise it is finished.
+    /// Handles a failure of the first message on its own. Returns whether to try it again; otherwise it is finished.
     async fn handle_failure(
         &self,
         org: &OrgId,
@@ -203,7 +203,7 @@ impl Job {
         self.give_up_first(org, rest, &error.to_string()).await
     }
 
-    /// Stores what the store takes of a batch; the events that it refuses become a dead letter.
+    /// Stores the events of a batch that the store accepts. The others become a dead letter.
     async fn store_without_refused(
         &self,
         org: &OrgId,
@@ -232,7 +232,8 @@ impl Job {
                 reason,
                 event_count: i64::from(refused.received_count),
             };
-            // First: should we end in between, the batch is tried again and the letter is written over.
+            // The dead letter is written first. If the process ends before the rest is applied, the batch is tried again and
+            // overwrites the letter.
             org.dead_letters().insert(&letter, &raw).await?;
             self.worker.counters.buried.fetch_add(1, Ordering::Relaxed);
         }
@@ -241,7 +242,7 @@ impl Job {
         Ok(())
     }
 
-    /// Moves the first message to the dead letters. Returns whether that failed and is to be tried again.
+    /// Moves the first message to the dead letters. Returns whether that failed and must be tried again.
     async fn give_up_first(
         &self,
         org: &OrgId,
@@ -267,7 +268,7 @@ impl Job {
 
     async fn bury(&self, org: &OrgId, message: &Message, reason: &str) -> Result<(), StoreError> {
         let org = match self.worker.store.org(org).await {
-            // The org is gone, and its data with it.
+            // The org was deleted with its data.
             Err(StoreError::NotFound) => return Ok(()),
             other => other?,
         };
@@ -289,8 +290,8 @@ impl Job {
     }
 }
 
-/// Why a message is not even tried, if so.
-fn hopeless(message: &Message) -> Option<String> {
+/// The reason not to try a message at all; `None` if it can be tried.
+fn reason_to_give_up(message: &Message) -> Option<String> {
     let head = &message.head;
     match &message.content {
         Content::Broken(reason) => Some(reason.clone()),
@@ -302,7 +303,7 @@ fn hopeless(message: &Message) -> Option<String> {
     }
 }
 
-/// The id of the part of a batch that the store refused: the same each time.
+/// The batch id for the events that the store refused. It is the same for each attempt, so a retry overwrites the dead letter.
 fn refused_id(batch: &Batch) -> BatchId {
     BatchId::parse(&format!("{}-refused", batch.batch_id)).unwrap_or_else(|_| batch.batch_id.clone())
 }

@@ -1,7 +1,7 @@
-//! What waits in one shard: a lane for each org, so that an org that fails or is slow holds up nobody else.
+//! The waiting messages of one shard, in a lane for each org. An org that fails or is slow does not delay the others.
 //!
-//! A lane keeps the order of the stream and has at most one group of messages under way. Messages beyond the bounds of
-//! memory are kept by id alone and fetched again when their turn is near.
+//! A lane keeps the order of the stream, and at most one group of its messages is applied at a time. Messages that
+//! exceed the memory limits are kept by id only and fetched again before their turn.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -14,12 +14,13 @@ use super::stream::{Content, Message, MessageId, Pending, READ_MESSAGES};
 
 /// Events that are applied in one transaction.
 const MAX_GROUP_EVENTS: usize = 5_000;
-/// Bytes of messages that one org, and all orgs of a shard, may have in memory. One message always has room.
+/// Bytes of messages in memory for one org, and for all orgs of a shard. The first message of a lane is kept even beyond them.
 const MAX_LANE_BYTES: usize = 8 << 20;
 const MAX_SHARD_BYTES: usize = 32 << 20;
-/// How long an org waits after its first failure; the time doubles with each further one.
+/// How long an org waits after its first failure. The pause doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
 /// Messages of one org that are applied together.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -56,16 +57,16 @@ struct Lane {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In the queue of those that are ready.
+    /// It is in the queue of orgs that can be applied.
     #[default]
     Ready,
-    /// A group of it is under way.
+    /// One of its groups is being applied.
     Running,
     /// It waits after a failure.
     Parked,
     /// Its next message must be fetched first.
     Starved,
-    /// Its next message can be read by a newer program only.
+    /// Only a newer program can read its next message.
     Blocked,
 }
 
@@ -84,7 +85,7 @@ impl Lane {
             .is_some_and(|message| matches!(message.content, Content::Newer))
     }
 
-    /// Takes the first message out, if it is in memory.
+    /// Removes the first message if it is in memory.
     fn pop(&mut self) -> Option<(Box<Message>, usize)> {
         let message = self.waiting.front_mut()?.message.take()?;
         let waiting = self.waiting.pop_front()?;
@@ -93,7 +94,7 @@ impl Lane {
     }
 }
 
-fn stands_alone(message: &Message) -> bool {
+fn must_be_applied_alone(message: &Message) -> bool {
     !matches!(message.content, Content::Whole(_)) || message.is_suspect()
 }
 
@@ -108,7 +109,7 @@ impl Lanes {
             Ok(_) => return,
             Err(place) => place,
         };
-        // Behind a message that is not in memory none is: it would take room from those that come before it.
+        // If a message is not in memory, none after it may be: it would take the memory that the earlier one needs first.
         let has_room = lane.waiting.is_empty()
             || (lane.held_bytes + size_bytes <= MAX_LANE_BYTES
                 && self.held_bytes + size_bytes <= MAX_SHARD_BYTES
@@ -124,7 +125,7 @@ impl Lanes {
         }
     }
 
-    /// The next messages to apply, of the org whose turn it is.
+    /// The next group to apply, from the org whose turn it is.
     pub(super) fn next_group(&mut self, now: Instant) -> Option<Group> {
         while let Some((end, _)) = self.parked.first()
             && *end <= now
@@ -152,13 +153,13 @@ impl Lanes {
             let failing = lane.failing.filter(|(id, _)| *id == first.head.id);
             let failing_for =
                 failing.map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(since));
-            let is_alone = stands_alone(&first);
+            let is_alone = must_be_applied_alone(&first);
             let mut events = first.event_count();
             let mut messages = vec![*first];
             while !is_alone
                 && messages.len() < READ_MESSAGES
                 && let Some(next) = lane.waiting.front().and_then(|waiting| waiting.message.as_ref())
-                && !stands_alone(next)
+                && !must_be_applied_alone(next)
                 && events + next.event_count() <= MAX_GROUP_EVENTS
                 && let Some((next, bytes)) = lane.pop()
             {
@@ -173,7 +174,7 @@ impl Lanes {
         None
     }
 
-    /// A group is no longer under way. `rest` is what was not finished, in order; after a failure the org pauses.
+    /// Ends a group. `rest` holds its unfinished messages in order. After a failure the org pauses.
     pub(super) fn end_group(&mut self, org: &OrgId, rest: Vec<Message>, has_failed: bool, now: Instant) {
         let Some(lane) = self.orgs.get_mut(org) else { return };
         let head = rest.first().map(|message| message.head.id);
@@ -218,7 +219,7 @@ impl Lanes {
     fn want_fetch(&mut self, org: &OrgId) {
         let Some(lane) = self.orgs.get_mut(org) else { return };
         let is_missing = |waiting: Option<&Waiting>| waiting.is_some_and(|waiting| waiting.message.is_none());
-        // Nothing can proceed without the first one; the others are fetched when there is room for them.
+        // The lane can't proceed without its first message. Later ones are fetched when there is memory for them.
         let is_wanted = is_missing(lane.waiting.front())
             || (is_missing(lane.waiting.back()) && lane.held_bytes <= MAX_LANE_BYTES / 2);
         if is_wanted && !lane.is_fetching {
@@ -227,7 +228,7 @@ impl Lanes {
         }
     }
 
-    /// The next messages to fetch: the first ones of an org that are not in memory, as far as there is room.
+    /// The next messages to fetch: the first messages of an org that are not in memory, as many as the limits allow.
     pub(super) fn next_fetch(&mut self) -> Option<(OrgId, Vec<Pending>)> {
         let org = self.fetches.pop_front()?;
         let lane = self.orgs.get_mut(&org)?;
@@ -248,7 +249,7 @@ impl Lanes {
         Some((org, wanted))
     }
 
-    /// What was fetched. What was asked for and did not come is not in the stream any more.
+    /// Adds fetched messages. Those that were requested but not found have left the stream.
     pub(super) fn end_fetch(&mut self, org: &OrgId, asked: &[MessageId], messages: Vec<Message>) {
         let Some(lane) = self.orgs.get_mut(org) else { return };
         lane.is_fetching = false;
@@ -272,7 +273,7 @@ impl Lanes {
         }
     }
 
-    /// Whether a group could be applied now.
+    /// Whether a group can be applied now.
     pub(super) fn is_any_ready(&self) -> bool {
         !self.ready.is_empty()
     }
@@ -345,7 +346,7 @@ mod tests {
         let group = lanes.next_group(later).unwrap();
         assert_eq!(ids(&group.messages), ["1-0", "3-0", "4-0"]);
         assert_eq!(group.failing_for, FIRST_PAUSE);
-        // The second pause of the same message is twice as long, the first of another begins anew.
+        // A second failure of the same message doubles the pause. Another message starts with the first pause.
         lanes.end_group(&org, group.messages, true, later);
         assert_eq!(lanes.next_wake(), Some(later + 2 * FIRST_PAUSE));
         let mut group = lanes.next_group(later + 2 * FIRST_PAUSE).unwrap();
@@ -387,7 +388,7 @@ mod tests {
         let group = lanes.next_group(now).unwrap();
         assert_eq!(ids(&group.messages), ["1-0", "2-0"]);
         lanes.end_group(&org, Vec::new(), false, now);
-        // What is gone from the stream by then holds nothing up.
+        // A message that has left the stream blocks nothing.
         lanes.push(message("p", 4, MAX_LANE_BYTES - 10));
         lanes.push(message("p", 3, 100));
         assert!(lanes.next_group(now).is_none());

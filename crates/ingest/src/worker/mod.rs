@@ -1,8 +1,8 @@
-//! Workers of the Redis queue: each shard has one consumer at a time, by lease, and applies what waits org by org.
+//! Workers of the Redis queue. A lease gives each shard one consumer at a time.
 //!
-//! The orgs of a shard are applied concurrently, each in the order of the stream. An org whose batches fail pauses
-//! alone. A lease is only the way not to do work twice; correctness does not hang on it: should two workers apply the same
-//! batch, the org's row lock puts them in line and the second finds the batch applied.
+//! The orgs of a shard are applied concurrently, each in the order of the stream. If an org's batches fail, only that org pauses.
+//! Leases avoid doing work twice, but correctness does not depend on them. If two workers apply the same batch, the org's row lock
+//! makes the second one wait, and it then finds the batch applied.
 
 mod job;
 mod lanes;
@@ -34,23 +34,24 @@ use stream::{Entry, Message, MessageId, Pending, ShardStream};
 
 /// How often a worker tries to take a shard that another one holds.
 const ACQUIRE_EVERY: Duration = Duration::from_millis(250);
-/// How long a worker waits after an error of Redis.
-const REDIS_AWAY: Duration = Duration::from_secs(1);
-/// How often a worker looks for messages that were read by another one and never finished.
+/// How long a worker waits after a Redis error.
+const REDIS_PAUSE: Duration = Duration::from_secs(1);
+/// How often a worker looks for messages that another worker read and never finished.
 const LIST_EVERY: Duration = Duration::from_secs(5);
-/// Orgs of a shard that are applied at a time. A group that takes longer than `SLOW` does not count, up to `MAX_RUNNING`.
+/// Orgs of a shard that are applied at a time. Groups that take longer than `SLOW` don't count, but `MAX_RUNNING` limits all.
 const MAX_FAST: usize = 2;
 const MAX_RUNNING: usize = 8;
 const SLOW: Duration = Duration::from_millis(200);
-/// Fetches of messages under way at a time.
+/// Fetches at a time.
 const MAX_FETCHES: usize = 2;
-/// How long what is under way has to end when the shard is given up.
-const LET_GO: Duration = Duration::from_millis(500);
-/// How long a worker keeps a shard with a message that only a newer program can read, and how long it leaves it to
-/// others then. The first doubles each time that nobody takes the shard.
+/// How long running jobs may take to end when the shard is released.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a worker keeps a shard with a message that only a newer program can read. It doubles each time that no other worker
+/// takes the shard.
 const FIRST_KEEP: Duration = Duration::from_secs(1);
 const LONGEST_KEEP: Duration = Duration::from_secs(60);
-const ABSTAIN: Duration = Duration::from_millis(750);
+/// How long it then leaves the shard to others.
+const LEAVE_TO_OTHERS: Duration = Duration::from_millis(750);
 
 /// The worker of one process.
 #[derive(Clone)]
@@ -61,10 +62,10 @@ pub struct Worker {
     live: Live,
     indexer: Indexer,
     counters: Arc<Counters>,
-    /// Names this process in leases and in the consumer group.
+    /// The name of this process in leases and in the consumer group.
     name: Arc<str>,
     leases: Arc<dyn LeaseKeeper>,
-    /// One permit: see [`Job`].
+    /// One permit, so that suspect messages are applied one at a time. See [`Job`].
     suspects: Arc<Semaphore>,
 }
 
@@ -73,7 +74,7 @@ pub struct Worker {
 enum End {
     Shutdown,
     LeaseLost,
-    /// A message is there that only a newer program can read.
+    /// Only a newer program can read one of the messages.
     NewerMessage,
 }
 
@@ -88,7 +89,7 @@ enum ShardError {
 }
 
 impl Worker {
-    /// A worker on a queue, named `name`, which no other live process may bear.
+    /// A worker on a queue. No other running process may have the same `name`.
     pub fn new(
         queue: &RedisQueue,
         name: &str,
@@ -110,7 +111,7 @@ impl Worker {
         }
     }
 
-    /// Consumes until shutdown; what is being applied then is finished first.
+    /// Consumes all shards until shutdown. Jobs that run at that time are finished.
     pub fn start(&self, tasks: &TaskTracker, shutdown: &CancellationToken) {
         for shard in 0..SHARDS {
             let (worker, shutdown) = (self.clone(), shutdown.clone());
@@ -120,7 +121,7 @@ impl Worker {
                     let consuming = tokio::spawn(async move { worker.run_shard(shard, shutdown).await });
                     if let Err(error) = consuming.await {
                         tracing::error!(shard, error = %error, "the consumer of a shard panicked; restarting it");
-                        tokio::time::sleep(REDIS_AWAY).await;
+                        tokio::time::sleep(REDIS_PAUSE).await;
                     }
                 }
             });
@@ -133,7 +134,7 @@ impl Worker {
             let pause = match self.try_shard(shard, keep, &shutdown).await {
                 Ok(Some(End::NewerMessage)) => {
                     keep = (keep * 2).min(LONGEST_KEEP);
-                    ABSTAIN
+                    LEAVE_TO_OTHERS
                 }
                 Ok(_) => {
                     keep = FIRST_KEEP;
@@ -141,7 +142,7 @@ impl Worker {
                 }
                 Err(error) => {
                     tracing::warn!(shard, error = %error, "a shard of the ingest queue can't be read");
-                    REDIS_AWAY
+                    REDIS_PAUSE
                 }
             };
             tokio::select! {
@@ -198,7 +199,8 @@ impl Worker {
         let end = shard.run(&mut arriving, shutdown).await;
         stop.cancel();
         arriving.close();
-        let limit = if matches!(end, Ok(End::Shutdown)) { None } else { Some(Instant::now() + LET_GO) };
+        let limit =
+            if matches!(end, Ok(End::Shutdown)) { None } else { Some(Instant::now() + DRAIN_TIMEOUT) };
         let drained = shard.drain(limit).await;
         self.counters.note_shard(shard.number, 0, 0);
         reading.await??;
@@ -207,11 +209,11 @@ impl Worker {
     }
 }
 
-/// The ids of the messages that this consumer knows.
+/// The ids of messages that this consumer has read and not finished.
 type Known = Arc<Mutex<FxHashSet<MessageId>>>;
 
-/// Reads a shard: first what others read and did not finish, then what is new. It never waits for what is applied, only
-/// for the consumer to take note of what it read.
+/// Reads a shard: first the messages that others read and did not finish, then new ones. It never waits for messages to be
+/// applied, only until the consumer has received them.
 struct Reader {
     stream: ShardStream,
     reads: ConnectionManager,
@@ -224,12 +226,12 @@ impl Reader {
     async fn run(mut self) -> Result<(), RedisError> {
         self.read_pending().await?;
         let mut listed = Instant::now();
-        // A read is never cancelled: what Redis has handed out would be forgotten.
+        // A read is never cancelled, because messages that Redis has already delivered would be lost.
         while !self.stop.is_cancelled() {
             let entries = self.stream.read(&mut self.reads).await?;
             self.hand_over(entries).await;
             if listed.elapsed() >= LIST_EVERY {
-                // A worker that lost its lease may have read something after we looked, and never finished it.
+                // A worker that lost its lease may have read messages after our last look and not finished them.
                 if self.stream.pending_count().await? > self.known.lock().len() {
                     self.read_pending().await?;
                 }
@@ -276,7 +278,7 @@ impl Reader {
     }
 }
 
-/// What a consumer has under way in its shard.
+/// The state of a consumer and its running jobs.
 struct Shard {
     worker: Worker,
     number: u64,
@@ -285,10 +287,10 @@ struct Shard {
     known: Known,
     lanes: Lanes,
     jobs: JoinSet<Result<Finished, RedisError>>,
-    /// The orgs that are being applied, since when, and which of their messages.
+    /// For each org that is being applied: since when, and the ids of the messages.
     running: FxHashMap<OrgId, (Instant, Vec<MessageId>)>,
     fetching: usize,
-    /// When the shard is given up because of a newer message.
+    /// When the shard is released because of a message for a newer program.
     keep_until: Option<Instant>,
     keep: Duration,
 }
@@ -312,7 +314,7 @@ impl Shard {
                 return Ok(End::NewerMessage);
             }
             self.start_jobs();
-            self.note_blocked();
+            self.report_blocked();
             let wake = self.next_wake();
             let (held, jobs) = (self.held.clone(), &mut self.jobs);
             tokio::select! {
@@ -320,7 +322,7 @@ impl Shard {
                 () = held.lost() => return Ok(End::LeaseLost),
                 entries = arriving.recv() => match entries {
                     Some(entries) => self.take(entries).await?,
-                    // The reader ended; its error comes with it.
+                    // The reader has ended. Its error is returned when it is awaited.
                     None => return Ok(End::LeaseLost),
                 },
                 Some(finished) = jobs.join_next() => self.end(finished??).await?,
@@ -347,7 +349,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Starts as much as may run at a time.
+    /// Starts as many jobs and fetches as may run at a time.
     fn start_jobs(&mut self) {
         let now = Instant::now();
         while self.running.len() < MAX_RUNNING
@@ -407,8 +409,8 @@ impl Shard {
         Ok(())
     }
 
-    /// A message that only a newer program can read: its org waits, and before long the shard is left to another worker.
-    fn note_blocked(&mut self) {
+    /// Reports messages that only a newer program can read. Their orgs wait, and the shard is soon released to another worker.
+    fn report_blocked(&mut self) {
         self.worker.counters.note_shard(self.number, self.lanes.parked_orgs(), self.lanes.blocked_orgs());
         if self.lanes.blocked_orgs() > 0 && self.keep_until.is_none() {
             tracing::error!(
@@ -419,7 +421,7 @@ impl Shard {
         }
     }
 
-    /// When there is something to do that nobody reports.
+    /// The next instant at which there is work to do without an event that wakes the loop.
     fn next_wake(&self) -> Option<Instant> {
         let turns_slow = self.running.values().map(|(since, _)| *since + SLOW);
         let turns_slow =
@@ -427,7 +429,7 @@ impl Shard {
         [turns_slow, self.lanes.next_wake(), self.keep_until].into_iter().flatten().min()
     }
 
-    /// Waits for what is under way. What does not end in time is applied or not, and another worker finds out which.
+    /// Waits for running jobs. Those that don't end in time are aborted; another worker finds out whether they were applied.
     async fn drain(&mut self, limit: Option<Instant>) -> Result<(), ShardError> {
         loop {
             tokio::select! {
@@ -446,7 +448,7 @@ impl Shard {
     }
 }
 
-/// Sleeps until an instant, or for ever.
+/// Sleeps until an instant, or forever.
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,

@@ -1,4 +1,4 @@
-//! The stream of one shard in Redis: reading and decoding messages, counting attempts, finishing.
+//! The stream of one shard in Redis: reads and decodes messages, counts attempts, and removes finished messages.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,12 +17,12 @@ use crate::queue::size_of_batch;
 
 /// Messages that are read at a time.
 pub(super) const READ_MESSAGES: usize = 128;
-/// A message that processes which ended meanwhile may have tried so often is applied alone.
+/// A message is applied alone once this many attempts were started by other processes, because it may have ended them.
 const SUSPECT_ATTEMPTS: u64 = 2;
 /// How long a read waits for messages.
 const BLOCK_MS: u64 = 250;
 
-/// Acknowledges and removes one message; the counters move only with the acknowledgement, so never twice.
+/// Acknowledges and removes one message. Counters change only if the acknowledgement succeeds, so they never change twice.
 const FINISH: &str = "
 if redis.call('xack', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
 redis.call('xdel', KEYS[1], ARGV[2])
@@ -59,34 +59,34 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// A message of ours, without its batch.
+/// A message without its batch.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) id: MessageId,
     pub(super) org: OrgId,
     pub(super) key: String,
     pub(super) events: i64,
-    /// The bytes as they are in the queue.
+    /// The encoded bytes.
     pub(super) raw: Vec<u8>,
-    /// How many attempts may have been made to apply it; Redis keeps the number.
+    /// The number of attempts to apply it that were started. Redis stores it.
     pub(super) attempts: u64,
-    /// Whether one of them was made by this process.
+    /// Whether this process made one of them.
     pub(super) was_tried_here: bool,
 }
 
-/// What the bytes of a message are.
+/// The decoded bytes of a message.
 #[derive(Debug)]
 pub(super) enum Content {
     Whole(Batch),
-    /// Not a batch, and why.
+    /// They are not a batch; the reason.
     Broken(String),
-    /// A batch in a form that only a newer program can read.
+    /// A batch that only a newer program can read.
     Newer,
-    /// The batch is being applied.
+    /// The batch was taken to be applied.
     Taken,
 }
 
-/// A message of ours.
+/// A message that our program wrote.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) head: Head,
@@ -94,17 +94,17 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// Events that a transaction has to store for it.
+    /// The number of events to store.
     pub(super) fn event_count(&self) -> usize {
         if let Content::Whole(batch) = &self.content { batch.events.len() } else { 0 }
     }
 
-    /// Whether it may be what ended a process before.
+    /// Whether it may have ended a process before.
     pub(super) fn is_suspect(&self) -> bool {
         self.head.attempts >= SUSPECT_ATTEMPTS && !self.head.was_tried_here
     }
 
-    /// Bytes that it takes in memory, about.
+    /// Approximate bytes that it takes in memory.
     pub(super) fn size_bytes(&self) -> usize {
         let batch = if let Content::Whole(batch) = &self.content { size_of_batch(batch) } else { 0 };
         self.head.raw.len() + batch
@@ -114,7 +114,7 @@ impl Message {
 /// An entry of the stream.
 pub(super) enum Entry {
     Ours(Box<Message>),
-    /// Something that we did not write; its id.
+    /// The id of an entry that our program did not write.
     Foreign(String),
 }
 
@@ -145,7 +145,8 @@ impl ShardStream {
         }
     }
 
-    /// Waits for new messages over a connection of the caller: a read that waits would hold up all that is behind it.
+    /// Waits for new messages. It uses the caller's connection, because a blocking read delays all later commands on
+    /// its connection.
     pub(super) async fn read(&self, connection: &mut ConnectionManager) -> Result<Vec<Entry>, RedisError> {
         let reply: Option<StreamReadReply> = redis::cmd("XREADGROUP")
             .arg("GROUP")
@@ -164,7 +165,7 @@ impl ShardStream {
         Ok(decode(ids.map(|id| (id, 0)).collect()).await)
     }
 
-    /// How many messages were read and are not finished, by whoever.
+    /// The number of messages that any worker read and did not finish.
     pub(super) async fn pending_count(&self) -> Result<usize, RedisError> {
         let (count, ..): (usize, Option<String>, Option<String>, redis::Value) = redis::cmd("XPENDING")
             .arg(&*self.name)
@@ -174,7 +175,7 @@ impl ShardStream {
         Ok(count)
     }
 
-    /// The first of them behind a message.
+    /// The first unfinished messages after a given one.
     pub(super) async fn list_pending(&self, after: Option<MessageId>) -> Result<Vec<Pending>, RedisError> {
         let start = after.map_or_else(|| "-".to_owned(), |id| format!("({id}"));
         let rows: Vec<(String, String, u64, u64)> = redis::cmd("XPENDING")
@@ -191,8 +192,7 @@ impl ShardStream {
             .collect())
     }
 
-    /// Reads messages that are pending, without counting that as a delivery. What is not in the stream any more is
-    /// acknowledged.
+    /// Reads unfinished messages without counting a delivery. Those that are no longer in the stream are acknowledged.
     pub(super) async fn fetch(&self, pending: &[Pending]) -> Result<Vec<Entry>, RedisError> {
         let mut connection = self.connection.clone();
         let mut pipe = redis::pipe();
@@ -219,7 +219,7 @@ impl ShardStream {
         Ok(decode(found).await)
     }
 
-    /// Writes how often messages were tried, so that the number survives this process. All of them get the same one.
+    /// Stores the number of attempts in Redis, so that it survives this process. All given messages get the same number.
     pub(super) async fn count_attempts(&self, ids: &[MessageId], attempts: u64) -> Result<(), RedisError> {
         let mut claim = redis::cmd("XCLAIM");
         claim.arg(&*self.name).arg(GROUP).arg(&*self.consumer).arg(0);
@@ -250,7 +250,7 @@ impl ShardStream {
             .ignore();
         }
         match pipe.query_async(&mut connection).await {
-            // A pipeline sends only the script's digest, which a Redis that restarted does not know.
+            // A pipeline only sends the digest of the script. A Redis that restarted does not know it.
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.finish.prepare_invoke().load_async(&mut connection).await?;
                 pipe.query_async(&mut connection).await
@@ -259,7 +259,7 @@ impl ShardStream {
         }
     }
 
-    /// Removes an entry that is not ours.
+    /// Removes an entry that our program did not write.
     pub(super) async fn remove_foreign(&self, id: &str) -> Result<(), RedisError> {
         redis::pipe()
             .cmd("XACK")
@@ -276,7 +276,7 @@ impl ShardStream {
     }
 }
 
-/// Decodes on the blocking pool: some milliseconds for a full read.
+/// Decodes on the blocking pool, because a full read takes some milliseconds.
 async fn decode(ids: Vec<(StreamId, u64)>) -> Vec<Entry> {
     if ids.is_empty() {
         return Vec::new();
@@ -289,7 +289,7 @@ async fn decode(ids: Vec<(StreamId, u64)>) -> Vec<Entry> {
             })
             .collect()
     };
-    // The messages of a task that failed are pending, and are listed again.
+    // If the task fails, its messages are still unfinished and will be listed again.
     tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! The code that the three signals share: items in scopes in resources, and notes about unreadable parts.
+//! Code that the three signals share: limits, items in scopes in resources, and notes about unreadable parts.
 
 use agentlens_domain::ledger::Reason;
 use agentlens_domain::limits::MAX_BODY_BYTES;
@@ -13,27 +13,27 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use super::WireError;
 use super::density::Shape;
 
-/// Spans, log records or metrics of one request; no more resources and scopes either. An empty one is two bytes and
-/// takes hundreds in memory.
+/// The most spans, log records or metrics of one request, and the most resources and scopes. An empty one has two bytes and takes
+/// hundreds in memory.
 pub(super) const MAX_ITEMS: usize = 100_000;
-/// Attributes, events, links and elements of values of one request. An empty one is two bytes and takes up to a hundred in
-/// memory.
+/// The most attributes, events, links and elements of values of one request. An empty one has two bytes and takes up to a hundred
+/// in memory.
 pub const MAX_DETAILS: usize = 500_000;
-/// Bytes of one span, log record or metric in protobuf: those of a body as it is sent, so that compression lets none grow beyond it.
-/// What is larger than a payload may be is cut later, and its tokens and cost are kept. How much memory it takes is bounded by
-/// [`MAX_DETAILS`].
+/// The most bytes of one span, log record or metric in protobuf. It equals the limit of a body, so compression can't
+/// be used to exceed it. A payload that is too large is cut later, and its tokens and cost are kept. [`MAX_DETAILS`]
+/// limits the memory it takes.
 pub(super) const MAX_ITEM_BYTES: usize = MAX_BODY_BYTES;
-/// Bytes of one resource or scope in protobuf.
+/// The most bytes of one resource or scope in protobuf.
 pub(super) const MAX_CARRIER_BYTES: usize = 4 * 1024 * 1024;
 
-/// A request, and what had to be omitted or changed.
+/// A decoded request, and what had to be omitted or changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded<T> {
     /// The readable part.
     pub request: T,
     /// One entry for each unreadable span, log record or metric, or for a part that may have held some.
     pub broken: Vec<BrokenItem>,
-    /// How many attributes and fields were of a wrong type, and are therefore kept in another form or omitted.
+    /// The number of attributes and fields of a wrong type. They are kept in another form or omitted.
     pub repaired: u64,
 }
 
@@ -42,7 +42,7 @@ pub struct Decoded<T> {
 pub struct BrokenItem {
     /// The reason's stable name.
     pub reason: Reason,
-    /// Which item and why, in a sentence for the client.
+    /// Which item it is and why it was refused, as a sentence for the client.
     pub message: String,
 }
 
@@ -51,7 +51,7 @@ pub struct BrokenItem {
 pub(super) struct Notes {
     pub(super) repaired: u64,
     pub(super) broken: Vec<BrokenItem>,
-    /// The first error that did not end the reading.
+    /// The first error after which reading continued.
     pub(super) stop: Option<WireError>,
     /// Items found so far, readable or not.
     items: usize,
@@ -62,7 +62,8 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    /// Adds a broken item. The number is limited, because a list of another signal may be two bytes and its note takes a hundred.
+    /// Adds a broken item. Their number is limited, because a list of another signal may have two bytes and its note
+    /// takes a hundred.
     pub(super) fn broken(&mut self, reason: Reason, message: String) -> Result<(), WireError> {
         if self.broken.len() == MAX_ITEMS {
             return Err(WireError::TooManyItems { limit: MAX_ITEMS });
@@ -145,7 +146,7 @@ impl<I> Default for UnderScope<I> {
 pub(super) trait Item: prost::Message + Default {
     /// The request of the signal.
     type Request;
-    /// What one item is called in messages.
+    /// The name of one item in error messages.
     const NOUN: &'static str;
     /// The names of the lists in JSON.
     const RESOURCES: &'static str;
@@ -154,10 +155,10 @@ pub(super) trait Item: prost::Message + Default {
 
     fn request(resources: Vec<UnderResource<Self>>) -> Self::Request;
 
-    /// Its shape in protobuf.
+    /// The message that it is in protobuf, for counting details.
     const SHAPE: Shape;
 
-    /// How many attributes, events, links and elements of values it holds.
+    /// The number of attributes, events, links and elements of values in it.
     fn details(&self) -> usize;
 }
 
@@ -234,7 +235,7 @@ pub(super) struct Metric {
 }
 
 impl Item for Metric {
-    /// How many there are.
+    /// The number of metrics.
     type Request = usize;
     const NOUN: &'static str = "metric";
     const RESOURCES: &'static str = "resourceMetrics";

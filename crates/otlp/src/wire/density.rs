@@ -1,13 +1,13 @@
 //! Counts the details in a protobuf message before it is decoded.
 //!
-//! An empty attribute is two bytes and takes up to a hundred when it is decoded, so two million of them, 3 KB compressed,
-//! would take 190 MiB before they could be counted. This count needs no memory.
+//! An empty attribute has two bytes and takes up to a hundred once decoded. Two million of them, which compress to 3 KB, would take
+//! 190 MiB before they could be counted. Counting the encoded bytes needs no memory.
 
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 /// Shorter messages are not counted: their length bounds the memory they take.
 const SPARSE_BYTES: usize = 16 * 1024;
-/// Values inside values; prost refuses what is deeper.
+/// How deeply values may be nested; prost refuses deeper ones.
 const MAX_DEPTH: usize = 100;
 
 /// The messages that have repeated fields.
@@ -29,7 +29,7 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    /// The shape of a field, and whether each value is a detail; `None` for fields that hold none.
+    /// The message in a field, and whether each value of the field is a detail; `None` for fields without details.
     fn field(self, number: u32) -> Option<(Self, bool)> {
         match (self, number) {
             (Self::Span, 9) | (Self::LogRecord, 6) | (Self::Resource, 1) | (Self::Scope, 3) => {
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(count(Shape::Span, b"\x4a\x00\xff\xff", 0), 1);
         assert_eq!(details_in(Shape::Span, b"\x4a\x00"), 0);
         assert_eq!(details_in(Shape::Span, &b"\x4a\x00".repeat(SPARSE_BYTES)), SPARSE_BYTES);
-        // A million values inside each other.
+        // A million nested values.
         let deep = b"\x2a\xff\xff\xff\x07\x0a\xff\xff\xff\x07".repeat(100_000);
         assert!(count(Shape::AnyValue, &deep, 0) <= MAX_DEPTH);
     }

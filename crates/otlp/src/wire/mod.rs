@@ -30,10 +30,10 @@ use batch::{Item, Metric};
 #[cfg(test)]
 mod tests;
 
-/// Why a body as a whole is not a request. Sending it again can't help.
+/// Why a whole body is not a request. Sending it again does not help.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum WireError {
-    /// The body is not JSON, or its objects and lists are not those of a request.
+    /// The body is not JSON, or its objects and lists don't form a request.
     #[error("The body is not valid OTLP JSON: {what} at line {line}, column {column}.")]
     Json {
         /// What is wrong.
@@ -43,7 +43,7 @@ pub enum WireError {
         /// The column in bytes, from 1.
         column: usize,
     },
-    /// The body is not a protobuf message of the kind that the path takes.
+    /// The body is not the protobuf message that the path expects.
     #[error("The body is not a valid protobuf request: {what}.")]
     Protobuf {
         /// What is wrong.

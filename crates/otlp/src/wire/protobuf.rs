@@ -1,7 +1,7 @@
 //! Requests in protobuf.
 //!
-//! prost fails a whole message for one string that is not UTF-8, so it only decodes single items here. The messages around
-//! them are read by hand, so a damaged resource loses only its damaged part.
+//! prost fails a whole message if one string is not UTF-8. So it only decodes single items, and the messages around them are read
+//! here. A damaged resource loses only its damaged part.
 
 use std::borrow::Cow;
 
@@ -28,13 +28,13 @@ pub(super) fn read<I: Item>(body: &[u8]) -> Result<(Vec<UnderResource<I>>, Notes
         resources.push(resource);
     }
     match notes.stop.take() {
-        // Damaged bytes without any item are not a request with a flaw but something else.
+        // Damaged bytes that contain no item are not a request at all.
         Some(error) if !notes.has_items() => Err(error),
         _ => Ok((resources, notes)),
     }
 }
 
-/// Notes that a part ended early. Reading continues behind it, because its length is known.
+/// Notes that a part ended early. Reading continues after it, because its length is known.
 fn survive(end: Result<(), WireError>, part: &str, noun: &str, notes: &mut Notes) -> Result<(), WireError> {
     let Err(error @ WireError::Protobuf { .. }) = end else { return end };
     notes.broken(Reason::InvalidField, format!("The {noun}s of a {part} cannot be read on: {error}"))?;
@@ -129,7 +129,7 @@ fn entity_details(entities: &[EntityRef]) -> usize {
     entities.iter().map(|entity| 1 + entity.id_keys.len() + entity.description_keys.len()).sum()
 }
 
-/// The next field with a number up to `last`; others are skipped. All those fields are strings or messages.
+/// The next field with a number up to `last`; higher ones are skipped. All of these fields are strings or messages.
 fn next_field<'a>(rest: &mut &'a [u8], last: u32) -> Result<Option<(u32, &'a [u8])>, WireError> {
     while !rest.is_empty() {
         let (tag, wire_type) = decode_key(rest).map_err(malformed)?;
@@ -150,8 +150,8 @@ fn next_field<'a>(rest: &mut &'a [u8], last: u32) -> Result<Option<(u32, &'a [u8
     Ok(None)
 }
 
-/// Joins the parts of a message, which protobuf merges. The message may take thirty times as much memory when it is decoded,
-/// so its bytes have a limit of their own.
+/// Joins the parts of a message, because protobuf merges them. A decoded message may take thirty times the memory, so its bytes
+/// have their own limit.
 fn append<'a>(
     part: &'static str,
     parts: &mut Option<Cow<'a, [u8]>>,
@@ -184,8 +184,8 @@ fn described(error: &prost::DecodeError) -> String {
     text.strip_prefix("failed to decode Protobuf message: ").unwrap_or(&text).to_owned()
 }
 
-/// Why an item is refused. Logs sent to the path for traces are found here, because their resources have the same field
-/// numbers.
+/// Why an item is refused. This also detects logs sent to the path for traces, because the resources of both signals have the same
+/// field numbers.
 fn refusal<I: Item>(number: usize, bytes: &[u8], error: &prost::DecodeError) -> String {
     let is_log = I::NOUN == "span" && LogRecord::decode(bytes).is_ok();
     let hint = if is_log { " It looks like a log record; these belong to /v1/logs." } else { "" };

@@ -12,8 +12,8 @@ use prost::Message;
 
 use super::Encoding;
 
-/// Bytes of a message in a response; a longer one is cut. OTLP allows 4 MiB for a response, and escaping makes at most six
-/// bytes of one.
+/// The most bytes of a message in a response; a longer one is cut. OTLP allows 4 MiB for a response, and escaping
+/// turns one byte into six at most.
 pub(super) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// The signals of OTLP.
@@ -30,8 +30,8 @@ pub enum Signal {
 /// The losses of an accepted request, or a warning if nothing was lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partial {
-    /// How many spans, log records or metrics were refused; 0 for a warning. OTLP counts data points instead of metrics, but
-    /// an unreadable metric has no data points to count.
+    /// The number of refused spans, log records or metrics; 0 for a warning. OTLP counts data points instead of metrics, but the
+    /// data points of an unreadable metric can't be counted.
     pub rejected: i64,
     /// The reason, for the developer of the client.
     pub message: String,
@@ -80,7 +80,7 @@ pub fn encode_status(encoding: Encoding, code: i32, message: &str) -> Vec<u8> {
     }
 }
 
-/// `google.rpc.Status`, whose details we never fill.
+/// `google.rpc.Status`. Its details are always empty.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct Status {
     #[prost(int32, tag = "1")]

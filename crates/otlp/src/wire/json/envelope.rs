@@ -11,7 +11,7 @@ use super::tree::{Json, Members, Unreadable, present, read_tree};
 use crate::wire::WireError;
 use crate::wire::batch::{Item, MAX_DETAILS, Metric, Notes, UnderResource, UnderScope, details_of};
 
-/// Above a list of items: the request, its resources, a resource, its scopes and a scope.
+/// The number of objects and lists around a list of items: the request, its resources, a resource, its scopes and a scope.
 const LEVELS_ABOVE_ITEMS: usize = 5;
 
 /// Reads the body of a request; an empty object is an empty request.
@@ -58,7 +58,7 @@ fn request<I: Item + FromJson>(
     Ok(resources)
 }
 
-/// The list of another signal, and the path that takes it. Without this check its items would be lost silently.
+/// The name of another signal's list, and the path that accepts it. Without this check its items would be lost silently.
 fn misplaced(name: &str) -> Option<(&'static str, &'static str)> {
     let signals = [
         (Span::RESOURCES, "/v1/traces"),
@@ -129,7 +129,7 @@ fn item<I: Item + FromJson>(json: &Json<'_>, notes: &mut Notes) -> Result<Option
     }
 }
 
-/// The members of a resource or a scope. Anything but an object is refused, because it may have held items.
+/// The members of a resource or a scope. Anything but an object is refused, because it may contain items.
 fn members<'a, I: Item>(json: Json<'a>, notes: &mut Notes) -> Result<Members<'a>, WireError> {
     if let Json::Object(members) = json {
         return Ok(members);

@@ -1,7 +1,7 @@
-//! The messages of OTLP, made of JSON.
+//! Reads the messages of OTLP from JSON.
 //!
-//! A field of the wrong type stays empty and is counted in `repaired`. The value of an attribute is never lost: if it
-//! doesn't have its type, it is kept as a string of its JSON.
+//! A field of the wrong type stays empty and is counted in `repaired`. The value of an attribute is never lost: if
+//! its type is wrong, its JSON is kept as a string. Example: `{"intValue": true}` becomes the string `true`.
 
 use std::borrow::Cow;
 
@@ -20,17 +20,17 @@ use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use super::tree::{Json, Members, Unreadable, present, read_tree};
 use crate::wire::batch::Metric;
 
-/// JSON values in one item.
+/// The most JSON values in one item.
 pub(in crate::wire) const MAX_ITEM_VALUES: usize = 250_000;
 const TRACE_ID_BYTES: usize = 16;
 const SPAN_ID_BYTES: usize = 8;
 
-/// A message that can be made of a JSON object.
+/// A message that can be read from a JSON object.
 pub(in crate::wire) trait FromJson: Default {
     /// Sets the field of this name, in lowerCamelCase, to a value that is not `null`.
     fn set(&mut self, name: &str, json: Json<'_>, repaired: &mut u64);
 
-    /// Reads an item from its text. The refusal is the end of a sentence about the item.
+    /// Reads an item from its text. The text of a refusal completes a sentence about the item.
     fn from_text(text: &str, repaired: &mut u64) -> Result<Self, (Reason, String)> {
         let item = read_tree(text, MAX_ITEM_VALUES, None, |json| match json {
             Json::Object(members) => Ok(from_members(members, repaired)),
@@ -193,7 +193,7 @@ impl FromJson for KeyValue {
     }
 }
 
-/// Metrics are counted and not kept, so nothing in them is read.
+/// Metrics are counted and not stored, so their contents are not read.
 impl FromJson for Metric {
     fn set(&mut self, _name: &str, _json: Json<'_>, _repaired: &mut u64) {}
 
@@ -221,7 +221,7 @@ pub(super) fn text(json: Json<'_>, repaired: &mut u64) -> String {
     }
 }
 
-/// An integer, also as a string or as `12.0` or `12e3`.
+/// An integer; also accepted as a string, as `12.0` or as `12e3`.
 fn integer<N: TryFrom<i128>>(json: &Json<'_>) -> Option<N> {
     let integer = match json {
         Json::Number(number) => number.as_i128().or_else(|| whole(number.as_f64()?)),
@@ -235,7 +235,7 @@ fn whole(number: f64) -> Option<i128> {
     (number.fract() == 0.0 && number.abs() < 1e38).then_some(number as i128)
 }
 
-/// A double, also as a string, `"NaN"`, `"Infinity"` or `"-Infinity"`; `None` for `1e400`.
+/// A double; also accepted as a string, including `"NaN"`, `"Infinity"` and `"-Infinity"`. `None` for `1e400`.
 fn double(json: &Json<'_>) -> Option<f64> {
     let Json::Unread(raw) = json else { return None };
     let text = raw.get();
@@ -244,7 +244,7 @@ fn double(json: &Json<'_>) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| number.is_finite() || is_word)
 }
 
-/// Bytes in either alphabet of base64, padded or not.
+/// Bytes in base64 with either alphabet, padded or not.
 fn bytes(json: &Json<'_>) -> Option<Vec<u8>> {
     let Json::Text(text) = json else { return None };
     let digits = text.trim_end_matches('=').as_bytes();
@@ -253,8 +253,8 @@ fn bytes(json: &Json<'_>) -> Option<Vec<u8>> {
     alphabet.decode(digits).ok()
 }
 
-/// An id that should have `length` bytes: base64 if the text is as long as that would be, otherwise hexadecimal.
-/// Hexadecimal of another length is read too, so that the refusal can name the length.
+/// An id that should have `length` bytes. It is read as base64 if the text has the length of that, otherwise as hexadecimal. A
+/// hexadecimal id of another length is read too, so that the refusal can name its length.
 fn id(json: &Json<'_>, length: usize) -> Option<Vec<u8>> {
     let Json::Text(text) = json else { return None };
     let is_base64 = text.trim_end_matches('=').len() == (length * 4).div_ceil(3);
@@ -288,7 +288,7 @@ fn list<M: FromJson>(json: Json<'_>, repaired: &mut u64) -> Vec<M> {
     elements.filter_map(|element| message(element, repaired)).collect()
 }
 
-/// A list of attributes. An object is accepted as one too: each member is an attribute.
+/// A list of attributes. An object is accepted too: each member is an attribute.
 fn attributes(json: Json<'_>, repaired: &mut u64) -> Vec<KeyValue> {
     if let Json::List(elements) = json {
         let elements = elements.into_iter().filter(|element| !matches!(element, Json::Null));
@@ -304,7 +304,7 @@ fn attributes(json: Json<'_>, repaired: &mut u64) -> Vec<KeyValue> {
     members.into_iter().map(attribute).collect()
 }
 
-/// One attribute; anything but an object becomes the value of an attribute without a key.
+/// One attribute. Anything but an object becomes the value of an attribute without a key.
 fn attribute(json: Json<'_>, repaired: &mut u64) -> KeyValue {
     match json {
         Json::Object(members) => from_members(members, repaired),
@@ -329,14 +329,14 @@ fn value(json: Json<'_>, repaired: &mut u64) -> Option<AnyValue> {
             None => has_unknown = true,
         }
     }
-    // An object without any member of an OTLP value is a client's own.
+    // An object without a member of an OTLP value is data of the client.
     if value.is_none() && has_unknown {
         value = Some(as_text(Json::Object(members), repaired));
     }
     Some(AnyValue { value })
 }
 
-/// Takes the value of a member like `"intValue": "5"`. An unknown name gives `None` and takes nothing.
+/// Reads the value of a member like `"intValue": "5"`; `None` if the name is unknown, and then the value is not consumed.
 fn take_value(name: &str, json: &mut Json<'_>, repaired: &mut u64) -> Option<Value> {
     let value = match name {
         "stringValue" => match std::mem::take(json) {
@@ -361,7 +361,7 @@ fn take_value(name: &str, json: &mut Json<'_>, repaired: &mut u64) -> Option<Val
     Some(value.unwrap_or_else(|| as_text(std::mem::take(json), repaired)))
 }
 
-/// Takes the list in `{"values": [..]}`, which is empty if absent; `None` if `json` is not an object.
+/// Reads the list in `{"values": [..]}`, which is empty if absent; `None` if `json` is not an object.
 fn take_values<'a>(json: &mut Json<'a>) -> Option<Json<'a>> {
     let Json::Object(members) = json else { return None };
     let values = present(std::mem::take(members)).filter(|(name, _)| name == "values").last();

@@ -1,7 +1,8 @@
 //! Requests in OTLP's JSON.
 //!
-//! `envelope` reads the resources and scopes of a body and leaves each span, log record or metric as its JSON text;
-//! `messages` then reads one text after the other. So an unreadable item is refused alone, by its number.
+//! `envelope` reads the resources and scopes of a body and keeps each span, log record or metric as JSON text.
+//! `messages` then reads these texts one by one. So only an unreadable item is refused, and the refusal names its
+//! number.
 //!
 //! Names may be in lowerCamelCase or `snake_case`, `null` is an absent field, and numbers may be strings. Unknown fields
 //! are ignored, and the last of two equal names wins.

@@ -1,7 +1,7 @@
 //! JSON text as a tree of values.
 //!
-//! `serde_json::Value` would take twice as long: it builds a hash map for each object, and most objects of a span have
-//! one or two members.
+//! `serde_json::Value` takes twice as long, because it builds a hash map for each object. Most objects in a span have one or two
+//! members.
 
 use std::borrow::Cow;
 
@@ -30,14 +30,14 @@ pub(super) fn present<'a>(members: Members<'a>) -> impl Iterator<Item = (Cow<'a,
     members.into_iter().filter(|(_, json)| !matches!(json, Json::Null))
 }
 
-/// Why a text is not read.
+/// Why a text can't be read.
 pub(super) enum Unreadable {
     TooManyValues,
     Invalid { what: String, line: usize, column: usize },
 }
 
-/// Reads a text of at most so many values, which take up to sixty bytes each, and hands it to `convert`. Elements of a
-/// list stay unread if so many objects and lists are around the list.
+/// Reads a text and passes it to `convert`. The number of values is limited, because each takes up to sixty bytes. The elements of
+/// lists at a given depth stay unread.
 pub(super) fn read_tree<T>(
     text: &str,
     max_values: usize,
@@ -70,8 +70,8 @@ fn invalid(error: &serde_json::Error) -> Unreadable {
     Unreadable::Invalid { what, line: error.line(), column: error.column() }
 }
 
-/// The text with U+FFFD for each escaped half of a surrogate pair; `None` if it has none. JavaScript clients send such
-/// halves when they cut a text in the middle of an emoji.
+/// The text with U+FFFD for each escaped half of a surrogate pair; `None` if it has none. JavaScript clients send such halves
+/// if they cut a text in the middle of an emoji.
 fn without_lone_surrogates(text: &str) -> Option<String> {
     let code_unit = |at: usize| u16::from_str_radix(text.get(at..at + 6)?.strip_prefix("\\u")?, 16).ok();
     let (mut readable, mut copied, mut at) = (String::new(), 0, 0);
@@ -93,11 +93,11 @@ fn without_lone_surrogates(text: &str) -> Option<String> {
     (copied > 0).then_some(readable)
 }
 
-/// Reads one value, and each of those inside it.
+/// Reads one value and the values inside it.
 struct Node<'r> {
     /// How many more values there may be.
     room: &'r mut usize,
-    /// `None` if no list inside has elements that stay unread.
+    /// `None` if all lists are read.
     levels_above_unread: Option<usize>,
     is_unread: bool,
 }

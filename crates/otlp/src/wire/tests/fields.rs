@@ -26,7 +26,7 @@ fn ids_are_hexadecimal_or_base64() {
         assert_eq!((span.span_id, repaired), (b"\xb7\xadkqi 31".to_vec(), 0), "{text}");
         assert_eq!(span.parent_span_id, b"\xb7\xadkqi 31");
     }
-    // Readable, but of a wrong length: the span is refused later with its length.
+    // An id of a wrong length is read. The span is refused later, and the refusal names the length.
     assert_eq!(span(r#""spanId":"b7ad""#), (Span { span_id: vec![0xb7, 0xad], ..Span::default() }, 0));
     for absent in [r#""parentSpanId":null"#, r#""parentSpanId":"""#] {
         assert_eq!(span(absent), (Span::default(), 0), "{absent}");

@@ -66,7 +66,7 @@ fn an_empty_object_is_an_empty_request() {
 }
 
 #[test]
-fn both_forms_of_names_are_read_and_unknown_ones_passed_over() {
+fn both_forms_of_names_are_read_and_unknown_ones_are_skipped() {
     let camel = r#"{"resourceSpans":[{"schemaUrl":"s","scopeSpans":[{"spans":[{"traceId":"0af7651916cd43dd8448eb211c80319c",
         "startTimeUnixNano":"5","new":{"a":[1,{}]},"droppedEventsCount":2,"attributes":[{"key":"k","value":{"stringValue":"v","x":1},"y":null}]}]}]}]}"#;
     let snake = camel
@@ -119,7 +119,7 @@ fn null_means_absent_everywhere() {
 }
 
 #[test]
-fn of_members_given_twice_the_last_stands() {
+fn the_last_of_repeated_members_wins() {
     let (read, _) = span(
         r#""name":"a","name":"b","kind":1,"kind":2,"events":[{}],"events":[{},{}],"status":{"code":1,"message":"m"},"status":{"code":2}"#,
     );
@@ -129,7 +129,7 @@ fn of_members_given_twice_the_last_stands() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_replaced_and_counted() {
+fn invalid_utf8_is_replaced_and_counted() {
     let mut body = in_request(r#"[{"name":"a?b"},{"name":"c??d"}]"#).into_bytes();
     body.iter_mut().filter(|byte| **byte == b'?').for_each(|byte| *byte = 0xff);
     let decoded = decode_traces(Encoding::Json, &body).unwrap();
@@ -141,7 +141,7 @@ fn bytes_that_are_no_text_are_replaced_and_counted() {
 }
 
 #[test]
-fn what_holds_no_spans_is_told() {
+fn a_body_without_spans_is_reported() {
     for odd in ["7", "\"x\"", "[]", "true", "\"\\ud800\""] {
         assert_eq!(
             refusal(odd),
@@ -172,7 +172,7 @@ fn what_holds_no_spans_is_told() {
 }
 
 #[test]
-fn items_of_another_signal_are_told() {
+fn items_of_another_signal_are_reported() {
     let logs = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{}]}]}]}"#;
     let decoded = traces(logs).unwrap();
     assert_eq!(
@@ -184,7 +184,7 @@ fn items_of_another_signal_are_told() {
 }
 
 #[test]
-fn what_is_not_json_is_refused_with_its_place() {
+fn invalid_json_is_refused_with_its_position() {
     let place = |json: &str| match traces(json) {
         Err(WireError::Json { line, column, .. }) => (line, column),
         other => panic!("{json}: {other:?}"),
@@ -283,7 +283,7 @@ fn values_nest_up_to_the_limit() {
 }
 
 #[test]
-fn a_request_carries_only_so_many_items() {
+fn the_items_of_a_request_are_limited() {
     let spans = |count: usize| in_request(&format!("[{}]", vec!["{}"; count].join(",")));
     assert_eq!(all_spans(&traces(&spans(MAX_ITEMS)).unwrap()).len(), MAX_ITEMS);
     assert_eq!(traces(&spans(MAX_ITEMS + 1)), Err(WireError::TooManyItems { limit: MAX_ITEMS }));
@@ -292,7 +292,7 @@ fn a_request_carries_only_so_many_items() {
 }
 
 #[test]
-fn metrics_are_counted_whatever_they_say() {
+fn metrics_are_counted_whatever_they_contain() {
     let json = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[
         {"name":"gen_ai.client.token.usage","histogram":{"dataPoints":[{"count":2,"sum":"NaN","bucketCounts":["1","x"]}]}},
         {"name":5,"sum":{"dataPoints":[{"asInt":"x"}]}},
@@ -303,7 +303,7 @@ fn metrics_are_counted_whatever_they_say() {
 }
 
 #[test]
-fn what_is_inside_items_is_bounded() {
+fn the_contents_of_items_are_limited() {
     let dense = format!("{{\"attributes\":[{}]}}", vec!["{}"; MAX_ITEM_VALUES - 10].join(","));
     let spans = |count: usize| in_request(&format!("[{}]", vec![dense.as_str(); count].join(",")));
     assert_eq!(all_spans(&traces(&spans(2)).unwrap()).len(), 2);
@@ -318,7 +318,7 @@ fn what_is_inside_items_is_bounded() {
 }
 
 #[test]
-fn what_is_told_of_misplaced_lists_is_bounded() {
+fn reports_of_misplaced_lists_are_limited() {
     for pair in [r#""resourceLogs":0"#, r#""resourceSpans":0"#, r#""resourceSpans":[{"scopeSpans":0}]"#] {
         let body = |count: usize| format!("{{{}}}", vec![pair; count].join(","));
         assert_eq!(traces(&body(MAX_ITEMS)).unwrap().broken.len(), MAX_ITEMS, "{pair}");

@@ -1,4 +1,4 @@
-//! Prints requests as OTLP JSON in all spellings that clients use.
+//! Prints requests as OTLP JSON, in each of the forms that clients use.
 
 use data_encoding::{BASE64, HEXLOWER, HEXUPPER};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status, span};
 use serde_json::{Map, Value, json};
 
-/// A client's choices where OTLP JSON allows several.
+/// The form that a client uses where OTLP JSON allows several.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spelling {
     /// Names as in the schema instead of lowerCamelCase.
@@ -22,7 +22,7 @@ pub(super) struct Spelling {
     pub(super) enum_names: bool,
     /// Ids in upper case.
     pub(super) upper_case: bool,
-    /// `null` for what is absent.
+    /// `null` for absent values.
     pub(super) nulls: bool,
 }
 

@@ -40,8 +40,8 @@ fn request(spans: Vec<Span>) -> ExportTraceServiceRequest {
     ExportTraceServiceRequest { resource_spans }
 }
 
-/// The request with bytes that are not UTF-8 instead of `text`.
-fn spoilt(request: &impl Message, text: &str) -> Vec<u8> {
+/// The bytes of the request, with invalid UTF-8 instead of `text`.
+fn with_invalid_utf8(request: &impl Message, text: &str) -> Vec<u8> {
     let mut bytes = request.encode_to_vec();
     let at = bytes.windows(text.len()).position(|window| window == text.as_bytes()).unwrap();
     bytes[at] = 0xff;
@@ -66,7 +66,7 @@ fn an_empty_body_is_an_empty_request() {
 #[test]
 fn one_bad_span_never_harms_a_good_one() {
     let whole = request(vec![named("first"), named("spoil"), named("last")]);
-    let decoded = traces(&spoilt(&whole, "spoil")).unwrap();
+    let decoded = traces(&with_invalid_utf8(&whole, "spoil")).unwrap();
     assert_eq!(names(&decoded), ["first", "last"]);
     assert_eq!(decoded.broken.len(), 1);
     let message = &decoded.broken[0].message;
@@ -77,8 +77,8 @@ fn one_bad_span_never_harms_a_good_one() {
     let mut expected = whole;
     expected.resource_spans[0].scope_spans[0].spans.remove(1);
     assert_eq!((decoded.request, decoded.repaired), (expected, 0));
-    // A request with bad spans only is still a request.
-    let decoded = traces(&spoilt(&request(vec![named("spoil")]), "spoil")).unwrap();
+    // A request in which all spans are bad is still a request.
+    let decoded = traces(&with_invalid_utf8(&request(vec![named("spoil")]), "spoil")).unwrap();
     assert_eq!((names(&decoded).len(), decoded.broken.len()), (0, 1));
 }
 
@@ -88,34 +88,34 @@ fn one_bad_log_record_never_harms_a_good_one() {
     let scope_logs =
         vec![ScopeLogs { log_records: vec![record("spoil"), record("good")], ..ScopeLogs::default() }];
     let resource_logs = vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }];
-    let body = spoilt(&ExportLogsServiceRequest { resource_logs }, "spoil");
+    let body = with_invalid_utf8(&ExportLogsServiceRequest { resource_logs }, "spoil");
     let decoded = decode_logs(Encoding::Protobuf, &body).unwrap();
     assert_eq!(decoded.request.resource_logs[0].scope_logs[0].log_records, [record("good")]);
     assert!(decoded.broken[0].message.starts_with("The log record number 1 cannot be decoded: "));
 }
 
 #[test]
-fn resources_and_scopes_lose_only_what_is_unreadable() {
+fn resources_and_scopes_lose_only_unreadable_parts() {
     let whole = request(vec![named("span")]);
     let mut expected = whole.clone();
     expected.resource_spans[0].resource.as_mut().unwrap().attributes.remove(0);
-    let decoded = traces(&spoilt(&whole, "shop")).unwrap();
+    let decoded = traces(&with_invalid_utf8(&whole, "shop")).unwrap();
     assert_eq!(decoded, Decoded { request: expected, broken: vec![], repaired: 1 });
 
     let mut expected = whole.clone();
     expected.resource_spans[0].scope_spans[0].scope.as_mut().unwrap().name = "\u{fffd}cope".to_owned();
-    let decoded = traces(&spoilt(&whole, "scope")).unwrap();
+    let decoded = traces(&with_invalid_utf8(&whole, "scope")).unwrap();
     assert_eq!(decoded, Decoded { request: expected, broken: vec![], repaired: 1 });
 
     let mut expected = whole.clone();
     expected.resource_spans[0].schema_url = "\u{fffd}uter".to_owned();
-    let decoded = traces(&spoilt(&whole, "outer")).unwrap();
+    let decoded = traces(&with_invalid_utf8(&whole, "outer")).unwrap();
     assert_eq!(decoded, Decoded { request: expected, broken: vec![], repaired: 1 });
 }
 
 #[test]
 fn a_damaged_scope_loses_only_its_own_rest() {
-    // The scope's second span announces more bytes than the scope has.
+    // The second span of the scope has a length beyond the end of the scope.
     let span = named("kept").encode_to_vec();
     let mut scope = vec![0x12, span.len() as u8];
     scope.extend(&span);
@@ -157,7 +157,7 @@ fn garbage_is_an_error() {
 }
 
 #[test]
-fn unknown_fields_are_passed_over() {
+fn unknown_fields_are_skipped() {
     let whole = request(vec![named("span")]);
     let mut body = whole.encode_to_vec();
     // A string, a varint, both fixed sizes and a group, under unused numbers.
@@ -177,7 +177,7 @@ fn a_resource_in_parts_is_merged() {
 }
 
 #[test]
-fn hostile_nesting_costs_a_span_and_no_stack() {
+fn hostile_nesting_loses_a_span_and_no_stack() {
     let nested = |levels: usize| {
         (0..levels).fold(AnyValue::default(), |inner, _| AnyValue {
             value: Some(Value::ArrayValue(ArrayValue { values: vec![inner] })),
@@ -191,7 +191,7 @@ fn hostile_nesting_costs_a_span_and_no_stack() {
     let decoded = traces(&request(vec![named("first"), span(200), named("last")]).encode_to_vec()).unwrap();
     assert_eq!(names(&decoded), ["first", "last"]);
     assert!(decoded.broken[0].message.contains("recursion limit"), "{}", decoded.broken[0].message);
-    // Far deeper than a value that could be built: written from the inside out.
+    // Written from the inside out, because building so deep a value would overflow the stack.
     let mut deep = Vec::new();
     for _ in 0..5_000 {
         let mut outer = vec![0x0a];
@@ -224,7 +224,7 @@ fn logs_sent_as_traces_are_refused_with_a_hint() {
 }
 
 #[test]
-fn a_request_carries_only_so_many_items() {
+fn the_items_of_a_request_are_limited() {
     let spans = |count: usize| request(vec![Span::default(); count]).encode_to_vec();
     assert_eq!(names(&traces(&spans(MAX_ITEMS)).unwrap()).len(), MAX_ITEMS);
     assert_eq!(traces(&spans(MAX_ITEMS + 1)), Err(WireError::TooManyItems { limit: MAX_ITEMS }));
@@ -233,7 +233,7 @@ fn a_request_carries_only_so_many_items() {
 }
 
 #[test]
-fn what_is_inside_items_is_bounded() {
+fn the_contents_of_items_are_limited() {
     let dense = Span { attributes: vec![KeyValue::default(); 500_000], ..Span::default() };
     let error = traces(&request(vec![dense; 5]).encode_to_vec());
     assert_eq!(error, Err(WireError::TooManyDetails { limit: MAX_DETAILS }));
@@ -254,11 +254,11 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn resources_and_scopes_are_bounded_as_items_are() {
+fn resources_and_scopes_are_limited_like_items() {
     let too_long = |part| Err(WireError::TooLong { part, limit: MAX_CARRIER_BYTES });
     let empties = b"\x0a\x00".repeat(MAX_CARRIER_BYTES / 2 + 1);
     assert_eq!(traces(&field(1, &field(1, &empties))), too_long("resource"));
-    // Also when it comes in parts, which are one message.
+    // The limit also applies if it comes in parts, because they are one message.
     let parts = field(1, &b"\x0a\x00".repeat(MAX_CARRIER_BYTES / 4)).repeat(3);
     assert_eq!(traces(&field(1, &parts)), too_long("resource"));
     let empties = b"\x1a\x00".repeat(MAX_CARRIER_BYTES / 2 + 1);
@@ -273,13 +273,13 @@ fn resources_and_scopes_are_bounded_as_items_are() {
 }
 
 #[test]
-fn metrics_are_counted_without_what_they_say() {
+fn metrics_are_counted_without_decoding_them() {
     let named = field(2, b"\x0a\x01a");
-    // Points without anything in them, as dense as they can be, and one that can't be decoded.
+    // Empty points, which are as dense as possible, and one that can't be decoded.
     let dense = field(2, &field(5, &b"\x0a\x00".repeat(MAX_CARRIER_BYTES / 2 - 8)));
     let unreadable = field(2, &field(5, b"\x0a\x05"));
-    let spoilt = field(2, b"\x0a\x01\xff");
-    let metrics = [named, dense.repeat(3), unreadable, spoilt].concat();
+    let with_invalid_utf8 = field(2, b"\x0a\x01\xff");
+    let metrics = [named, dense.repeat(3), unreadable, with_invalid_utf8].concat();
     let decoded = decode_metrics(Encoding::Protobuf, &field(1, &field(2, &metrics))).unwrap();
     assert_eq!((decoded.request, decoded.broken.len(), decoded.repaired), (5, 1, 0));
     let message = &decoded.broken[0].message;

@@ -41,7 +41,7 @@ pub(super) fn log_requests() -> impl Strategy<Value = ExportLogsServiceRequest> 
     vec(resource_logs, 0..3).prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs })
 }
 
-/// Text that needs escaping as often as not.
+/// Text, half of which needs escaping.
 fn texts() -> impl Strategy<Value = String> {
     prop_oneof![
         2 => "[a-z._]{0,12}",

@@ -19,7 +19,7 @@ fn json(body: &[u8]) -> serde_json::Value {
 }
 
 #[test]
-fn full_success_says_nothing_else() {
+fn full_success_has_no_partial_success() {
     for signal in SIGNALS {
         assert_eq!(encode_success(signal, Encoding::Protobuf, None), b"");
         assert_eq!(encode_success(signal, Encoding::Json, None), b"{}");
@@ -27,7 +27,7 @@ fn full_success_says_nothing_else() {
 }
 
 #[test]
-fn partial_success_says_how_many_and_why() {
+fn partial_success_has_a_count_and_a_reason() {
     let encode = |signal| encode_success(signal, Encoding::Protobuf, partial(3, "no id"));
     let traces =
         ExportTraceServiceResponse::decode(&*encode(Signal::Traces)).unwrap().partial_success.unwrap();
