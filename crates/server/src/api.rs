@@ -1,4 +1,4 @@
-//! Shapes that several features answer with. Names are those of the published protocol (camelCase).
+//! Response types that several features share. Field names are those of the published protocol (camelCase).
 
 use std::time::Duration;
 
@@ -21,58 +21,58 @@ use crate::client::Client;
 use crate::error::ApiError;
 use crate::spans::SpanView;
 
-/// How long a page, a timeline or a report may be read for.
+/// How long reading a page, a timeline or a report may take.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An event. `payload` and `metadata` are as they were sent.
+/// An event. `payload` and `metadata` are as sent.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventView {
-    /// Its id.
+    /// Its id, unique in the workspace.
     pub id: String,
-    /// Its timestamp as it was sent.
+    /// When it happened, as sent.
     pub timestamp: String,
-    /// Its session.
+    /// The id of its session.
     pub session_id: String,
-    /// Its agent.
+    /// The id of its agent.
     pub agent_id: String,
     /// Its type.
     pub event_type: String,
     /// Its severity.
     pub severity: String,
-    /// The payload of its type.
+    /// The payload. Its fields depend on the type.
     #[schema(value_type = Object)]
     pub payload: Box<RawValue>,
-    /// Anything else.
+    /// Additional data; `userId` is the end user.
     #[schema(value_type = Object)]
     pub metadata: Box<RawValue>,
-    /// The hash of the event before it in its session.
+    /// The hash of the previous event in its session; null for the first one.
     pub prev_hash: Option<String>,
-    /// Its hash.
+    /// Its hash in the chain.
     pub hash: String,
-    /// The org.
+    /// The id of the org.
     pub tenant_id: String,
-    /// The environment of the key that sent it.
+    /// The environment that it names, otherwise that of the API key that sent it.
     pub environment: String,
-    /// Its place in the chain of its session, from 1.
+    /// Its number in the chain of its session, starting with 1.
     pub seq: i64,
-    /// When it was accepted.
+    /// When the server accepted it.
     pub received_at: String,
-    /// The cost that counts, in dollars, where the event has one.
+    /// Its cost; absent if it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<CostView>,
-    /// The span, where the event arrived over OpenTelemetry. Payload and cost are then the span's as it is now.
+    /// The span, if the event arrived over OpenTelemetry. Then payload and cost are those of the span as it is now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub span: Option<SpanView>,
 }
 
-/// A cost and where it comes from.
+/// A cost and its source.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CostView {
-    /// The figure that counts, in dollars.
+    /// The cost that counts, in dollars.
     pub usd: f64,
-    /// `reported` by the client, `computed` from tokens and price, or `unknown`.
+    /// `reported`: sent by the client. `computed`: from tokens and price. `unknown`: the price or the number of tokens is unknown.
     pub source: String,
     /// The cost that the client reported, in dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,7 +83,7 @@ pub struct CostView {
 }
 
 impl EventView {
-    /// The event as `client` can read it.
+    /// The event in a form that `client` can decode.
     pub fn of(event: StoredEvent, org: &str, client: Client) -> Self {
         let cost = event.cost_source.map(|source| CostView {
             usd: nanos_to_usd(event.cost_nanos.unwrap_or(0)),
@@ -112,7 +112,7 @@ impl EventView {
     }
 }
 
-/// Current events as `client` can read them.
+/// Current events in a form that `client` can decode.
 pub fn event_views(events: Vec<CurrentEvent>, org: &OrgId, client: Client) -> Vec<EventView> {
     let view = |current: CurrentEvent| EventView {
         span: current.span.as_ref().map(SpanView::of),
@@ -121,8 +121,7 @@ pub fn event_views(events: Vec<CurrentEvent>, org: &OrgId, client: Client) -> Ve
     events.into_iter().map(view).collect()
 }
 
-/// An answer of about `size_bytes`. The JSON of a large one is written on a thread of its own, so that it holds up no other
-/// request.
+/// A JSON response of about `size_bytes`. A large one is serialised on a separate thread, so that it does not delay other requests.
 pub async fn json<T: Serialize + Send + 'static>(answer: T, size_bytes: usize) -> Result<Response, ApiError> {
     if size_bytes <= LARGE_ANSWER_BYTES {
         return Ok(Json(answer).into_response());
@@ -132,12 +131,12 @@ pub async fn json<T: Serialize + Send + 'static>(answer: T, size_bytes: usize) -
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response())
 }
 
-/// Bytes of the events' content, which is nearly all of an answer.
+/// Bytes of the content of events, which are most of a response.
 pub fn size_of(events: &[EventView]) -> usize {
     events.iter().map(|event| event.payload.get().len() + event.metadata.get().len()).sum()
 }
 
-/// Stored JSON as it is; what is not JSON any more (corruption) shows as null rather than breaking the page.
+/// Stored JSON as it is. Corrupted JSON is shown as null, so that it does not break the page.
 fn raw(text: String) -> Box<RawValue> {
     RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
@@ -147,12 +146,12 @@ pub fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
 
-/// The mean of a sketch in milliseconds; 0 for none, as published clients expect.
+/// The mean of a sketch in milliseconds; 0 if it is empty, as published clients expect.
 pub fn mean_ms(latency: &Latency) -> f64 {
     latency.mean_us().map_or(0.0, ms)
 }
 
-/// A quantile of a sketch in milliseconds; 0 for none.
+/// A quantile of a sketch in milliseconds; 0 if it is empty.
 pub fn quantile_ms(latency: &Latency, q: f64) -> f64 {
     latency.quantile(q).map_or(0.0, ms)
 }
@@ -163,7 +162,7 @@ pub fn ms(us: i64) -> f64 {
     us as f64 / 1000.0
 }
 
-/// A part of a whole; 0 of nothing.
+/// A ratio; 0 if the whole is 0.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn ratio(part: i64, whole: i64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }

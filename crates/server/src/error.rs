@@ -1,4 +1,4 @@
-//! Errors as clients see them: one body everywhere, a stable code, and never internal text.
+//! The errors that clients see: one body everywhere, a stable code, and never internal text.
 
 use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -21,35 +21,35 @@ pub struct ApiError {
     retry_after_s: Option<u32>,
 }
 
-/// One fault of a request.
+/// One of the faults of a request.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ErrorDetail {
-    /// Where: `events.0.payload.toolName`, or the name of a parameter.
+    /// What is wrong: a path such as `events.0.payload.toolName`, or the name of a parameter.
     pub path: String,
-    /// What is wrong.
+    /// Why it is wrong.
     pub message: String,
 }
 
 /// The error body of every endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorBody {
-    /// One sentence for a person.
+    /// The error in one sentence.
     pub error: String,
     /// The HTTP status.
     pub status: u16,
-    /// A stable name for programs.
+    /// A stable code for programs.
     pub code: &'static str,
-    /// Single faults, where there are several.
+    /// The faults one by one, if there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<ErrorDetail>,
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<&'static str>,
-    /// The id under which the server's log has this request; also in the `X-Request-Id` header.
+    /// The id of this request in the server's log, which is also in the `X-Request-Id` header.
     pub request_id: String,
 }
 
-/// What the log line of a request tells, gathered while it is answered.
+/// The fields of a request's log line. They are collected while the request is handled.
 #[derive(Debug, Default)]
 pub(crate) struct RequestLog {
     /// The id of the request.
@@ -78,7 +78,7 @@ impl ApiError {
         Self { status, code, message: message.into(), details: Vec::new(), hint: None, retry_after_s: None }
     }
 
-    /// 400: the request can't be understood or breaks a rule.
+    /// 400: the request is invalid.
     pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
@@ -132,7 +132,7 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", format!("{what} not found"))
     }
 
-    /// 405: the route is there, but not for this method.
+    /// 405: the route does not support this method.
     pub fn method_not_allowed() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
     }
@@ -142,17 +142,17 @@ impl ApiError {
         Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
     }
 
-    /// 413: larger than a limit.
+    /// 413: the body exceeds a limit.
     pub fn too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
 
-    /// 415: a content type that the route does not read.
+    /// 415: the route does not support the content type.
     pub fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
-    /// 429: somebody has used up a share; coming back after so many seconds helps.
+    /// 429: a share is used up. The client should retry after a number of seconds.
     pub fn too_many_requests(code: &'static str, message: impl Into<String>, retry_after_s: u32) -> Self {
         let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, code, message);
         error.retry_after_s = Some(retry_after_s);
@@ -168,14 +168,14 @@ impl ApiError {
         )
     }
 
-    /// 503: something behind the server is away; coming back helps.
+    /// 503: a service behind the server is unavailable. The client should retry.
     pub fn unavailable(message: impl Into<String>) -> Self {
         let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
         error.retry_after_s = Some(2);
         error
     }
 
-    /// 503 again. A full disk is the one reason that a client may know: waiting doesn't help, its operator does.
+    /// 503 for an error of the store. Only a full disk is named, because a retry does not help then and the operator must act.
     fn away(reason: &str, message: &str) -> Self {
         if names_a_full_disk(reason) {
             return Self::unavailable("The server's disk is full; nothing was stored")
@@ -189,12 +189,12 @@ impl ApiError {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timed_out", message)
     }
 
-    /// 500: our fault; the log has more.
+    /// 500: an internal error. Details are only logged.
     pub fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal server error")
     }
 
-    /// Adds single faults.
+    /// Adds the list of faults.
     pub fn with_details(mut self, details: Vec<ErrorDetail>) -> Self {
         self.details = details;
         self
@@ -211,17 +211,17 @@ impl ApiError {
         self.status
     }
 
-    /// When to come back, in seconds; `None` if that can't help.
+    /// When to retry, in seconds; `None` if a retry does not help.
     pub(crate) fn retry_after_s(&self) -> Option<u32> {
         self.retry_after_s
     }
 
-    /// Adds the headers that go with the refusal, whatever its body.
+    /// Adds the headers of this error to a response with any body.
     pub(crate) fn add_headers(&self, headers: &mut HeaderMap) {
         add_headers(self.status, self.retry_after_s, headers);
     }
 
-    /// Everything that the body says to a person, in one line: for protocols with an error body of their own.
+    /// The text of the body in one line, for protocols with their own error body.
     pub(crate) fn text(&self) -> String {
         let mut text = self.message.clone();
         for detail in &self.details {
@@ -244,7 +244,7 @@ fn add_headers(status: StatusCode, retry_after_s: Option<u32>, headers: &mut Hea
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if status == StatusCode::REQUEST_TIMEOUT {
-        // The rest of the body would be read as the next request.
+        // Closes the connection, because the rest of the body would be read as the next request.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }

@@ -1,4 +1,4 @@
-//! The schema of what `POST /api/events` takes, made from the tables that every event is checked against.
+//! The schema of the body of `POST /api/events`, generated from the tables that every event is checked against.
 
 use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
@@ -8,10 +8,10 @@ use agentlens_domain::events::{FieldShape, Severity, TypeReference, reference};
 /// The operation whose body is described.
 const PATH: &str = "/api/events";
 
-/// What a field may be that may be anything.
+/// The schema of a field that accepts any value.
 const ANY: [&str; 6] = ["string", "number", "boolean", "object", "array", "null"];
 
-/// Puts the schemas of all event types and the body of `POST /api/events` into the document.
+/// Adds the schemas of all event types and the body of `POST /api/events` to the document.
 pub(crate) fn describe(document: &mut OpenApi) {
     let types = reference();
     let schemas = &mut document.components.get_or_insert_default().schemas;

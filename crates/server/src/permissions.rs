@@ -1,7 +1,7 @@
-//! What each operation of the API needs, as `openapi.json` says it in `x-permission`.
+//! The permission that each operation of the API needs, written into `openapi.json` as `x-permission`.
 //!
-//! The extractor [`crate::auth::Scope`] enforces the permission; this table describes it. Tests hold both to each other:
-//! each operation is tried with a key of each scope, and an operation that is missing here fails.
+//! The extractor [`crate::auth::Scope`] enforces the permission, and this table describes it. A test calls each
+//! operation with a key of each scope to check that both agree. It fails if an operation is missing here.
 
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::path::{Operation, PathItem};
@@ -27,7 +27,7 @@ const OPEN: &[(&str, &str)] = &[
 /// it.
 const ACCOUNT: &[&str] = &["/v1/me", "/v1/orgs", "/v1/sign-out", "/v1/invitations/accept"];
 
-/// What all other operations need. A path covers what lies below it; the longest that fits counts.
+/// The permission of all other operations. A path includes all paths below it; the longest match applies.
 const NEEDS: &[(&str, &str, Permission)] = &[
     ("get", "/api/agents", Permission::EventsRead),
     ("get", "/api/analytics", Permission::EventsRead),

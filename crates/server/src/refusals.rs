@@ -1,4 +1,4 @@
-//! The refusals that every operation may answer, written into `openapi.json`. Operations only declare what is special to them.
+//! The error responses that many operations share, written into `openapi.json`. Operations only declare the others.
 
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, Response, ResponseBuilder};
@@ -8,21 +8,24 @@ use crate::permissions::{needs_key, operations};
 /// A status and what it means.
 type Refusal = (&'static str, &'static str);
 
-/// Of every operation.
+/// Errors of every operation.
 const EVERY: [Refusal; 3] = [
     ("400", "The path or a parameter is invalid"),
     ("500", "Internal error; the server's log has details under the id in `X-Request-Id`"),
-    ("503", "The server or a service it depends on is unavailable; see Retry-After"),
+    (
+        "503",
+        "The server or a service that it depends on is unavailable; retry after the time in `Retry-After`",
+    ),
 ];
-/// Of operations that need a key.
+/// Errors of operations that need a key.
 const WITH_KEY: [Refusal; 3] = [
     ("401", "The API key is missing or invalid"),
     ("403", "The key lacks the required scope"),
-    ("429", "Too many requests; see Retry-After"),
+    ("429", "Too many requests; retry after the time in `Retry-After`"),
 ];
-/// Of operations that read.
+/// Errors of operations that read.
 const READING: [Refusal; 1] = [("504", "The request timed out; ask for less")];
-/// Of operations with a body.
+/// Errors of operations with a body.
 const WITH_BODY: [Refusal; 3] = [
     ("408", "The body did not arrive in time"),
     ("413", "The body is too large"),

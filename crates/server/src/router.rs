@@ -1,4 +1,4 @@
-//! All routes, and what every request passes: an id, one log line, security headers, a catch for panics.
+//! All routes, and the layers of every request: an id, one log line, security headers, a handler of panics.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,12 +29,12 @@ use crate::query::{KnownParameters, check_names};
 use crate::refusals;
 use crate::state::AppState;
 
-/// Bytes of a word that a client chose, such as the method, in a line of the log.
+/// The most bytes of a value chosen by a client, such as the method, in a log line.
 const MAX_LOGGED_BYTES: usize = 16;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "AgentLens", description = "What AI agents do, what they cost and where they fail. Send the API key as `Authorization: Bearer`.", license(name = "MIT")),
+    info(title = "AgentLens", description = "See what AI agents do, what they cost and where they fail. Send the API key as `Authorization: Bearer KEY`.", license(name = "MIT")),
     security(("api_key" = [])),
     modifiers(&ApiKeyScheme)
 )]
@@ -73,12 +73,12 @@ fn described(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi
     document
 }
 
-/// The API's description, as it is served and committed.
+/// The OpenAPI document, as it is served and committed.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     described(documented().into_openapi())
 }
 
-/// Answers requests until `closing`, then finishes those under way. HTTP/1.1 and HTTP/2 (prior knowledge) alike.
+/// Serves requests until `closing`, then finishes running ones. Supports HTTP/1.1 and HTTP/2 (prior knowledge).
 pub async fn serve_api(listener: TcpListener, state: AppState, closing: CancellationToken) {
     let shares = Arc::clone(&state.shares);
     let service = Service {
@@ -90,7 +90,7 @@ pub async fn serve_api(listener: TcpListener, state: AppState, closing: Cancella
     serve(listener, service, &shares.connections, closing).await;
 }
 
-/// Like [`serve_api`], but answers only probes and metrics: for nodes that take no requests.
+/// Like [`serve_api`], but serves only probes and metrics, for nodes without an API.
 pub async fn serve_probes(listener: TcpListener, state: AppState, closing: CancellationToken) {
     let shares = Arc::clone(&state.shares);
     let probes = Router::new().merge(features::health::probes()).route("/metrics", get(metrics));
@@ -115,7 +115,7 @@ fn router(state: AppState) -> Router {
     finish(routes, KnownParameters::of(&document), state)
 }
 
-/// What every request passes.
+/// Adds the layers of every request.
 fn finish(routes: Router<AppState>, known: KnownParameters, state: AppState) -> Router {
     routes
         .fallback_service(other_routes(&state))
@@ -129,7 +129,7 @@ fn finish(routes: Router<AppState>, known: KnownParameters, state: AppState) -> 
         .with_state(state)
 }
 
-/// What is tried where no route matches.
+/// Handles requests that no route matches.
 fn other_routes(state: &AppState) -> Router {
     features::agents::routes_by_whole_path()
         .fallback(|| async { ApiError::not_found("Route") })
@@ -137,11 +137,11 @@ fn other_routes(state: &AppState) -> Router {
         .with_state(state.clone())
 }
 
-/// No id and no text of ours holds a NUL, and PostgreSQL would refuse to be asked for one. What isn't UTF-8 would be refused by
-/// the router in its own words, or be replaced in silence.
+/// Refuses addresses with a NUL, because PostgreSQL accepts none in a text, and addresses that are not UTF-8, because the router
+/// answers them with its own error text or replaces bytes silently.
 async fn refuse_unreadable_address(request: Request, next: Next) -> Response {
     let address = request.uri().path_and_query().map_or("", |address| address.as_str());
-    // Nearly no address is escaped.
+    // Few addresses contain an escape, so most need no check.
     if address.contains('%') {
         let fault = if address.contains("%00") {
             Some("The address must not hold a NUL character")
@@ -163,7 +163,7 @@ async fn metrics(State(state): State<AppState>) -> Response {
         .into_response()
 }
 
-/// Gives the request its id, counts it, and writes its one line.
+/// Assigns the request id, counts the request, and writes its log line.
 async fn observe(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = ulid_at(state.now_us());
@@ -193,7 +193,7 @@ async fn observe(State(state): State<AppState>, request: Request, next: Next) ->
     response
 }
 
-/// The beginning of a word that a client chose, for the log.
+/// The start of a value chosen by a client, for the log.
 fn cut(word: &str) -> &str {
     &word[..word.floor_char_boundary(MAX_LOGGED_BYTES)]
 }

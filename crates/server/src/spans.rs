@@ -1,4 +1,4 @@
-//! Spans as several features show them.
+//! The JSON of a span, which several features share.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -8,24 +8,25 @@ use agentlens_views::{CurrentSpan, SpanCost};
 
 use crate::api::{CostView, ms};
 
-/// A span, as it is counted now.
+/// A span with its current values.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SpanView {
-    /// Its trace.
+    /// The id of its trace.
     trace_id: String,
     /// Its id.
     span_id: String,
-    /// The span under which it is shown.
+    /// The id of the span under which it is shown; absent for roots.
     #[serde(skip_serializing_if = "Option::is_none")]
     parent_span_id: Option<String>,
-    /// agent, workflow, step, llm, embedding, rerank, tool, retriever, memory, guardrail, evaluator, prompt, chain, http or other.
+    /// `agent`, `workflow`, `step`, `llm`, `embedding`, `rerank`, `tool`, `retriever`, `memory`, `guardrail`,
+    /// `evaluator`, `prompt`, `chain`, `http` or `other`.
     kind: &'static str,
-    /// The session in which it is shown.
+    /// The id of the session in which it is shown.
     session_id: String,
-    /// The agent that it is counted for.
+    /// The id of the agent that it is counted for.
     agent_id: String,
-    /// The agent's name for people.
+    /// The agent's display name.
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_name: Option<String>,
     /// The end user.
@@ -42,35 +43,35 @@ pub struct SpanView {
     /// The tool.
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_name: Option<String>,
-    /// From the start to the first token, milliseconds.
+    /// The time from the start to the first token, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     time_to_first_token_ms: Option<f64>,
-    /// Input tokens that it owns, cached ones included. What only repeats other spans' tokens owns none.
+    /// Input tokens that it owns, cached ones included. 0 if its tokens are counted on other spans.
     input_tokens: i64,
     /// Output tokens that it owns, reasoning included.
     output_tokens: i64,
-    /// Of the input, read from the provider's cache.
+    /// Input tokens read from the provider's cache.
     cache_read_tokens: i64,
-    /// Of the input, written to the provider's cache.
+    /// Input tokens written to the provider's cache.
     cache_write_tokens: i64,
-    /// Of the output, reasoning.
+    /// Output tokens used for reasoning.
     reasoning_tokens: i64,
-    /// Usage that it reports for itself or for the spans below it, if that is counted on other spans.
+    /// The usage that it reports, if that is counted on other spans. Example: the sum that an agent reports for its model calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     reported_rollup: Option<RollupView>,
-    /// What it cost, where it owns something that costs.
+    /// Its cost; absent if it owns none.
     #[serde(skip_serializing_if = "Option::is_none")]
     cost: Option<CostView>,
     /// The amount saved by an answer from the client's own cache, in dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     saved_usd: Option<f64>,
-    /// The span it is shown as part of, because both describe the same call.
+    /// The span that it is shown as part of, because both describe the same call.
     #[serde(skip_serializing_if = "Option::is_none")]
     part_of: Option<SpanAddress>,
     /// The spans that are shown as parts of it; its tokens and cost include theirs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     parts: Vec<SpanAddress>,
-    /// The events it was built from.
+    /// The ids of the events that it was built from.
     event_ids: Vec<String>,
 }
 
@@ -84,13 +85,13 @@ struct RollupView {
     output_tokens: i64,
 }
 
-/// Where a span is.
+/// The address of a span.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct SpanAddress {
-    /// The trace.
+    /// The id of the trace.
     trace_id: String,
-    /// The span.
+    /// The id of the span.
     span_id: String,
 }
 

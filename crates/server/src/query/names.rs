@@ -1,5 +1,5 @@
-//! The names of parameters. A name that the API's description does not list is refused under `/v1`, and named in the header
-//! `AgentLens-Ignored` under `/api`, whose published clients send names of their own.
+//! Unknown names of parameters. Under `/v1` they are refused. Under `/api` the response header `AgentLens-Ignored`
+//! lists them, because published clients send names of their own there.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use utoipa::openapi::path::{Operation, ParameterIn};
 use crate::error::ApiError;
 
 const IGNORED: HeaderName = HeaderName::from_static("agentlens-ignored");
-/// Names that the header repeats, and characters of one of them.
+/// How many names the header lists, and how many characters of each.
 const MAX_NAMES: usize = 20;
 const MAX_NAME_CHARS: usize = 64;
-/// Routes of OpenTelemetry clients. Data is not refused because an exporter adds a parameter to its address.
+/// Routes of OpenTelemetry clients. Data must not be refused because an exporter adds a parameter to its URL.
 const EXPORTS: [&str; 3] = ["/v1/traces", "/v1/logs", "/v1/metrics"];
 
 /// Further paths of documented operations.
 const ALIASES: [(&str, &str); 2] = [("/v1/events", "/api/events"), ("/api/obs/ingest/events", "/api/events")];
-/// Agents have ids with slashes, whose route is tried where no other matches.
+/// Ids of agents may contain slashes. Their route is tried if no other matches.
 const AGENTS: (&str, &str) = ("/api/agents/", "/api/agents/{id}");
 
 /// The documented path of a request's operation.
@@ -38,7 +38,7 @@ fn documented_path(request: &Request) -> Option<&str> {
 pub struct KnownParameters(Arc<FxHashMap<(String, Method), FxHashSet<String>>>);
 
 impl KnownParameters {
-    /// Those of the API's description.
+    /// The parameters in the OpenAPI document.
     pub fn of(document: &utoipa::openapi::OpenApi) -> Self {
         let mut known = FxHashMap::default();
         for (path, item) in &document.paths.paths {
@@ -58,7 +58,7 @@ impl KnownParameters {
         Self(Arc::new(known))
     }
 
-    /// The names of a request's parameters that its route does not have; none where the route is not documented.
+    /// The parameters of a request that its route does not have; none if the route is not documented.
     fn unknown(&self, request: &Request) -> Vec<String> {
         let Some(path) = documented_path(request) else { return Vec::new() };
         let method = if *request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
@@ -81,7 +81,7 @@ fn names_of(operation: &Operation) -> FxHashSet<String> {
     queries.map(|parameter| parameter.name.clone()).collect()
 }
 
-/// Refuses or names the parameters of a request that its route does not have.
+/// Refuses or lists the parameters of a request that its route does not have.
 pub async fn check_names(State(known): State<KnownParameters>, request: Request, next: Next) -> Response {
     let unknown = known.unknown(&request);
     if unknown.is_empty() {
@@ -100,7 +100,7 @@ pub async fn check_names(State(known): State<KnownParameters>, request: Request,
     response
 }
 
-/// A name as a header can hold it.
+/// A name in a form that is valid in a header.
 fn printable(name: &str) -> String {
     let plain =
         |character: char| if character.is_ascii_graphic() && character != ',' { character } else { '?' };

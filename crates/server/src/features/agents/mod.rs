@@ -22,8 +22,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list_agents)).routes(routes!(get_agent))
 }
 
-/// Agents whose id holds a slash (`crew/researcher`), which published clients don't encode. Tried where no other route
-/// matches, so that what lies below an agent keeps its address.
+/// Agents whose id contains a slash (`crew/researcher`), which published clients don't encode. It is tried if no other route
+/// matches, so that routes below an agent still work.
 pub fn routes_by_whole_path() -> Router<AppState> {
     Router::new().route("/api/agents/{*id}", axum::routing::get(get_agent))
 }
@@ -33,7 +33,7 @@ pub fn routes_by_whole_path() -> Router<AppState> {
 struct AgentsQuery {
     /// Rows per page: 50 by default, at most 1000.
     limit: Option<String>,
-    /// `nextCursor` of the previous page.
+    /// The `nextCursor` of the previous page.
     cursor: Option<String>,
 }
 
@@ -42,13 +42,13 @@ struct AgentsQuery {
 struct AgentsPage {
     /// The agents, most recently seen first.
     agents: Vec<AgentView>,
-    /// How many there are.
+    /// The number of agents.
     total: i64,
     /// The page size: the requested number of rows, at most 1,000.
     limit: u32,
-    /// Whether there are more.
+    /// Whether there are further pages.
     has_more: bool,
-    /// Cursor of the next page.
+    /// The cursor of the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -57,28 +57,28 @@ struct AgentsPage {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct AgentView {
-    /// Its id.
+    /// Its id, unique in the workspace.
     id: String,
-    /// Its name: what its sessions state, else its id.
+    /// Its display name as its sessions state it, otherwise its id.
     name: String,
     /// A description written by people.
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
-    /// Its earliest event.
+    /// The time of its earliest event.
     first_seen_at: String,
-    /// Its latest event.
+    /// The time of its latest event.
     last_seen_at: String,
-    /// Sessions it started.
+    /// The number of its sessions.
     session_count: i64,
-    /// Events.
+    /// The number of its events.
     event_count: i64,
-    /// Errors.
+    /// The number of its errors.
     error_count: i64,
-    /// Cost in dollars.
+    /// Its total cost in dollars.
     total_cost_usd: f64,
-    /// The org.
+    /// The id of the org.
     tenant_id: String,
-    /// The model it should use instead.
+    /// The model that it should use instead of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     model_override: Option<String>,
     /// When it was paused.
@@ -111,7 +111,7 @@ impl AgentView {
 
 /// List agents, most recently seen first.
 #[utoipa::path(get, path = "/api/agents", tag = "agents", params(AgentsQuery),
-    responses((status = 200, body = AgentsPage)))]
+    responses((status = 200, description = "A page of agents", body = AgentsPage)))]
 async fn list_agents(
     scope: Scope<EventsRead>,
     Params(params): Params<AgentsQuery>,
@@ -139,7 +139,7 @@ async fn list_agents(
 
 /// Get one agent.
 #[utoipa::path(get, path = "/api/agents/{id}", tag = "agents", params(("id" = String, Path, description = "The agent's id")),
-    responses((status = 200, body = AgentView), (status = 404, body = ErrorBody)))]
+    responses((status = 200, description = "The agent", body = AgentView), (status = 404, description = "Not found", body = ErrorBody)))]
 async fn get_agent(scope: Scope<EventsRead>, Path(id): Path<String>) -> Result<Json<AgentView>, ApiError> {
     let row = scope.workspace.agents().find(&id).await?.ok_or_else(|| ApiError::not_found("Agent"))?;
     Ok(Json(AgentView::of(row, scope.workspace.org_id().as_str())))

@@ -20,14 +20,15 @@ use crate::query::{self, Params};
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct CostsQuery {
-    /// Rows per table: 100 by default, at most 1000. The sums of all other rows are in `otherAgents`, `otherModels` and `otherTools`.
+    /// Rows per table: 100 by default, at most 1000. The sums of all other rows are in `otherAgents`, `otherModels`
+    /// and `otherTools`.
     limit: Option<String>,
 }
 
-/// Sessions that are listed, those that cost most first.
+/// The number of sessions that are listed.
 const TOP_SESSIONS: u32 = 100;
 
-/// Where the money went.
+/// Costs by agent, model, session and tool, and over time.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Costs {
@@ -43,14 +44,14 @@ pub(super) struct Costs {
     other_models: Option<Others>,
     /// The 100 most expensive sessions that started in the range.
     by_session: Vec<SessionCost>,
-    /// By tool: calls. Tool calls have no cost of their own.
+    /// Calls by tool. Tool calls have no cost of their own.
     by_tool: Vec<ToolCost>,
     /// All tools that are not in `byTool`; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     other_tools: Option<Others>,
-    /// By bucket, oldest first.
+    /// Costs of each bucket, oldest first.
     over_time: Vec<BucketCost>,
-    /// Over the whole range.
+    /// Totals of the whole range.
     totals: TotalCost,
     /// The maximum number of rows per table.
     limit: u32,
@@ -101,9 +102,9 @@ struct BucketCost {
     bucket: String,
     total_cost_usd: f64,
     event_count: i64,
-    /// Dollars by agent, for the agents of `byAgent`.
+    /// Cost in dollars for each agent of `byAgent`.
     by_agent: BTreeMap<String, f64>,
-    /// Dollars of all other agents.
+    /// Cost of all other agents, in dollars.
     other_agents_usd: f64,
 }
 
@@ -115,9 +116,9 @@ struct TotalCost {
     unknown_cost_count: i64,
 }
 
-/// Costs by agent, model, session and tool, and over time.
+/// Get costs by agent, model, session and tool, and over time.
 #[utoipa::path(get, path = "/api/analytics/costs", tag = "analytics", params(RangeQuery, BucketQuery, AgentQuery, CostsQuery),
-    responses((status = 200, body = Costs)))]
+    responses((status = 200, description = "Costs of the range", body = Costs)))]
 pub(super) async fn get_costs(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
@@ -214,7 +215,7 @@ fn tool_costs(page: TablePage) -> Vec<ToolCost> {
     rows.map(|(tool_name, sum)| ToolCost { tool_name, call_count: sum.tool_call_count }).collect()
 }
 
-/// The buckets with all agents, and in each the agents that are shown by themselves.
+/// The costs of each bucket: in total, and for each agent that has a row of its own.
 fn over_time(
     buckets: &Buckets,
     all: BTreeMap<i64, Measures>,

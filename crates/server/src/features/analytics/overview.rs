@@ -20,9 +20,9 @@ use crate::query::{self, Params};
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ModelQuery {
-    /// Figures of one model; `unknown` selects calls without a known model.
+    /// Only calls of this model. `unknown` selects calls without a known model.
     model: Option<String>,
-    /// Figures of one provider.
+    /// Only calls of this provider.
     provider: Option<String>,
     /// Rows of `byModel`: 100 by default, at most 1000. `otherModels` holds the sum of all other rows.
     limit: Option<String>,
@@ -32,9 +32,9 @@ pub(super) struct ModelQuery {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Analytics {
-    /// By bucket, oldest first; buckets without events are left out.
+    /// Figures of each bucket, oldest first. Buckets without events are omitted.
     buckets: Vec<Bucket>,
-    /// Over the whole range.
+    /// Totals of the whole range.
     totals: Figures,
     /// The range that the figures cover, if it differs from the requested range.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,29 +51,29 @@ struct Bucket {
     figures: Figures,
 }
 
-/// Figures of some events.
+/// Figures of a set of events.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Figures {
-    /// Events.
+    /// The number of events.
     event_count: i64,
-    /// Tool calls.
+    /// The number of tool calls.
     tool_call_count: i64,
-    /// Model answers.
+    /// The number of model answers.
     llm_call_count: i64,
-    /// Errors.
+    /// The number of errors.
     error_count: i64,
-    /// Sessions that started.
+    /// The number of sessions that started.
     unique_sessions: i64,
     /// Mean duration of model and tool answers, in milliseconds.
     avg_latency_ms: f64,
-    /// Median of the same.
+    /// Median duration of model and tool answers, in milliseconds.
     p50_latency_ms: f64,
-    /// 95th percentile of the same (within 1.1 %).
+    /// 95th percentile of the duration of model and tool answers, in milliseconds (within 1.1 %).
     p95_latency_ms: f64,
     /// Cost in dollars.
     total_cost_usd: f64,
-    /// Answers whose cost is unknown, because their price is, or the number of their tokens. They are not in the cost.
+    /// Answers whose cost is unknown, because their price or the number of their tokens is unknown. They are not in the cost.
     unknown_cost_count: i64,
     /// Input tokens.
     total_input_tokens: i64,
@@ -100,9 +100,9 @@ impl Figures {
     }
 }
 
-/// Figures over time.
+/// Get figures over time.
 #[utoipa::path(get, path = "/api/analytics", tag = "analytics", params(RangeQuery, BucketQuery, AgentQuery),
-    responses((status = 200, body = Analytics)))]
+    responses((status = 200, description = "Figures of the range", body = Analytics)))]
 pub(super) async fn get_analytics(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
@@ -126,14 +126,14 @@ pub(super) async fn get_analytics(
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LlmAnalytics {
-    /// Over the whole range.
+    /// Totals of the whole range.
     summary: LlmSummary,
-    /// By provider and model, those that cost most first. Calls of which no model is known are one row, `unknown`.
+    /// Figures by provider and model, most expensive first. Calls without a known model are one row, `unknown`.
     by_model: Vec<ModelFigures>,
     /// All models that are not in `byModel`; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     other_models: Option<Others>,
-    /// By bucket, oldest first.
+    /// Figures of each bucket, oldest first.
     by_time: Vec<TimeFigures>,
     /// The maximum number of rows in `byModel`.
     limit: u32,
@@ -145,7 +145,7 @@ pub(super) struct LlmAnalytics {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct LlmSummary {
-    /// Model answers.
+    /// The number of model answers.
     total_calls: i64,
     /// Cost in dollars.
     total_cost_usd: f64,
@@ -153,30 +153,30 @@ struct LlmSummary {
     total_input_tokens: i64,
     /// Output tokens, reasoning included.
     total_output_tokens: i64,
-    /// Of the input, read from a cache.
+    /// Input tokens read from a cache.
     total_cache_read_tokens: i64,
-    /// Of the input, written to a cache.
+    /// Input tokens written to a cache.
     total_cache_write_tokens: i64,
-    /// Of the output, reasoning.
+    /// Output tokens used for reasoning.
     total_reasoning_tokens: i64,
     /// Mean latency in milliseconds.
     avg_latency_ms: f64,
-    /// 95th percentile of the latency (within 1.1 %).
+    /// 95th percentile of the latency in milliseconds (within 1.1 %).
     p95_latency_ms: f64,
-    /// Errors of models.
+    /// The number of errors of model calls.
     error_count: i64,
     /// Errors per answer.
     error_rate: f64,
-    /// Mean cost of an answer in dollars. The cost of models that only embed is not in it.
+    /// Mean cost of an answer in dollars, without embedding models.
     avg_cost_per_call: f64,
-    /// Answers whose cost is unknown, because their price is, or the number of their tokens. They are not in the cost.
+    /// Answers whose cost is unknown, because their price or the number of their tokens is unknown. They are not in the cost.
     unknown_cost_count: i64,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ModelFigures {
-    /// The provider; empty when no event names one.
+    /// The provider; empty if no event names one.
     provider: String,
     /// The model.
     model: String,
@@ -196,9 +196,9 @@ struct TimeFigures {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct CallFigures {
-    /// Model answers.
+    /// The number of model answers.
     calls: i64,
-    /// Errors.
+    /// The number of errors.
     error_count: i64,
     /// Errors per answer.
     error_rate: f64,
@@ -210,7 +210,7 @@ struct CallFigures {
     output_tokens: i64,
     /// Mean latency in milliseconds.
     avg_latency_ms: f64,
-    /// 95th percentile of the latency (within 1.1 %).
+    /// 95th percentile of the latency in milliseconds (within 1.1 %).
     p95_latency_ms: f64,
 }
 
@@ -229,9 +229,9 @@ impl CallFigures {
     }
 }
 
-/// Model calls: totals, by model, over time.
+/// Get figures of model calls: totals, by model, and over time.
 #[utoipa::path(get, path = "/api/analytics/llm", tag = "analytics", params(RangeQuery, BucketQuery, AgentQuery, ModelQuery),
-    responses((status = 200, body = LlmAnalytics)))]
+    responses((status = 200, description = "Figures of the model calls in the range", body = LlmAnalytics)))]
 pub(super) async fn get_llm_analytics(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,

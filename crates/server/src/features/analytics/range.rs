@@ -1,8 +1,8 @@
 //! The time range of an analytics request, and the figures that cover it.
 //!
-//! Whole hours and days (UTC) are read from rollups. Where the range, or a day of another time zone, begins or ends between two
-//! hours, the events between are counted one by one, so figures are exact to the microsecond. If there are too many of them,
-//! whole hours or days are used, and the answer says which range they cover.
+//! Whole hours and days (UTC) are read from rollups. If the range, or a day of another time zone, starts or ends
+//! within an hour, the events of that part are counted one by one, so figures are exact to the microsecond. If there
+//! are too many of them, whole hours or days are used, and the response says which range they cover.
 
 use std::collections::BTreeMap;
 
@@ -18,14 +18,14 @@ use agentlens_store::{CellQuery, Figures, Workspace};
 use crate::error::ApiError;
 use crate::query::{self, Times};
 
-/// Ranges up to this long have buckets of hours unless the request says otherwise.
+/// Ranges up to this length have hourly buckets by default.
 const HOURLY_RANGE_US: i64 = 48 * HOUR_US;
-/// Hours are kept this long.
+/// Hourly cells are kept this long.
 const HOURS_KEPT_US: i64 = 35 * DAY_US;
 /// The longest range.
 const MAX_RANGE_US: i64 = 366 * DAY_US;
 
-/// The width of the answer's buckets.
+/// The width of the buckets in a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Granularity {
     Hour,
@@ -37,22 +37,24 @@ pub(super) enum Granularity {
 #[serde(rename_all = "camelCase")]
 #[into_params(rename_all = "camelCase", parameter_in = Query)]
 pub(super) struct RangeQuery {
-    /// The earliest instant, inclusive; 24 hours before `to` unless given. A date means its midnight.
+    /// The start of the range, inclusive; defaults to 24 hours before `to`. A date alone means its midnight.
     pub(super) from: Option<String>,
-    /// The latest instant, inclusive; defaults to now. A date includes its whole day.
+    /// The end of the range, inclusive; defaults to now. A date alone includes the whole day.
     pub(super) to: Option<String>,
-    /// `1h`, `3h`, `6h`, `12h`, `24h`, `3d`, `7d`, `30d` or `90d` before `to` (before now unless given), instead of `from`.
+    /// The length of the range before `to` (before now if `to` is absent), instead of `from`: `1h`, `3h`, `6h`, `12h`, `24h`, `3d`,
+    /// `7d`, `30d` or `90d`.
     pub(super) range: Option<String>,
-    /// The time zone of dates, days and weeks, by its IANA name; UTC unless given. Hours begin when they begin in UTC.
+    /// The IANA name of the time zone for dates, days and weeks, such as `Europe/Berlin`; defaults to UTC. Hourly buckets start at
+    /// full hours of UTC.
     pub(super) time_zone: Option<String>,
-    /// Figures of one environment.
+    /// Only this environment.
     pub(super) environment: Option<String>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct BucketQuery {
-    /// `hour`, `day` or `week`.
+    /// The width of the buckets: `hour`, `day` or `week`. Defaults to `hour` for up to two days, otherwise to `day`.
     pub(super) granularity: Option<String>,
 }
 
@@ -60,12 +62,12 @@ pub(super) struct BucketQuery {
 #[serde(rename_all = "camelCase")]
 #[into_params(rename_all = "camelCase", parameter_in = Query)]
 pub(super) struct AgentQuery {
-    /// Figures of one agent.
+    /// Only this agent.
     pub(super) agent_id: Option<String>,
 }
 
-/// What the figures of an answer cover instead of the range that was asked for. That one begins or ends between two hours (or
-/// days) with more events than one request counts one by one, so whole ones are used.
+/// The range that the figures cover. It differs from the requested one if that starts or ends within an hour (or day) that has more
+/// events than one request counts one by one. Then the whole hour (or day) is used.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Covered {
@@ -77,7 +79,7 @@ pub(super) struct Covered {
     time_zone: String,
 }
 
-/// A request that was read.
+/// A parsed range.
 pub(super) struct Range {
     pub(super) from_us: i64,
     /// The end, exclusive.
@@ -90,7 +92,7 @@ pub(super) struct Range {
     now_us: i64,
 }
 
-/// How instants fall into the answer's buckets.
+/// Assigns instants to the buckets of the response.
 #[derive(Debug, Clone)]
 pub(super) struct Buckets {
     granularity: Granularity,
@@ -218,7 +220,7 @@ impl Range {
         Ok((Figures { queries: queries(spans), edges: Vec::new() }, Some(covered)))
     }
 
-    /// The range, cut where days of the request's zone begin. Days of UTC need no cut: cells lie in one of them.
+    /// The range, split where days of the requested time zone start. Days in UTC need no split, because a cell never crosses them.
     fn pieces(&self) -> Vec<(i64, i64)> {
         if self.buckets.zone == TimeZone::UTC || self.buckets.granularity == Granularity::Hour {
             return vec![(self.from_us, self.end_us)];
@@ -232,12 +234,12 @@ impl Range {
         pieces
     }
 
-    /// The earliest hour that is surely kept: retention may just be removing the oldest ones.
+    /// The earliest hour that is certainly stored. Retention may be deleting older ones right now.
     fn hours_from(&self) -> i64 {
         hour_start(self.now_us - HOURS_KEPT_US) + 2 * HOUR_US
     }
 
-    /// Adjoining spans of one tier each, [from, to), of which the first and the last may reach beyond the range.
+    /// Adjacent intervals [from, to) of one tier each. The first and the last may extend beyond the range.
     fn whole_cells(&self, dimension: Dimension) -> Vec<(Tier, i64, i64)> {
         let (first_hour, end) = (hour_start(self.from_us), self.end_us);
         if dimension == Dimension::User {
@@ -248,7 +250,7 @@ impl Range {
         if (is_short || self.buckets.granularity == Granularity::Hour) && first_hour >= hours_from {
             return vec![(Tier::Hour, first_hour, end)];
         }
-        // Where hours are gone, the day that holds the edge is counted whole.
+        // If hourly cells are deleted, the day that contains the edge is counted as a whole.
         let first_day = if first_hour < hours_from { day_start(self.from_us) } else { next_day(first_hour) };
         let last_day = if day_start(end) < hours_from { next_day(end - 1) } else { day_start(end) };
         let spans = [
@@ -261,7 +263,7 @@ impl Range {
 }
 
 impl Cover {
-    /// Covers [from, end) exactly, by days where that is possible (of hours alone where `by_hours`), hours, and parts of hours.
+    /// Covers [from, end) exactly: by days where possible, then hours, then parts of hours. `by_hours` excludes days.
     fn add(&mut self, range: &Range, (from_us, end_us): (i64, i64), dimension: Dimension, by_hours: bool) {
         let (mut at, hours_from) = (from_us, range.hours_from());
         while at < end_us {
@@ -282,7 +284,7 @@ impl Cover {
         }
     }
 
-    /// Adds a cell to the span that it adjoins; returns its end.
+    /// Adds a cell to the adjacent interval; returns the end of the cell.
     fn add_cells(&mut self, tier: Tier, from_us: i64, to_us: i64) -> i64 {
         match self.cells.last_mut() {
             Some((last, _, end_us)) if *last == tier && *end_us == from_us => *end_us = to_us,
@@ -293,7 +295,7 @@ impl Cover {
 }
 
 impl Buckets {
-    /// The start of the answer's bucket that holds the instant. Weeks begin on Monday.
+    /// The start of the bucket that contains an instant. Weeks start on Monday.
     pub(super) fn start(&self, us: i64) -> i64 {
         match self.granularity {
             Granularity::Hour => hour_start(us),
@@ -310,7 +312,7 @@ impl Buckets {
         Some(date.to_zoned(self.zone.clone()).ok()?.timestamp().as_microsecond())
     }
 
-    /// The start of the day that is so many days after the one of the instant.
+    /// The start of the day a number of days after that of the instant.
     fn day(&self, us: i64, days: i64) -> Option<i64> {
         self.midnight(self.date(us)?.checked_add(days.days()).ok()?)
     }
@@ -324,7 +326,7 @@ impl Buckets {
         self.day(us, -since_monday)
     }
 
-    /// A bucket's start as published clients read it: to the second, with the offset of its zone.
+    /// The start of a bucket in the format of published clients: to the second, with the offset of its time zone.
     pub(super) fn text(&self, us: i64) -> String {
         if self.zone == TimeZone::UTC {
             return format_rfc3339(us).replace(".000Z", "Z");

@@ -1,4 +1,4 @@
-//! Tables: the largest rows by agent, tool or user, a page at a time, and the sum of all others.
+//! Tables: figures by agent, tool or user, largest first, in pages, with the sum of all rows that are not on the page.
 
 use axum::Json;
 use serde::{Deserialize, Serialize};
@@ -22,15 +22,15 @@ use crate::query::{self, Params};
 pub(super) struct TableQuery {
     /// Rows per page: 100 by default, at most 1000. `others` holds the sum of all other rows.
     pub(super) limit: Option<String>,
-    /// `nextCursor` of the previous page.
+    /// The `nextCursor` of the previous page.
     cursor: Option<String>,
 }
 
-/// The sum of the rows of a table that are not on this page. With the rows of the page it makes the total.
+/// The sum of the rows that are not on this page. Together with the rows of the page it gives the total.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Others {
-    /// How many rows that are.
+    /// The number of these rows.
     row_count: i64,
     event_count: i64,
     error_count: i64,
@@ -40,12 +40,12 @@ pub(super) struct Others {
     total_cost_usd: f64,
     total_input_tokens: i64,
     total_output_tokens: i64,
-    /// Answers whose cost is unknown, because their price is, or the number of their tokens. They are not in the cost.
+    /// Answers whose cost is unknown, because their price or the number of their tokens is unknown. They are not in the cost.
     unknown_cost_count: i64,
 }
 
 impl Others {
-    /// What is left of a table; absent if its page holds all of it.
+    /// The sum of the other rows; `None` if the page has all of them.
     pub(super) fn of(page: &TablePage) -> Option<Self> {
         let row_count = page.row_count - i64::try_from(page.rows.len()).unwrap_or(i64::MAX);
         let mut shown = Measures::default();
@@ -89,7 +89,7 @@ fn cursor_of(place: &TablePlace) -> String {
     Cursor { value: place.high, id: format!("{}:{}", place.low, place.key) }.encode()
 }
 
-/// A page of a table, with the latencies of its rows where it has any.
+/// A page of a table, with the latencies of its rows if they have any.
 pub(super) struct Table {
     pub(super) page: TablePage,
     pub(super) latencies: std::collections::BTreeMap<String, Measures>,
@@ -122,13 +122,13 @@ impl Table {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct PageView {
-    /// Rows on all pages.
+    /// The number of rows on all pages.
     total: i64,
     /// The page size: the requested number of rows, at most 1,000.
     limit: u32,
-    /// Whether there are more.
+    /// Whether there are further pages.
     has_more: bool,
-    /// Cursor of the next page.
+    /// The cursor of the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
     /// The sum of all rows that are not on this page; absent if there are none.
@@ -168,7 +168,7 @@ struct AgentFigures {
     event_count: i64,
     session_count: i64,
     error_count: i64,
-    /// Errors per event.
+    /// Errors per event, from 0 to 1.
     error_rate: f64,
     llm_call_count: i64,
     tool_call_count: i64,
@@ -193,9 +193,9 @@ async fn read(
     Ok((table, view))
 }
 
-/// Figures by agent.
+/// Get figures by agent.
 #[utoipa::path(get, path = "/api/analytics/agents", tag = "analytics", params(RangeQuery, AgentQuery, TableQuery),
-    responses((status = 200, body = AgentTable)))]
+    responses((status = 200, description = "A page of agents with their figures", body = AgentTable)))]
 pub(super) async fn get_agents(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
@@ -238,19 +238,19 @@ pub(super) struct ToolTable {
 #[serde(rename_all = "camelCase")]
 struct ToolFigures {
     tool_name: String,
-    /// Calls.
+    /// The number of calls.
     call_count: i64,
-    /// Failed calls.
+    /// The number of failed calls.
     error_count: i64,
-    /// Failures per call.
+    /// Failures per call, from 0 to 1.
     error_rate: f64,
     avg_duration_ms: f64,
     p95_duration_ms: f64,
 }
 
-/// Figures by tool.
+/// Get figures by tool.
 #[utoipa::path(get, path = "/api/analytics/tools", tag = "analytics", params(RangeQuery, AgentQuery, TableQuery),
-    responses((status = 200, body = ToolTable)))]
+    responses((status = 200, description = "A page of tools with their figures", body = ToolTable)))]
 pub(super) async fn get_tools(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,
@@ -295,9 +295,9 @@ struct UserFigures {
     total_output_tokens: i64,
 }
 
-/// Figures by end user.
+/// Get figures by end user.
 #[utoipa::path(get, path = "/api/analytics/users", tag = "analytics", params(RangeQuery, TableQuery),
-    responses((status = 200, body = UserTable)))]
+    responses((status = 200, description = "A page of end users with their figures", body = UserTable)))]
 pub(super) async fn get_users(
     scope: Scope<EventsRead>,
     Params(params): Params<RangeQuery>,

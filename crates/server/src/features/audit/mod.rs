@@ -1,4 +1,4 @@
-//! Verifying chains from the stored bytes, with a signed report.
+//! Verifies chains from the stored bytes and returns a signed report.
 
 use axum::Json;
 use axum::extract::State;
@@ -28,23 +28,24 @@ pub fn routes() -> OpenApiRouter<AppState> {
 #[serde(rename_all = "camelCase")]
 #[into_params(rename_all = "camelCase", parameter_in = Query)]
 struct VerifyQuery {
-    /// Verify one session.
+    /// Verify this session.
     session_id: Option<String>,
-    /// Start of a range: verify all sessions with an event in it.
+    /// The start of a range. All sessions with an event in it are verified.
     from: Option<String>,
-    /// End of the range, which is at most a year long. A date includes its whole day.
+    /// The end of the range, which can be a year long at most. A date alone includes the whole day.
     to: Option<String>,
-    /// `1h`, `3h`, `6h`, `12h`, `24h`, `3d`, `7d`, `30d` or `90d` before `to` (before now unless given), instead of `from`.
+    /// The length of the range before `to` (before now if `to` is absent), instead of `from`: `1h`, `3h`, `6h`, `12h`, `24h`, `3d`,
+    /// `7d`, `30d` or `90d`.
     range: Option<String>,
-    /// The time zone of dates, by its IANA name; defaults to UTC.
+    /// The IANA name of the time zone for dates; defaults to UTC.
     time_zone: Option<String>,
 }
 
-/// What was verified.
+/// A verification report.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct VerifyReport {
-    /// Whether every chain holds.
+    /// Whether every chain is intact.
     verified: bool,
     verified_at: String,
     range: Option<VerifiedRange>,
@@ -54,9 +55,9 @@ struct VerifyReport {
     total_events: i64,
     first_hash: Option<String>,
     last_hash: Option<String>,
-    /// Sessions whose chain does not hold, each with its first broken event.
+    /// Sessions with a broken chain, each with its first broken event.
     broken_chains: Vec<BrokenView>,
-    /// HMAC-SHA-256 under the server's secret over this report without `signature`.
+    /// HMAC-SHA-256 of this report without `signature`, under the server's secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     signature: Option<String>,
 }
@@ -89,7 +90,7 @@ impl From<BrokenChain> for BrokenView {
 
 /// Verify the chain of one session, or of all sessions in a range, from the stored bytes.
 #[utoipa::path(get, path = "/api/audit/verify", tag = "audit", params(VerifyQuery),
-    responses((status = 200, body = VerifyReport), (status = 404, body = ErrorBody)))]
+    responses((status = 200, description = "The report", body = VerifyReport), (status = 404, description = "Not found", body = ErrorBody)))]
 async fn verify(
     scope: Scope<AuditRead>,
     State(state): State<AppState>,
@@ -128,7 +129,7 @@ async fn verify(
     let mut view = VerifyReport {
         verified: report.broken.is_empty(),
         verified_at: format_rfc3339(state.now_us()),
-        // A session is verified as a whole.
+        // A session is always verified as a whole, so a range does not apply.
         range: range.filter(|_| session_id.is_none()).map(|(from_us, to_us)| VerifiedRange {
             from: format_rfc3339(from_us),
             to: format_rfc3339(to_us),
@@ -142,13 +143,13 @@ async fn verify(
         signature: None,
     };
     let text = serde_json::to_string(&view).map_err(|_| ApiError::internal())?;
-    // The org and the workspace are signed with it, so that a report of one can't pass for one of another.
+    // The signature includes org and workspace, so that a report can't be presented as that of another workspace.
     let signed = format!("{}\n{}\n{text}", scope.workspace.org_id(), scope.workspace.id());
     view.signature = Some(format!("hmac-sha256:{}", hex(&state.keys.secret().sign("audit report", &signed))));
     Ok(Json(view))
 }
 
-/// Verifies a session with the chains that moved to it: what is shown of it may lie there.
+/// Verifies a session and the chains that moved to it, because its events may be in those.
 async fn verify_session(workspace: &Workspace, id: &str) -> Result<ChainReport, ApiError> {
     let session = workspace.sessions().find(id).await?.ok_or_else(|| ApiError::not_found("Session"))?;
     let chain = workspace.chains().verify_session(&session).await?;

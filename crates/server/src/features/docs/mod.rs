@@ -1,4 +1,4 @@
-//! The API's description: as JSON for programs, as a page for people. The page is made from the same document.
+//! The description of the API, as JSON and as a page made from the same document.
 
 mod page;
 

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-/// Levels of objects within objects that the page shows.
+/// How many levels of nested objects the page shows.
 const MAX_DEPTH: usize = 3;
 
-/// The first steps, ready to be copied.
+/// The first steps, ready to copy.
 const START: &str = r##"<pre>export AGENTLENS_SERVER_URL=http://127.0.0.1:3400
 export AGENTLENS_API_KEY=al_live_...        # printed at the first start; `agentlens key create` makes another
 
@@ -136,7 +136,7 @@ fn render_body(html: &mut String, document: &Value, body: &Value) {
     }
 }
 
-/// Good answers with their fields; refusals in one line, since their body is the same everywhere.
+/// Successful responses with their fields. Refusals share one line, because they all have the same body.
 fn render_answers(html: &mut String, document: &Value, responses: &Value) {
     let mut refusals = Vec::new();
     html.push_str("<table><tr><th>Status</th><th>Answer</th></tr>");
@@ -169,7 +169,7 @@ fn render_answers(html: &mut String, document: &Value, responses: &Value) {
     html.push_str("</table>");
 }
 
-/// The name of a schema that is referred to.
+/// The name of a referenced schema.
 fn name_of(schema: &Value) -> Option<&str> {
     schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next())
 }
@@ -179,7 +179,7 @@ fn referenced<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
     name_of(schema).map_or(schema, |name| &document["components"]["schemas"][name])
 }
 
-/// The fields of an object, of the items of a list too, as deep as is readable.
+/// The fields of an object, or of the items of a list, down to a readable depth.
 fn fields_of(document: &Value, schema: &Value, depth: usize) -> String {
     let schema = referenced(document, schema);
     let items = &schema["items"];
@@ -205,7 +205,7 @@ fn fields_of(document: &Value, schema: &Value, depth: usize) -> String {
     text
 }
 
-/// A text in which backticks mark code.
+/// HTML of a text in which backticks mark code.
 fn prose(value: &Value) -> String {
     let text = value.as_str().unwrap_or("");
     let mut html = String::with_capacity(text.len());

@@ -33,39 +33,40 @@ pub fn routes() -> OpenApiRouter<AppState> {
 #[serde(rename_all = "camelCase")]
 #[into_params(rename_all = "camelCase", parameter_in = Query)]
 struct EventsQuery {
-    /// Events of one session.
+    /// Only events of this session.
     session_id: Option<String>,
-    /// Events of one agent.
+    /// Only events of this agent.
     agent_id: Option<String>,
-    /// Event types, separated by commas.
+    /// Only these event types, separated by commas.
     event_type: Option<String>,
-    /// Severities, separated by commas.
+    /// Only these severities, separated by commas.
     severity: Option<String>,
-    /// production, staging or development.
+    /// Only events of this environment.
     environment: Option<String>,
-    /// Events of one end user (`metadata.userId`).
+    /// Only events of this end user (`metadata.userId`).
     user_id: Option<String>,
-    /// Events of one model; `unknown` selects calls without a known model.
+    /// Only events of this model. `unknown` selects calls without a known model.
     model: Option<String>,
-    /// Events of one tool, step or custom type.
+    /// Only events of this tool, step or custom type.
     name: Option<String>,
-    /// The earliest instant, inclusive. A date means its midnight.
+    /// The start of the range, inclusive. A date alone means its midnight.
     from: Option<String>,
-    /// The latest instant, inclusive. A date includes its whole day.
+    /// The end of the range, inclusive. A date alone includes the whole day.
     to: Option<String>,
-    /// `1h`, `3h`, `6h`, `12h`, `24h`, `3d`, `7d`, `30d` or `90d` before `to` (before now unless given), instead of `from`.
+    /// The length of the range before `to` (before now if `to` is absent), instead of `from`: `1h`, `3h`, `6h`, `12h`, `24h`, `3d`,
+    /// `7d`, `30d` or `90d`.
     range: Option<String>,
-    /// The time zone of dates, by its IANA name; defaults to UTC.
+    /// The IANA name of the time zone for dates; defaults to UTC.
     time_zone: Option<String>,
-    /// An exact part of the payload's text; case is ignored.
+    /// Text that the payload must contain exactly, except for case.
     search: Option<String>,
-    /// `desc` (newest first, the default) or `asc`.
+    /// The order: `desc` (newest first, the default) or `asc`.
     order: Option<String>,
     /// Rows per page: 50 by default, at most 1000.
     limit: Option<String>,
     /// Rows to skip; prefer `cursor`.
     offset: Option<String>,
-    /// `nextCursor` of the previous page.
+    /// The `nextCursor` of the previous page.
     cursor: Option<String>,
 }
 
@@ -75,20 +76,20 @@ struct EventsQuery {
 struct EventsPage {
     /// The events.
     events: Vec<EventView>,
-    /// How many events match, on all pages together. Exact up to 10,000. Each arrival of a span counts, though all of them are
-    /// shown as one event.
+    /// The number of matching events on all pages. Exact up to 10,000. Each arrival of a span counts, although all
+    /// of them are shown as one event.
     total: i64,
-    /// Whether `total` is exact. If not, at least `total` events match: there are more than 10,000, or counting them would
-    /// have read more than one request may.
+    /// Whether `total` is exact. If not, at least `total` events match: there are more than 10,000, or counting them all would
+    /// exceed the read limit of one request.
     total_is_exact: bool,
     /// The page size: the requested number of rows, at most 1,000.
     limit: u32,
-    /// Whether there are more. A page of large events ends early, at 8 MiB.
+    /// Whether there are further pages. A page of large events ends early, at 8 MiB.
     has_more: bool,
-    /// Cursor of the next page.
+    /// The cursor of the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
-    /// The search reached the read limit of one request; continue from `nextCursor`.
+    /// Whether the search stopped at the read limit of one request; continue with `nextCursor`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     is_partial: bool,
 }
@@ -133,7 +134,7 @@ impl EventsQuery {
 
 /// List events by time, with filters and full-text search.
 #[utoipa::path(get, path = "/api/events", tag = "events", params(EventsQuery),
-    responses((status = 200, body = EventsPage)))]
+    responses((status = 200, description = "A page of events", body = EventsPage)))]
 async fn list_events(
     scope: Scope<EventsRead>,
     client: Client,
@@ -158,8 +159,7 @@ async fn list_events(
     let mut page =
         read_page(&scope.workspace, &filter, needle.as_deref(), cursor.as_ref(), (offset, limit)).await?;
     let mut events = current_events(&scope.workspace, page.events, reading).await?;
-    // Later arrivals of spans are shown with their first, so a page may have nothing of its own. An empty page would end what
-    // clients read.
+    // Later arrivals of spans are shown with the first one, so a page may turn out empty. Clients stop reading at an empty page.
     for _ in 0..MAX_EMPTY_PAGES {
         let Some(next) = page.next.as_ref().filter(|_| events.is_empty() && !page.is_partial) else { break };
         let (total, total_is_exact) = (page.total, page.total_is_exact);
@@ -181,7 +181,7 @@ async fn list_events(
     api::json(page, size_bytes).await
 }
 
-/// Reads a page of events; what no index of the database serves is found block by block.
+/// Reads a page of events. Filters without an index of the database are served by the search index.
 async fn read_page(
     workspace: &Workspace,
     filter: &EventFilter,
@@ -207,7 +207,7 @@ async fn read_page(
 
 /// Get one event.
 #[utoipa::path(get, path = "/api/events/{id}", tag = "events", params(("id" = String, Path, description = "The event's id")),
-    responses((status = 200, body = EventView), (status = 404, body = ErrorBody)))]
+    responses((status = 200, description = "The event", body = EventView), (status = 404, description = "Not found", body = ErrorBody)))]
 async fn get_event(
     scope: Scope<EventsRead>,
     client: Client,
@@ -217,7 +217,7 @@ async fn get_event(
     let raw = event.clone();
     let current = current_events(&scope.workspace, vec![event], Reading::default()).await?;
     let org = scope.workspace.org_id();
-    // A later arrival of a span is shown as it arrived.
+    // An event that is a later arrival of a span is shown as it arrived.
     let view = event_views(current, org, client).pop();
     Ok(Json(view.unwrap_or_else(|| EventView::of(raw, org.as_str(), client))))
 }

@@ -1,4 +1,4 @@
-//! Whether the server lives, what it is, and what it can do. None of this needs a key.
+//! Whether the server runs, its version, and its features. No key is needed.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use crate::error::ApiError;
 use crate::state::AppState;
 
-/// What the published clients may find here; the list grows with the product.
+/// The features that published clients may use; the list grows with the product.
 const FEATURES: [&str; 8] = ["sessions", "agents", "analytics", "stats", "events", "stream", "audit", "otlp"];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -24,7 +24,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(get_version))
 }
 
-/// What orchestrators ask, on every node.
+/// The probes for orchestrators, on every node.
 pub fn probes() -> Router<AppState> {
     Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(ready))
 }
@@ -39,7 +39,7 @@ struct Health {
 }
 
 /// Check that the server is running.
-#[utoipa::path(get, path = "/api/health", tag = "server", responses((status = 200, body = Health)), security(()))]
+#[utoipa::path(get, path = "/api/health", tag = "server", responses((status = 200, description = "The server is running", body = Health)), security(()))]
 async fn get_health() -> Json<Health> {
     Json(Health { status: "ok", version: VERSION })
 }
@@ -48,12 +48,12 @@ async fn get_health() -> Json<Health> {
 #[derive(Debug, Serialize, ToSchema)]
 struct ServerInfo {
     version: &'static str,
-    /// Features that are built; the MCP server offers its tools by this list.
+    /// The features that are available. The MCP server offers the tools of these features.
     features: [&'static str; 8],
 }
 
-/// The server's features.
-#[utoipa::path(get, path = "/api/server-info", tag = "server", responses((status = 200, body = ServerInfo)), security(()))]
+/// Get the server's features.
+#[utoipa::path(get, path = "/api/server-info", tag = "server", responses((status = 200, description = "The available features", body = ServerInfo)), security(()))]
 async fn get_server_info() -> Json<ServerInfo> {
     Json(ServerInfo { version: VERSION, features: FEATURES })
 }
@@ -67,14 +67,14 @@ struct Version {
     api_version: &'static str,
 }
 
-/// The version.
-#[utoipa::path(get, path = "/api/version", tag = "server", responses((status = 200, body = Version)), security(()))]
+/// Get the version of the API.
+#[utoipa::path(get, path = "/api/version", tag = "server", responses((status = 200, description = "The version", body = Version)), security(()))]
 async fn get_version() -> Json<Version> {
     Json(Version { version: VERSION, api_version: "v1" })
 }
 
-/// Ready means: the store and the queue answer and the server is not stopping. While the store is away, a gateway with a durable
-/// queue is still ready for events.
+/// Ready means that the store and the queue answer and the server is not stopping. If the store is unavailable, a gateway with a
+/// durable queue is still ready for events.
 async fn ready(State(state): State<AppState>) -> Result<(StatusCode, &'static str), ApiError> {
     if state.shutdown.is_cancelled() {
         return Err(ApiError::unavailable("the server is stopping"));

@@ -1,4 +1,4 @@
-//! Sending events, and the ledger of what became of them.
+//! Receiving events, and the ledger of their outcomes.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -36,35 +36,35 @@ pub fn routes() -> OpenApiRouter<AppState> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct IngestQuery {
-    /// `true`: all or nothing. One refused event refuses the whole batch, and nothing is stored.
+    /// `true`: if one event is refused, the whole batch is refused and nothing is stored.
     strict: Option<String>,
 }
 
 /// The result of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 struct IngestAnswer {
-    /// Events that are durable.
+    /// The number of accepted events. They are durable.
     accepted: usize,
-    /// The same number, under the name that published clients read.
+    /// The same as `accepted`, under the name that published clients read.
     ingested: usize,
-    /// Events that were refused.
+    /// The number of refused events.
     rejected: usize,
     /// The id of this request in the server's log.
     request_id: String,
     /// The accepted events in the order of the request.
     events: Vec<AcceptedEvent>,
-    /// The refused ones.
+    /// The refused events.
     errors: Vec<RefusedEvent>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 struct AcceptedEvent {
-    /// The event's id: the client's, or the server's.
+    /// The event's id: chosen by the client, otherwise by the server.
     id: String,
-    /// Its hash in the chain, if it is already stored (embedded store).
+    /// Its hash in the chain; absent for a duplicate, and while the event is queued.
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
-    /// The same event was received before; it is stored once.
+    /// Whether the same event was received before. It is stored once.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
 }
@@ -73,26 +73,26 @@ struct AcceptedEvent {
 struct RefusedEvent {
     /// Its index in the request, from 0.
     index: usize,
-    /// The field, as a path from the event.
+    /// The field that is wrong, as a path in the event.
     field: String,
-    /// Why, for a person.
+    /// The reason as a sentence.
     error: String,
-    /// Why, for a program.
+    /// The reason as a stable code.
     reason: &'static str,
 }
 
-/// Send events: one, an array, or `{"events": [...]}`.
+/// Send one event, an array of events, or `{"events": [...]}`.
 ///
 /// Each event is accepted or refused on its own. The response is sent once all accepted events are durable. The body may be
-/// compressed with gzip, zstd or deflate. A repeat with the same event ids, or with the same `Idempotency-Key` for events without
-/// ids, is stored once.
+/// compressed with gzip, zstd or deflate. If a request is sent again with the same event ids, or with the same `Idempotency-Key` if
+/// events have no ids, its events are stored once.
 #[utoipa::path(
     post,
     path = "/api/events",
     tag = "events",
-    params(IngestQuery, ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to retry this request")),
+    params(IngestQuery, ("Idempotency-Key" = Option<String>, Header, description = "A unique value for this request, which makes it safe to send the request again")),
     responses(
-        (status = 202, description = "Durable", body = IngestAnswer),
+        (status = 202, description = "At least one event was accepted; accepted events are durable", body = IngestAnswer),
         (status = 400, description = "Every event was refused, or the body is not JSON", body = ErrorBody),
     )
 )]
@@ -146,8 +146,8 @@ async fn send_events(
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 
-/// Nothing was stored: the published 400, with every fault. The first one is in the sentence too, since published clients
-/// show nothing else.
+/// The 400 response if nothing was stored, with every fault. The sentence includes the first one, because published clients show
+/// nothing else.
 fn validation_failed(answer: IngestAnswer) -> ApiError {
     let sentence = match answer.errors.iter().find(|refused| refused.reason != Reason::StrictBatch.as_str()) {
         None => "Validation failed".to_owned(),
@@ -160,7 +160,7 @@ fn validation_failed(answer: IngestAnswer) -> ApiError {
         }
     };
     let path = |index: usize, field: &str| {
-        // The event as a whole has no path of its own below its place.
+        // A fault of the event as a whole has only the event's path.
         if field == "event" { format!("events.{index}") } else { format!("events.{index}.{field}") }
     };
     let details = answer
@@ -199,38 +199,37 @@ fn answer(report: IngestReport) -> IngestAnswer {
     }
 }
 
-/// The ledger of a workspace: for each of its keys `received = stored + refused (summed) + waiting`.
+/// The ledger of a workspace. For each key, `received` equals `stored` plus all of `refused` plus `waiting`.
 #[derive(Debug, Serialize, ToSchema)]
 struct Ledger {
-    /// By key.
+    /// The counts of each key.
     keys: Vec<KeyLedger>,
 }
 
 #[derive(Debug, Default, Serialize, ToSchema)]
 struct KeyLedger {
-    /// The key's id.
+    /// The id of the key.
     key_id: String,
-    /// Events in accepted requests.
+    /// The number of events in accepted requests.
     received: i64,
-    /// Events that are stored.
+    /// The number of stored events.
     stored: i64,
-    /// Events that are not, by reason. `duplicate` are repeats of stored ones, `dead_letter` could not be applied and
-    /// are kept until they are replayed.
+    /// The number of events that are not stored, by reason. `duplicate`: the event was already stored. `dead_letter`:
+    /// the event could not be applied and is kept until it is replayed.
     refused: BTreeMap<String, i64>,
-    /// Stored events in the environment `other`, because the workspace had no room for the one they name.
+    /// The number of events stored in the environment `other`, because the workspace has its maximum of environments.
     environment_limit: i64,
-    /// Events that are durable in the queue but not applied yet.
+    /// The number of events in the queue. They are durable and not stored yet.
     waiting: i64,
 }
 
-/// Count what happened to every event sent with the workspace's keys.
-#[utoipa::path(get, path = "/v1/ingest/ledger", tag = "ingest", responses((status = 200, body = Ledger)))]
+/// Get the number of events of each key of the workspace, by outcome.
+#[utoipa::path(get, path = "/v1/ingest/ledger", tag = "ingest", responses((status = 200, description = "The counts of each key", body = Ledger)))]
 async fn get_ledger(
     scope: Scope<LedgerRead>,
     State(state): State<AppState>,
 ) -> Result<Json<Ledger>, ApiError> {
-    // A batch that is applied in between, or is not taken off the queue yet, may for a moment be counted as waiting and
-    // as stored; that is better than in neither.
+    // A batch that is applied meanwhile may be counted as waiting and as stored for a moment. That is better than in neither.
     let waiting = state.gateway.queue().waiting(scope.org()).await?;
     let mut rows = scope.org().ledger().counts().await?;
     rows.extend(scope.org().dead_letters().event_counts().await?);
@@ -249,7 +248,7 @@ async fn get_ledger(
             ledger::STORED => key.stored = row.event_count,
             ENVIRONMENT_LIMIT => key.environment_limit = row.event_count,
             outcome => {
-                // Dead letters were received and never applied, so the store has not counted them yet.
+                // Dead letters were received and not applied, so the store has not counted them.
                 key.received += if outcome == DEAD_LETTER { row.event_count } else { 0 };
                 key.refused.insert(row.outcome, row.event_count);
             }

@@ -1,4 +1,4 @@
-//! One export request: its bytes become events, the events become durable, and what was refused becomes the answer.
+//! One export request: reads its items into events, makes them durable, and reports the refused ones in the response.
 
 use std::time::Duration;
 
@@ -17,21 +17,21 @@ use crate::error::{ApiError, request_id};
 use crate::ingest_requests::{MAX_REASONS, Observed, Report};
 use crate::state::AppState;
 
-/// What a client sent.
+/// An export request.
 pub(super) struct Export {
-    /// What it is.
+    /// The signal.
     pub(super) signal: Signal,
-    /// How it is encoded.
+    /// The encoding.
     pub(super) encoding: Encoding,
-    /// The plain message.
+    /// The decompressed message.
     pub(super) body: Bytes,
     /// The client's `User-Agent`.
     pub(super) user_agent: Option<String>,
 }
 
-/// What could be read of a request.
+/// The readable part of a request.
 struct Reading {
-    /// How many items it held, as far as that is known.
+    /// The number of items in the request, as far as it is known.
     items: usize,
     events: Vec<NewEvent>,
     refused: Vec<Refused>,
@@ -42,18 +42,18 @@ struct Reading {
 /// An item that is not stored.
 struct Refused {
     reason: Reason,
-    /// Which one and why.
+    /// Which item it is, and why it was refused.
     message: String,
 }
 
 impl Refused {
-    /// Whether something was lost. A span that is only announced comes again once it ended.
+    /// Whether data was lost. A span that was only announced is sent again when it ends.
     fn is_lost(&self) -> bool {
         self.reason != Reason::Duplicate
     }
 }
 
-/// Takes one request. What is accepted of it is durable on return; `None` is full success.
+/// Ingests one request. Accepted items are durable on return. `None` means that all were accepted.
 pub(super) async fn export(
     state: &AppState,
     scope: &Scope<EventsWrite>,
@@ -115,8 +115,8 @@ async fn store(
     Ok(state.gateway.ingest_events(scope.org(), request).await?)
 }
 
-/// Reads a request, on the blocking pool if that takes long. What a small one becomes while it is read is bounded by its
-/// size and the number of threads; large ones wait for memory.
+/// Reads a request, on the blocking pool if that takes long. The memory of small requests is limited by their size
+/// and the number of threads. Large ones wait for memory.
 async fn read(
     state: &AppState,
     scope: &Scope<EventsWrite>,
@@ -140,12 +140,12 @@ async fn read(
 
 /// How long a large request waits for memory to be decoded in.
 const DECODE_PATIENCE: Duration = Duration::from_secs(10);
-/// How many times its bytes a request takes when it is decoded, if it is made of empty attributes.
+/// A decoded request made of empty attributes takes this many times its bytes.
 const MAX_GROWTH: u64 = 36;
-/// Bytes that an attribute takes when it is decoded, beside its text.
+/// Bytes that a decoded attribute takes in addition to its text.
 const DETAIL_BYTES: u64 = 100;
 
-/// Bytes that a request takes when it is decoded, at most.
+/// The most bytes that a request takes once decoded.
 fn decoded_bytes(length: usize) -> u64 {
     let length = length as u64;
     (length * MAX_GROWTH).min(2 * length + MAX_DETAILS as u64 * DETAIL_BYTES)
@@ -176,7 +176,7 @@ fn read_now(signal: Signal, encoding: Encoding, body: &[u8], now_us: i64) -> Res
             Ok(Reading::of("Log record", normalised, decoded.broken, decoded.repaired))
         }
         Signal::Metrics => {
-            // Counted and not stored: what they say of tokens repeats what spans say.
+            // Counted and not stored, because spans already report the tokens.
             let decoded = wire::decode_metrics(encoding, body)?;
             let mut reading = Reading::of("Metric", Normalised::default(), decoded.broken, decoded.repaired);
             reading.items += decoded.request;
@@ -204,7 +204,7 @@ impl Reading {
     }
 }
 
-/// What the client is told of what it lost.
+/// The message to the client about lost items.
 fn partial_of(signal: Signal, items: usize, refused: &[Refused]) -> Option<Partial> {
     let lost: Vec<&str> =
         refused.iter().filter(|refused| refused.is_lost()).map(|refused| &*refused.message).collect();
@@ -224,7 +224,7 @@ fn partial_of(signal: Signal, items: usize, refused: &[Refused]) -> Option<Parti
     Some(Partial { rejected: i64::try_from(lost.len()).unwrap_or(i64::MAX), message })
 }
 
-/// The request as a whole is none; sending it again can't help.
+/// The body is not a request; sending it again does not help.
 fn refusal_of(error: &WireError) -> ApiError {
     match error {
         WireError::TooManyItems { .. } | WireError::TooManyDetails { .. } | WireError::TooLong { .. } => {
@@ -236,7 +236,7 @@ fn refusal_of(error: &WireError) -> ApiError {
     }
 }
 
-/// The name of a signal in addresses, rows and metrics.
+/// The name of a signal in paths, rows and metrics.
 fn name(signal: Signal) -> &'static str {
     match signal {
         Signal::Traces => "traces",

@@ -1,7 +1,7 @@
-//! OTLP over gRPC, on the listener that serves HTTP: three calls of one message each way, so the protocol is spoken here
-//! rather than by a server of its own.
+//! OTLP over gRPC, on the same listener as HTTP. There are three calls with one message each way, so the protocol is
+//! implemented here instead of by a separate server.
 //!
-//! An answer is always HTTP 200; what became of the call is in the trailers, or in the headers where there is no message.
+//! A response is always HTTP 200. The result of the call is in the trailers, or in the headers if there is no message.
 
 use std::future::ready;
 
@@ -32,20 +32,20 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
-/// Message encodings that are read.
+/// The supported message encodings.
 const ENCODINGS: [&str; 3] = ["identity", "gzip", "zstd"];
-/// Bytes before each message: whether it is compressed, and its length.
+/// The bytes before each message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
-/// Bytes of a message about a refusal; clients bound the size of all headers.
+/// The most bytes of an error message, because clients limit the size of all headers.
 const MAX_MESSAGE_BYTES: usize = 1024;
 
-// Codes of gRPC that no HTTP status of ours says.
+// gRPC codes without a corresponding HTTP status here.
 const OK: i32 = 0;
 const UNIMPLEMENTED: i32 = 12;
 const UNAVAILABLE: i32 = 14;
 const INVALID_ARGUMENT: i32 = 3;
 
-/// The three calls. They are not HTTP as the API's description describes it.
+/// The three calls. They are not in the OpenAPI document.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     let service = |signal: Signal| {
         post(move |State(state): State<AppState>, request: Request| async move {
@@ -62,7 +62,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 struct Fault {
     code: i32,
     message: String,
-    /// Set where sending it again can help.
+    /// When to retry; `None` if a retry does not help.
     retry_after_s: Option<u32>,
 }
 
@@ -74,7 +74,7 @@ impl Fault {
 
 impl From<ApiError> for Fault {
     fn from(error: ApiError) -> Self {
-        // A full queue is said as OTLP wants it: unavailable for so long.
+        // OTLP expects `unavailable` with a delay if the queue is full.
         let code = match error.status() {
             StatusCode::TOO_MANY_REQUESTS => UNAVAILABLE,
             status => code_of(status),
@@ -110,7 +110,7 @@ async fn call(signal: Signal, state: &AppState, parts: &mut Parts, body: Body) -
     Ok(encode_success(signal, encoding, partial))
 }
 
-/// The one message of a call, decompressed.
+/// The message of a call, decompressed.
 async fn read(headers: &HeaderMap, body: Body, mut room: Room) -> Result<(Bytes, Room), Fault> {
     let encoding = headers.get(GRPC_ENCODING).map(|value| value.to_str().unwrap_or("?").to_owned());
     let named = encoding.as_deref().unwrap_or("identity");
@@ -133,7 +133,7 @@ async fn read(headers: &HeaderMap, body: Body, mut room: Room) -> Result<(Bytes,
     Ok(body::plain(message, encoding, room).await?)
 }
 
-/// What stands behind the prefix of the one message, and whether it is compressed.
+/// The message after its prefix, and whether it is compressed.
 fn unframed(body: &Bytes) -> Result<(bool, Bytes), Fault> {
     let broken = |message: String| Fault::new(INVALID_ARGUMENT, message);
     let Some(&[flag, a, b, c, d]) = body.first_chunk::<PREFIX_BYTES>() else {
@@ -149,7 +149,7 @@ fn unframed(body: &Bytes) -> Result<(bool, Bytes), Fault> {
     }
 }
 
-/// One message and the trailers of a call that succeeded.
+/// The response of a call that succeeded: one message and the trailers.
 fn reply(message: &[u8]) -> Response {
     let mut frame = BytesMut::with_capacity(PREFIX_BYTES + message.len());
     frame.put_u8(0);
@@ -163,7 +163,7 @@ fn reply(message: &[u8]) -> Response {
     response
 }
 
-/// A call that failed: headers and nothing else.
+/// The response of a call that failed: only headers.
 fn refusal(fault: &Fault) -> Response {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
@@ -183,7 +183,7 @@ fn add_headers(headers: &mut HeaderMap) {
     headers.insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity,gzip,zstd"));
 }
 
-/// The text as gRPC puts it into a header.
+/// Encodes a text for a gRPC header.
 fn percent_encoded(text: &str) -> String {
     use std::fmt::Write as _;
     let mut encoded = String::with_capacity(text.len());

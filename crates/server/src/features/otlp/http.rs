@@ -1,4 +1,4 @@
-//! OTLP over HTTP: binary protobuf or JSON, answered as it was asked.
+//! OTLP over HTTP: binary protobuf or JSON. A response has the encoding of its request.
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Request, State};
@@ -17,7 +17,7 @@ use crate::body;
 use crate::error::ApiError;
 use crate::state::AppState;
 
-/// The routes of OTLP over HTTP, and the same where Langfuse's clients look for them.
+/// The routes of OTLP over HTTP, also under the path that Langfuse's clients use.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(with_status(routes!(export_traces)))
@@ -28,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .route("/api/public/otel/v1/metrics", post(export_metrics).fallback(refuse_method))
 }
 
-/// The same routes with an error body of this protocol for other methods.
+/// The same routes. Other methods are refused with an error body of this protocol.
 fn with_status((schemas, paths, methods): UtoipaMethodRouter<AppState>) -> UtoipaMethodRouter<AppState> {
     let methods: MethodRouter<AppState> = methods.fallback(refuse_method);
     (schemas, paths, methods)
@@ -36,10 +36,12 @@ fn with_status((schemas, paths, methods): UtoipaMethodRouter<AppState>) -> Utoip
 
 /// Send spans: OTLP's `ExportTraceServiceRequest`.
 ///
-/// Each span is accepted or refused on its own: `partialSuccess` says how many were refused and why, and these need not be
-/// sent again. The response is sent once all accepted spans are durable; a span that is sent twice is stored once. The body may be
-/// compressed with gzip, zstd or deflate, and the answer has the encoding of the request. The key may also be the password of
-/// `Authorization: Basic`. The same is served at `/api/public/otel/v1/traces`, and over gRPC on the same port.
+/// Each span is accepted or refused on its own. `partialSuccess` says how many were refused and why; don't send those again. The
+/// response is sent once all accepted spans are durable. A span that is sent twice is stored once. The body may be compressed with
+/// gzip, zstd or deflate. The response has the encoding of the request.
+///
+/// The API key can also be the password of `Authorization: Basic`. The same endpoint exists at
+/// `/api/public/otel/v1/traces`, and over gRPC on the same port.
 #[utoipa::path(
     post,
     path = "/v1/traces",
@@ -55,7 +57,7 @@ async fn export_traces(State(state): State<AppState>, request: Request) -> Respo
 
 /// Send log records: OTLP's `ExportLogsServiceRequest`.
 ///
-/// Records of GenAI clients become part of the spans that they name. Otherwise it works like `/v1/traces`.
+/// A record of a GenAI client becomes part of the span that it names. Everything else is as for `/v1/traces`.
 #[utoipa::path(
     post,
     path = "/v1/logs",
@@ -71,7 +73,7 @@ async fn export_logs(State(state): State<AppState>, request: Request) -> Respons
 
 /// Send metrics: OTLP's `ExportMetricsServiceRequest`.
 ///
-/// Metrics are counted but not stored: tokens and durations are taken from the spans.
+/// Metrics are counted but not stored, because tokens and durations are read from spans.
 #[utoipa::path(
     post,
     path = "/v1/metrics",
@@ -95,7 +97,7 @@ async fn answer(signal: Signal, state: &AppState, request: Request) -> Response 
     answered.unwrap_or_else(|error| status_response(encoding, &error))
 }
 
-/// What is decided before the body is looked at.
+/// What is known before the body is read.
 async fn admit(
     encoding: Option<Encoding>,
     state: &AppState,
@@ -136,7 +138,7 @@ async fn refuse_method(headers: HeaderMap) -> Response {
     status_response(encoding_of(&headers), &ApiError::method_not_allowed())
 }
 
-/// A refusal in this protocol's form; as JSON where the request's own form is none of ours.
+/// A refusal as `google.rpc.Status`, in the encoding of the request; as JSON if that is not supported.
 fn status_response(encoding: Option<Encoding>, error: &ApiError) -> Response {
     let encoding = encoding.unwrap_or(Encoding::Json);
     let body = encode_status(encoding, code_of(error.status()), &error.text());
@@ -149,7 +151,7 @@ fn status_response(encoding: Option<Encoding>, error: &ApiError) -> Response {
     response
 }
 
-/// The code of `google.rpc.Code` that says what an HTTP status says.
+/// The `google.rpc.Code` with the meaning of an HTTP status.
 pub(super) fn code_of(status: StatusCode) -> i32 {
     match status {
         StatusCode::UNAUTHORIZED => 16,

@@ -1,7 +1,7 @@
 //! Receiving OpenTelemetry: spans, log records and metrics, over HTTP in protobuf and JSON and over gRPC, on one listener.
 //!
-//! Both ways in end in [`export::export`]. A refusal is an [`ApiError`](crate::error::ApiError) up to the edge and becomes
-//! a `google.rpc.Status` in the form of the request there. What may be sent again is said only where that can help.
+//! Both protocols call [`export::export`]. A refusal is an [`ApiError`](crate::error::ApiError) until it becomes a
+//! `google.rpc.Status` in the encoding of the request. Clients are told to retry only if a retry can succeed.
 
 mod export;
 mod grpc;

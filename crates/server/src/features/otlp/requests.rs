@@ -1,4 +1,4 @@
-//! What became of the last requests of OpenTelemetry clients: so that one that is accepted and maps badly is visible.
+//! The last requests of OpenTelemetry clients. They show clients whose requests are accepted but whose attributes nothing reads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,14 +18,14 @@ use crate::ingest_requests::Report;
 use crate::query::{self, Params};
 use crate::state::AppState;
 
-/// Requests over which unmapped attributes are summed, the newest first.
+/// Unmapped attributes are summed over this many of the newest requests.
 const MAX_SUMMED_REQUESTS: usize = 2_000;
-/// Different attributes of one client library that are answered.
+/// The most attributes of one client library in a response.
 const MAX_SUMMED_KEYS: usize = 1_000;
-/// What a client library is called that does not say its name.
+/// The name of a client library that does not send its name.
 const UNNAMED: &str = "unknown";
 
-/// The routes that read.
+/// The routes that read these requests.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list_requests)).routes(routes!(list_unmapped))
 }
@@ -33,27 +33,27 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct RequestsQuery {
-    /// Requests of a page, at most 1000.
+    /// Rows per page, at most 1000.
     limit: Option<String>,
-    /// `next_cursor` of the previous page.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
-    /// Only requests with this key.
+    /// Only requests of this API key.
     key_id: Option<String>,
 }
 
-/// A page of requests, the newest first.
+/// A page of requests, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 struct IngestRequests {
     requests: Vec<IngestRequestView>,
     has_more: bool,
-    /// Cursor of the next page.
+    /// The cursor of the next page; absent on the last one.
     next_cursor: Option<String>,
 }
 
 /// One request of an OpenTelemetry client.
 #[derive(Debug, Serialize, ToSchema)]
 struct IngestRequestView {
-    /// Its id in the server's log; also in the `X-Request-Id` header of its answer.
+    /// Its id in the server's log, which is also in the `X-Request-Id` header of its response.
     request_id: String,
     /// The key that sent it.
     key_id: String,
@@ -64,18 +64,19 @@ struct IngestRequestView {
     user_agent: Option<String>,
     /// The client libraries that sent it.
     clients: Vec<ClientView>,
-    /// Spans, log records or metrics that were accepted.
+    /// The number of accepted spans, log records or metrics.
     accepted: i64,
-    /// How many were refused.
+    /// The number of refused ones.
     refused: i64,
-    /// The first reasons; of a request that was refused as a whole, why.
+    /// The first reasons for refusals. If the whole request was refused, its reason.
     reasons: Vec<String>,
-    /// Whether the whole request was refused; the number of its items is then unknown.
+    /// Whether the whole request was refused. Then the number of its items is unknown.
     failed: bool,
-    /// Attributes and fields that were kept in another form than they were sent in.
+    /// The number of attributes and fields that were kept in another form than sent.
     repaired: u64,
-    /// By client: attributes that no rule reads, and how often each was received. They are kept with the span. Numbers between
-    /// points are shown as `*`.
+    /// For each client library, the attributes that no rule reads, and how often each was received. They are stored
+    /// with the span. Numbers between dots are shown as `*`: `llm.messages.0.name` is counted as
+    /// `llm.messages.*.name`.
     unmapped: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
@@ -84,16 +85,16 @@ struct IngestRequestView {
 struct ClientView {
     name: String,
     version: String,
-    /// Spans or log records that it sent.
+    /// The number of spans or log records from it.
     items: u32,
 }
 
-/// The last requests of OpenTelemetry clients.
+/// List the last requests of OpenTelemetry clients.
 ///
-/// For each key, at most one request a second is kept, plus those in which something was refused or an attribute was first
-/// seen. Only the newest 200 of a key are kept.
+/// For each key, one request per second is kept at most, plus those with a refusal or a new attribute. Only the newest 200 requests
+/// of a key are kept.
 #[utoipa::path(get, path = "/v1/ingest/requests", tag = "ingest", params(RequestsQuery),
-    responses((status = 200, body = IngestRequests)))]
+    responses((status = 200, description = "A page of requests", body = IngestRequests)))]
 async fn list_requests(
     scope: Scope<EventsRead>,
     Params(params): Params<RequestsQuery>,
@@ -148,7 +149,7 @@ impl IngestRequestView {
     }
 }
 
-/// What a newer or older program wrote and this one can't read shows as nothing rather than breaking the page.
+/// A row that this version of the program can't read is shown as empty, so that it does not break the page.
 fn report_of(row: &IngestRequestRow) -> Report {
     serde_json::from_str(&row.report).unwrap_or_default()
 }
@@ -160,9 +161,9 @@ fn shown(name: String) -> String {
 /// Attributes that no rule reads.
 #[derive(Debug, Serialize, ToSchema)]
 struct Unmapped {
-    /// How many kept requests were read.
+    /// The number of kept requests that were read.
     requests: usize,
-    /// By client library.
+    /// Attributes of each client library.
     clients: Vec<UnmappedClient>,
 }
 
@@ -171,15 +172,15 @@ struct Unmapped {
 struct UnmappedClient {
     name: String,
     versions: BTreeSet<String>,
-    /// Spans and log records of it in the requests that were read.
+    /// The number of its spans and log records in these requests.
     items: u64,
-    /// How often each attribute was received. Numbers between points are shown as `*`.
+    /// How often each attribute was received. Numbers between dots are shown as `*`.
     unmapped: BTreeMap<String, u64>,
 }
 
-/// Attributes that no rule reads, by client library, summed over the requests that are kept.
+/// List attributes that no rule reads, by client library, summed over the kept requests.
 #[utoipa::path(get, path = "/v1/ingest/unmapped", tag = "ingest",
-    responses((status = 200, body = Unmapped)))]
+    responses((status = 200, description = "Attributes by client library", body = Unmapped)))]
 async fn list_unmapped(scope: Scope<EventsRead>) -> Result<Json<Unmapped>, ApiError> {
     let mut clients: BTreeMap<String, UnmappedClient> = BTreeMap::new();
     let (mut requests, mut before) = (0, None);

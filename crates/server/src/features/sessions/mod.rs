@@ -1,4 +1,4 @@
-//! Sessions: lists, single ones, their timeline and their trace tree.
+//! Sessions: the list, a single session, its timeline and its trace tree.
 
 mod timeline;
 mod trace;
@@ -23,7 +23,7 @@ use crate::error::{ApiError, ErrorBody};
 use crate::query::{self, Params, Times};
 use crate::state::AppState;
 
-/// How often a session's spans may have moved on.
+/// How many moves of a session's spans are followed.
 const MAX_MOVES: usize = 8;
 
 /// The routes of this feature.
@@ -39,37 +39,38 @@ pub fn routes() -> OpenApiRouter<AppState> {
 #[serde(rename_all = "camelCase")]
 #[into_params(rename_all = "camelCase", parameter_in = Query)]
 struct SessionsQuery {
-    /// Sessions of one agent.
+    /// Only sessions of this agent.
     agent_id: Option<String>,
-    /// One or more of active, idle, completed, error, separated by commas.
+    /// Only sessions with these statuses: `active`, `idle`, `completed`, `error`, separated by commas.
     status: Option<String>,
-    /// Sessions with any of these tags, separated by commas.
+    /// Only sessions with at least one of these tags, separated by commas.
     tags: Option<String>,
-    /// production, staging or development.
+    /// Only sessions of this environment.
     environment: Option<String>,
-    /// Sessions of one end user.
+    /// Only sessions of this end user.
     user_id: Option<String>,
-    /// The earliest start, inclusive. A date means its midnight.
+    /// The earliest start of a session, inclusive. A date alone means its midnight.
     from: Option<String>,
-    /// The latest start, inclusive. A date includes its whole day.
+    /// The latest start of a session, inclusive. A date alone includes the whole day.
     to: Option<String>,
-    /// `1h`, `3h`, `6h`, `12h`, `24h`, `3d`, `7d`, `30d` or `90d` before `to` (before now unless given), instead of `from`.
+    /// The length of the range before `to` (before now if `to` is absent), instead of `from`: `1h`, `3h`, `6h`, `12h`, `24h`, `3d`,
+    /// `7d`, `30d` or `90d`.
     range: Option<String>,
-    /// The time zone of dates, by its IANA name; defaults to UTC.
+    /// The IANA name of the time zone for dates; defaults to UTC.
     time_zone: Option<String>,
-    /// `desc` (newest first, the default) or `asc`.
+    /// The order: `desc` (newest first, the default) or `asc`.
     order: Option<String>,
     /// Rows per page: 50 by default, at most 1000.
     limit: Option<String>,
     /// Rows to skip; prefer `cursor`.
     offset: Option<String>,
-    /// `nextCursor` of the previous page.
+    /// The `nextCursor` of the previous page.
     cursor: Option<String>,
-    /// `true` returns only the count, up to 10,000.
+    /// `true`: return only the number of sessions, counted up to 10,000.
     count_only: Option<String>,
 }
 
-/// A page of sessions; or `{count}` if only the count was requested.
+/// A page of sessions, or their number if only that was requested.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 enum SessionsAnswer {
@@ -78,7 +79,7 @@ enum SessionsAnswer {
     /// Only the count.
     #[serde(rename_all = "camelCase")]
     Count {
-        /// How many sessions match. Exact up to 10,000.
+        /// The number of matching sessions. Exact up to 10,000.
         count: i64,
         /// Whether `count` is exact; otherwise there are more.
         count_is_exact: bool,
@@ -90,15 +91,15 @@ enum SessionsAnswer {
 struct SessionsPage {
     /// The sessions, newest first.
     sessions: Vec<SessionView>,
-    /// How many sessions match, on all pages together. Exact up to 10,000.
+    /// The number of matching sessions on all pages. Exact up to 10,000.
     total: i64,
     /// Whether `total` is exact; otherwise there are more.
     total_is_exact: bool,
     /// The page size: the requested number of rows, at most 1,000.
     limit: u32,
-    /// Whether there are more.
+    /// Whether there are further pages.
     has_more: bool,
-    /// Cursor of the next page.
+    /// The cursor of the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -107,37 +108,37 @@ struct SessionsPage {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionView {
-    /// Its id.
+    /// Its id, unique in the workspace.
     id: String,
     /// Its agent.
     agent_id: String,
-    /// The agent's name as the session states it.
+    /// The agent's display name, if the session states one.
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_name: Option<String>,
-    /// Its earliest event.
+    /// The time of its earliest event.
     started_at: String,
-    /// Its latest `session_ended`.
+    /// When it ended: its latest `session_ended`, or the end of its latest trace. Absent until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     ended_at: Option<String>,
-    /// Its latest event.
+    /// The time of its latest event.
     last_event_at: String,
-    /// active, idle, completed or error.
+    /// `active`, `idle` (no event for 30 minutes), `completed` or `error`.
     status: &'static str,
-    /// Events.
+    /// The number of events.
     event_count: i64,
-    /// Tool calls.
+    /// The number of tool calls.
     tool_call_count: i64,
-    /// Errors.
+    /// The number of errors.
     error_count: i64,
-    /// Cost in dollars.
+    /// Total cost in dollars.
     total_cost_usd: f64,
-    /// Model answers.
+    /// The number of model answers.
     llm_call_count: i64,
     /// Input tokens, cached ones included.
     total_input_tokens: i64,
     /// Output tokens, reasoning included.
     total_output_tokens: i64,
-    /// Tags.
+    /// The tags of its latest `session_started`.
     #[schema(value_type = Vec<String>)]
     tags: Box<RawValue>,
     /// Its end user.
@@ -145,7 +146,7 @@ pub struct SessionView {
     user_id: Option<String>,
     /// The environment of its first event.
     environment: String,
-    /// The org.
+    /// The id of the org.
     tenant_id: String,
 }
 
@@ -205,7 +206,7 @@ impl SessionsQuery {
 
 /// List sessions by start time.
 #[utoipa::path(get, path = "/api/sessions", tag = "sessions", params(SessionsQuery),
-    responses((status = 200, body = SessionsAnswer)))]
+    responses((status = 200, description = "A page of sessions, or their number", body = SessionsAnswer)))]
 async fn list_sessions(
     scope: Scope<EventsRead>,
     client: Client,
@@ -240,7 +241,7 @@ async fn list_sessions(
 
 /// Get one session.
 #[utoipa::path(get, path = "/api/sessions/{id}", tag = "sessions", params(("id" = String, Path, description = "The session's id")),
-    responses((status = 200, body = SessionView), (status = 404, body = ErrorBody)))]
+    responses((status = 200, description = "The session", body = SessionView), (status = 404, description = "Not found", body = ErrorBody)))]
 async fn get_session(
     scope: Scope<EventsRead>,
     client: Client,
@@ -250,7 +251,7 @@ async fn get_session(
     Ok(Json(SessionView::of(row, scope.workspace.org_id().as_str(), client, scope.now_us())))
 }
 
-/// The session; the one that its spans moved to where nothing is left of it but a chain.
+/// The session. If only the chain is left of it, the session that its spans moved to.
 async fn find(scope: &Scope<EventsRead>, id: &str) -> Result<SessionRow, ApiError> {
     let mut id = id.to_owned();
     for _ in 0..MAX_MOVES {

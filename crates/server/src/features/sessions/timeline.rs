@@ -1,4 +1,4 @@
-//! The timeline of a session: its events in the order of its chain, a page at a time, and what was verified of them.
+//! The timeline of a session: its events in the order of its chain, in pages, and whether the chain is intact.
 
 use axum::extract::Path;
 use axum::response::Response;
@@ -19,12 +19,12 @@ use crate::query::{self, Params};
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct TimelineQuery {
-    /// Events of the page: 10,000 at most, which is also the default.
+    /// Rows per page: 10,000 by default and at most.
     limit: Option<String>,
-    /// Continue after this sequence number (`nextSeq` of the previous page).
+    /// Continue after this sequence number: the `nextSeq` of the previous page.
     after: Option<String>,
-    /// `current` (the default): spans as they are now, each once. `chain`: every event of this one chain as it was stored and
-    /// hashed, for those who verify it themselves.
+    /// `current` (the default) shows each span once, as it is now. `chain` shows every event of this chain as it was
+    /// stored and hashed, so that you can verify it yourself.
     view: Option<String>,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct TimelineQuery {
 pub(super) struct Timeline {
     /// The events.
     events: Vec<EventView>,
-    /// Whether the chain holds, recomputed from the stored bytes. `verified` says which part of the chain was checked.
+    /// Whether the chain is intact, recomputed from the stored bytes. `verified` says which part of it was checked.
     chain_valid: bool,
     /// The part of the chain that `chainValid` covers.
     verified: Verified,
@@ -42,22 +42,23 @@ pub(super) struct Timeline {
     chained: bool,
     /// The page size: the requested number of events, at most 10,000.
     limit: u32,
-    /// Whether there are more. A page of large events ends early, at 8 MiB.
+    /// Whether there are further pages. A page of large events ends early, at 8 MiB.
     has_more: bool,
-    /// Continue after this sequence number.
+    /// The value of `after` for the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_seq: Option<i64>,
-    /// Chains of spans that named this session only later: each is the timeline of this id with `view=chain`.
+    /// Other sessions whose chains contain events of this one, because their spans named this session only later. Get each of them
+    /// with its id and `view=chain`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     moved_chains: Vec<String>,
 }
 
-/// Which part of a session was verified.
+/// The part of a session that was verified.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Verified {
-    /// `session`: all events of the session's chains. `page`: only the events of this page, each with its link to the one
-    /// before it. Sessions of more than 2,000 events are verified by the page; `/api/audit/verify` verifies them whole.
+    /// `session`: all events of the session's chains. `page`: only the events of this page and their links to the previous events.
+    /// Sessions with more than 2,000 events are verified by page; `/api/audit/verify` verifies all of them.
     scope: VerifiedScope,
     /// The number of verified events.
     event_count: i64,
@@ -70,9 +71,9 @@ enum VerifiedScope {
     Page,
 }
 
-/// Get a session's events in the order of its chain, and whether the chain holds.
+/// Get a session's events in the order of its chain, and whether the chain is intact.
 #[utoipa::path(get, path = "/api/sessions/{id}/timeline", tag = "sessions", params(("id" = String, Path, description = "The session's id"), TimelineQuery),
-    responses((status = 200, body = Timeline), (status = 404, body = ErrorBody)))]
+    responses((status = 200, description = "A page of the timeline", body = Timeline), (status = 404, description = "Not found", body = ErrorBody)))]
 pub(super) async fn get_timeline(
     scope: Scope<EventsRead>,
     client: Client,
@@ -82,7 +83,7 @@ pub(super) async fn get_timeline(
     let as_chained =
         query::choice("view", params.view.as_ref(), &[("current", false), ("chain", true)])?.unwrap_or(false);
     let limit = query::limit_of(params.limit.as_ref(), MAX_TIMELINE_EVENTS, MAX_TIMELINE_EVENTS)?;
-    // Events of spans that came from the chains of other sessions have places below zero.
+    // Events of spans from the chains of other sessions have negative places.
     let after = query::number("after", params.after.as_ref(), (i64::MIN, i64::MAX))?.unwrap_or(0);
     let timeline = if as_chained {
         chain(&scope, client, &id, after, limit).await?
@@ -93,7 +94,7 @@ pub(super) async fn get_timeline(
     api::json(timeline, size_bytes).await
 }
 
-/// The events of a session, spans as they are now.
+/// The events of a session, with spans as they are now.
 async fn current(
     scope: &Scope<EventsRead>,
     client: Client,
@@ -118,7 +119,7 @@ async fn current(
     })
 }
 
-/// The events of one chain as they were stored, wherever their spans are shown now.
+/// The events of one chain as they were stored, no matter where their spans are shown now.
 async fn chain(
     scope: &Scope<EventsRead>,
     client: Client,
@@ -154,7 +155,7 @@ async fn chain(
     })
 }
 
-/// How many events lie in the chains of the session, its own and others; of more than `enough`, some number beyond it.
+/// The number of events in the session's own and other chains. Counting stops above `enough`.
 pub(super) async fn chained_events(
     workspace: &Workspace,
     session: &SessionRow,
@@ -171,7 +172,7 @@ pub(super) async fn chained_events(
     Ok(chained)
 }
 
-/// Verifies a session of a moderate length whole; of a longer one only the parts that the page shows.
+/// Verifies all of a session with up to 2,000 events, and only the page of a longer one.
 async fn verified(
     workspace: &Workspace,
     session: &SessionRow,
@@ -195,7 +196,7 @@ async fn verify_parts(workspace: &Workspace, parts: &[Part]) -> Result<(bool, Ve
     Ok((holds, Verified { scope: VerifiedScope::Page, event_count }))
 }
 
-/// Whether all chains of a session hold.
+/// Whether all chains of a session are intact.
 pub(super) async fn chain_holds(workspace: &Workspace, session: &SessionRow) -> Result<bool, ApiError> {
     in_time(verify(workspace, session)).await
 }

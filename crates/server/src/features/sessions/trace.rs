@@ -1,4 +1,4 @@
-//! The trace tree of a session: calls with their answers below the session, children by span where events name spans.
+//! The trace tree of a session: calls with their answers, nested by span if events name spans.
 
 use axum::Json;
 use axum::extract::Path;
@@ -18,37 +18,37 @@ use crate::error::{ApiError, ErrorBody};
 use crate::query::{self, Params};
 use crate::spans::SpanView;
 
-/// Nodes of one answer, unless the request says otherwise, and at most.
+/// The default and the maximum number of nodes in a response.
 const DEFAULT_NODES: u32 = 200;
 const MAX_NODES: u32 = 1_000;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct TraceQuery {
-    /// Nodes of the answer: 200, at most 1000. Sessions without spans answer up to 10,000 events unless this is given.
+    /// Nodes per page: 200 by default, at most 1000. Without this parameter, a session without spans returns up to 10,000 events.
     limit: Option<String>,
-    /// `nextCursor` of the answer before, or `childrenCursor` of a node together with `parent`.
+    /// The `nextCursor` of the previous page, or the `childrenCursor` of a node together with `parent`.
     cursor: Option<String>,
-    /// The span whose children are asked for, as `traceId:spanId`; the roots otherwise.
+    /// Return the children of this span, given as `traceId:spanId`. Without it, the roots are returned.
     parent: Option<String>,
 }
 
-/// The tree of a session, a page at a time.
+/// A page of the tree of a session.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Trace {
     /// The roots by time, or the requested children. Events that are not spans appear as additional roots. Each node includes
     /// as many descendants as fit in the response; use `childrenCursor` for the rest, and `childCount` for how many there are.
     tree: Vec<TraceNode>,
-    /// Whether all chains of the session hold; null where they have more than 2,000 events, which `/api/audit/verify` verifies.
+    /// Whether all chains of the session are intact. Null if they have more than 2,000 events; use `/api/audit/verify` for those.
     chain_valid: Option<bool>,
-    /// Always true.
+    /// Always true: every session is chained.
     chained: bool,
     /// The page size: the requested number of nodes, at most 1,000.
     limit: u32,
     /// Whether the session has more events than the tree shows.
     is_truncated: bool,
-    /// Cursor of the next page.
+    /// The cursor of the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -59,38 +59,38 @@ pub(super) struct Trace {
 pub(super) struct TraceNode {
     /// The id of the event that opens the step.
     id: String,
-    /// Tool, model, step or type.
+    /// The name of the tool, model or step, otherwise the event type.
     name: String,
     /// The type of the opening event.
     event_type: String,
     /// The highest severity among the events of the step.
     severity: String,
-    /// When it began, as sent.
+    /// When it started, as sent.
     timestamp: String,
-    /// How long it took, in milliseconds.
+    /// Its duration in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     duration_ms: Option<f64>,
     /// Its own cost in dollars.
     cost_usd: f64,
     /// The cost of the step and everything below it, in dollars.
     subtree_cost_usd: f64,
-    /// Whether it or something below it failed.
+    /// Whether the step or one below it failed.
     has_error: bool,
     /// The ids of the events of the step.
     event_ids: Vec<String>,
-    /// The span, where the step is one.
+    /// The span, if the step is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     span: Option<SpanView>,
-    /// The sums of the step and everything below it, where it is a span.
+    /// The sums of the step and everything below it, if it is a span.
     #[serde(skip_serializing_if = "Option::is_none")]
     subtree: Option<Subtree>,
-    /// Steps directly below it, loaded or not, where it is a span.
+    /// The number of steps directly below it, in this response or not; only for spans.
     #[serde(skip_serializing_if = "Option::is_none")]
     child_count: Option<i64>,
-    /// Cursor of its remaining children, if only some are loaded.
+    /// The cursor of its remaining children, if the response has only some of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     children_cursor: Option<String>,
-    /// What happened below it.
+    /// The steps below it.
     #[schema(no_recursion)]
     children: Vec<TraceNode>,
 }
@@ -99,9 +99,9 @@ pub(super) struct TraceNode {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Subtree {
-    /// Spans.
+    /// The number of spans.
     spans: i64,
-    /// Failed ones.
+    /// The number of failed spans.
     errors: i64,
     /// Input tokens.
     input_tokens: i64,
@@ -109,9 +109,9 @@ pub(super) struct Subtree {
     output_tokens: i64,
 }
 
-/// Get a session as a tree of steps, a page at a time.
+/// Get a session as a tree of steps, in pages.
 #[utoipa::path(get, path = "/api/sessions/{id}/trace", tag = "sessions", params(("id" = String, Path, description = "The session's id"), TraceQuery),
-    responses((status = 200, body = Trace), (status = 404, body = ErrorBody)))]
+    responses((status = 200, description = "A page of the tree", body = Trace), (status = 404, description = "Not found", body = ErrorBody)))]
 pub(super) async fn get_trace(
     scope: Scope<EventsRead>,
     client: Client,
@@ -144,7 +144,7 @@ pub(super) async fn get_trace(
 }
 
 impl TraceNode {
-    /// The node and, on at most [`MAX_LEVELS`](agentlens_views::MAX_LEVELS) levels, those below it.
+    /// A node and those below it, down to [`MAX_LEVELS`](agentlens_views::MAX_LEVELS) levels.
     fn of(node: Node, client: Client) -> Self {
         let shown = node.span.as_ref().map(|span| &span.row.span.shown);
         Self {

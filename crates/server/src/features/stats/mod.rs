@@ -1,4 +1,4 @@
-//! Totals of a workspace, and today beside yesterday.
+//! Totals of a workspace, and a comparison of today and yesterday.
 
 use axum::Json;
 use serde::Serialize;
@@ -24,19 +24,22 @@ pub fn routes() -> OpenApiRouter<AppState> {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Stats {
+    /// The number of events.
     total_events: i64,
+    /// The number of sessions.
     total_sessions: i64,
+    /// The number of agents.
     total_agents: i64,
-    /// The instant of the earliest event.
+    /// The time of the earliest event.
     oldest_event: Option<String>,
-    /// The instant of the latest event.
+    /// The time of the latest event.
     newest_event: Option<String>,
-    /// Bytes of the payloads that came in on the days that the org keeps; what the database adds to them is not counted.
+    /// Bytes of the payloads received on the days that the org keeps, without the overhead of the database.
     storage_size_bytes: i64,
 }
 
-/// Totals of the workspace.
-#[utoipa::path(get, path = "/api/stats", tag = "stats", responses((status = 200, body = Stats)))]
+/// Get the totals of the workspace.
+#[utoipa::path(get, path = "/api/stats", tag = "stats", responses((status = 200, description = "The totals", body = Stats)))]
 async fn get_stats(scope: Scope<EventsRead>) -> Result<Json<Stats>, ApiError> {
     let (days, stats, total_agents, (oldest, newest)) = tokio::try_join!(
         days(&scope, i64::MIN / 2, i64::MAX / 2),
@@ -54,23 +57,30 @@ async fn get_stats(scope: Scope<EventsRead>) -> Result<Json<Stats>, ApiError> {
     }))
 }
 
-/// Today (UTC) and yesterday.
+/// Figures of today and yesterday (UTC).
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Overview {
+    /// The number of events today.
     events_today_count: i64,
+    /// The number of events yesterday.
     events_yesterday_count: i64,
+    /// The number of errors today.
     errors_today_count: i64,
+    /// The number of errors yesterday.
     errors_yesterday_count: i64,
+    /// The number of sessions that started today.
     sessions_today_count: i64,
+    /// The number of sessions that started yesterday.
     sessions_yesterday_count: i64,
+    /// The number of agents.
     total_agents: i64,
-    /// Errors per event, today.
+    /// Errors per event today, from 0 to 1.
     error_rate: f64,
 }
 
 /// Compare today with yesterday.
-#[utoipa::path(get, path = "/api/stats/overview", tag = "stats", responses((status = 200, body = Overview)))]
+#[utoipa::path(get, path = "/api/stats/overview", tag = "stats", responses((status = 200, description = "Figures of today and yesterday", body = Overview)))]
 async fn get_overview(scope: Scope<EventsRead>) -> Result<Json<Overview>, ApiError> {
     let today_us = day_start(scope.now_us());
     let (today, yesterday, total_agents) = tokio::try_join!(

@@ -1,6 +1,6 @@
-//! The live stream: server-sent events of everything that is stored, with filters, from any point on.
+//! The live stream: server-sent events for everything that is stored, with filters, from any position.
 //!
-//! Each message's id is the event's, so a client that comes back with `Last-Event-ID` misses nothing.
+//! The id of a message is that of its event, so a client that reconnects with `Last-Event-ID` misses nothing.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -36,16 +36,16 @@ use crate::query::{self, Params};
 use crate::shares::Shares;
 use crate::state::AppState;
 
-/// Without events, something is sent this often, so that proxies keep the connection.
+/// Without events, a heartbeat is sent this often, so that proxies keep the connection open.
 const HEARTBEAT: Duration = Duration::from_secs(30);
-/// How often the key is looked at again: a revoked one ends its streams too.
+/// How often the key is checked again, because revoking it must end its streams.
 const CHECK_KEY: Duration = Duration::from_millis(500);
 /// Events that are read at a time.
 const CHUNK_EVENTS: u32 = 200;
 /// When a stream that was refused may be tried again, in seconds.
 const RETRY_AFTER_S: u32 = 5;
 
-/// The `Last-Event-ID` of a client that wants everything that is kept.
+/// The `Last-Event-ID` of a client that wants all stored events.
 const FROM_THE_BEGINNING: &str = "0";
 
 /// The routes of this feature.
@@ -57,13 +57,13 @@ pub fn routes() -> OpenApiRouter<AppState> {
 #[serde(rename_all = "camelCase")]
 #[into_params(rename_all = "camelCase", parameter_in = Query)]
 struct StreamQuery {
-    /// Events of one session.
+    /// Only events of this session.
     session_id: Option<String>,
-    /// Events of one agent.
+    /// Only events of this agent.
     agent_id: Option<String>,
-    /// Event types, separated by commas.
+    /// Only these event types, separated by commas.
     event_type: Option<String>,
-    /// Where to continue, for clients that can't send `Last-Event-ID`.
+    /// The same as the header `Last-Event-ID`, for clients that can't send it.
     last_event_id: Option<String>,
     /// The org, for browsers with a session, which can't send headers here.
     #[expect(dead_code, reason = "the extractor reads it")]
@@ -76,9 +76,9 @@ struct StreamQuery {
     token: Option<String>,
 }
 
-/// Follow the workspace's events as they are stored (server-sent events named `event`, and `heartbeat`).
+/// Follow the workspace's events as they are stored. The server-sent events are named `event` and `heartbeat`.
 #[utoipa::path(get, path = "/api/stream", tag = "stream", params(StreamQuery, ("Last-Event-ID" = Option<String>, Header, description = "Continue after the event with this id; `0` starts at the oldest stored event")),
-    responses((status = 200, description = "text/event-stream", content_type = "text/event-stream", body = String)))]
+    responses((status = 200, description = "The stream of events", content_type = "text/event-stream", body = String)))]
 async fn stream_events(
     scope: Scope<EventsRead>,
     client: Client,
@@ -124,7 +124,7 @@ async fn stream_events(
         shutdown: state.shutdown.clone(),
         _place: place,
     };
-    // At once, so that a person sees that the stream is open although nothing happens.
+    // Sent at once, so that the client sees an open stream even if there are no events.
     let greeting = stream::iter([Ok(Event::default().comment("connected"))]);
     Ok(Sse::new(greeting.chain(follower.into_stream())).into_response())
 }
@@ -175,11 +175,11 @@ struct Follower {
     filter: Filter,
     client: Client,
     news: watch::Receiver<i64>,
-    /// Everything up to here was sent or did not match.
+    /// All events up to here were sent or did not match.
     position: i64,
-    /// What is to be sent, and was not read yet.
+    /// The places of events that must still be read.
     places: VecDeque<StreamPlace>,
-    /// What was read, and is to be sent.
+    /// Events that were read and must be sent.
     waiting: VecDeque<EventView>,
     shutdown: CancellationToken,
     _place: Share<OrgId>,
@@ -249,8 +249,8 @@ impl Follower {
         self.credential.is_still_valid(&self.state, &self.org).await
     }
 
-    /// Reads a little of what is new: what is read ahead of what was sent has a limit in bytes. Returns whether there was
-    /// anything, matching or not.
+    /// Reads some of the new events; how many bytes are read in advance is limited. Returns whether there was any event, even one
+    /// that does not match.
     async fn read(&mut self) -> Result<bool, StoreError> {
         if self.places.is_empty() {
             let read = self.workspace.events().places_after(self.position, CHUNK_EVENTS).await?;
@@ -279,7 +279,7 @@ impl Follower {
     }
 }
 
-/// An event as a message. Its id is the event's, which means nothing outside of the workspace.
+/// The message of an event. Its id is that of the event, which identifies nothing outside the workspace.
 async fn message(view: EventView) -> Option<Event> {
     let message = Event::default().event("event").id(view.id.clone());
     if size_of(std::slice::from_ref(&view)) <= LARGE_ANSWER_BYTES {

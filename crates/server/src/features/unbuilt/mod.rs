@@ -1,4 +1,4 @@
-//! Calls of published clients whose feature is not built yet: 501, naming the feature. The table shrinks as we build.
+//! Endpoints that published clients call and that are not built yet. They answer 501 with the name of the feature.
 
 use axum::Router;
 use axum::routing::{any, post};
@@ -6,7 +6,7 @@ use axum::routing::{any, post};
 use crate::error::ApiError;
 use crate::state::AppState;
 
-/// (feature, path). A path with `{*rest}` also covers what lies below it.
+/// The feature of each path. A path with `{*rest}` includes all paths below it.
 const UNBUILT: &[(&str, &str)] = &[
     ("recall", "/api/recall"),
     ("lessons", "/api/lessons"),
@@ -78,10 +78,10 @@ const UNBUILT: &[(&str, &str)] = &[
     ("cloud", "/api/cloud/{*rest}"),
 ];
 
-/// The same for single methods of paths whose other methods are built.
+/// Single methods of paths whose other methods are built.
 const UNBUILT_POSTS: &[(&str, &str)] = &[("webhooks", "/api/events/ingest")];
 
-/// The routes of what is not built.
+/// The routes of features that are not built.
 pub fn routes() -> Router<AppState> {
     let routes = UNBUILT.iter().fold(Router::new(), |router, (feature, path)| {
         router.route(path, any(move || async move { ApiError::not_built(feature) }))
