@@ -67,6 +67,7 @@ mod otel_sessions;
 mod otel_trace;
 mod otlp;
 mod parameters;
+mod people;
 mod permissions;
 mod prices;
 mod samples;

@@ -1,5 +1,6 @@
 //! Deletes what people no longer need: links, sessions and counters that have expired, and what is kept of mail that was given up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agentlens_domain::people::guessing::FORGET_AFTER_US;
@@ -7,6 +8,7 @@ use agentlens_domain::time::DAY_US;
 use agentlens_store::{Store, StoreError};
 
 use super::{Run, Schedule, ServerJob};
+use crate::metrics::Metrics;
 
 /// How long it is kept that a mail was given up.
 const GIVEN_UP_US: i64 = 30 * DAY_US;
@@ -22,7 +24,7 @@ impl ServerJob for TrimPeople {
         parallel: 1,
     };
 
-    async fn run(store: Store, run: Run) -> Result<u64, StoreError> {
+    async fn run(store: Store, _: Arc<Metrics>, run: Run) -> Result<u64, StoreError> {
         let control = store.control();
         let trimmed = control.trim_people(run.now_us - FORGET_AFTER_US).await?;
         Ok(trimmed + control.trim_mail(run.now_us - GIVEN_UP_US).await?)
