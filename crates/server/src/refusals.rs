@@ -17,11 +17,18 @@ const EVERY: [Refusal; 3] = [
         "The server or a service that it depends on is unavailable; retry after the time in `Retry-After`",
     ),
 ];
-/// Errors of operations that need a key.
-const WITH_KEY: [Refusal; 3] = [
-    ("401", "The API key is missing or invalid"),
-    ("403", "The key lacks the required scope"),
+/// Errors of operations that need a credential.
+const WITH_CREDENTIAL: [Refusal; 4] = [
+    ("401", "The API key or the session is missing or invalid"),
+    ("403", "The key lacks the required scope, or the person's role the permission"),
+    ("404", "Nothing with this id exists, or the org or workspace that a person names does not"),
     ("429", "Too many requests; retry after the time in `Retry-After`"),
+];
+/// Errors of forms that anyone may send.
+const FORM: [Refusal; 3] = [
+    ("401", "What was sent proves nothing"),
+    ("403", "The form does not come from a page of this server, or it is closed"),
+    ("429", "Too many forms or attempts; retry after the time in `Retry-After`"),
 ];
 /// Errors of operations that read.
 const READING: [Refusal; 1] = [("504", "The request timed out; ask for less")];
@@ -41,7 +48,10 @@ pub(crate) fn describe(document: &mut OpenApi) {
             let needs_key = needs_key(method, path);
             add(operation, body, &EVERY);
             if needs_key {
-                add(operation, body, &WITH_KEY);
+                add(operation, body, &WITH_CREDENTIAL);
+            }
+            if !needs_key && method == "post" {
+                add(operation, body, &FORM);
             }
             if needs_key && method == "get" {
                 add(operation, body, &READING);

@@ -72,8 +72,8 @@ pub struct SessionCache {
     store: Store,
     tokens: TokenKeys,
     sessions: Cache<[u8; 32], ValidSession>,
-    /// The roles of people in orgs; none for those who aren't members.
-    roles: Cache<(UserId, OrgId), Option<Role>>,
+    /// The roles of members.
+    roles: Cache<(UserId, OrgId), Role>,
     /// The workspaces of orgs that aren't archived.
     workspaces: Cache<OrgId, Arc<FxHashSet<String>>>,
     used: Mutex<FxHashMap<Arc<str>, i64>>,
@@ -135,20 +135,23 @@ impl SessionCache {
         if self.store.is_trusted()
             && let Some(role) = self.roles.get(&key)
         {
-            return Ok(role);
+            return Ok(Some(role));
         }
         let position = self.store.feed_position();
         let role = self.store.control().role_of(org, user).await?;
-        self.keep(&self.roles, &key, role, position);
+        if let Some(role) = role {
+            self.keep(&self.roles, &key, role, position);
+        }
         Ok(role)
     }
 
     /// Whether an org has a workspace that isn't archived.
     pub async fn has_workspace(&self, org: &OrgId, workspace: &WorkspaceId) -> Result<bool, StoreError> {
+        // One that isn't known may have just been made.
         if self.store.is_trusted()
-            && let Some(known) = self.workspaces.get(org)
+            && self.workspaces.get(org).is_some_and(|known| known.contains(workspace.as_str()))
         {
-            return Ok(known.contains(workspace.as_str()));
+            return Ok(true);
         }
         let position = self.store.feed_position();
         let rows = self.store.control().list_workspaces(org).await?;
