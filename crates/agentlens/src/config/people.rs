@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use agentlens_domain::entitlements::Entitlements;
+use agentlens_domain::people::email::EmailAddress;
 use agentlens_mail::{Mailer, PublicUrl, Sender, SmtpServer};
 use agentlens_server::people::{Deployment, PeopleSettings};
 
@@ -54,6 +55,12 @@ pub(crate) struct PeopleOptions {
     /// A file of mail domains that may not sign up, one a line, such as a list of those for disposable addresses.
     #[arg(long, env = "AGENTLENS_SIGN_UP_REFUSE_FILE")]
     sign_up_refuse_file: Option<PathBuf>,
+    /// From how many sign-ups within ten minutes on the log and AGENTLENS_OPERATOR_MAIL are told, counted by each node.
+    #[arg(long, env = "AGENTLENS_SIGN_UP_ALARM", default_value_t = 100)]
+    sign_up_alarm: u64,
+    /// Who is told by mail of what operators should know.
+    #[arg(long, env = "AGENTLENS_OPERATOR_MAIL", value_parser = address)]
+    operator_mail: Option<EmailAddress>,
     /// A file of SHA-1 hashes of breached passwords, sorted, one a line, as "Have I Been Pwned" offers it; none of them is taken as a new
     /// password.
     #[arg(long, env = "AGENTLENS_BREACHED_PASSWORDS")]
@@ -61,6 +68,10 @@ pub(crate) struct PeopleOptions {
     /// Limits of what an org may have, for tests: members=3,api_keys=10.
     #[arg(long, env = "AGENTLENS_LIMITS", hide = true)]
     limits: Option<Entitlements>,
+}
+
+fn address(text: &str) -> Result<EmailAddress, String> {
+    EmailAddress::parse(text).map_err(|error| error.to_string())
 }
 
 impl PeopleOptions {
@@ -85,6 +96,8 @@ impl PeopleOptions {
             refused_addresses,
             breached_passwords: self.breached_passwords.clone(),
             has_mail_server: self.smtp_url()?.is_some(),
+            sign_up_alarm: self.sign_up_alarm,
+            operator_mail: self.operator_mail.clone(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! What signing in needs beside the store: keys of tokens, hashing of passwords, rates of forms, and how this server is set up.
 
+mod alarm;
 pub(crate) mod steps;
 
 use std::fs::File;
@@ -21,6 +22,8 @@ use agentlens_domain::rates::Rate;
 use agentlens_domain::sealed_box::SecretBox;
 use agentlens_mail::PublicUrl;
 
+pub(crate) use self::alarm::Burst;
+use self::alarm::SignUpAlarm;
 use crate::auth::cookies::Cookies;
 use crate::error::ApiError;
 use crate::rates::RateLimit;
@@ -61,6 +64,10 @@ pub struct PeopleSettings {
     pub breached_passwords: Option<PathBuf>,
     /// Whether mail can be sent. Without, links are in the log.
     pub has_mail_server: bool,
+    /// From how many sign-ups within ten minutes on there is an alarm.
+    pub sign_up_alarm: u64,
+    /// Who is told by mail of what operators should know.
+    pub operator_mail: Option<EmailAddress>,
 }
 
 impl PeopleSettings {
@@ -99,6 +106,7 @@ pub struct People {
     pub secrets: SecretBox,
     forms: RateLimit<ClientNetwork>,
     mails: RateLimit<[u8; 32]>,
+    sign_ups: SignUpAlarm,
     hashing: Arc<Semaphore>,
     breached: Option<Mutex<BreachedPasswords<BufReader<File>>>>,
 }
@@ -117,6 +125,7 @@ impl People {
             secrets: SecretBox::of(secret),
             forms: RateLimit::new(FORMS),
             mails: RateLimit::new(MAILS),
+            sign_ups: SignUpAlarm::new(settings.sign_up_alarm),
             hashing: Arc::new(Semaphore::new(cores)),
             breached: settings.breached_passwords.as_ref().map(open).transpose()?.map(Mutex::new),
             settings,
@@ -142,6 +151,17 @@ impl People {
     pub(crate) fn may_mail(&self, email_key: &str, now_us: i64) -> bool {
         use sha2::{Digest, Sha256};
         self.mails.count(Sha256::digest(email_key.as_bytes()).into(), now_us).is_ok()
+    }
+
+    /// Counts a sign-up; the log tells of a burst of them, and so does what is returned.
+    pub(crate) fn count_sign_up(&self, now_us: i64) -> Option<Burst> {
+        let burst = self.sign_ups.count(now_us)?;
+        tracing::warn!(
+            sign_ups = burst.sign_ups,
+            minutes = burst.minutes,
+            "unusually many people sign up; AGENTLENS_STOP_SIGN_UPS stops it"
+        );
+        Some(burst)
     }
 
     /// Whether a password is right. For an account without one, or none at all, it takes as long and is wrong.

@@ -23,8 +23,8 @@ use agentlens_store::{MailPurpose, NewMailToken, NewPerson, StoreError};
 use crate::auth::Form;
 use crate::error::{ApiError, ErrorBody};
 use crate::json_body::JsonBody;
-use crate::people::Deployment;
 use crate::people::steps::{SignedIn, counter_of, mail_to, must_wait, new_token, start_session};
+use crate::people::{Burst, Deployment};
 use crate::state::AppState;
 
 /// How long the link of a sign-up works.
@@ -98,6 +98,9 @@ async fn sign_up(
         .map_err(|error| ApiError::invalid_field("name", error.to_string()))?;
     let owner = PasswordOwner { name: name.as_str(), address: email.as_str(), org: "" };
     let password_hash = state.people.hash_new("password", sent.password, owner).await?;
+    if let Some(burst) = state.people.count_sign_up(state.now_us()) {
+        tell_operators(&state, burst).await?;
+    }
     if state.people.may_mail(email.key(), state.now_us()) {
         let waiting = Waiting {
             email: email.as_str().to_owned(),
@@ -109,6 +112,13 @@ async fn sign_up(
     }
     let message = "Open the link in the mail that was sent to this address";
     Ok((StatusCode::ACCEPTED, Json(MailSent { message, link_is_in_log: !settings.has_mail_server })))
+}
+
+async fn tell_operators(state: &AppState, burst: Burst) -> Result<(), ApiError> {
+    let Some(operator) = &state.people.settings.operator_mail else { return Ok(()) };
+    let Burst { sign_ups, minutes, limit } = burst;
+    let mail = mail_to(operator.as_str(), &Message::SignUpAlarm { sign_ups, minutes, limit });
+    Ok(state.store.control().insert_mail(mail).await?)
 }
 
 /// Mails the link, or, to an address with an account, that it has one.
