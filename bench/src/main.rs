@@ -3,6 +3,7 @@
 //! Each subcommand prints a table and, with `--json FILE`, leaves a record with the machine, the
 //! date and the commit. README.md says how each figure comes about.
 
+mod authenticate;
 mod crash;
 mod events;
 mod fairness;
@@ -80,6 +81,8 @@ enum Command {
     TracePage(trace_page::TracePageArgs),
     /// What a request costs that adds to a long trace.
     LongTrace(long_trace::LongTraceArgs),
+    /// What it costs to find out who asks, by key and by cookie.
+    Authenticate(authenticate::AuthenticateArgs),
     /// What one org's idle connections and searches do to another org.
     Fairness(fairness::FairnessArgs),
     /// Writes the page of the records of `otlp`, `normalise` and `trace-page`.
@@ -103,6 +106,7 @@ fn main() -> Result<()> {
         Command::Normalise(args) => normalise::run(&args),
         Command::TracePage(args) => trace_page::run(&args),
         Command::LongTrace(args) => long_trace::run(&args),
+        Command::Authenticate(args) => authenticate::run(&args),
         Command::Fairness(args) => fairness::run(&args),
         Command::OtlpSummary(args) => otlp_summary::run(&args),
         Command::Summary(args) => summary::run(&args),
