@@ -68,13 +68,18 @@ pub(crate) async fn start_session(
     let (cookies, mut headers) = (state.people.cookies(), HeaderMap::new());
     cookies.set(&mut headers, CookieKind::Session, &token);
     cookies.clear(&mut headers, CookieKind::Flow);
+    know_browser(state, form, email, &mut headers);
+    let answer = SignedIn { needs_code: false, user_id: Some(user.to_string()) };
+    Ok((headers, Json(answer)).into_response())
+}
+
+/// Gives a browser the cookie by which its guesses at this account are counted apart from those of strangers.
+pub(crate) fn know_browser(state: &AppState, form: &Form, email: &EmailAddress, headers: &mut HeaderMap) {
     let devices = &state.people.devices;
     if form.device.as_deref().and_then(|text| devices.recognise(email, text)).is_none() {
         let device = devices.sign(email, Secret::generate(TokenPurpose::Device));
-        cookies.set(&mut headers, CookieKind::Device, &device.reveal());
+        state.people.cookies().set(headers, CookieKind::Device, &device.reveal());
     }
-    let answer = SignedIn { needs_code: false, user_id: Some(user.to_string()) };
-    Ok((headers, Json(answer)).into_response())
 }
 
 /// A new token and its digest.

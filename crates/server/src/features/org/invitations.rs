@@ -18,7 +18,7 @@ use agentlens_domain::people::tokens::{Secret, TokenPurpose};
 use agentlens_domain::permissions::{Actor, Caller, Role};
 use agentlens_domain::time::{DAY_US, format_rfc3339};
 use agentlens_mail::{LinkToken, Message, Name};
-use agentlens_store::{Accepting, InvitationRow, NewInvitation, NewPerson};
+use agentlens_store::{Accepting, InvitationRow, NewInvitation, NewPerson, StoreError};
 
 use super::members::read_role;
 use super::read_name;
@@ -221,18 +221,32 @@ struct Invitation {
     expires_at: String,
 }
 
+fn void() -> ApiError {
+    ApiError::unauthorized(
+        "invalid_link",
+        "This invitation can't be accepted: it was used, revoked or replaced, or is too old",
+    )
+    .with_hint("ask whoever invited you to send it again")
+}
+
+fn account_exists() -> ApiError {
+    ApiError::conflict("account_exists", "This address has an account")
+        .with_hint("sign in, then accept the invitation")
+}
+
+/// What it means that an invitation couldn't be accepted although it was open a moment ago: another request was faster.
+fn too_late(error: StoreError) -> ApiError {
+    match error {
+        StoreError::NotFound => void(),
+        error => error.into(),
+    }
+}
+
 /// The invitation of a token that can still be accepted.
 async fn open_invitation(
     state: &AppState,
     token: &str,
 ) -> Result<(OrgId, InvitationRow, [u8; 32]), ApiError> {
-    let void = || {
-        ApiError::unauthorized(
-            "invalid_link",
-            "This invitation can't be accepted: it was used, revoked or replaced, or is too old",
-        )
-        .with_hint("ask whoever invited you to send it again")
-    };
     let token = Secret::parse(TokenPurpose::Invite, token).ok_or_else(void)?;
     let digest = *state.people.tokens.digest(&token).as_bytes();
     let (org, row) = state.store.control().find_invitation(&digest).await?.ok_or_else(void)?;
@@ -276,7 +290,7 @@ async fn accept(
     let caller = Caller { org, workspace: None, actor, origin: account.caller.origin.clone() };
     let accepting = Accepting::Person { user_id: user.to_string(), email_key: person.email_key };
     let limit = state.entitlements.limit(CountLimit::Members);
-    control.accept_invitation(&caller, digest, accepting, limit).await?;
+    control.accept_invitation(&caller, digest, accepting, limit).await.map_err(too_late)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -316,8 +330,7 @@ async fn join(
     let email = EmailAddress::parse(&row.email).map_err(|_| ApiError::internal())?;
     // Whoever holds the link reads the mail of this address, and may know it.
     if control.find_person_by_email(email.key()).await?.is_some() {
-        return Err(ApiError::conflict("account_exists", "This address has an account")
-            .with_hint("sign in, then accept the invitation"));
+        return Err(account_exists());
     }
     state.people.settings.check_terms(sent.terms_version.as_deref())?;
     let name = read_name(NameOf::Person, &sent.name)?;
@@ -335,6 +348,7 @@ async fn join(
     let actor = Actor::Person { user_id: user.clone(), role: Role::Viewer };
     let caller = Caller { org, workspace: None, actor, origin: form.origin.clone() };
     let limit = state.entitlements.limit(CountLimit::Members);
-    control.accept_invitation(&caller, digest, Accepting::New(person), limit).await?;
+    let accepted = control.accept_invitation(&caller, digest, Accepting::New(person), limit).await;
+    accepted.map_err(too_late)?;
     Ok(start_session(&state, &form, &user, &email, "password").await?.into_response())
 }

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -20,7 +20,7 @@ use super::sign_up::MailSent;
 use crate::auth::Form;
 use crate::error::{ApiError, ErrorBody};
 use crate::json_body::JsonBody;
-use crate::people::steps::{mail_to, new_token};
+use crate::people::steps::{know_browser, mail_to, new_token};
 use crate::state::AppState;
 
 /// How long a link to set a new password works.
@@ -101,7 +101,7 @@ async fn reset(
     State(state): State<AppState>,
     form: Form,
     JsonBody(sent): JsonBody<Reset>,
-) -> Result<StatusCode, ApiError> {
+) -> Result<(StatusCode, HeaderMap), ApiError> {
     let control = state.store.control();
     let void = || {
         ApiError::unauthorized("invalid_link", "This link doesn't work: it was used, is too old, or was cut")
@@ -123,5 +123,10 @@ async fn reset(
     let from = Some(form.client.0);
     let message = Message::PasswordChanged { at_us: state.now_us(), from };
     control.insert_mail(mail_to(&person.email, &message)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    // Whoever reads the mail of the address may sign in from this browser, also while strangers use up the guesses of the account.
+    let (email, mut headers) = (EmailAddress::parse(&person.email), HeaderMap::new());
+    if let Ok(email) = email {
+        know_browser(&state, &form, &email, &mut headers);
+    }
+    Ok((StatusCode::NO_CONTENT, headers))
 }

@@ -69,8 +69,10 @@ pub(super) async fn take(
     if taken == 0 { Err(StoreError::NotFound) } else { Ok(()) }
 }
 
-/// Voids all secrets that were mailed to the transaction's person.
+/// Voids all secrets that were mailed to the transaction's person, and sign-ins that are half done: they began with what guarded the
+/// account until now.
 pub(super) async fn void_of_person(tx: &Tx<'_>) -> Result<(), StoreError> {
+    tx.execute("delete from login_flows where user_id = $1", args![]).await?;
     tx.execute("delete from mail_tokens where user_id = $1", args![]).await.map(|_| ())
 }
 
