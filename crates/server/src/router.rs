@@ -111,6 +111,7 @@ fn router(state: AppState) -> Router {
         .merge(features::health::probes())
         .merge(features::unbuilt::routes())
         .merge(features::docs::routes(Documents::of(&document)))
+        .merge(features::pages::routes(&state.people.settings))
         .route("/metrics", get(metrics));
     finish(routes, KnownParameters::of(&document), state)
 }

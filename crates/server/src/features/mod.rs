@@ -10,6 +10,7 @@ pub mod health;
 pub mod ingest;
 pub mod org;
 pub mod otlp;
+pub mod pages;
 pub mod sessions;
 pub mod sign_in;
 pub mod stats;
