@@ -38,6 +38,7 @@ macro_rules! on_the_cloud_form {
 
 mod agents;
 mod analytics;
+mod attacks;
 mod audit;
 mod away;
 mod bodies;
@@ -53,10 +54,12 @@ mod files;
 mod hostile;
 mod ids;
 mod ingest;
+mod injection;
 mod isolation;
 mod jobs;
 mod keys;
 mod ledger;
+mod mail;
 mod neighbours;
 mod orgs;
 mod otel_corpus;
@@ -66,6 +69,7 @@ mod otel_requests;
 mod otel_sessions;
 mod otel_trace;
 mod otlp;
+mod pages;
 mod parameters;
 mod people;
 mod permissions;

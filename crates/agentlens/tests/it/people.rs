@@ -24,10 +24,10 @@ on_both_engines!(
     the_account_is_closed_to_keys,
 );
 
-const PASSWORD: &str = "violet-harbor-9-kites";
+pub(crate) const PASSWORD: &str = "violet-harbor-9-kites";
 
 /// The value behind `#` in the newest link of a page that went to the log.
-async fn link(world: &World, page: &str, address: &str) -> String {
+pub(crate) async fn link(world: &World, page: &str, address: &str) -> String {
     let wanted = format!("/{page}#");
     until("a link in the log", || {
         let log = world.log();
@@ -42,13 +42,13 @@ async fn link(world: &World, page: &str, address: &str) -> String {
 }
 
 /// A server that anyone may sign up to.
-async fn cloud(world: &mut World) {
+pub(crate) async fn cloud(world: &mut World) {
     world.stop_gracefully().await;
     world.start_server_with(&["--deployment", "cloud", "--log", "info"]).await;
 }
 
 /// A person who has signed up and is signed in.
-async fn signed_up(world: &World, email: &str) -> Browser {
+pub(crate) async fn signed_up(world: &World, email: &str) -> Browser {
     let browser = Browser::new(world);
     let sent = json!({ "email": email, "password": PASSWORD, "name": "Ann" });
     browser.post("/v1/sign-up", sent).await.expect(202);
@@ -190,7 +190,7 @@ async fn a_new_password_ends_all_other_sessions(world: World) {
 }
 
 /// Sets up an app for codes: its seed and the recovery codes.
-async fn with_app(world: &World, browser: &Browser) -> (TotpSeed, Vec<String>) {
+pub(crate) async fn with_app(world: &World, browser: &Browser) -> (TotpSeed, Vec<String>) {
     let offer = browser.send("POST", "/v1/me/totp", None).await.expect(200);
     let secret = data_encoding::BASE32_NOPAD.decode(offer["secret"].as_str().unwrap().as_bytes()).unwrap();
     let seed = TotpSeed::from_bytes(secret.try_into().unwrap());
@@ -203,7 +203,7 @@ async fn with_app(world: &World, browser: &Browser) -> (TotpSeed, Vec<String>) {
 }
 
 /// The code that an app shows.
-fn code_at(seed: &TotpSeed, now_us: i64) -> String {
+pub(crate) fn code_at(seed: &TotpSeed, now_us: i64) -> String {
     let step = now_us / 30_000_000;
     (0..1_000_000)
         .map(|number| format!("{number:06}"))
