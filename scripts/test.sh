@@ -37,4 +37,5 @@ step 'Rust tests' cargo test --workspace
 step 'nothing lost under SIGKILL, embedded' scripts/test_crash.sh embedded
 step 'nothing lost under SIGKILL, cloud' scripts/test_crash.sh cloud
 step 'OpenTelemetry clients, live' scripts/test_otel_live.sh
+step 'pages for people, in a browser' scripts/test_pages.sh
 step 'published Python SDK' scripts/test_sdk_python.sh
