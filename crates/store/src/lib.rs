@@ -28,6 +28,7 @@ use agentlens_domain::chain::SealKey;
 use agentlens_domain::clock::Clock;
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::keys::ServerSecret;
+use agentlens_domain::sealed_box::SecretBox;
 
 pub use audit::{Audit, AuditReport, AuditRow};
 pub use control::{
@@ -87,7 +88,8 @@ impl Store {
 
     async fn over(place: ControlPlace, secret: &ServerSecret) -> Result<Self, StoreError> {
         let (audit, seals) = (Arc::new(AuditKey::of(secret)), SealKey::of(secret));
-        let control = Control { place, clock: Clock::default(), audit, seals };
+        let control =
+            Control { place, clock: Clock::default(), audit, seals, secrets: SecretBox::of(secret) };
         // Keys are digested and chains are sealed under the secret: with another one no key would be known and every seal broken.
         let check = data_encoding::HEXLOWER.encode(&secret.digest("agentlens secret check"));
         if control.ensure_setting("secret_check", &check).await? != check {

@@ -12,14 +12,19 @@ use serde_json::Value as Json;
 use agentlens_domain::apply::OrgState;
 use agentlens_domain::audit::{AuditEntry, AuditSeal};
 use agentlens_domain::changes::Topic;
-use agentlens_domain::permissions::Caller;
+use agentlens_domain::ids::UserId;
+use agentlens_domain::permissions::{Actor, Caller, Role};
 
+use crate::args;
 use crate::audit::{AuditTables, CONTROL_AUDIT, TENANT_AUDIT, append};
 use crate::control::{Control, append_change};
 use crate::error::StoreError;
 use crate::outbox;
 use crate::tenant::{Org, lock_state, put_state};
 use crate::transaction::{Tx, Work};
+
+/// The act of signing in, by which a session begins.
+const SIGN_IN: &str = "sessions.create";
 
 /// The result of a change, with what the audit log says about it. There is no other way out of a write, so none can be
 /// forgotten.
@@ -91,8 +96,12 @@ impl Control {
         F: for<'t> FnOnce(&'t Tx<'_>) -> Work<'t, Audited<T>> + Send + 'static,
     {
         let stamp = Stamp::of(self, caller, act, &CONTROL_AUDIT);
+        let by = caller.clone();
         self.transact(&caller.org, move |tx| {
             Box::pin(async move {
+                if act != SIGN_IN {
+                    confirm(tx, &by).await?;
+                }
                 let Audited { value, record } = work(tx).await?;
                 let Some(record) = record else { return Ok(value) };
                 stamp.append(tx, &record).await?;
@@ -104,6 +113,37 @@ impl Control {
         })
         .await
     }
+}
+
+/// Refuses a caller who was let in and has lost the right since: a request may be long under way. Whoever has no session yet, and
+/// the server itself, is taken as given.
+async fn confirm(tx: &Tx<'_>, caller: &Caller) -> Result<(), StoreError> {
+    let is_still = match &caller.actor {
+        Actor::Person { user_id, role } => {
+            is_signed_in(tx, user_id, caller.origin.session_id.as_deref()).await?
+                && (caller.workspace.is_none() || has_role(tx, user_id, *role).await?)
+        }
+        Actor::Key { key_id, .. } => {
+            let valid =
+                "select count(*) from api_keys where org_id = $1 and key_id = $2 and revoked_us is null";
+            tx.find(valid, args![key_id.as_str()]).await? == Some(1_i64)
+        }
+        Actor::Service { .. } => true,
+    };
+    if is_still { Ok(()) } else { Err(StoreError::NotAllowed) }
+}
+
+/// Whether a session has not ended. Sign-in notes its session's id before there is one; `sessions.create` is not confirmed.
+async fn is_signed_in(tx: &Tx<'_>, user: &UserId, session: Option<&str>) -> Result<bool, StoreError> {
+    let Some(session) = session else { return Ok(true) };
+    let find = "select count(*) from browser_sessions where session_id = $2 and user_id = $3 and $1 <> ''";
+    Ok(tx.find(find, args![session, user.as_str()]).await? == Some(1_i64))
+}
+
+/// Whether a member still has the role that the caller came with. A caller who names a workspace acts as a member.
+async fn has_role(tx: &Tx<'_>, user: &UserId, role: Role) -> Result<bool, StoreError> {
+    let find = "select count(*) from org_members where org_id = $1 and user_id = $2 and role = $3";
+    Ok(tx.find(find, args![user.as_str(), role.as_str()]).await? == Some(1_i64))
 }
 
 impl Org {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use agentlens_domain::entitlements::Entitlements;
-use agentlens_domain::people::email::EmailAddress;
+use agentlens_domain::people::email::{EmailAddress, ascii_domain};
 use agentlens_mail::{Mailer, PublicUrl, Sender, SmtpServer};
 use agentlens_server::people::{Deployment, PeopleSettings};
 
@@ -70,6 +70,14 @@ pub(crate) struct PeopleOptions {
     limits: Option<Entitlements>,
 }
 
+/// An entry of a list of addresses and domains, as addresses are compared.
+fn as_listed(entry: &str) -> String {
+    let entry = entry.trim();
+    let domain = ascii_domain(entry.trim_start_matches('@'));
+    let address = EmailAddress::parse(entry).ok().map(|address| address.key().to_owned());
+    address.or(domain).unwrap_or_else(|| entry.to_owned())
+}
+
 fn address(text: &str) -> Result<EmailAddress, String> {
     EmailAddress::parse(text).map_err(|error| error.to_string())
 }
@@ -92,8 +100,8 @@ impl PeopleOptions {
             public_url: self.public_url(address)?,
             are_sign_ups_stopped: self.stop_sign_ups,
             terms_version: self.terms_version.clone(),
-            allowed_domains: self.sign_up_domains.clone(),
-            refused_addresses,
+            allowed_domains: self.sign_up_domains.iter().map(|entry| as_listed(entry)).collect(),
+            refused_addresses: refused_addresses.iter().map(|entry| as_listed(entry)).collect(),
             breached_passwords: self.breached_passwords.clone(),
             has_mail_server: self.smtp_url()?.is_some(),
             sign_up_alarm: self.sign_up_alarm,

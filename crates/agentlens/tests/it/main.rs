@@ -59,6 +59,7 @@ mod isolation;
 mod jobs;
 mod keys;
 mod ledger;
+mod lost_rights;
 mod mail;
 mod neighbours;
 mod orgs;

@@ -48,6 +48,15 @@ impl Account {
     pub fn user_id(&self) -> &UserId {
         &self.session.user_id
     }
+
+    /// Refuses a person who has not proved who they are within the last ten minutes.
+    pub(crate) fn is_proved(&self, state: &AppState) -> Result<(), ApiError> {
+        if state.now_us() - self.session.proved_us <= PROOF_US {
+            return Ok(());
+        }
+        Err(ApiError::forbidden_because("proof_required", "Prove first that it is you")
+            .with_hint("send your password or a code to POST /v1/me/prove; that holds for ten minutes"))
+    }
 }
 
 impl FromRequestParts<AppState> for Account {
@@ -73,10 +82,7 @@ impl FromRequestParts<AppState> for ProvedAccount {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let account = Account::from_request_parts(parts, state).await?;
-        if state.now_us() - account.session.proved_us > PROOF_US {
-            return Err(ApiError::forbidden_because("proof_required", "Prove first that it is you")
-                .with_hint("send your password or a code to POST /v1/me/prove; that holds for ten minutes"));
-        }
+        account.is_proved(state)?;
         Ok(Self(account))
     }
 }

@@ -96,7 +96,12 @@ pub enum Credential {
 
 impl Credential {
     /// Whether it still gives access to an org's data, for answers that go on for long.
-    pub(crate) async fn is_still_valid(&self, state: &AppState, org: &OrgId) -> bool {
+    pub(crate) async fn is_still_valid(
+        &self,
+        state: &AppState,
+        org: &OrgId,
+        workspace: &WorkspaceId,
+    ) -> bool {
         let now_us = state.now_us();
         match self {
             Self::Key(principal) => state.keys.is_still_valid(principal, now_us).await,
@@ -106,6 +111,7 @@ impl Credential {
                     permissions::PermissionSet::of_role(role).contains(permissions::Permission::EventsRead)
                 };
                 role.is_ok_and(|role| role.is_some_and(may_read))
+                    && state.sessions.has_workspace(org, workspace).await.is_ok_and(|has_it| has_it)
                     && state.sessions.is_still_valid(session, now_us).await
             }
         }

@@ -148,9 +148,11 @@ impl People {
     }
 
     /// Whether an address may get one more mail that someone asked for. Nobody is told.
-    pub(crate) fn may_mail(&self, email_key: &str, now_us: i64) -> bool {
+    pub(crate) fn may_mail(&self, purpose: &str, email_key: &str, now_us: i64) -> bool {
         use sha2::{Digest, Sha256};
-        self.mails.count(Sha256::digest(email_key.as_bytes()).into(), now_us).is_ok()
+        // Counted by purpose, so that strangers who ask for one kind don't use up another.
+        let of = Sha256::new().chain_update(purpose).chain_update([0]).chain_update(email_key);
+        self.mails.count(of.finalize().into(), now_us).is_ok()
     }
 
     /// Counts a sign-up; the log tells of a burst of them, and so does what is returned.

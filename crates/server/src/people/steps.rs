@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use agentlens_domain::ids::{UserId, ulid_at};
+use agentlens_domain::ids::{OrgId, UserId, ulid_at};
 use agentlens_domain::people::email::EmailAddress;
 use agentlens_domain::people::guessing::{GuessCounter, MustWait};
 use agentlens_domain::people::tokens::{Secret, TokenPurpose};
@@ -80,6 +80,26 @@ pub(crate) fn know_browser(state: &AppState, form: &Form, email: &EmailAddress, 
         let device = devices.sign(email, Secret::generate(TokenPurpose::Device));
         state.people.cookies().set(headers, CookieKind::Device, &device.reveal());
     }
+}
+
+/// Writes a refused sign-in into the logs of the person and the person's orgs, beside the answer, so that its time tells nothing.
+pub(crate) fn note_refusal(state: &AppState, user: &UserId, origin: &Origin, why: &'static str) {
+    let (state, user, origin) = (state.clone(), user.clone(), origin.clone());
+    tokio::spawn(async move {
+        let control = state.store.control();
+        let noted = async {
+            let mut orgs = org_ids(&control.orgs_of(&user).await?);
+            orgs.push(OrgId::of_person(&user));
+            for org in orgs {
+                let caller = Caller { origin: origin.clone(), ..Caller::service("sign-in", &org) };
+                control.note_refused_sign_in(&caller, &user, why).await?;
+            }
+            Ok::<_, agentlens_store::StoreError>(())
+        };
+        if let Err(error) = noted.await {
+            tracing::warn!(error = %error, "a refused sign-in can't be written into the log");
+        }
+    });
 }
 
 /// A new token and its digest.

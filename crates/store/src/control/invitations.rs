@@ -100,6 +100,35 @@ async fn check_room(tx: &Tx<'_>, limit: Option<i64>, now_us: i64) -> Result<(), 
     Ok(())
 }
 
+/// Refuses to touch an open invitation to a role beyond the caller's own rights. The condition names `$2`.
+async fn refuse_higher(tx: &Tx<'_>, by: &Caller, condition: &str, value: &str) -> Result<(), StoreError> {
+    let open = format!(
+        "select role from org_invitations where org_id = $1 and {condition} and accepted_us is null and revoked_us is null"
+    );
+    let roles: Vec<String> = tx.fetch(open, args![value]).await?;
+    let may_touch =
+        |role: &String| Role::parse(role).is_some_and(|role| roles::may_change_role(by, Some(role), None));
+    if roles.iter().all(may_touch) { Ok(()) } else { Err(StoreError::NotAllowed) }
+}
+
+/// Whether whoever invited could still do so: a person is still a member with enough rights, a key is not revoked.
+async fn is_inviter_still_allowed(tx: &Tx<'_>, row: &InvitationRow, role: Role) -> Result<bool, StoreError> {
+    let Some((kind, id)) = row.invited_by.split_once(':') else { return Ok(false) };
+    match kind {
+        "person" => {
+            let find = "select role from org_members where org_id = $1 and user_id = $2";
+            let now: Option<String> = tx.find(find, args![id]).await?;
+            Ok(now.and_then(|now| Role::parse(&now)).is_some_and(|now| roles::can_grant(now, None, role)))
+        }
+        "key" => {
+            let find =
+                "select count(*) from api_keys where org_id = $1 and key_id = $2 and revoked_us is null";
+            Ok(tx.find(find, args![id]).await? == Some(1_i64))
+        }
+        _ => Ok(true),
+    }
+}
+
 impl Control {
     /// Invites an address to the caller's org. An open invitation of the same address is replaced. Refused beyond the caller's own
     /// rights, for members, and where the org has `limit` members and open invitations.
@@ -110,7 +139,7 @@ impl Control {
         mail: NewMail,
         limit: Option<i64>,
     ) -> Result<(), StoreError> {
-        let (by, now_us) = (caller.clone(), self.clock.now_us());
+        let (by, now_us, mail) = (caller.clone(), self.clock.now_us(), self.sealed(mail));
         self.write(caller, "invitations.create", move |tx| {
             Box::pin(async move {
                 lock_org(tx).await?;
@@ -121,6 +150,7 @@ impl Control {
                 if tx.find(member, args![&invitation.email_key]).await? != Some(0_i64) {
                     return Err(StoreError::Exists("member"));
                 }
+                refuse_higher(tx, &by, "email_key = $2", &invitation.email_key).await?;
                 let replace = "update org_invitations set revoked_us = $3 where org_id = $1 and email_key = $2 and accepted_us is null and revoked_us is null";
                 tx.execute(replace, args![&invitation.email_key, now_us]).await?;
                 check_room(tx, limit, now_us).await?;
@@ -189,6 +219,7 @@ impl Control {
         mail: NewMail,
     ) -> Result<(), StoreError> {
         let (invitation_id, now_us, by) = (invitation_id.to_owned(), self.clock.now_us(), caller.clone());
+        let mail = self.sealed(mail);
         self.write(caller, "invitations.resend", move |tx| {
             Box::pin(async move {
                 let find = concat!(
@@ -213,9 +244,10 @@ impl Control {
 
     /// Revokes an open invitation of the caller's org.
     pub async fn revoke_invitation(&self, caller: &Caller, invitation_id: &str) -> Result<(), StoreError> {
-        let (invitation_id, now_us) = (invitation_id.to_owned(), self.clock.now_us());
+        let (invitation_id, now_us, by) = (invitation_id.to_owned(), self.clock.now_us(), caller.clone());
         self.write(caller, "invitations.revoke", move |tx| {
             Box::pin(async move {
+                refuse_higher(tx, &by, "invitation_id = $2", &invitation_id).await?;
                 let revoke = "update org_invitations set revoked_us = $3 where org_id = $1 and invitation_id = $2 and accepted_us is null and revoked_us is null";
                 if tx.execute(revoke, args![&invitation_id, now_us]).await? == 0 {
                     return Err(StoreError::NotFound);
@@ -250,6 +282,9 @@ impl Control {
                 );
                 let row: InvitationRow = tx.find(find, args![&digest]).await?.ok_or(StoreError::NotFound)?;
                 let role = Role::parse(&row.role).ok_or(StoreError::NotFound)?;
+                if !is_inviter_still_allowed(tx, &row, role).await? {
+                    return Err(StoreError::NotFound);
+                }
                 let (user_id, email_key) = match &accepting {
                     Accepting::Person { user_id, email_key } => (user_id.as_str(), email_key),
                     Accepting::New(person) => (person.user_id.as_str(), &person.email_key),

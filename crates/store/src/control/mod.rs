@@ -33,6 +33,7 @@ use agentlens_domain::audit::AuditKey;
 use agentlens_domain::chain::SealKey;
 use agentlens_domain::clock::Clock;
 use agentlens_domain::ids::OrgId;
+use agentlens_domain::sealed_box::SecretBox;
 
 use crate::engine::postgres::PostgresEngine;
 use crate::engine::sqlite::{self, SqliteEngine};
@@ -56,6 +57,8 @@ pub struct Control {
     pub(crate) audit: Arc<AuditKey>,
     /// Seals rows and events of orgs.
     pub(crate) seals: SealKey,
+    /// Encrypts what waits to be mailed.
+    pub(crate) secrets: SecretBox,
 }
 
 impl Control {

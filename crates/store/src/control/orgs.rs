@@ -108,6 +108,16 @@ impl Control {
             }
             ControlPlace::Postgres(_) => "select count(*) from orgs_of_user($2) where role = 'owner' and $1 <> ''",
         };
+        // Looked at before, too: what is made of an org before its transaction would be left behind by a refusal.
+        if let Some(limit) = limit {
+            let owned =
+                self.orgs_of(owner).await?.iter().filter(|org| org.role == Role::Owner.as_str()).count();
+            if i64::try_from(owned).unwrap_or(i64::MAX) >= limit {
+                return Err(StoreError::LimitReached(format!(
+                    "you own {owned} orgs, which is the limit ({limit})"
+                )));
+            }
+        }
         let owner = Some(Owner { user_id: owner.to_string(), limit, count });
         if self.make_org(caller, org, None, owner).await? { Ok(()) } else { Err(StoreError::Exists("org")) }
     }

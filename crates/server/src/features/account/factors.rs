@@ -87,7 +87,7 @@ async fn confirm_totp(
     let codes = RecoveryCode::generate();
     let kept = account.session.session_id.to_string();
     control.confirm_totp(&account.caller, step, digests(&codes), Some(kept)).await?;
-    let headers = renew(&state, &account, "totp").await?;
+    let headers = renew(&state, &account, "totp", true).await?;
     tell(&state, &account, FactorChange::AppAdded).await?;
     Ok((headers, Json(shown(&codes))).into_response())
 }

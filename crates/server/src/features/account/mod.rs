@@ -169,12 +169,16 @@ async fn set_password(
 ) -> Result<Response, ApiError> {
     let control = state.store.control();
     let person = person_of(&state, &account).await?;
+    // Where there is a second factor, the password alone proves too little.
+    if person.has_second_factor {
+        account.is_proved(&state)?;
+    }
     check_password(&state, &person, &form, sent.current).await?;
     let owner = PasswordOwner { name: &person.name, address: &person.email, org: "" };
     let hash = state.people.hash_new("password", sent.password, owner).await?;
     let kept = account.session.session_id.to_string();
     control.set_password(&account.caller, hash, Some(kept), None).await?;
-    let headers = renew(&state, &account, "password").await?;
+    let headers = renew(&state, &account, "password", !person.has_second_factor).await?;
     let message = Message::PasswordChanged { at_us: state.now_us(), from: Some(form.client.0) };
     control.insert_mail(mail_to(&person.email, &message)).await?;
     Ok((StatusCode::NO_CONTENT, headers).into_response())
@@ -220,7 +224,7 @@ async fn prove(
         }
         _ => return Err(ApiError::invalid_field("password", "is needed")),
     };
-    let headers = renew(&state, &account, method).await?;
+    let headers = renew(&state, &account, method, true).await?;
     Ok((StatusCode::NO_CONTENT, headers).into_response())
 }
 
@@ -241,13 +245,18 @@ async fn check_password(
     Ok(control.forget_guesses(&counter).await?)
 }
 
-/// Gives the session a new cookie, because what it may do has grown.
-pub(super) async fn renew(state: &AppState, account: &Account, method: &str) -> Result<HeaderMap, ApiError> {
+/// Gives the session a new cookie, because what it may do has grown. `is_proof`: the person has proved who they are.
+pub(super) async fn renew(
+    state: &AppState,
+    account: &Account,
+    method: &str,
+    is_proof: bool,
+) -> Result<HeaderMap, ApiError> {
     let (token, digest) = new_token(state, TokenPurpose::Session);
     let old: Vec<&str> = account.session.methods.split(' ').filter(|word| *word != method).collect();
     let methods = [&old[..], &[method]].concat().join(" ");
     let id = &account.session.session_id;
-    state.store.control().renew_session(&account.caller, id, digest, &methods).await?;
+    state.store.control().renew_session(&account.caller, id, digest, &methods, is_proof).await?;
     let mut headers = HeaderMap::new();
     state.people.cookies().set(&mut headers, CookieKind::Session, &token);
     Ok(headers)

@@ -117,6 +117,7 @@ async fn invite(
     let email = EmailAddress::parse(&sent.email)
         .map_err(|error| ApiError::invalid_field("email", error.to_string()))?;
     let role = read_role(&sent.role)?;
+    refuse_flood(&state, scope.org_id(), email.key())?;
     let (token, digest) = new_token(&state, TokenPurpose::Invite);
     let invitation = NewInvitation {
         invitation_id: format!("inv_{}", ulid_at(state.now_us())),
@@ -133,6 +134,15 @@ async fn invite(
     state.store.control().invite(&scope.caller, invitation, mail, limit).await?;
     let link_is_in_log = !state.people.settings.has_mail_server;
     Ok((StatusCode::CREATED, Json(Invited { invitation_id, link_is_in_log })))
+}
+
+/// An org mails one address only so often, whoever lives there.
+fn refuse_flood(state: &AppState, org: &OrgId, email_key: &str) -> Result<(), ApiError> {
+    if state.people.may_mail(org.as_str(), email_key, state.now_us()) {
+        return Ok(());
+    }
+    let message = "This address got several invitations to this org within the last hour";
+    Err(ApiError::too_many_requests("too_many_invitations", message, 720))
 }
 
 /// What the mail says beside the link.
@@ -179,6 +189,7 @@ async fn resend(
     let row = rows.into_iter().find(|row| row.invitation_id == id);
     let row = row.ok_or_else(|| ApiError::not_found("Invitation"))?;
     let role = read_role(&row.role)?;
+    refuse_flood(&state, scope.org_id(), &row.email_key)?;
     let (token, digest) = new_token(&state, TokenPurpose::Invite);
     let expires_us = state.now_us() + INVITATION_US;
     let message = Letter::of(&state, &scope.caller).await?.message(&token, role, expires_us)?;
@@ -343,7 +354,7 @@ async fn join(
         email_key: email.key().to_owned(),
         name,
         password_hash: Some(password_hash),
-        terms_version: sent.terms_version,
+        terms_version: state.people.settings.terms_version.clone(),
     };
     let actor = Actor::Person { user_id: user.clone(), role: Role::Viewer };
     let caller = Caller { org, workspace: None, actor, origin: form.origin.clone() };

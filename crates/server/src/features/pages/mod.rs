@@ -113,6 +113,8 @@ mod tests {
             refused_addresses: Vec::new(),
             breached_passwords: None,
             has_mail_server: true,
+            sign_up_alarm: 100,
+            operator_mail: None,
         }
     }
 

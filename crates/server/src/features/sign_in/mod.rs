@@ -23,7 +23,7 @@ use crate::auth::cookies::CookieKind;
 use crate::auth::{Account, Form};
 use crate::error::{ApiError, ErrorBody};
 use crate::json_body::JsonBody;
-use crate::people::steps::{SignedIn, must_wait, new_token, start_session, take_code};
+use crate::people::steps::{SignedIn, must_wait, new_token, note_refusal, start_session, take_code};
 use crate::state::AppState;
 
 /// How long a sign-in may wait for its second factor.
@@ -69,7 +69,12 @@ async fn sign_in(
     let person = control.find_person_by_email(email.key()).await?;
     let stored = person.as_ref().and_then(|person| person.password_hash.clone());
     let is_right = state.people.verify(sent.password, stored).await?;
+    let known = person.as_ref().and_then(|person| UserId::parse(&person.user_id).ok());
     let Some(person) = person.filter(|person| is_right && person.disabled_us.is_none()) else {
+        if let Some(user) = known {
+            let why = if is_right { "disabled" } else { "wrong password" };
+            note_refusal(&state, &user, &form.origin, why);
+        }
         return Err(ApiError::unauthorized("wrong_login", "The address or the password is wrong"));
     };
     let user = UserId::parse(&person.user_id).map_err(|_| ApiError::internal())?;
@@ -112,6 +117,7 @@ async fn send_code(
     let email = EmailAddress::parse(&email).map_err(|_| ApiError::internal())?;
     let counter = state.people.devices.counter(&email, form.device.as_deref());
     let Some(method) = take_code(&state, &user, &sent.code).await? else {
+        note_refusal(&state, &user, &form.origin, "wrong code");
         // Who knows the password goes on guessing codes: these count like passwords.
         control.count_guess(&counter).await?.map_err(must_wait)?;
         return Err(ApiError::unauthorized("wrong_code", "The code is wrong or was used already"));

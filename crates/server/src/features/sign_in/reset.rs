@@ -49,7 +49,7 @@ async fn ask_for_reset(
 ) -> Result<(StatusCode, Json<MailSent>), ApiError> {
     let email = EmailAddress::parse(&sent.email)
         .map_err(|error| ApiError::invalid_field("email", error.to_string()))?;
-    if state.people.may_mail(email.key(), state.now_us()) {
+    if state.people.may_mail("reset", email.key(), state.now_us()) {
         // Beside the answer, so that its time tells nothing.
         let state = state.clone();
         tokio::spawn(async move {

@@ -13,8 +13,9 @@ use utoipa_axum::routes;
 use agentlens_domain::ids::UserId;
 use agentlens_domain::passwords::PasswordOwner;
 use agentlens_domain::people::email::EmailAddress;
+use agentlens_domain::people::guessing::GuessCounter;
 use agentlens_domain::people::names::{Name, NameOf};
-use agentlens_domain::people::tokens::{Secret, TokenPurpose};
+use agentlens_domain::people::tokens::{Secret, TokenDigest, TokenPurpose};
 use agentlens_domain::permissions::Caller;
 use agentlens_domain::time::DAY_US;
 use agentlens_mail::{LinkToken, Message};
@@ -23,7 +24,7 @@ use agentlens_store::{MailPurpose, NewMailToken, NewPerson, StoreError};
 use crate::auth::Form;
 use crate::error::{ApiError, ErrorBody};
 use crate::json_body::JsonBody;
-use crate::people::steps::{SignedIn, counter_of, mail_to, must_wait, new_token, start_session};
+use crate::people::steps::{SignedIn, mail_to, must_wait, new_token, start_session};
 use crate::people::{Burst, Deployment};
 use crate::state::AppState;
 
@@ -101,12 +102,12 @@ async fn sign_up(
     if let Some(burst) = state.people.count_sign_up(state.now_us()) {
         tell_operators(&state, burst).await?;
     }
-    if state.people.may_mail(email.key(), state.now_us()) {
+    if state.people.may_mail("sign-up", email.key(), state.now_us()) {
         let waiting = Waiting {
             email: email.as_str().to_owned(),
             name: name.as_str().to_owned(),
             password_hash,
-            terms_version: sent.terms_version,
+            terms_version: settings.terms_version.clone(),
         };
         mail_link(&state, &email, waiting).await?;
     }
@@ -172,7 +173,8 @@ async fn verify(
     let row = control.find_mail_token(&digest, MailPurpose::SignUp).await?.ok_or_else(void)?;
     let waiting: Waiting = serde_json::from_str(&row.state).map_err(|_| ApiError::internal())?;
     let email = EmailAddress::parse(&waiting.email).map_err(|_| ApiError::internal())?;
-    let counter = counter_of(&state, &email, form.device.as_deref());
+    // Of this link alone: who guesses at sign-in must not keep the owner of the link out.
+    let counter = GuessCounter::Strangers(TokenDigest::from_bytes(digest));
     control.count_guess(&counter).await?.map_err(must_wait)?;
     if !state.people.verify(sent.password, Some(waiting.password_hash.clone())).await? {
         return Err(ApiError::unauthorized(

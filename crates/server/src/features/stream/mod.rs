@@ -246,7 +246,7 @@ impl Follower {
             return true;
         }
         self.checked = Instant::now();
-        self.credential.is_still_valid(&self.state, &self.org).await
+        self.credential.is_still_valid(&self.state, &self.org, self.workspace.id()).await
     }
 
     /// Reads some of the new events; how many bytes are read in advance is limited. Returns whether there was any event, even one

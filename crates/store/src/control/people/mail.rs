@@ -1,6 +1,7 @@
 //! Mail that has to be sent. It is written in the transaction of what it is about, and sent by a job.
 
 use agentlens_domain::ids::ulid_at;
+use data_encoding::BASE64;
 
 use crate::control::Control;
 use crate::error::StoreError;
@@ -58,19 +59,35 @@ impl NewMail {
     }
 }
 
+/// What the text of a mail is encrypted for.
+const CONTEXT: &str = "mail";
+
 impl Control {
+    /// The same mail with its text encrypted: it may hold a link that is as good as a password.
+    pub(crate) fn sealed(&self, mail: NewMail) -> NewMail {
+        let message = BASE64.encode(&self.secrets.seal(CONTEXT, mail.message.as_bytes()));
+        NewMail { message, ..mail }
+    }
+
+    /// The text of a mail; empty if it can't be read.
+    fn opened(&self, row: MailRow) -> MailRow {
+        let sealed = BASE64.decode(row.message.as_bytes()).ok();
+        let opened = sealed.and_then(|sealed| self.secrets.open(CONTEXT, &sealed).ok());
+        let message = opened.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+        MailRow { message, ..row }
+    }
+
     /// Writes a mail by itself.
     pub async fn insert_mail(&self, mail: NewMail) -> Result<(), StoreError> {
+        let mail = self.sealed(mail);
         self.execute_all(vec![mail.statement(self.clock.now_us())]).await.map(|_| ())
     }
 
     /// Mail that is due, oldest first.
     pub async fn due_mail(&self, limit: u32) -> Result<Vec<MailRow>, StoreError> {
-        self.fetch(
-            "select mail_id, address, message, created_us, due_us, attempts from mail_outbox where due_us <= $1 and given_up_us is null order by due_us limit $2",
-            args![self.clock.now_us(), limit],
-        )
-        .await
+        let due = "select mail_id, address, message, created_us, due_us, attempts from mail_outbox where due_us <= $1 and given_up_us is null order by due_us limit $2";
+        let rows: Vec<MailRow> = self.fetch(due, args![self.clock.now_us(), limit]).await?;
+        Ok(rows.into_iter().map(|row| self.opened(row)).collect())
     }
 
     /// Claims a mail for a while: of nodes that see it due at once, one sends it.

@@ -105,7 +105,7 @@ impl Control {
                 ],
             ));
         }
-        statements.push(mail.statement(now_us));
+        statements.push(self.sealed(mail).statement(now_us));
         self.execute_all(statements).await.map(|_| ())
     }
 

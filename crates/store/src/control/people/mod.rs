@@ -244,10 +244,27 @@ impl Control {
         .await
     }
 
+    /// Refuses to take the last owner who can sign in from an org.
+    async fn keep_owners(&self, user: UserId) -> Result<(), StoreError> {
+        let others = "select count(*) from org_members m join users u on u.user_id = m.user_id and u.disabled_us is null
+             where m.org_id = $1 and m.role = 'owner' and m.user_id <> $2";
+        for org in self.orgs_of(&user).await?.iter().filter(|org| org.role == Role::Owner.as_str()) {
+            let org = OrgId::parse(&org.org_id).map_err(|_| StoreError::NotFound)?;
+            let left: Vec<i64> = self.fetch_of(&org, others, args![user.as_str()]).await?;
+            if left.first() == Some(&0) {
+                return Err(StoreError::LastOwner);
+            }
+        }
+        Ok(())
+    }
+
     /// Disables an account, or enables it again. A disabled one has no sessions and can't sign in.
     pub async fn set_disabled(&self, caller: &Caller, is_disabled: bool) -> Result<(), StoreError> {
         let now_us = self.clock.now_us();
         let act = if is_disabled { "people.disable" } else { "people.enable" };
+        if is_disabled {
+            self.keep_owners(user_of(caller)?).await?;
+        }
         self.write(caller, act, move |tx| {
             Box::pin(async move {
                 let update = "update users set disabled_us = $2 where user_id = $1";
@@ -263,6 +280,11 @@ impl Control {
         })
         .await
     }
+}
+
+/// The person whose account a caller acts on.
+fn user_of(caller: &Caller) -> Result<UserId, StoreError> {
+    UserId::parse(caller.org.as_str()).map_err(|_| StoreError::NotFound)
 }
 
 /// The orgs of rows, whose ids are ours.

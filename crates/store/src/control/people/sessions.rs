@@ -84,6 +84,20 @@ impl Control {
         .await
     }
 
+    /// Writes into the log of the caller's org, or of the person alone, that somebody could not sign in as this person.
+    pub async fn note_refused_sign_in(
+        &self,
+        caller: &Caller,
+        user: &UserId,
+        why: &str,
+    ) -> Result<(), StoreError> {
+        let (user, why) = (user.to_string(), why.to_owned());
+        self.write(caller, "sessions.refuse", move |_| {
+            Box::pin(async move { Ok(Record::of(user).after(json!({ "reason": why })).returning(())) })
+        })
+        .await
+    }
+
     /// Signs the caller in. `replaced` is the digest of the session that the browser had before.
     pub async fn start_session(
         &self,
@@ -181,19 +195,20 @@ impl Control {
         .await
     }
 
-    /// Notes that the caller has proved who they are again, with a new cookie for the session.
+    /// A new cookie for the session, and, if it is a proof, that the caller has proved who they are again.
     pub async fn renew_session(
         &self,
         caller: &Caller,
         session_id: &str,
         digest: [u8; 32],
         methods: &str,
+        is_proof: bool,
     ) -> Result<(), StoreError> {
         let (session_id, methods, now_us) = (session_id.to_owned(), methods.to_owned(), self.clock.now_us());
         self.write(caller, "sessions.prove", move |tx| {
             Box::pin(async move {
-                let renew = "update browser_sessions set digest = $3, methods = $4, proved_us = $5 where user_id = $1 and session_id = $2";
-                if tx.execute(renew, args![&session_id, &digest, &methods, now_us]).await? == 0 {
+                let renew = "update browser_sessions set digest = $3, methods = $4, proved_us = coalesce($5, proved_us) where user_id = $1 and session_id = $2";
+                if tx.execute(renew, args![&session_id, &digest, &methods, is_proof.then_some(now_us)]).await? == 0 {
                     return Err(StoreError::NotFound);
                 }
                 let record = Record::of(session_id).after(json!({ "methods": methods }));
@@ -205,6 +220,9 @@ impl Control {
 
     /// Notes when sessions were last used.
     pub async fn touch_sessions(&self, used: Vec<(String, i64)>) -> Result<(), StoreError> {
+        // In one order on every node, or two that touch the same sessions would wait for each other.
+        let mut used = used;
+        used.sort_unstable();
         let touch = "update browser_sessions set seen_us = $2 where session_id = $1 and seen_us < $2";
         self.execute_all(used.into_iter().map(|(id, at_us)| (touch, args![id, at_us])).collect())
             .await
