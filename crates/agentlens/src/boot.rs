@@ -156,7 +156,7 @@ pub(crate) async fn first_steps(
     control.ensure_org(&caller, "Default").await.map_err(text)?;
     if let Some(key) = bootstrap_key {
         let new_key = NewKey::of(secret, key, &KeyOptions::everything("bootstrap"));
-        match control.insert_key(&caller, new_key).await {
+        match control.insert_key(&caller, new_key, None).await {
             Ok(()) | Err(StoreError::Exists(_)) => {}
             Err(error) => return Err(error.to_string()),
         }

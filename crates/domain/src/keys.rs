@@ -94,6 +94,10 @@ pub struct KeyOptions {
     pub is_environment_bound: bool,
     /// When it stops working, microseconds UTC; `None` for never.
     pub expires_us: Option<i64>,
+    /// How many requests a minute it may make; `None` for any number.
+    pub rate_per_minute: Option<u32>,
+    /// The networks that it may be used from, such as `192.0.2.0/24`; all if there are none.
+    pub allowed_networks: Vec<String>,
 }
 
 impl KeyOptions {
@@ -106,6 +110,8 @@ impl KeyOptions {
             environment: "production".to_owned(),
             is_environment_bound: false,
             expires_us: None,
+            rate_per_minute: None,
+            allowed_networks: Vec::new(),
         }
     }
 }

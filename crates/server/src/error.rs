@@ -10,6 +10,8 @@ use agentlens_domain::ids::OrgId;
 use agentlens_ingest::{IngestError, QueueError};
 use agentlens_store::{StoreError, names_a_full_disk};
 
+use crate::rates::Left;
+
 /// A refusal of a request.
 #[derive(Debug, Clone)]
 pub struct ApiError {
@@ -56,6 +58,8 @@ pub(crate) struct RequestLog {
     pub(crate) id: String,
     /// The org, and the id of the key or the person, once the credential is known.
     pub(crate) caller: std::sync::OnceLock<(OrgId, String)>,
+    /// What is left of the key's own rate, if it has one.
+    pub(crate) rate: std::sync::OnceLock<Left>,
 }
 
 tokio::task_local! {
@@ -71,6 +75,11 @@ pub(crate) fn request_id() -> String {
 /// Notes who asks, for the log line.
 pub(crate) fn note_caller(org: &OrgId, who: &str) {
     let _ = REQUEST.try_with(|request| request.caller.set((org.clone(), who.to_owned())));
+}
+
+/// Notes what is left of the key's own rate, for the headers of the answer.
+pub(crate) fn note_rate(left: Left) {
+    let _ = REQUEST.try_with(|request| request.rate.set(left));
 }
 
 impl ApiError {
@@ -273,6 +282,7 @@ impl From<StoreError> for ApiError {
                 Self::new(StatusCode::CONFLICT, "exists", format!("this {what} exists already"))
             }
             StoreError::NotAllowed => Self::not_allowed("This is beyond your own rights in the org"),
+            StoreError::NoWorkspace(_) => Self::invalid_field("workspace_id", error.to_string()),
             StoreError::LastOwner => {
                 Self::new(StatusCode::CONFLICT, "last_owner", "The org would have no owner left")
                     .with_hint("make another member an owner first")

@@ -5,10 +5,12 @@
 //! not among them is a guess, or was made within the last second: few of these are looked up at the same time, networks take
 //! turns, and a key that turns out to be unknown holds its place for a while. What was unknown is remembered until any key changes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use parking_lot::{Mutex, RwLock};
 use quick_cache::sync::Cache;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -17,13 +19,17 @@ use tokio_util::sync::CancellationToken;
 
 use agentlens_domain::changes::Topic;
 use agentlens_domain::ids::{KeyId, OrgId, WorkspaceId};
-use agentlens_domain::keys::{ApiKey, KeyScope, ServerSecret};
+use agentlens_domain::keys::{ApiKey, ServerSecret};
 use agentlens_domain::permissions::{Actor, Caller, Origin};
+use agentlens_domain::rates::{Rate, Refused};
 use agentlens_fairness::{FairShare, Rule};
 use agentlens_ingest::Sender;
 use agentlens_store::{Change, KeyRow, Store, StoreError};
 
+use crate::error::note_rate;
 use crate::feed::Cached;
+use crate::proxies::ClientAddress;
+use crate::rates::Counts;
 use crate::shares::ClientNetwork;
 
 /// How often it is looked whether something is unread that could not be read before.
@@ -60,7 +66,35 @@ pub struct Principal {
     pub caller: Arc<Caller>,
     /// When it stops working, microseconds UTC.
     pub expires_us: Option<i64>,
+    /// What restricts it further; most keys have nothing of that kind.
+    restrictions: Option<Arc<Restrictions>>,
     digest: Digest,
+}
+
+/// What restricts a key beside its scopes and its expiry.
+#[derive(Debug)]
+struct Restrictions {
+    is_workspace_archived: bool,
+    /// The networks that it may be used from; all if there are none.
+    networks: Vec<IpNet>,
+    rate: Option<Rate>,
+}
+
+impl Restrictions {
+    fn of(row: &KeyRow) -> Option<Arc<Self>> {
+        // A network that can't be read must not open the key to all others.
+        let none = IpNet::from(IpAddr::from([0_u8; 16]));
+        let networks = row.allowed_networks.split_whitespace();
+        let networks: Vec<IpNet> = networks.map(|text| text.parse().unwrap_or(none)).collect();
+        let rate = row.rate_per_minute.map(|rate| Rate::per_minute(u32::try_from(rate).unwrap_or(1)));
+        let is_workspace_archived = row.is_workspace_archived;
+        let restricts = is_workspace_archived || !networks.is_empty() || rate.is_some();
+        restricts.then(|| Arc::new(Self { is_workspace_archived, networks, rate }))
+    }
+
+    fn admits(&self, address: IpAddr) -> bool {
+        self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&address))
+    }
 }
 
 impl Principal {
@@ -86,6 +120,12 @@ pub enum KeyError {
     Expired,
     /// Too many unknown keys come from the client's network.
     Guessing,
+    /// Its workspace is archived.
+    Archived,
+    /// It may not be used from the client's address.
+    Elsewhere,
+    /// It is used more often than its own rate allows.
+    TooOften(Refused),
     /// It can't be looked up now.
     Store(StoreError),
 }
@@ -138,6 +178,8 @@ pub struct KeyCache {
     guesses: FairShare<ClientNetwork>,
     has_relay: bool,
     used: Mutex<FxHashMap<(OrgId, KeyId), i64>>,
+    /// Counts of keys that have a rate of their own.
+    rates: Counts<Digest>,
 }
 
 impl KeyCache {
@@ -155,6 +197,7 @@ impl KeyCache {
             guesses: FairShare::new(Rule::new(MAX_GUESSES).with_floor(1)),
             has_relay: false,
             used: Mutex::default(),
+            rates: Counts::new(),
         }
     }
 
@@ -178,14 +221,16 @@ impl KeyCache {
     pub async fn is_still_valid(&self, principal: &Principal, now_us: i64) -> bool {
         let is_known = self.store.is_trusted() && self.entries.get(&principal.digest).is_some();
         let is_expired = principal.expires_us.is_some_and(|at| at <= now_us);
-        !is_expired && (is_known || self.look_up(principal.digest).await.is_ok())
+        // A change of the key or its workspace drops it from the cache.
+        let is_open = |found: Principal| found.restrictions.is_none_or(|it| !it.is_workspace_archived);
+        !is_expired && (is_known || self.look_up(principal.digest).await.is_ok_and(is_open))
     }
 
-    /// Whom a key stands for that was presented from a network.
+    /// Whom a key stands for that was presented by a client.
     pub async fn authenticate(
         &self,
         presented: &str,
-        network: ClientNetwork,
+        client: ClientAddress,
         now_us: i64,
     ) -> Result<Principal, KeyError> {
         let key = ApiKey::parse(presented).ok_or(KeyError::Malformed)?;
@@ -193,13 +238,36 @@ impl KeyCache {
         let cached = if self.store.is_trusted() { self.entries.get(&digest) } else { None };
         let principal = match cached {
             Some(principal) => principal,
-            None => self.find(digest, network).await?,
+            None => self.find(digest, client.network()).await?,
         };
         if principal.expires_us.is_some_and(|at| at <= now_us) {
             return Err(KeyError::Expired);
         }
+        if let Some(restrictions) = &principal.restrictions {
+            self.check(restrictions, digest, client, now_us)?;
+        }
         self.used.lock().insert((principal.org.clone(), principal.key_id.clone()), now_us);
         Ok(principal)
+    }
+
+    /// Refuses what restricts a key beside its scopes.
+    fn check(
+        &self,
+        restrictions: &Restrictions,
+        digest: Digest,
+        client: ClientAddress,
+        now_us: i64,
+    ) -> Result<(), KeyError> {
+        if restrictions.is_workspace_archived {
+            return Err(KeyError::Archived);
+        }
+        if !restrictions.admits(client.0) {
+            return Err(KeyError::Elsewhere);
+        }
+        let Some(rate) = restrictions.rate else { return Ok(()) };
+        let (left, counted) = self.rates.count(rate, digest, now_us);
+        note_rate(left);
+        counted.map_err(KeyError::TooOften)
     }
 
     /// Looks a key up; one that isn't known waits for its turn among guesses.
@@ -367,8 +435,7 @@ impl Cached for KeyCache {
 fn principal_of(row: &KeyRow, digest: Digest) -> Option<Principal> {
     let (org, key_id) = (OrgId::parse(&row.org_id).ok()?, KeyId::parse(&row.key_id).ok()?);
     let workspace_id = WorkspaceId::parse(&row.workspace_id).ok()?;
-    let scopes = row.scopes.split(' ').filter_map(KeyScope::parse).collect();
-    let actor = Actor::Key { key_id: key_id.clone(), scopes };
+    let actor = Actor::Key { key_id: key_id.clone(), scopes: row.scopes() };
     Some(Principal {
         caller: Arc::new(Caller {
             org: org.clone(),
@@ -382,6 +449,7 @@ fn principal_of(row: &KeyRow, digest: Digest) -> Option<Principal> {
         environment: row.environment.clone(),
         is_environment_bound: row.is_environment_bound,
         expires_us: row.expires_us,
+        restrictions: Restrictions::of(row),
         digest,
     })
 }

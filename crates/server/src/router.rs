@@ -26,6 +26,7 @@ use crate::features::docs::Documents;
 use crate::listen::{Service, Timeouts, serve};
 use crate::permissions;
 use crate::query::{KnownParameters, check_names};
+use crate::rates::Left;
 use crate::refusals;
 use crate::state::AppState;
 
@@ -60,10 +61,14 @@ fn documented() -> OpenApiRouter<AppState> {
         .merge(features::stats::routes())
         .merge(features::stream::routes())
         .merge(features::audit::routes())
+        .merge(features::audit_log::routes())
         .merge(features::health::routes())
         .merge(features::sign_in::routes())
         .merge(features::account::routes())
         .merge(features::org::routes())
+        .merge(features::keys::routes())
+        .merge(features::prices::routes())
+        .merge(features::dead_letters::routes())
 }
 
 fn described(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
@@ -179,6 +184,9 @@ async fn observe(State(state): State<AppState>, request: Request, next: Next) ->
         response.headers_mut().insert("x-request-id", value);
     }
     add_security_headers(&mut response);
+    if let Some(left) = log.rate.get() {
+        add_rate_headers(&mut response, left);
+    }
     let (org, key) =
         log.caller.get().map_or((None, None), |(org, key)| (Some(org.as_str()), Some(key.as_str())));
     tracing::info!(
@@ -197,6 +205,18 @@ async fn observe(State(state): State<AppState>, request: Request, next: Next) ->
 /// The start of a value chosen by a client, for the log.
 fn cut(word: &str) -> &str {
     &word[..word.floor_char_boundary(MAX_LOGGED_BYTES)]
+}
+
+/// What is left of the key's own rate.
+fn add_rate_headers(response: &mut Response, left: &Left) {
+    let headers = [
+        ("x-ratelimit-limit", left.limit),
+        ("x-ratelimit-remaining", left.remaining),
+        ("x-ratelimit-reset", left.reset_s),
+    ];
+    for (name, value) in headers {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from(value));
+    }
 }
 
 fn add_security_headers(response: &mut Response) {

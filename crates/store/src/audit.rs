@@ -2,11 +2,13 @@
 
 use agentlens_domain::audit::{AuditEntry, AuditKey, AuditSeal, AuditVerifier, NO_AUDIT_SEAL};
 use agentlens_domain::ids::OrgId;
+use agentlens_domain::permissions::Caller;
 
 use crate::error::StoreError;
 use crate::statement::FromRow;
 use crate::tenant::Org;
 use crate::transaction::Tx;
+use crate::write::Record;
 use crate::{args, row_type};
 
 /// Entries that are read at a time while a chain is verified.
@@ -20,6 +22,7 @@ pub(crate) struct AuditTables {
     insert: &'static str,
     list: &'static str,
     newest: &'static str,
+    page: &'static str,
     head: &'static str,
 }
 
@@ -33,6 +36,12 @@ pub(crate) const TENANT_AUDIT: AuditTables = AuditTables {
        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     list: "select seq, at_us, actor, workspace, origin, act, target, details, seal from audit_log where org_id = $1 and seq > $2 order by seq limit $3",
     newest: "select seq, at_us, actor, workspace, origin, act, target, details, seal from audit_log where org_id = $1 order by seq desc limit $2",
+    page: "select seq, at_us, actor, workspace, origin, act, target, details, seal from audit_log
+       where org_id = $1 and seq < $2 and at_us >= $3 and at_us <= $4
+         and ($5 = '' or actor = $5 or substr(actor, 1, length($5) + 1) = $5 || ':')
+         and ($6 = '' or act = $6 or substr(act, 1, length($6) + 1) = $6 || '.')
+         and ($7 = '' or target = $7)
+       order by seq desc limit $8",
     head: "select last_seq, last_seal, head_seal from audit_heads where org_id = $1",
 };
 
@@ -46,6 +55,12 @@ pub(crate) const CONTROL_AUDIT: AuditTables = AuditTables {
        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     list: "select seq, at_us, actor, workspace, origin, act, target, details, seal from control_audit_log where org_id = $1 and seq > $2 order by seq limit $3",
     newest: "select seq, at_us, actor, workspace, origin, act, target, details, seal from control_audit_log where org_id = $1 order by seq desc limit $2",
+    page: "select seq, at_us, actor, workspace, origin, act, target, details, seal from control_audit_log
+       where org_id = $1 and seq < $2 and at_us >= $3 and at_us <= $4
+         and ($5 = '' or actor = $5 or substr(actor, 1, length($5) + 1) = $5 || ':')
+         and ($6 = '' or act = $6 or substr(act, 1, length($6) + 1) = $6 || '.')
+         and ($7 = '' or target = $7)
+       order by seq desc limit $8",
     head: "select last_seq, last_seal, head_seal from control_audit_heads where org_id = $1",
 };
 
@@ -125,6 +140,74 @@ pub(crate) async fn append(
     Ok(seal)
 }
 
+/// Which entries are read. An empty text is no condition.
+#[derive(Debug, Clone)]
+pub struct AuditFilter {
+    /// Who, such as `key:key_1`, or a kind of them, such as `person`.
+    pub actor: String,
+    /// What was done, such as `keys.revoke`, or what it was done to, such as `keys`.
+    pub act: String,
+    /// The id of what it was done to.
+    pub target: String,
+    /// From when on, microseconds UTC.
+    pub from_us: i64,
+    /// Until when.
+    pub to_us: i64,
+}
+
+/// The place after which a page goes on: the last number that was read of each chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditPlace {
+    /// Of the chain beside the org's own data.
+    pub tenant_seq: i64,
+    /// Of the chain in the control tables.
+    pub control_seq: i64,
+}
+
+impl AuditPlace {
+    /// Before the newest entries.
+    pub const START: Self = Self { tenant_seq: i64::MAX, control_seq: i64::MAX };
+}
+
+/// An entry with the name of its chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoggedEntry {
+    /// `org` or `control`.
+    pub chain: &'static str,
+    /// The entry.
+    pub row: AuditRow,
+}
+
+/// A page of both chains.
+#[derive(Debug)]
+pub struct AuditPage {
+    /// The newest first.
+    pub entries: Vec<LoggedEntry>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<AuditPlace>,
+}
+
+/// Joins what was read of both chains, each from its newest entry on. The order within a chain is that of its numbers, even where the
+/// clock was set back.
+fn join(tenant: Vec<AuditRow>, control: Vec<AuditRow>, after: AuditPlace, limit: usize) -> AuditPage {
+    let (mut tenant, mut control) = (tenant.into_iter().peekable(), control.into_iter().peekable());
+    let (mut entries, mut place) = (Vec::new(), after);
+    while entries.len() < limit {
+        let is_of_tenant = match (tenant.peek(), control.peek()) {
+            (Some(one), Some(other)) => one.at_us > other.at_us,
+            (one, _) => one.is_some(),
+        };
+        let (source, chain) =
+            if is_of_tenant { (&mut tenant, TENANT_AUDIT.name) } else { (&mut control, CONTROL_AUDIT.name) };
+        let Some(row) = source.next() else { break };
+        let seq = if is_of_tenant { &mut place.tenant_seq } else { &mut place.control_seq };
+        *seq = row.seq;
+        entries.push(LoggedEntry { chain, row });
+    }
+    let has_more = tenant.peek().is_some() || control.peek().is_some();
+    AuditPage { entries, next: has_more.then_some(place) }
+}
+
 /// What was found when an org's audit log was verified.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct AuditReport {
@@ -155,6 +238,33 @@ impl Audit<'_> {
         rows.sort_by_key(|row| std::cmp::Reverse((row.at_us, row.seq)));
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         Ok(rows)
+    }
+
+    /// A page of both of the org's chains, newest first, after a place.
+    pub async fn page(
+        self,
+        filter: &AuditFilter,
+        after: AuditPlace,
+        limit: u32,
+    ) -> Result<AuditPage, StoreError> {
+        let args = |seq: i64| {
+            let (from_us, to_us) = (filter.from_us, filter.to_us);
+            args![seq, from_us, to_us, &filter.actor, &filter.act, &filter.target, i64::from(limit) + 1]
+        };
+        let tenant = self.fetch(&TENANT_AUDIT, TENANT_AUDIT.page, args(after.tenant_seq)).await?;
+        let control = self.fetch(&CONTROL_AUDIT, CONTROL_AUDIT.page, args(after.control_seq)).await?;
+        Ok(join(tenant, control, after, usize::try_from(limit).unwrap_or(usize::MAX)))
+    }
+
+    /// Notes that someone took the log away.
+    pub async fn note_export(self, caller: &Caller) -> Result<(), StoreError> {
+        let org = self.0.id().to_string();
+        let control = &self.0.control;
+        control
+            .write(caller, "audit.export", move |_| {
+                Box::pin(async move { Ok(Record::of(org).returning(())) })
+            })
+            .await
     }
 
     /// Verifies both of the org's chains.
@@ -222,5 +332,45 @@ impl Audit<'_> {
         } else {
             self.0.control.fetch_of(self.0.id(), sql, args).await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(of: &[(i64, i64)]) -> Vec<AuditRow> {
+        let text = String::new;
+        let row = |&(seq, at_us)| AuditRow {
+            seq,
+            at_us,
+            actor: text(),
+            workspace: None,
+            origin: text(),
+            act: text(),
+            target: text(),
+            details: text(),
+            seal: NO_AUDIT_SEAL,
+        };
+        of.iter().map(row).collect()
+    }
+
+    #[test]
+    fn both_chains_are_joined_by_time_and_each_keeps_its_order() {
+        // In the chain of the control tables the clock was set back.
+        let (tenant, control) = ([(3, 50), (2, 30), (1, 10)], [(3, 20), (2, 40), (1, 5)]);
+        let (mut place, mut seen) = (AuditPlace::START, Vec::new());
+        loop {
+            let after = |all: &[(i64, i64)], seq| {
+                let left: Vec<_> = all.iter().copied().filter(|row| row.0 < seq).take(3).collect();
+                rows(&left)
+            };
+            let page = join(after(&tenant, place.tenant_seq), after(&control, place.control_seq), place, 2);
+            seen.extend(page.entries.iter().map(|entry| (entry.chain, entry.row.seq)));
+            let Some(next) = page.next else { break };
+            place = next;
+        }
+        let expected = [("org", 3), ("org", 2), ("control", 3), ("control", 2), ("org", 1), ("control", 1)];
+        assert_eq!(seen, expected);
     }
 }

@@ -23,6 +23,9 @@ pub enum StoreError {
     /// The caller's rights do not allow it.
     #[error("not allowed")]
     NotAllowed,
+    /// The org has no such workspace, or it is archived.
+    #[error("there is no workspace {0}, or it is archived")]
+    NoWorkspace(String),
     /// The org would have no owner left.
     #[error("the org would have no owner left")]
     LastOwner,

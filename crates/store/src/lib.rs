@@ -30,12 +30,12 @@ use agentlens_domain::ids::OrgId;
 use agentlens_domain::keys::ServerSecret;
 use agentlens_domain::sealed_box::SecretBox;
 
-pub use audit::{Audit, AuditReport, AuditRow};
+pub use audit::{Audit, AuditFilter, AuditPage, AuditPlace, AuditReport, AuditRow, LoggedEntry};
 pub use control::{
     Accepting, BrowserSessionRow, Change, Control, DueRun, FirstStart, InvitationRow, JobSummary, KeyRow,
     MailPurpose, MailRow, MailTokenRow, MemberRow, NewBrowserSession, NewInvitation, NewKey, NewMail,
-    NewMailToken, NewOrg, NewPerson, OrgRow, PersonRow, PersonsOrgRow, RunResult, TotpRow, WorkspaceRow,
-    org_ids,
+    NewMailToken, NewOrg, NewPerson, NewSecret, OrgRow, PersonRow, PersonsOrgRow, RunResult, TotpRow,
+    WorkspaceRow, org_ids,
 };
 pub use directory::{DataDirectory, DirectoryLock};
 pub use error::{StoreError, names_a_full_disk};

@@ -46,6 +46,8 @@ pub(crate) async fn run(command: KeyCommand, common: &Common) -> Result<(), Stri
                 environment: environment.to_owned(),
                 is_environment_bound: bind_environment,
                 expires_us,
+                rate_per_minute: None,
+                allowed_networks: Vec::new(),
             };
             create(&org, &options, common).await
         }
@@ -62,8 +64,8 @@ async fn create(org: &str, options: &KeyOptions, common: &Common) -> Result<(), 
     let key = ApiKey::generate(kind);
     let new_key = NewKey::of(&secret, &key, options);
     let key_id = new_key.key_id.clone();
-    let stored = store.control().insert_key(&Caller::service("cli", &org), new_key).await;
-    stored.map_err(|error| error.to_string())?;
+    let stored = store.control().insert_key(&Caller::service("cli", &org), new_key, None).await;
+    stored.map_err(explain)?;
     if common.json {
         output::json(
             &json!({ "key_id": key_id, "api_key": key.reveal(), "org_id": org, "expires_at": options.expires_us.map(format_rfc3339) }),
@@ -76,6 +78,15 @@ async fn create(org: &str, options: &KeyOptions, common: &Common) -> Result<(), 
         ));
     }
     Ok(())
+}
+
+fn explain(error: StoreError) -> String {
+    match error {
+        StoreError::NoWorkspace(id) => format!(
+            "--workspace: the org has no workspace {id}, or it is archived; `agentlens workspace create` makes one"
+        ),
+        other => other.to_string(),
+    }
 }
 
 async fn list(org: &str, common: &Common) -> Result<(), String> {

@@ -13,3 +13,4 @@ pub(crate) mod prices;
 pub(crate) mod serve;
 pub(crate) mod users;
 pub(crate) mod verify;
+pub(crate) mod workspaces;

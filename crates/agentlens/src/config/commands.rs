@@ -21,6 +21,28 @@ pub(crate) enum OrgCommand {
     List,
 }
 
+/// Commands on workspaces.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum WorkspaceCommand {
+    /// Make a workspace in an org.
+    Create {
+        /// Its name for people.
+        name: String,
+        /// Its id: 1 to 64 of a-z, A-Z, 0-9, `_` and `-`. Made of the name unless given.
+        #[arg(long)]
+        id: Option<String>,
+        /// The org's id.
+        #[arg(long, default_value = "default")]
+        org: String,
+    },
+    /// List an org's workspaces.
+    List {
+        /// The org's id.
+        #[arg(long, default_value = "default")]
+        org: String,
+    },
+}
+
 /// Commands on people.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum UserCommand {

@@ -14,7 +14,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use commands::{
     DeadLettersCommand, DemoOptions, DoctorOptions, JobCommand, KeyCommand, OrgCommand, PriceCommand,
-    UserCommand, VerifyOptions,
+    UserCommand, VerifyOptions, WorkspaceCommand,
 };
 pub(crate) use http::{HttpOptions, ListenAddress};
 pub(crate) use log::{LogFormat, LogOptions};
@@ -74,6 +74,9 @@ pub(crate) enum Command {
     /// Manage orgs.
     #[command(subcommand)]
     Org(OrgCommand),
+    /// Manage an org's workspaces.
+    #[command(subcommand)]
+    Workspace(WorkspaceCommand),
     /// Manage people.
     #[command(subcommand)]
     User(UserCommand),

@@ -66,6 +66,14 @@ async fn broken_messages_become_dead_letters(world: World) {
         assert!(letter["failed_at"].is_string());
     }
     assert!(letters[2]["reason"].as_str().unwrap().contains("version 0"), "{letters:?}");
+    // The same over HTTP, for this org alone.
+    let listed = world.read("/v1/dead-letters").await;
+    assert_eq!(listed["dead_letters"], json!(letters));
+    let path = format!("/v1/dead-letters/{}/replay", letters[0]["batch_id"].as_str().unwrap());
+    let (_, other) = world.org("Other");
+    assert_eq!(other.read("/v1/dead-letters").await["dead_letters"], json!([]));
+    other.post(&path, "").await.refusal(404);
+    world.post(&path, "").await.refusal(409);
     // Replaying what is still broken keeps it.
     let printed = world.run(&["dead-letters", "replay", "--json"]);
     assert!(!printed.is_success);
@@ -106,25 +114,30 @@ async fn a_batch_that_the_store_refuses_is_replayed_when_it_can_be(world: World)
     // A rule that someone added by hand makes the store refuse one batch for good.
     let rule = "alter table events add constraint by_hand check (session_id <> 'refused') not valid";
     world.database.execute("default", rule).await;
-    world.try_send(&[note("refused", "one"), note("refused", "two")]).await.expect(202);
+    for _ in 0..2 {
+        world.try_send(&[note("refused", "one"), note("refused", "two")]).await.expect(202);
+    }
     world.try_send(&[note("s", "neighbour")]).await.expect(202);
     until_empty(&world, &redis).await;
     let kept = letters(&world);
-    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(kept.len(), 2, "{kept:?}");
     assert_eq!(kept[0]["events"], 2);
     assert!(kept[0]["reason"].as_str().unwrap().contains("by_hand"), "{kept:?}");
     assert_eq!(world.timeline("s").await.len(), 2);
     world.get("/api/sessions/refused").await.refusal(404);
     // Nothing is lost from the ledger meanwhile.
     let ledger = world.read("/v1/ingest/ledger").await;
-    assert_eq!(ledger["keys"][0]["received"], 4, "{ledger}");
+    assert_eq!(ledger["keys"][0]["received"], 6, "{ledger}");
     world.database.execute("default", "alter table events drop constraint by_hand").await;
     let id = kept[0]["batch_id"].as_str().unwrap();
     assert_eq!(world.run_json(&["dead-letters", "replay", id]), json!({ "replayed": 1, "failed": [] }));
-    assert_eq!(world.timeline("refused").await.len(), 2);
+    let path = format!("/v1/dead-letters/{}/replay", kept[1]["batch_id"].as_str().unwrap());
+    world.post(&path, "").await.expect(204);
+    world.post(&path, "").await.refusal(404);
+    assert_eq!(world.timeline("refused").await.len(), 4);
     assert_eq!(letters(&world), Vec::<Value>::new());
     let ledger = world.read("/v1/ingest/ledger").await;
-    assert_eq!((&ledger["keys"][0]["received"], &ledger["keys"][0]["stored"]), (&json!(4), &json!(4)));
+    assert_eq!((&ledger["keys"][0]["received"], &ledger["keys"][0]["stored"]), (&json!(6), &json!(6)));
 }
 
 async fn without_dead_letters_the_list_is_empty(world: World) {

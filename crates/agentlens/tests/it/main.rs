@@ -58,6 +58,7 @@ mod injection;
 mod isolation;
 mod jobs;
 mod keys;
+mod keys_api;
 mod ledger;
 mod lost_rights;
 mod mail;

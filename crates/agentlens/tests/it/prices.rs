@@ -9,7 +9,37 @@ on_both_engines!(
     calls_cost_what_their_host_asks_at_their_tier_and_size,
     native_events_name_their_tier,
     calls_with_impossible_tokens_have_an_unknown_cost,
+    an_org_sets_and_removes_its_own_prices,
 );
+
+async fn an_org_sets_and_removes_its_own_prices(world: World) {
+    let admin = world.person("admin@example.com", "admin").await;
+    let (_, other) = world.org("Other");
+    let price = json!({ "model": "acme/own-1", "provider": null, "from": "2020-01-01", "input": "2.50", "output": "10",
+        "cache_read": null, "cache_write": null });
+    assert_eq!(admin.send("PUT", "/v1/prices", Some(price.clone())).await.status, 204);
+    assert_eq!(admin.read("/v1/prices").await["prices"], json!([price]));
+    assert_eq!(other.read("/v1/prices").await["prices"], json!([]));
+    let path = "/v1/prices?model=acme/own-1&from=2020-01-01";
+    other.answer(other.request("DELETE", path)).await.refusal(404);
+    for (field, wrong) in [("input", "-1"), ("from", "soon"), ("model", " ")] {
+        let mut price = price.clone();
+        price[field] = json!(wrong);
+        admin.send("PUT", "/v1/prices", Some(price)).await.refusal(400);
+    }
+    admin.send("DELETE", "/v1/prices", None).await.refusal(400);
+    admin.send("DELETE", "/v1/prices?model=acme/own-1", None).await.refusal(404);
+    assert_eq!(admin.send("DELETE", path, None).await.status, 204);
+    assert_eq!(admin.read("/v1/prices").await["prices"], json!([]));
+    let log = admin.read("/v1/audit?act=prices").await;
+    assert_eq!(
+        (&log["entries"][0]["act"], &log["entries"][1]["act"]),
+        (&json!("prices.delete"), &json!("prices.set"))
+    );
+    assert_eq!(log["entries"][0]["before"]["input"], "2.50");
+    let member = world.person("member@example.com", "member").await;
+    member.send("GET", "/v1/prices", None).await.refusal(403);
+}
 
 /// The cost of the session of one call, as its trace shows it.
 async fn cost_of(

@@ -17,6 +17,8 @@ pub enum NameOf {
     Org,
     /// A workspace.
     Workspace,
+    /// An API key.
+    Key,
 }
 
 impl NameOf {
@@ -25,6 +27,7 @@ impl NameOf {
             Self::Person => "person",
             Self::Org => "org",
             Self::Workspace => "workspace",
+            Self::Key => "key",
         }
     }
 }

@@ -120,6 +120,22 @@ impl FromRequestParts<AppState> for Form {
     }
 }
 
+/// Anyone who sends something without any credential, from a program or a page; each network sends a limited number.
+pub struct Stranger {
+    /// From where, for the audit log.
+    pub origin: Origin,
+}
+
+impl FromRequestParts<AppState> for Stranger {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let network = client_of(parts)?.network();
+        state.people.forms().count(network, state.now_us()).map_err(too_many_forms)?;
+        Ok(Self { origin: origin_of(parts, None) })
+    }
+}
+
 fn too_many_forms(refused: Refused) -> ApiError {
     let message = "Too many forms were sent from this network";
     ApiError::too_many_requests("too_many_forms", message, refused.retry_after_s().unwrap_or(60))

@@ -25,7 +25,7 @@ use agentlens_domain::permissions::{self, Actor, Caller, Origin};
 use agentlens_store::{Org, Workspace};
 
 pub(crate) use account::PROOF_US;
-pub use account::{Account, Form, ProvedAccount};
+pub use account::{Account, Form, ProvedAccount, Stranger};
 
 use crate::error::{ApiError, note_caller};
 use crate::keys::{KeyError, Principal};
@@ -64,6 +64,10 @@ permissions!(
     MembersManage,
     /// Making, renaming and archiving workspaces and environments.
     WorkspacesManage,
+    /// Setting prices of models.
+    PricesManage,
+    /// Seeing, replaying and dropping batches that could not be applied.
+    DeadLettersManage,
     /// Making, changing and removing owners.
     OwnersManage,
     /// Deleting the org.
@@ -158,7 +162,7 @@ impl Authorized {
 
     async fn by_key(parts: &Parts, state: &AppState, key: &str) -> Result<Self, ApiError> {
         let client = client_of(parts)?;
-        let found = state.keys.authenticate(key, client.network(), state.now_us()).await;
+        let found = state.keys.authenticate(key, client, state.now_us()).await;
         let principal = found.map_err(|error| match error {
             KeyError::Malformed => ApiError::unauthorized("invalid_key", MALFORMED_KEY),
             KeyError::Invalid => {
@@ -166,6 +170,21 @@ impl Authorized {
             }
             KeyError::Guessing => ApiError::too_many_requests("too_many_unknown_keys", GUESSING, 5),
             KeyError::Expired => ApiError::unauthorized("expired_key", "API key expired"),
+            KeyError::Archived => {
+                ApiError::forbidden_because("workspace_archived", "The workspace of this API key is archived")
+            }
+            KeyError::Elsewhere => ApiError::forbidden_because(
+                "address_not_allowed",
+                format!("This API key may not be used from the address {}", client.0),
+            ),
+            KeyError::TooOften(refused) => {
+                let message = "This API key was used more often than its own rate allows";
+                ApiError::too_many_requests(
+                    "key_rate_exceeded",
+                    message,
+                    refused.retry_after_s().unwrap_or(60),
+                )
+            }
             KeyError::Store(error) => error.into(),
         })?;
         note_caller(&principal.org, principal.key_id.as_str());

@@ -28,15 +28,15 @@ async fn read_news(cache: &KeyCache) {
 async fn store_key(cache: &KeyCache, key: &ApiKey) {
     let caller = Caller::service("test", &OrgId::default_org());
     let row = NewKey::of(&cache.secret, key, &KeyOptions::everything("test"));
-    cache.store.control().insert_key(&caller, row).await.unwrap();
+    cache.store.control().insert_key(&caller, row, None).await.unwrap();
 }
 
-fn network(last: u8) -> ClientNetwork {
-    ClientNetwork::of([192, 0, 2, last].into())
+fn client(last: u8) -> ClientAddress {
+    ClientAddress([192, 0, 2, last].into())
 }
 
 async fn is_known(cache: &KeyCache, key: &ApiKey, from: u8) -> bool {
-    match cache.authenticate(key.reveal(), network(from), 0).await {
+    match cache.authenticate(key.reveal(), client(from), 0).await {
         Ok(_) => true,
         Err(KeyError::Invalid) => false,
         Err(error) => panic!("{error:?}"),
@@ -103,7 +103,7 @@ async fn a_key_that_was_revoked_while_it_was_looked_up_is_not_kept() {
     let key = ApiKey::generate(KeyKind::Live);
     store_key(&cache, &key).await;
     read_news(&cache).await;
-    let principal = cache.authenticate(key.reveal(), network(1), 0).await.unwrap();
+    let principal = cache.authenticate(key.reveal(), client(1), 0).await.unwrap();
     let caller = Caller::service("test", &OrgId::default_org());
     cache.store.control().revoke_key(&caller, &principal.key_id).await.unwrap();
     // The entry is still there, and stays valid until the feed is read.

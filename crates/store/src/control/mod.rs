@@ -20,7 +20,7 @@ pub use first_start::FirstStart;
 pub use invitations::{Accepting, InvitationRow, NewInvitation};
 pub(crate) use jobs::OrgBehind;
 pub use jobs::{DueRun, JobSummary, RunResult};
-pub use keys::{KeyRow, NewKey};
+pub use keys::{KeyRow, NewKey, NewSecret};
 pub use members::MemberRow;
 pub use orgs::{NewOrg, OrgRow};
 pub use people::{

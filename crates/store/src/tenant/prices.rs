@@ -11,6 +11,9 @@ use crate::args;
 use crate::error::StoreError;
 use crate::write::Record;
 
+/// Own prices of one org: each of its requests reads them all.
+const MAX_PRICES: i64 = 1_000;
+
 /// An org's own prices.
 #[derive(Clone, Copy)]
 pub struct Prices<'o>(&'o Org);
@@ -68,6 +71,12 @@ impl Prices<'_> {
                 let find = "select price from price_overrides where org_id = $1 and model = $2 and effective_us = $3";
                 let before: Option<String> = tx.find(find, args![&model, effective_us]).await?;
                 let before = before.and_then(|before| serde_json::from_str(&before).ok());
+                let count = "select count(*) from price_overrides where org_id = $1";
+                let is_full = tx.find(count, args![]).await?.is_some_and(|count: i64| count >= MAX_PRICES);
+                if is_full && before.is_none() {
+                    let message = format!("the org has {MAX_PRICES} own prices, which is the limit");
+                    return Err(StoreError::LimitReached(message));
+                }
                 let sql = "insert into price_overrides (org_id, model, effective_us, price, created_us) values ($1, $2, $3, $4, $5)
                      on conflict (org_id, model, effective_us) do update set price = excluded.price, created_us = excluded.created_us";
                 tx.execute(sql, args![&model, effective_us, text, now_us]).await?;
@@ -80,6 +89,24 @@ impl Prices<'_> {
             })
         })
         .await
+    }
+}
+
+impl Prices<'_> {
+    /// Removes the org's own price of a model that applies from an instant on. Costs that were computed before stay.
+    pub async fn delete(self, caller: &Caller, model: &str, effective_us: i64) -> Result<(), StoreError> {
+        let model = model.to_owned();
+        self.0
+            .write(caller, "prices.delete", move |tx| {
+                Box::pin(async move {
+                    let delete = "delete from price_overrides where org_id = $1 and model = $2 and effective_us = $3 returning price";
+                    let before: String =
+                        tx.find(delete, args![&model, effective_us]).await?.ok_or(StoreError::NotFound)?;
+                    let before = serde_json::from_str(&before).unwrap_or_default();
+                    Ok(Record::of(model).before(before).changing(Topic::Prices).returning(()))
+                })
+            })
+            .await
     }
 }
 

@@ -49,6 +49,9 @@ async fn orgs(world: World) {
     assert_eq!(world.store.is_embedded(), world.database.is_none());
 }
 
+/// Far away.
+const EXPIRES_US: i64 = i64::MAX / 2;
+
 pub(crate) fn key(id: &str, digest: u8) -> NewKey {
     NewKey {
         key_id: KeyId::parse(id).unwrap(),
@@ -59,7 +62,9 @@ pub(crate) fn key(id: &str, digest: u8) -> NewKey {
         environment: "staging".to_owned(),
         is_environment_bound: false,
         scopes: "events:read events:write".to_owned(),
-        expires_us: Some(99),
+        expires_us: Some(EXPIRES_US),
+        rate_per_minute: None,
+        allowed_networks: String::new(),
     }
 }
 
@@ -68,17 +73,23 @@ async fn keys(world: World) {
     let store = world.store.clone().with_clock(clock.clock());
     let control = store.control();
     control.ensure_org(&caller("a"), "A").await.unwrap();
-    control.insert_key(&caller("a"), key("key_1", 1)).await.unwrap();
+    control.insert_key(&caller("a"), key("key_1", 1), None).await.unwrap();
     clock.advance(1);
-    control.insert_key(&caller("a"), key("key_2", 2)).await.unwrap();
-    assert!(matches!(control.insert_key(&caller("a"), key("key_3", 1)).await, Err(StoreError::Exists(_))));
-    assert!(matches!(control.insert_key(&caller("x"), key("key_4", 4)).await, Err(StoreError::NotFound)));
+    control.insert_key(&caller("a"), key("key_2", 2), None).await.unwrap();
+    assert!(matches!(
+        control.insert_key(&caller("a"), key("key_3", 1), None).await,
+        Err(StoreError::Exists(_))
+    ));
+    assert!(matches!(
+        control.insert_key(&caller("x"), key("key_4", 4), None).await,
+        Err(StoreError::NotFound)
+    ));
     let found = control.find_key_by_digest(&[1; 32]).await.unwrap().unwrap();
     assert_eq!(
         (found.org_id.as_str(), found.key_id.as_str(), found.environment.as_str()),
         ("a", "key_1", "staging")
     );
-    assert_eq!((found.expires_us, found.revoked_us, found.last_used_us), (Some(99), None, None));
+    assert_eq!((found.expires_us, found.revoked_us, found.last_used_us), (Some(EXPIRES_US), None, None));
     assert!(control.find_key_by_digest(&[9; 32]).await.unwrap().is_none());
     let listed = control.list_keys(&org("a")).await.unwrap();
     assert_eq!(listed.iter().map(|row| row.key_id.as_str()).collect::<Vec<_>>(), ["key_2", "key_1"]);

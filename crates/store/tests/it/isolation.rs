@@ -438,7 +438,10 @@ fn control_rows_of_an_org_are_shown_to_that_org_only() {
     crate::world::run_postgres(|world| async move {
         world.org("ours").await;
         let control = world.store.control();
-        control.insert_key(&crate::control::caller("ours"), crate::control::key("key_1", 1)).await.unwrap();
+        control
+            .insert_key(&crate::control::caller("ours"), crate::control::key("key_1", 1), None)
+            .await
+            .unwrap();
         let person = crate::control::person("user_1", "a@b");
         control.create_member(&crate::control::caller("ours"), person, Role::Owner).await.unwrap();
         let app = connect(&world.database.as_ref().unwrap().app_url).await;

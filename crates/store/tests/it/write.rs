@@ -43,7 +43,7 @@ async fn every_change_is_in_the_audit_log(world: World) {
     let org = world.org("a").await;
     let control = world.store.control();
     control.ensure_org(&caller("a"), "again").await.unwrap();
-    control.insert_key(&caller("a"), key("key_1", 1)).await.unwrap();
+    control.insert_key(&caller("a"), key("key_1", 1), None).await.unwrap();
     control.revoke_key(&caller("a"), &KeyId::parse("key_1").unwrap()).await.unwrap();
     control.set_retention(&caller("a"), Some(9)).await.unwrap();
     org.prices().set(&caller("a"), &price("1"), 0).await.unwrap();
@@ -80,10 +80,10 @@ async fn every_change_is_in_the_audit_log(world: World) {
 async fn a_failed_change_leaves_nothing(world: World) {
     let org = world.org("a").await;
     let control = world.store.control();
-    control.insert_key(&caller("a"), key("key_1", 1)).await.unwrap();
+    control.insert_key(&caller("a"), key("key_1", 1), None).await.unwrap();
     let before = (org.audit().list(100).await.unwrap(), world.store.read_changes().await.unwrap());
     assert!(matches!(before.1, News::Anything));
-    let again = control.insert_key(&caller("a"), key("key_2", 1)).await;
+    let again = control.insert_key(&caller("a"), key("key_2", 1), None).await;
     assert!(matches!(again, Err(StoreError::Exists(_))));
     assert!(control.revoke_key(&caller("a"), &KeyId::parse("key_9").unwrap()).await.is_err());
     assert!(matches!(control.set_retention(&caller("x"), None).await, Err(StoreError::NotFound)));
@@ -170,7 +170,7 @@ async fn changes_reach_other_nodes(world: World) {
     let control = world.store.control();
     control.set_retention(&caller("a"), Some(30)).await.unwrap();
     a.prices().set(&caller("a"), &price("1"), 0).await.unwrap();
-    control.insert_key(&caller("b"), key("key_1", 1)).await.unwrap();
+    control.insert_key(&caller("b"), key("key_1", 1), None).await.unwrap();
     // What was cached is in force until the feed is read, and not after it.
     assert_eq!(other.org(a.id()).await.unwrap().retention_days(), None);
     let expected = [change("a", Topic::Org), change("a", Topic::Prices), change("b", Topic::Keys)];
@@ -263,7 +263,7 @@ async fn a_caller_of_another_org_changes_nothing(world: World) {
     assert!(a.prices().set(&caller("b"), &price("1"), 0).await.is_err());
     assert!(a.prices().list().await.unwrap().is_empty() && b.prices().list().await.unwrap().is_empty());
     let control = world.store.control();
-    control.insert_key(&caller("a"), key("key_1", 1)).await.unwrap();
+    control.insert_key(&caller("a"), key("key_1", 1), None).await.unwrap();
     assert!(control.revoke_key(&caller("b"), &KeyId::parse("key_1").unwrap()).await.is_err());
     assert_eq!(control.find_key_by_digest(&[1; 32]).await.unwrap().unwrap().revoked_us, None);
 }
@@ -287,7 +287,7 @@ async fn keys_made_at_once_stay_within_the_limit(world: World) {
     for number in 0..8u8 {
         let control = control.clone();
         tasks.push(tokio::spawn(async move {
-            control.insert_key(&caller("a"), key(&format!("key_{number}"), number)).await
+            control.insert_key(&caller("a"), key(&format!("key_{number}"), number), None).await
         }));
     }
     let (mut made, mut refused) = (0, 0);

@@ -164,6 +164,11 @@ impl World {
         assert!(ended.success(), "the server ended with {ended}:\n{}", self.log());
     }
 
+    /// Sets a variable of this world's server and commands, from the next start on.
+    pub(crate) fn add_environment(&mut self, name: &'static str, value: &str) {
+        self.environment.push((name, value.to_owned()));
+    }
+
     /// Sends the server a signal.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.server.as_ref().unwrap().id().to_string();
@@ -214,8 +219,12 @@ impl World {
         browser
     }
 
-    /// A key with the given further arguments of `key create`.
+    /// A key with the given further arguments of `key create`; its workspace is made first.
     pub(crate) fn make_key(&self, arguments: &[&str]) -> Api {
+        if let Some(["--workspace", workspace]) = arguments.windows(2).find(|pair| pair[0] == "--workspace") {
+            // It may be there already.
+            self.run(&["workspace", "create", workspace, "--id", workspace]);
+        }
         let made = self.run_json(&[&["key", "create"], arguments].concat());
         self.api.with_key(made["api_key"].as_str().unwrap())
     }
