@@ -371,6 +371,7 @@ impl Control {
         mails: Vec<NewMail>,
     ) -> Result<(), StoreError> {
         let (key_id, now_us) = (key_id.clone(), self.clock.now_us());
+        let mails: Vec<NewMail> = mails.into_iter().map(|mail| self.sealed(mail)).collect();
         self.write(caller, act, move |tx| {
             Box::pin(async move {
                 let revoke =

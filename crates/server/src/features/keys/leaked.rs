@@ -73,8 +73,8 @@ async fn revoke(state: &AppState, key: &ApiKey, origin: Origin) -> Result<(), Ap
     let actor = Actor::Key { key_id: key_id.clone(), scopes: Vec::new() };
     let caller = Caller { org, workspace: None, actor, origin };
     match control.revoke_leaked_key(&caller, &key_id, mails).await {
-        // Somebody else was faster.
-        Ok(()) | Err(StoreError::NotFound) => Ok(()),
+        // Somebody else was faster, and a revoked key may do nothing.
+        Ok(()) | Err(StoreError::NotFound | StoreError::NotAllowed) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
