@@ -153,6 +153,11 @@ pub(crate) async fn first_steps(
 ) -> Result<FirstSteps, String> {
     let text = |error: StoreError| error.to_string();
     let (control, caller) = (store.control(), Caller::service("server", &OrgId::default_org()));
+    control.signing_key().await.map_err(text)?;
+    // Whoever deleted the default org does not want it back at the next start.
+    if control.was_deleted(&caller.org).await.map_err(text)? {
+        return Ok(FirstSteps::default());
+    }
     control.ensure_org(&caller, "Default").await.map_err(text)?;
     if let Some(key) = bootstrap_key {
         let new_key = NewKey::of(secret, key, &KeyOptions::everything("bootstrap"));

@@ -43,6 +43,7 @@ async fn run(cli: Cli) -> Result<(), String> {
         Command::Migrate => commands::migrate::run(&common).await,
         Command::Org(command) => commands::orgs::run(command, &common).await,
         Command::Workspace(command) => commands::workspaces::run(command, &common).await,
+        Command::Secret(command) => commands::secrets::run(command, &common).await,
         Command::User(command) => commands::users::run(command, &common).await,
         Command::Key(command) => commands::keys::run(command, &common).await,
         Command::Price(command) => commands::prices::run(command, &common).await,

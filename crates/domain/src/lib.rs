@@ -30,6 +30,7 @@ pub mod rollups;
 pub mod sealed_box;
 pub mod search;
 pub mod sessions;
+pub mod signing;
 pub mod spans;
 pub mod time;
 pub mod usage;

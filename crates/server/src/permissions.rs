@@ -10,9 +10,11 @@ use agentlens_domain::permissions::Permission;
 
 /// Operations that anyone may ask for, by method and path.
 const OPEN: &[(&str, &str)] = &[
+    ("get", "/.well-known/jwks.json"),
     ("get", "/api/health"),
     ("get", "/api/server-info"),
     ("get", "/api/version"),
+    ("get", "/v1/deletions/{id}"),
     ("post", "/v1/sign-up"),
     ("post", "/v1/verify"),
     ("post", "/v1/sign-in"),
@@ -64,6 +66,8 @@ const NEEDS: &[(&str, &str, Permission)] = &[
     ("get", "/v1/prices", Permission::PricesManage),
     ("put", "/v1/prices", Permission::PricesManage),
     ("delete", "/v1/prices", Permission::PricesManage),
+    ("delete", "/v1/org", Permission::OrgDelete),
+    ("post", "/v1/org/undelete", Permission::OrgDelete),
     ("get", "/v1/workspaces", Permission::OrgRead),
     ("post", "/v1/workspaces", Permission::WorkspacesManage),
     ("patch", "/v1/workspaces", Permission::WorkspacesManage),

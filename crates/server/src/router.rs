@@ -69,6 +69,7 @@ fn documented() -> OpenApiRouter<AppState> {
         .merge(features::keys::routes())
         .merge(features::prices::routes())
         .merge(features::dead_letters::routes())
+        .merge(features::deletions::routes())
 }
 
 fn described(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {

@@ -8,6 +8,7 @@ mod engine;
 mod error;
 mod feed;
 mod outbox;
+mod purge;
 mod row_scope;
 mod schema;
 pub mod statement;
@@ -32,7 +33,7 @@ use agentlens_domain::sealed_box::SecretBox;
 
 pub use audit::{Audit, AuditFilter, AuditPage, AuditPlace, AuditReport, AuditRow, LoggedEntry};
 pub use control::{
-    Accepting, BrowserSessionRow, Change, Control, DueRun, FirstStart, InvitationRow, JobSummary, KeyRow,
+    Accepting, BrowserSessionRow, Change, Control, DeletedOrgRow, DeletionRow, NewDeletion, DueRun, FirstStart, InvitationRow, JobSummary, KeyRow,
     MailPurpose, MailRow, MailTokenRow, MemberRow, NewBrowserSession, NewInvitation, NewKey, NewMail,
     NewMailToken, NewOrg, NewPerson, NewSecret, OrgRow, PersonRow, PersonsOrgRow, RunResult, TotpRow,
     WorkspaceRow, org_ids,
@@ -41,6 +42,7 @@ pub use directory::{DataDirectory, DirectoryLock};
 pub use error::{StoreError, names_a_full_disk};
 pub use feed::{News, TRUST_WHILE_AWAY};
 pub use outbox::{Delivery, Outbox, OutboxMessage, Target, Targets};
+pub use purge::{CONTROL_PLACES, DuePurge, LAST_TENANT_PLACE, OTHER_PLACES, TENANT_PLACES};
 pub use tenant::*;
 
 use control::ControlPlace;
@@ -123,8 +125,8 @@ impl Store {
         Ok(orgs.filter(|org| !engine.has_file(org)).collect())
     }
 
-    /// Orgs that have data but are not listed, or are marked as deleted, each with what is wrong: someone hid them by hand. (Nothing
-    /// deletes orgs yet.)
+    /// Orgs that have data but are not listed, or are marked as deleted though no owner asked for it, each with what is wrong: someone hid
+    /// them by hand.
     pub async fn hidden_orgs(&self) -> Result<Vec<(String, &'static str)>, StoreError> {
         let stored = match &self.control.place {
             ControlPlace::Sqlite(engine) => {
@@ -137,9 +139,18 @@ impl Store {
         let listed: BTreeSet<String> =
             self.control.list_orgs().await?.into_iter().map(|row| row.org_id).collect();
         let unlisted = stored.into_iter().filter(|org| !listed.contains(org) && !deleted.contains(org));
+        let is_open = |row: &&DeletionRow| row.undone_us.is_none() && row.purged_us.is_none();
+        let deletions = self.control.list_deletions().await?;
+        let lawful: BTreeSet<&str> = deletions
+            .iter()
+            .filter(is_open)
+            .filter(|row| row.is_lawful(&self.control.audit))
+            .filter_map(|row| row.org_id.as_deref())
+            .collect();
         let unlisted = unlisted.map(|org| (org, "it has data but is not in the list of orgs"));
+        let marked = deleted.iter().filter(|org| !lawful.contains(org.as_str()));
         let marked =
-            deleted.iter().map(|org| (org.clone(), "it is marked as deleted, but no one deleted it"));
+            marked.map(|org| (org.clone(), "it is marked as deleted, but no one deleted it"));
         Ok(unlisted.chain(marked).collect())
     }
 

@@ -17,6 +17,7 @@ pub(crate) const CONTROL: &[Step] = &[
     ("2026_11_27_foundation", include_str!("migrations/control/2026_11_27_foundation.sql")),
     ("2026_11_28_people", include_str!("migrations/control/2026_11_28_people.sql")),
     ("2026_11_28_keysapi", include_str!("migrations/control/2026_11_28_keysapi.sql")),
+    ("2026_11_28_org_deletions", include_str!("migrations/control/2026_11_28_org_deletions.sql")),
 ];
 
 /// What belongs to one org.

@@ -171,6 +171,20 @@ impl Control {
     }
 }
 
+impl Control {
+    /// The same for deleting an org: on PostgreSQL it reaches what belongs to the org everywhere, on SQLite the control tables.
+    pub(crate) async fn transact_purge<T, F>(&self, org: &OrgId, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'t> FnOnce(&'t Tx<'_>) -> Work<'t, T> + Send + 'static,
+    {
+        match &self.place {
+            ControlPlace::Sqlite(engine) => on_sqlite(Arc::clone(engine.control()), org.clone(), work).await,
+            ControlPlace::Postgres(engine) => on_postgres(engine, RowScope::Org(org), work).await,
+        }
+    }
+}
+
 /// Work in a transaction of an org that is about one workspace.
 fn of_workspace<T, F>(
     workspace: WorkspaceId,

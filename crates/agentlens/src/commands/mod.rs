@@ -10,6 +10,7 @@ pub(crate) mod keys;
 pub(crate) mod migrate;
 pub(crate) mod orgs;
 pub(crate) mod prices;
+pub(crate) mod secrets;
 pub(crate) mod serve;
 pub(crate) mod users;
 pub(crate) mod verify;

@@ -5,10 +5,11 @@ use serde_json::json;
 use agentlens_domain::ids::OrgId;
 use agentlens_domain::keys::{ApiKey, KeyKind, KeyOptions};
 use agentlens_domain::permissions::Caller;
+use agentlens_domain::signing::digest;
 use agentlens_domain::time::format_rfc3339;
-use agentlens_store::{NewKey, NewOrg};
+use agentlens_store::{DeletionRow, NewKey, NewOrg};
 
-use crate::boot::{open_store, read_secret};
+use crate::boot::{find_org, open_store, read_secret};
 use crate::config::{Common, OrgCommand};
 use crate::output;
 
@@ -22,6 +23,9 @@ pub(crate) async fn run(command: OrgCommand, common: &Common) -> Result<(), Stri
     match command {
         OrgCommand::Create { name, retention_days } => create(&name, retention_days, common).await,
         OrgCommand::List => list(common).await,
+        OrgCommand::Suspend { org } => set_suspended(&org, true, common).await,
+        OrgCommand::Resume { org } => set_suspended(&org, false, common).await,
+        OrgCommand::Receipts => receipts(common).await,
     }
 }
 
@@ -88,6 +92,55 @@ async fn list(common: &Common) -> Result<(), String> {
             .retention_days
             .map_or_else(|| "for ever".to_owned(), |days| output::count(i64::from(days), "day"));
         table.row([org.org_id, org.name, kept, format_rfc3339(org.created_us)]);
+    }
+    table.print();
+    Ok(())
+}
+
+async fn set_suspended(org: &str, is_suspended: bool, common: &Common) -> Result<(), String> {
+    let store = open_store(&common.store).await?;
+    let org = find_org(&store, org).await?;
+    let set = store.control().set_suspended(&Caller::service("cli", &org), is_suspended).await;
+    set.map_err(|error| error.to_string())?;
+    if common.json {
+        output::json(&json!({ "org_id": org, "is_suspended": is_suspended }));
+    } else {
+        let state = if is_suspended { "suspended; its data are kept" } else { "no longer suspended" };
+        output::line(&format!("{org} is {state}"));
+    }
+    Ok(())
+}
+
+async fn receipts(common: &Common) -> Result<(), String> {
+    let store = open_store(&common.store).await?;
+    let rows = store.control().list_deletions().await.map_err(|error| error.to_string())?;
+    let state = |row: &DeletionRow| match (row.undone_us, row.purged_us, row.purging_us) {
+        (Some(_), ..) => "undone",
+        (_, Some(_), _) => "deleted",
+        (_, _, Some(_)) => "purging",
+        _ => "pending",
+    };
+    if common.json {
+        let all: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                let receipt = row.receipt.as_deref();
+                json!({
+                    "receipt_id": row.receipt_id, "state": state(row), "requested_at": format_rfc3339(row.requested_us),
+                    "undo_until": format_rfc3339(row.undo_until_us), "purged_at": row.purged_us.map(format_rfc3339),
+                    "receipt": receipt.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok()),
+                    "sha256": receipt.map(digest), "jws": row.jws,
+                })
+            })
+            .collect();
+        output::json(&json!({ "receipts": all }));
+        return Ok(());
+    }
+    let mut table = output::Table::new(&["RECEIPT", "STATE", "REQUESTED", "DELETED", "SHA-256"]);
+    for row in rows {
+        let deleted = row.purged_us.map(format_rfc3339).unwrap_or_default();
+        let sha256 = row.receipt.as_deref().map(digest).unwrap_or_default();
+        table.row([row.receipt_id.clone(), state(&row).to_owned(), format_rfc3339(row.requested_us), deleted, sha256]);
     }
     table.print();
     Ok(())

@@ -63,7 +63,7 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     let mailer = options.people.mailer(listeners.address)?;
     let state = AppState {
         store: store.clone(),
-        gateway: Gateway::new(queue),
+        gateway: Gateway::new(Arc::clone(&queue)),
         live: live.clone(),
         keys: Arc::clone(&keys),
         sessions: Arc::clone(&sessions),
@@ -86,7 +86,7 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     };
     keep_caches_right(&tasks, &draining, feed, keys, sessions);
     if matches!(options.role, Role::All | Role::Scheduler) {
-        Runner::new(store.clone(), metrics).start(&tasks, &closing);
+        Runner::new(store.clone(), metrics).with_queue(queue).start(&tasks, &closing);
         tasks.spawn(post::send_mail(store.clone(), mailer, closing.clone()));
     }
     if settings.database_url.is_some() && options.role.takes_requests() {

@@ -19,6 +19,25 @@ pub(crate) enum OrgCommand {
     },
     /// List orgs.
     List,
+    /// Suspend an org: its keys and members are refused within a second, its data are kept.
+    Suspend {
+        /// The org's id.
+        org: String,
+    },
+    /// Let a suspended org go on.
+    Resume {
+        /// The org's id.
+        org: String,
+    },
+    /// List deletions of orgs with their signed receipts.
+    Receipts,
+}
+
+/// Commands on the secrets of the server.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Make a new key that signs receipts from now on. What earlier keys signed can still be checked.
+    Rotate,
 }
 
 /// Commands on workspaces.

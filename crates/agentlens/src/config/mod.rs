@@ -14,7 +14,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use commands::{
     DeadLettersCommand, DemoOptions, DoctorOptions, JobCommand, KeyCommand, OrgCommand, PriceCommand,
-    UserCommand, VerifyOptions, WorkspaceCommand,
+    SecretCommand, UserCommand, VerifyOptions, WorkspaceCommand,
 };
 pub(crate) use http::{HttpOptions, ListenAddress};
 pub(crate) use log::{LogFormat, LogOptions};
@@ -77,6 +77,9 @@ pub(crate) enum Command {
     /// Manage an org's workspaces.
     #[command(subcommand)]
     Workspace(WorkspaceCommand),
+    /// Manage the keys by which the server signs.
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// Manage people.
     #[command(subcommand)]
     User(UserCommand),

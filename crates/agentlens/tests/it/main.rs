@@ -63,6 +63,7 @@ mod ledger;
 mod lost_rights;
 mod mail;
 mod neighbours;
+mod org_deletion;
 mod orgs;
 mod otel_corpus;
 mod otel_counting;

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use rustc_hash::FxHashMap;
 
 use agentlens_domain::batches::Batch;
+use agentlens_domain::ids::OrgId;
 use agentlens_store::{Applied, Org};
 
 use self::redis::SHARDS;
@@ -94,6 +95,9 @@ pub trait Queue: Send + Sync {
 
     /// The number of events that wait to be applied, for each key of the org.
     async fn waiting(&self, org: &Org) -> Result<FxHashMap<String, i64>, QueueError>;
+
+    /// Removes everything of an org that is deleted; returns how many messages and counters those were.
+    async fn purge(&self, org: &OrgId) -> Result<u64, QueueError>;
 
     /// Whether the queue answers.
     async fn ping(&self) -> Result<(), QueueError>;

@@ -187,6 +187,23 @@ impl ChangeRelay {
     }
 }
 
+/// Messages that are looked at in one step of a purge. Redis answers nobody else meanwhile.
+const PURGED_AT_A_TIME: u64 = 100;
+
+/// Removes the messages of one org from a part of a stream; answers how many, and the last message that was looked at.
+const PURGE: &str = "
+local removed, last = 0, false
+for _, message in ipairs(redis.call('xrange', KEYS[1], ARGV[3], '+', 'count', ARGV[4])) do
+  last = message[1]
+  for i = 1, #message[2], 2 do
+    if message[2][i] == 'org' and message[2][i + 1] == ARGV[2] then
+      redis.call('xack', KEYS[1], ARGV[1], last)
+      removed = removed + redis.call('xdel', KEYS[1], last)
+    end
+  end
+end
+return {removed, last}";
+
 /// Creates the consumer groups that are missing. They read from the start of the stream.
 pub(crate) async fn ensure_groups(connection: &mut ConnectionManager, keys: &Keys) -> Result<(), RedisError> {
     for shard in 0..SHARDS {
@@ -292,6 +309,35 @@ impl Queue for RedisQueue {
             .await
             .map_err(|error| unavailable(&error))?;
         Ok(all.into_iter().collect())
+    }
+
+    async fn purge(&self, org: &OrgId) -> Result<u64, QueueError> {
+        let script = Script::new(PURGE);
+        let (mut connection, mut removed, mut after) = (self.connection.clone(), 0, "-".to_owned());
+        loop {
+            let mut purge = script.key(self.keys.stream(shard_of(org)));
+            let done: Result<(u64, Option<String>), RedisError> = purge
+                .arg(GROUP)
+                .arg(org.as_str())
+                .arg(&after)
+                .arg(PURGED_AT_A_TIME)
+                .invoke_async(&mut connection)
+                .await;
+            let (count, last) = done.map_err(|error| unavailable(&error))?;
+            removed += count;
+            let Some(last) = last else { break };
+            after = format!("({last}");
+        }
+        let mut pipe = redis::pipe();
+        pipe.atomic()
+            .cmd("DEL")
+            .arg(self.keys.waiting(org.as_str()))
+            .cmd("HDEL")
+            .arg(self.keys.room())
+            .arg(org.as_str());
+        let counters: Result<(u64, u64), RedisError> = pipe.query_async(&mut connection).await;
+        let (waiting, room) = counters.map_err(|error| unavailable(&error))?;
+        Ok(removed + waiting + room)
     }
 
     async fn ping(&self) -> Result<(), QueueError> {

@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use agentlens_domain::batches::Batch;
 use agentlens_domain::ids::{BatchId, OrgId};
-use agentlens_store::{DeadLetter, StoreError};
+use agentlens_store::{DeadLetter, Org, StoreError};
 
 use super::Worker;
 use super::lanes::Group;
@@ -152,7 +152,7 @@ impl Job {
     }
 
     async fn store(&self, org: &OrgId, messages: &mut [Message]) -> Result<(), StoreError> {
-        let org = self.worker.store.org(org).await?;
+        let org = self.open(org).await?;
         let mut batches = Vec::with_capacity(messages.len());
         for message in messages.iter_mut() {
             match std::mem::replace(&mut message.content, Content::Taken) {
@@ -172,6 +172,17 @@ impl Job {
         self.worker.live.advance(org.id(), report.last_position);
         self.worker.indexer.follow(&org, report.last_position - report.indexed_position).await;
         Ok(())
+    }
+
+    /// The handle of the org. While an owner can undo its deletion, its messages wait as they do when the store is away.
+    async fn open(&self, org: &OrgId) -> Result<Org, StoreError> {
+        let store = &self.worker.store;
+        match store.org(org).await {
+            Err(StoreError::NotFound) if store.control().is_being_deleted(org).await? => {
+                Err(StoreError::Unavailable("the org is being deleted".to_owned()))
+            }
+            other => other,
+        }
     }
 
     /// Handles a failure of the first message on its own. Returns whether to try it again; otherwise it is finished.
@@ -267,7 +278,7 @@ impl Job {
     }
 
     async fn bury(&self, org: &OrgId, message: &Message, reason: &str) -> Result<(), StoreError> {
-        let org = match self.worker.store.org(org).await {
+        let org = match self.open(org).await {
             // The org was deleted with its data.
             Err(StoreError::NotFound) => return Ok(()),
             other => other?,

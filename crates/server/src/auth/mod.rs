@@ -7,6 +7,7 @@
 //! what the person wants, so a session acts only from pages of the server itself (see [`origin`]).
 
 mod account;
+mod deleted_org;
 pub mod cookies;
 pub mod origin;
 pub mod sessions;
@@ -26,6 +27,7 @@ use agentlens_store::{Org, Workspace};
 
 pub(crate) use account::PROOF_US;
 pub use account::{Account, Form, ProvedAccount, Stranger};
+pub use deleted_org::DeletedOrg;
 
 use crate::error::{ApiError, note_caller};
 use crate::keys::{KeyError, Principal};
@@ -107,6 +109,9 @@ impl Credential {
         workspace: &WorkspaceId,
     ) -> bool {
         let now_us = state.now_us();
+        if !state.sessions.is_suspended(org).await.is_ok_and(|is_suspended| !is_suspended) {
+            return false;
+        }
         match self {
             Self::Key(principal) => state.keys.is_still_valid(principal, now_us).await,
             Self::Session(session) => {
@@ -148,6 +153,10 @@ impl Authorized {
                 .await?
             }
         };
+        if state.sessions.is_suspended(&authorized.org).await? {
+            return Err(ApiError::forbidden_because("org_suspended", "This org is suspended")
+                .with_hint("its data are kept; ask the operator of this server"));
+        }
         if !authorized.caller.may(permission) {
             return Err(match authorized.credential {
                 Credential::Key(_) => ApiError::forbidden(permission.as_str()),

@@ -76,6 +76,8 @@ pub struct SessionCache {
     roles: Cache<(UserId, OrgId), Role>,
     /// The workspaces of orgs that aren't archived.
     workspaces: Cache<OrgId, Arc<FxHashSet<String>>>,
+    /// Whether orgs are suspended.
+    suspended: Cache<OrgId, bool>,
     used: Mutex<FxHashMap<Arc<str>, i64>>,
 }
 
@@ -88,6 +90,7 @@ impl SessionCache {
             sessions: Cache::new(MAX_CACHED_SESSIONS),
             roles: Cache::new(MAX_CACHED_ORGS),
             workspaces: Cache::new(MAX_CACHED_ORGS),
+            suspended: Cache::new(MAX_CACHED_ORGS),
             used: Mutex::default(),
         }
     }
@@ -162,6 +165,19 @@ impl SessionCache {
         Ok(has_it)
     }
 
+    /// Whether an org is suspended: its keys and members are refused.
+    pub async fn is_suspended(&self, org: &OrgId) -> Result<bool, StoreError> {
+        if self.store.is_trusted()
+            && let Some(is_suspended) = self.suspended.get(org)
+        {
+            return Ok(is_suspended);
+        }
+        let position = self.store.feed_position();
+        let is_suspended = self.store.control().is_suspended(org).await?;
+        self.keep(&self.suspended, org, is_suspended, position);
+        Ok(is_suspended)
+    }
+
     /// Keeps what was read, unless something has changed since `position`.
     fn keep<K: std::hash::Hash + Eq + Clone, V: Clone>(
         &self,
@@ -211,6 +227,9 @@ impl Cached for SessionCache {
             if is(&[Topic::Members, Topic::Org]) {
                 self.roles.retain(|(_, org), _| *org != change.org);
             }
+            if is(&[Topic::Org]) {
+                self.suspended.remove(&change.org);
+            }
             if is(&[Topic::Workspaces, Topic::Org]) {
                 self.workspaces.remove(&change.org);
             }
@@ -221,5 +240,6 @@ impl Cached for SessionCache {
         self.sessions.clear();
         self.roles.clear();
         self.workspaces.clear();
+        self.suspended.clear();
     }
 }

@@ -6,6 +6,7 @@ pub mod analytics;
 pub mod audit;
 pub mod audit_log;
 pub mod dead_letters;
+pub mod deletions;
 pub mod docs;
 pub mod events;
 pub mod health;

@@ -7,6 +7,7 @@
 //! A new job is a file here and a line in [`registry`].
 
 mod changes;
+mod deletions;
 mod outbox;
 mod partitions;
 mod people;
@@ -75,6 +76,8 @@ type Doing = Pin<Box<dyn Future<Output = Result<u64, StoreError>> + Send>>;
 enum Work {
     EachOrg(Arc<dyn Fn(Org, Run) -> Doing + Send + Sync>),
     Server(Arc<dyn Fn(Store, Arc<Metrics>, Run) -> Doing + Send + Sync>),
+    /// Deleting orgs, which needs the queue too.
+    Deletions,
 }
 
 /// A job as the runner holds it.
@@ -107,6 +110,7 @@ pub fn registry() -> Vec<Job> {
         Job::server::<outbox::Outbox>(),
         Job::server::<changes::TrimChanges>(),
         Job::server::<people::TrimPeople>(),
+        Job { schedule: deletions::SCHEDULE, work: Work::Deletions },
     ]
 }
 

@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use agentlens_domain::ids::{OrgId, ulid_at};
+use agentlens_ingest::Queue;
 use agentlens_store::{DueRun, RunResult, Store, StoreError};
 
-use super::{Doing, Job, Run, Work, registry};
+use super::{Doing, Job, Run, Work, deletions, registry};
 use crate::metrics::Metrics;
 
 /// How long a lease lasts. It is renewed three times as often.
@@ -41,6 +42,7 @@ pub struct RunReport {
 pub struct Runner {
     store: Store,
     metrics: Arc<Metrics>,
+    queue: Option<Arc<dyn Queue>>,
     /// Names this process in leases.
     holder: Arc<str>,
 }
@@ -49,7 +51,13 @@ impl Runner {
     /// A runner for this process.
     pub fn new(store: Store, metrics: Arc<Metrics>) -> Self {
         let holder = format!("{}-{}", std::process::id(), ulid_at(store.clock().now_us()));
-        Self { store, metrics, holder: holder.into() }
+        Self { store, metrics, queue: None, holder: holder.into() }
+    }
+
+    /// The same runner with the queue, which some jobs need.
+    #[must_use]
+    pub fn with_queue(self, queue: Arc<dyn Queue>) -> Self {
+        Self { queue: Some(queue), ..self }
     }
 
     /// Runs all jobs until shutdown. What is running then is given up; jobs can be run again at any point.
@@ -96,7 +104,7 @@ impl Runner {
     /// Runs a job now, for one org or for all. Refused while another node runs it.
     pub async fn run_now(&self, job: &Job, org: Option<&OrgId>) -> Result<RunReport, StoreError> {
         let runs = match (&job.work, org) {
-            (Work::Server(_), _) => vec![DueRun { org: None, since_us: None, failures: 0 }],
+            (Work::Server(_) | Work::Deletions, _) => vec![DueRun { org: None, since_us: None, failures: 0 }],
             (Work::EachOrg(_), Some(org)) => {
                 vec![DueRun { org: Some(org.clone()), since_us: None, failures: 0 }]
             }
@@ -119,7 +127,7 @@ impl Runner {
         let now_us = self.store.clock().now_us();
         match job.work {
             Work::EachOrg(_) => control.due_orgs(name, now_us, ORGS_AT_A_TIME).await,
-            Work::Server(_) => Ok(control.due_server_run(name, now_us).await?.into_iter().collect()),
+            Work::Server(_) | Work::Deletions => Ok(control.due_server_run(name, now_us).await?.into_iter().collect()),
         }
     }
 
@@ -199,6 +207,7 @@ impl Runner {
     async fn attempt(&self, job: &Job, org: Option<&OrgId>, run: Run) -> Result<u64, StoreError> {
         let doing: Doing = match (&job.work, org) {
             (Work::Server(work), _) => work(self.store.clone(), Arc::clone(&self.metrics), run),
+            (Work::Deletions, _) => Box::pin(deletions::run(self.store.clone(), self.queue.clone())),
             (Work::EachOrg(work), Some(org)) => work(self.store.org(org).await?, run),
             (Work::EachOrg(_), None) => return Err(StoreError::NotFound),
         };

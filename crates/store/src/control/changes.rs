@@ -52,6 +52,16 @@ pub(crate) async fn append_change(tx: &Tx<'_>, topic: Topic, at_us: i64) -> Resu
     tx.execute(insert, args![seq, topic.as_str(), at_us]).await.map(|_| ())
 }
 
+/// Adds the news about a person to the feed, in the transaction of an org.
+pub(crate) async fn append_change_of_person(tx: &Tx<'_>, user: &str, at_us: i64) -> Result<(), StoreError> {
+    let count =
+        "update change_counter set newest = newest + 1 where counter = 1 and $1 <> '' returning newest";
+    let seq: i64 = tx.find(count, args![]).await?.ok_or(StoreError::NotFound)?;
+    let insert =
+        "insert into changes (org_id, seq, topic, at_us) select $2, $3, $4, $5 where $1 <> ''";
+    tx.execute(insert, args![user, seq, Topic::People.as_str(), at_us]).await.map(|_| ())
+}
+
 impl Control {
     /// What changed after the change of a number, in one statement.
     pub(crate) async fn changes_after(&self, last: i64) -> Result<News, StoreError> {

@@ -183,7 +183,8 @@ impl Control {
              from orgs o
              left join recorded_days() s on s.org_id = o.org_id
              left join job_runs r on r.job = $1 and r.org_id = o.org_id
-             where o.deleted_us is null and coalesce(s.recorded_day, 0) < $2
+             where coalesce(s.recorded_day, 0) < $2 and (o.deleted_us is null or exists
+               (select 1 from org_deletions d where d.org_id = o.org_id and d.undone_us is null and d.purging_us is null))
              order by o.org_id",
             args![job, day],
         )

@@ -1,6 +1,7 @@
 //! Orgs, workspaces, people, keys and settings: everything that is not tenant data.
 
 mod changes;
+mod deletions;
 mod first_start;
 mod intents;
 mod invitations;
@@ -10,12 +11,14 @@ mod members;
 mod orgs;
 mod people;
 mod settings;
+mod signing_keys;
 mod workspaces;
 
 use std::sync::Arc;
 
 pub use changes::Change;
-pub(crate) use changes::append_change;
+pub(crate) use changes::{append_change, append_change_of_person};
+pub use deletions::{DeletedOrgRow, DeletionRow, NewDeletion};
 pub use first_start::FirstStart;
 pub use invitations::{Accepting, InvitationRow, NewInvitation};
 pub(crate) use jobs::OrgBehind;

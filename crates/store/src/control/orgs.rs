@@ -219,6 +219,13 @@ impl Control {
         self.fetch("select org_id from orgs where deleted_us is not null order by org_id", args![]).await
     }
 
+    /// How much of an org was deleted so far, by place.
+    pub(crate) async fn purge_counts(&self, receipt_id: &str) -> Result<Vec<(String, i64)>, StoreError> {
+        let sql = "select place, row_count from org_deletion_counts where receipt_id = $1 order by place";
+        let rows: Vec<crate::statement::Row> = self.fetch(sql, args![receipt_id]).await?;
+        rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+    }
+
     /// Ids of all orgs that have a row of counters in the shared database.
     pub(crate) async fn stored_orgs(&self) -> Result<Vec<String>, StoreError> {
         self.fetch("select org_id from stored_orgs() order by org_id", args![]).await

@@ -28,6 +28,7 @@ mod guard;
 mod ingest_requests;
 mod isolation;
 mod jobs;
+mod purge;
 mod reads;
 mod retention;
 mod same;

@@ -64,6 +64,11 @@ impl World {
         }
     }
 
+    /// The directory of the embedded store.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self._directory.as_ref().expect("the embedded store has one").path()
+    }
+
     /// A table with a copy of another, from where changes are taken back.
     pub(crate) fn kept(&self, table: &str) -> String {
         if self.store.is_embedded() { format!("kept_{table}") } else { format!("public.kept_{table}") }

@@ -1,5 +1,6 @@
 //! What an org is: its name, members, invitations, workspaces and environments.
 
+mod deletion;
 mod invitations;
 mod members;
 mod workspaces;
@@ -29,6 +30,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list_orgs, create_org))
         .routes(routes!(get_org, rename_org))
+        .merge(deletion::routes())
         .merge(members::routes())
         .merge(invitations::routes())
         .merge(workspaces::routes())
@@ -37,7 +39,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
 /// The orgs of the person who is signed in.
 #[derive(Debug, Serialize, ToSchema)]
 struct Orgs {
-    /// By name.
+    /// By name; those that are being deleted come last.
     orgs: Vec<OwnOrg>,
 }
 
@@ -51,6 +53,9 @@ struct OwnOrg {
     role: String,
     /// When the person became a member.
     member_since: String,
+    /// The org is being deleted; until then an owner can undo it. Until it is undone, nothing else can be done with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undo_until: Option<String>,
 }
 
 /// List the orgs that you are a member of.
@@ -62,8 +67,17 @@ async fn list_orgs(State(state): State<AppState>, account: Account) -> Result<Js
         name: row.name,
         role: row.role,
         member_since: format_rfc3339(row.created_us),
+        undo_until: None,
     });
-    Ok(Json(Orgs { orgs: orgs.collect() }))
+    let deleted = state.store.control().deleted_orgs_of(account.user_id()).await?;
+    let deleted = deleted.into_iter().map(|row| OwnOrg {
+        org_id: row.org_id,
+        name: row.name,
+        role: row.role,
+        member_since: format_rfc3339(row.created_us),
+        undo_until: Some(format_rfc3339(row.undo_until_us)),
+    });
+    Ok(Json(Orgs { orgs: orgs.chain(deleted).collect() }))
 }
 
 /// A name.

@@ -15,6 +15,8 @@ grant usage on schema control, tenant to {role};
 grant select, insert, update, delete on all tables in schema control to {role};
 revoke all on control.migrations from {role};
 revoke update, delete on control.control_audit_log from {role};
+revoke delete on control.org_deletions, control.org_deletion_counts, control.signing_keys from {role};
+grant execute on function control.deleted_orgs_of_user(text), control.other_orgs_of_user(text, text), control.purge_audit_log(text, bigint) to {role};
 grant execute on function control.key_by_digest(bytea), control.key_digests(bytea, bigint), control.orgs_of_user(text), control.invitation_by_digest(bytea), tenant.last_positions(text[]), tenant.stored_orgs(), tenant.recorded_days() to {role};
 do $$
 declare t record;

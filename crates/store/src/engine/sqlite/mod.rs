@@ -60,6 +60,7 @@ impl SqliteEngine {
         let control = directory.join("control.db");
         let control = Arc::new(SqliteFile::open(&control, schema::CONTROL, &readers)?);
         control.write(bound_memory)?;
+        control.write(erase_deleted)?;
         let capacity = NonZeroUsize::new(MAX_OPEN_ORGS).unwrap_or(NonZeroUsize::MIN);
         Ok(Self { directory: orgs, control, orgs: Mutex::new(LruCache::new(capacity)), readers })
     }
@@ -120,6 +121,51 @@ impl SqliteEngine {
         }
         orgs.sort_unstable();
         Ok(orgs)
+    }
+
+    /// How many rows the org's file has in each table; none if it is not there, or not whole. Blocking.
+    pub(crate) fn count_rows(&self, org: &OrgId) -> Vec<(String, i64)> {
+        let Ok(file) = self.org(org) else { return Vec::new() };
+        let counted = file.read(|connection| {
+            let tables = "select name from sqlite_master where type = 'table' and name <> 'migrations' and name not like 'sqlite_%'";
+            let tables: Vec<String> =
+                connection.prepare(tables)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let count = |table: String| {
+                let rows = connection.query_row(&format!("select count(*) from \"{table}\""), [], |row| row.get(0))?;
+                Ok((table, rows))
+            };
+            tables.into_iter().map(count).collect()
+        });
+        counted.unwrap_or_default()
+    }
+
+    /// Removes the org's file with its log; returns how many files those were. Blocking.
+    pub(crate) fn remove_org(&self, org: &OrgId) -> Result<i64, StoreError> {
+        // Closing the last connection may write the file once more, so that comes first.
+        let open = self.orgs.lock().pop(org);
+        drop(open);
+        let mut removed = 0;
+        for ending in ["db-wal", "db-shm", "db"] {
+            let path = self.path(org).with_extension(ending);
+            match std::fs::remove_file(&path) {
+                Ok(()) => removed += 1,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::Unavailable(format!("{}: {error}", path.display()))),
+            }
+        }
+        let directory = std::fs::File::open(&self.directory).and_then(|directory| directory.sync_all());
+        directory.map_err(|error| StoreError::Unavailable(format!("{}: {error}", self.directory.display())))?;
+        Ok(removed)
+    }
+
+    /// Leaves nothing of deleted rows in the control file and its log. Blocking.
+    pub(crate) fn scrub_control(&self) -> Result<(), StoreError> {
+        self.control.write(|connection| {
+            connection.execute_batch("vacuum")?;
+            let busy: i64 = connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get(0))?;
+            let still_read = || StoreError::Unavailable("the control file's log is being read".to_owned());
+            if busy == 0 { Ok(()) } else { Err(still_read()) }
+        })
     }
 
     fn path(&self, org: &OrgId) -> PathBuf {
@@ -266,6 +312,12 @@ fn make_private(path: &Path) -> Result<(), StoreError> {
 /// longest ago.
 fn bound_memory(connection: &mut Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "soft_heap_limit", MAX_SQLITE_BYTES)?;
+    Ok(())
+}
+
+/// Has what is deleted overwritten in the file.
+fn erase_deleted(connection: &mut Connection) -> Result<(), StoreError> {
+    connection.pragma_update(None, "secure_delete", "on")?;
     Ok(())
 }
 
