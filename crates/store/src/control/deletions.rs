@@ -166,9 +166,10 @@ impl Control {
         Ok(Role::parse(&role).map(|role| (name, role)))
     }
 
-    /// Whether an owner asked to delete this org and that can still be undone: what waits for it must be kept.
+    /// Whether an owner asked to delete this org and it is not purged: that may be undone, so what waits for it is kept, and only the
+    /// purge removes it.
     pub async fn is_being_deleted(&self, org: &OrgId) -> Result<bool, StoreError> {
-        let sql = "select count(*) from org_deletions where org_id = $1 and undone_us is null and purging_us is null";
+        let sql = "select count(*) from org_deletions where org_id = $1 and undone_us is null";
         Ok(self.find::<i64>(sql, args![org.as_str()]).await?.unwrap_or(0) > 0)
     }
 

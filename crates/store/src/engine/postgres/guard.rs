@@ -11,7 +11,7 @@ select
     where n.nspname in ('tenant', 'control') and pg_has_role(current_user, c.relowner, 'member')),
   (select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where c.relkind in ('r', 'p') and not (c.relrowsecurity and c.relforcerowsecurity)
-      and (n.nspname = 'tenant' or (n.nspname = 'control' and c.relname <> all ('{orgs,changes,outbox_intents,job_runs}')
+      and (n.nspname = 'tenant' or (n.nspname = 'control' and c.relname <> all ('{orgs,org_deletions,changes,outbox_intents,job_runs}')
         and exists (select 1 from pg_attribute a where a.attrelid = c.oid and a.attname = 'org_id' and not a.attisdropped)))),
   (select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where n.nspname = 'tenant' and c.relkind in ('r', 'p')),
