@@ -149,8 +149,7 @@ impl Store {
             .collect();
         let unlisted = unlisted.map(|org| (org, "it has data but is not in the list of orgs"));
         let marked = deleted.iter().filter(|org| !lawful.contains(org.as_str()));
-        let marked =
-            marked.map(|org| (org.clone(), "it is marked as deleted, but no one deleted it"));
+        let marked = marked.map(|org| (org.clone(), "it is marked as deleted, but no one deleted it"));
         Ok(unlisted.chain(marked).collect())
     }
 

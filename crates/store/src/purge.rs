@@ -97,11 +97,16 @@ impl Store {
                 continue;
             };
             if !row.is_lawful(&self.control.audit) {
-                tracing::error!(receipt.id = row.receipt_id, "a deletion of an org was not asked for through the server; nothing is purged");
+                tracing::error!(
+                    receipt.id = row.receipt_id,
+                    "a deletion of an org was not asked for through the server; nothing is purged"
+                );
                 continue;
             }
             let receipt = row.receipt_id.clone();
-            let begun = self.control.transact_purge(&org, move |tx| Box::pin(async move { begin(tx, &receipt, now_us).await }));
+            let begun = self
+                .control
+                .transact_purge(&org, move |tx| Box::pin(async move { begin(tx, &receipt, now_us).await }));
             if begun.await? {
                 due.push(DuePurge { receipt_id: row.receipt_id, org });
             }
@@ -110,10 +115,17 @@ impl Store {
     }
 
     /// Notes how much was deleted of an org in a place outside the store.
-    pub async fn note_purged(&self, due: &DuePurge, place: &'static str, count: i64) -> Result<(), StoreError> {
+    pub async fn note_purged(
+        &self,
+        due: &DuePurge,
+        place: &'static str,
+        count: i64,
+    ) -> Result<(), StoreError> {
         let receipt = due.receipt_id.clone();
         self.control
-            .transact_purge(&due.org, move |tx| Box::pin(async move { add_count(tx, &receipt, place, count).await }))
+            .transact_purge(&due.org, move |tx| {
+                Box::pin(async move { add_count(tx, &receipt, place, count).await })
+            })
             .await
     }
 
@@ -276,7 +288,8 @@ async fn set_count(tx: &Tx<'_>, receipt: &str, place: &str, count: i64) -> Resul
     if count == 0 {
         return Ok(());
     }
-    let set = "insert into org_deletion_counts (receipt_id, place, row_count) select $2, $3, $4 where $1 <> ''
+    let set =
+        "insert into org_deletion_counts (receipt_id, place, row_count) select $2, $3, $4 where $1 <> ''
          on conflict (receipt_id, place) do update set row_count = excluded.row_count";
     tx.execute(set, args![receipt, place, count]).await.map(|_| ())
 }
@@ -289,9 +302,13 @@ async fn delete_rows(tx: &Tx<'_>, place: &str, is_postgres: bool) -> Result<i64,
     }
     let sql = if is_postgres {
         // Places of rows are unique within a partition only, but all rows at them that are the org's are to go anyway.
-        format!("delete from {place} where org_id = $1 and ctid = any(array(select ctid from {place} where org_id = $1 limit $2))")
+        format!(
+            "delete from {place} where org_id = $1 and ctid = any(array(select ctid from {place} where org_id = $1 limit $2))"
+        )
     } else if AUDIT_LOGS.contains(&place) {
-        format!("delete from {place} where org_id = $1 and seq in (select seq from {place} where org_id = $1 order by seq limit $2)")
+        format!(
+            "delete from {place} where org_id = $1 and seq in (select seq from {place} where org_id = $1 order by seq limit $2)"
+        )
     } else {
         format!("delete from {place} where org_id = $1 and $2 > 0")
     };
@@ -310,7 +327,10 @@ const OF_PERSON: [(&str, &str); 8] = [
     ("user_totp", "delete from user_totp where user_id = $2 and $1 <> ''"),
     ("recovery_codes", "delete from recovery_codes where user_id = $2 and $1 <> ''"),
     ("user_identities", "delete from user_identities where user_id = $2 and $1 <> ''"),
-    ("mail_outbox", "delete from mail_outbox where $1 <> '' and address = (select email from users where user_id = $2)"),
+    (
+        "mail_outbox",
+        "delete from mail_outbox where $1 <> '' and address = (select email from users where user_id = $2)",
+    ),
     ("org_members", "delete from org_members where org_id = $1 and user_id = $2"),
 ];
 

@@ -140,7 +140,13 @@ async fn receipts(common: &Common) -> Result<(), String> {
     for row in rows {
         let deleted = row.purged_us.map(format_rfc3339).unwrap_or_default();
         let sha256 = row.receipt.as_deref().map(digest).unwrap_or_default();
-        table.row([row.receipt_id.clone(), state(&row).to_owned(), format_rfc3339(row.requested_us), deleted, sha256]);
+        table.row([
+            row.receipt_id.clone(),
+            state(&row).to_owned(),
+            format_rfc3339(row.requested_us),
+            deleted,
+            sha256,
+        ]);
     }
     table.print();
     Ok(())

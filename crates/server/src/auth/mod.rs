@@ -7,8 +7,8 @@
 //! what the person wants, so a session acts only from pages of the server itself (see [`origin`]).
 
 mod account;
-mod deleted_org;
 pub mod cookies;
+mod deleted_org;
 pub mod origin;
 pub mod sessions;
 

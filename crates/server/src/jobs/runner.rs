@@ -127,7 +127,9 @@ impl Runner {
         let now_us = self.store.clock().now_us();
         match job.work {
             Work::EachOrg(_) => control.due_orgs(name, now_us, ORGS_AT_A_TIME).await,
-            Work::Server(_) | Work::Deletions => Ok(control.due_server_run(name, now_us).await?.into_iter().collect()),
+            Work::Server(_) | Work::Deletions => {
+                Ok(control.due_server_run(name, now_us).await?.into_iter().collect())
+            }
         }
     }
 

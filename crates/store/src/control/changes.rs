@@ -57,8 +57,7 @@ pub(crate) async fn append_change_of_person(tx: &Tx<'_>, user: &str, at_us: i64)
     let count =
         "update change_counter set newest = newest + 1 where counter = 1 and $1 <> '' returning newest";
     let seq: i64 = tx.find(count, args![]).await?.ok_or(StoreError::NotFound)?;
-    let insert =
-        "insert into changes (org_id, seq, topic, at_us) select $2, $3, $4, $5 where $1 <> ''";
+    let insert = "insert into changes (org_id, seq, topic, at_us) select $2, $3, $4, $5 where $1 <> ''";
     tx.execute(insert, args![user, seq, Topic::People.as_str(), at_us]).await.map(|_| ())
 }
 

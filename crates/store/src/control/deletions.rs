@@ -85,19 +85,35 @@ pub(crate) fn org_digest(org: &OrgId) -> String {
 impl DeletionRow {
     /// Whether the request is as it was made through the server.
     pub(crate) fn is_lawful(&self, key: &AuditKey) -> bool {
-        let digest = self.org_id.as_deref().and_then(|org| OrgId::parse(org).ok()).map(|org| org_digest(&org));
+        let digest =
+            self.org_id.as_deref().and_then(|org| OrgId::parse(org).ok()).map(|org| org_digest(&org));
         digest.is_none_or(|digest| digest == self.org_digest)
-            && seal(key, &self.receipt_id, &self.org_digest, (self.requested_us, self.undo_until_us)) == self.seal
+            && seal(key, &self.receipt_id, &self.org_digest, (self.requested_us, self.undo_until_us))
+                == self.seal
     }
 }
 
-fn seal(key: &AuditKey, receipt_id: &str, org_digest: &str, (requested_us, undo_until_us): (i64, i64)) -> AuditSeal {
-    key.seal_head(&format!("org deletion/{receipt_id}/{org_digest}/{undo_until_us}"), requested_us, &NO_AUDIT_SEAL)
+fn seal(
+    key: &AuditKey,
+    receipt_id: &str,
+    org_digest: &str,
+    (requested_us, undo_until_us): (i64, i64),
+) -> AuditSeal {
+    key.seal_head(
+        &format!("org deletion/{receipt_id}/{org_digest}/{undo_until_us}"),
+        requested_us,
+        &NO_AUDIT_SEAL,
+    )
 }
 
 impl Control {
     /// Deletes the caller's org, if that is its name: from now on it counts as not there, until this is undone or everything is purged.
-    pub async fn delete_org(&self, caller: &Caller, name: &str, deletion: NewDeletion) -> Result<(), StoreError> {
+    pub async fn delete_org(
+        &self,
+        caller: &Caller,
+        name: &str,
+        deletion: NewDeletion,
+    ) -> Result<(), StoreError> {
         let (org, name, now_us) = (caller.org.clone(), name.to_owned(), self.clock.now_us());
         let digest = org_digest(&org);
         let times = (now_us, deletion.undo_until_us);
@@ -158,7 +174,11 @@ impl Control {
     }
 
     /// The name of an org, and the role of a person in it, whether it is being deleted or not.
-    pub async fn role_in_any_org(&self, org: &OrgId, user: &UserId) -> Result<Option<(String, Role)>, StoreError> {
+    pub async fn role_in_any_org(
+        &self,
+        org: &OrgId,
+        user: &UserId,
+    ) -> Result<Option<(String, Role)>, StoreError> {
         let sql = "select o.name, m.role from org_members m join orgs o on o.org_id = m.org_id where m.org_id = $1 and m.user_id = $2";
         let rows: Vec<crate::statement::Row> = self.fetch_of(org, sql, args![user.as_str()]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
@@ -181,12 +201,24 @@ impl Control {
 
     /// All deletions, the newest first.
     pub async fn list_deletions(&self) -> Result<Vec<DeletionRow>, StoreError> {
-        self.fetch(concat!("select ", deletion_columns!(), " from org_deletions order by requested_us desc, receipt_id"), args![]).await
+        self.fetch(
+            concat!(
+                "select ",
+                deletion_columns!(),
+                " from org_deletions order by requested_us desc, receipt_id"
+            ),
+            args![],
+        )
+        .await
     }
 
     /// One deletion.
     pub async fn find_deletion(&self, receipt_id: &str) -> Result<Option<DeletionRow>, StoreError> {
-        self.find(concat!("select ", deletion_columns!(), " from org_deletions where receipt_id = $1"), args![receipt_id]).await
+        self.find(
+            concat!("select ", deletion_columns!(), " from org_deletions where receipt_id = $1"),
+            args![receipt_id],
+        )
+        .await
     }
 
     /// Deletions that can no longer be undone and are not done.
@@ -204,7 +236,8 @@ impl Control {
 
     /// Forgets the id of an org of which everything is deleted.
     pub(crate) async fn forget_deleted_org(&self, receipt_id: &str) -> Result<(), StoreError> {
-        let forget = "update org_deletions set org_id = null where receipt_id = $1 and purging_us is not null";
+        let forget =
+            "update org_deletions set org_id = null where receipt_id = $1 and purging_us is not null";
         self.execute_all(vec![(forget, args![receipt_id])]).await.map(|_| ())
     }
 

@@ -57,7 +57,8 @@ impl Control {
         let key = SigningKey::of(&secret).ok_or(StoreError::NotFound)?;
         let sealed = self.secrets.seal(&context(key.key_id()), &secret);
         let now_us = self.clock.now_us();
-        let retire = "update signing_keys set slot = null, sealed_secret = null, retired_us = $1 where slot = 1";
+        let retire =
+            "update signing_keys set slot = null, sealed_secret = null, retired_us = $1 where slot = 1";
         let insert = "insert into signing_keys (key_id, public_key, sealed_secret, slot, created_us) values ($1, $2, $3, 1, $4)";
         let args = args![key.key_id(), key.public_key(), sealed, now_us];
         self.execute_all(vec![(retire, args![now_us]), (insert, args)]).await?;

@@ -32,7 +32,9 @@ async fn every_table_with_an_org_is_known(world: World) {
                 let file = rusqlite::Connection::open(directory.join(file)).unwrap();
                 let sql = "select t.name from sqlite_master t join pragma_table_info(t.name) c on c.name = 'org_id' where t.type = 'table'";
                 let mut statement = file.prepare(sql).unwrap();
-                tables.extend(statement.query_map([], |row| row.get::<_, String>(0)).unwrap().map(Result::unwrap));
+                tables.extend(
+                    statement.query_map([], |row| row.get::<_, String>(0)).unwrap().map(Result::unwrap),
+                );
             }
             tables
         }

@@ -66,7 +66,7 @@ impl World {
 
     /// The directory of the embedded store.
     pub(crate) fn directory(&self) -> &std::path::Path {
-        self._directory.as_ref().expect("the embedded store has one").path()
+        self._directory.as_ref().unwrap().path()
     }
 
     /// A table with a copy of another, from where changes are taken back.

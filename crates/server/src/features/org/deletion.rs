@@ -97,8 +97,7 @@ async fn undelete_org(
     DeletedOrg { caller, name }: DeletedOrg,
 ) -> Result<StatusCode, ApiError> {
     let undone_by = name_of(&state, &caller).await?;
-    let message =
-        Message::OrgDeletionUndone { org: Name::new(&name), undone_by, at_us: state.now_us() };
+    let message = Message::OrgDeletionUndone { org: Name::new(&name), undone_by, at_us: state.now_us() };
     let mails = mails_to_owners(&state, &caller.org, &message).await?;
     match state.store.control().undelete_org(&caller, mails).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
@@ -117,11 +116,7 @@ async fn name_of(state: &AppState, caller: &Caller) -> Result<Name, ApiError> {
     Ok(Name::new(if person.name.is_empty() { &person.email } else { &person.name }))
 }
 
-async fn mails_to_owners(
-    state: &AppState,
-    org: &OrgId,
-    message: &Message,
-) -> Result<Vec<NewMail>, ApiError> {
+async fn mails_to_owners(state: &AppState, org: &OrgId, message: &Message) -> Result<Vec<NewMail>, ApiError> {
     let (mut mails, mut after) = (Vec::new(), String::new());
     loop {
         let page = state.store.control().list_members(org, &after, PAGE).await?;

@@ -154,7 +154,8 @@ impl SqliteEngine {
             }
         }
         let directory = std::fs::File::open(&self.directory).and_then(|directory| directory.sync_all());
-        directory.map_err(|error| StoreError::Unavailable(format!("{}: {error}", self.directory.display())))?;
+        directory
+            .map_err(|error| StoreError::Unavailable(format!("{}: {error}", self.directory.display())))?;
         Ok(removed)
     }
 
