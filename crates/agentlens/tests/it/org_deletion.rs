@@ -236,6 +236,10 @@ async fn a_deletion_stops_the_org_and_is_undone(world: World) {
     assert!(!deletion.to_string().contains(&acme.org), "{deletion}");
     world.answer(world.bare("GET", "/v1/deletions/del_nobody")).await.refusal(404);
     assert_eq!(world.run_json(&["verify"])["verified"], true);
+    until("the owner to be told", || async {
+        world.log().contains(&format!("Mail to {OWNER}, not sent")).then_some(())
+    })
+    .await;
     if !world.is_embedded() {
         leave_a_message(&world, &acme.org).await;
     }

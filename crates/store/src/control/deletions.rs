@@ -115,6 +115,7 @@ impl Control {
         deletion: NewDeletion,
     ) -> Result<(), StoreError> {
         let (org, name, now_us) = (caller.org.clone(), name.to_owned(), self.clock.now_us());
+        let mails: Vec<NewMail> = deletion.mails.iter().map(|mail| self.sealed(mail.clone())).collect();
         let digest = org_digest(&org);
         let times = (now_us, deletion.undo_until_us);
         let seal = seal(&self.audit, &deletion.receipt_id, &digest, times);
@@ -125,7 +126,7 @@ impl Control {
                     return Err(StoreError::NotFound);
                 }
                 let insert = "insert into org_deletions (org_id, receipt_id, org_digest, requested_us, undo_until_us, seal) values ($1, $2, $3, $4, $5, $6)";
-                let NewDeletion { receipt_id, undo_until_us, mails } = deletion;
+                let NewDeletion { receipt_id, undo_until_us, .. } = deletion;
                 tx.execute(insert, args![&receipt_id, digest, now_us, undo_until_us, &seal]).await?;
                 for mail in mails {
                     mail.insert(tx, now_us).await?;
@@ -140,6 +141,7 @@ impl Control {
     /// Undoes the deletion of the caller's org; [`StoreError::NotFound`] if none can be undone.
     pub async fn undelete_org(&self, caller: &Caller, mails: Vec<NewMail>) -> Result<(), StoreError> {
         let (org, now_us) = (caller.org.clone(), self.clock.now_us());
+        let mails: Vec<NewMail> = mails.into_iter().map(|mail| self.sealed(mail)).collect();
         self.write(caller, "orgs.undelete", move |tx| {
             Box::pin(async move {
                 let undo = "update org_deletions set undone_us = $2 where org_id = $1 and undone_us is null and purging_us is null and undo_until_us > $2";
