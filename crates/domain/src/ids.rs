@@ -159,6 +159,13 @@ fn random_text<const N: usize>() -> String {
     BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()
 }
 
+/// Bytes of the operating system's generator.
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0u8; N];
+    fill_random(&mut bytes);
+    bytes
+}
+
 /// Fills with bytes of the operating system's generator.
 #[expect(
     clippy::expect_used,

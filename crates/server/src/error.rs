@@ -215,6 +215,11 @@ impl ApiError {
         self
     }
 
+    /// The stable code.
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -287,6 +292,12 @@ impl From<StoreError> for ApiError {
                 Self::new(StatusCode::CONFLICT, "last_owner", "The org would have no owner left")
                     .with_hint("make another member an owner first")
             }
+            StoreError::LastWayToSignIn => Self::new(
+                StatusCode::CONFLICT,
+                "last_way_to_sign_in",
+                "There would be no way to sign in left",
+            )
+            .with_hint("set a password first: ask for a link at POST /v1/password/forgotten"),
             StoreError::LimitReached(message) => Self::new(StatusCode::FORBIDDEN, "limit_reached", message),
             StoreError::Replaced(_) => {
                 tracing::error!(request.id = request_id(), error = %error, "the data directory is gone");

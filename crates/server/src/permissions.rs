@@ -19,6 +19,8 @@ const OPEN: &[(&str, &str)] = &[
     ("post", "/v1/verify"),
     ("post", "/v1/sign-in"),
     ("post", "/v1/sign-in/code"),
+    ("post", "/v1/sign-in/{provider}"),
+    ("get", "/v1/sign-in/{provider}/callback"),
     ("post", "/v1/password/forgotten"),
     ("post", "/v1/password/reset"),
     ("post", "/v1/invitations/look"),

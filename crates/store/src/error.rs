@@ -29,6 +29,9 @@ pub enum StoreError {
     /// The org would have no owner left.
     #[error("the org would have no owner left")]
     LastOwner,
+    /// The person would have no way to sign in left.
+    #[error("the person would have no way to sign in left")]
+    LastWayToSignIn,
     /// A limit does not allow it.
     #[error("{0}")]
     LimitReached(String),

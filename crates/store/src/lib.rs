@@ -33,8 +33,8 @@ use agentlens_domain::sealed_box::SecretBox;
 
 pub use audit::{Audit, AuditFilter, AuditPage, AuditPlace, AuditReport, AuditRow, LoggedEntry};
 pub use control::{
-    Accepting, BrowserSessionRow, Change, Control, DeletedOrgRow, DeletionRow, NewDeletion, DueRun, FirstStart, InvitationRow, JobSummary, KeyRow,
-    MailPurpose, MailRow, MailTokenRow, MemberRow, NewBrowserSession, NewInvitation, NewKey, NewMail,
+    Accepting, BrowserSessionRow, Change, Control, DeletedOrgRow, DeletionRow, NewDeletion, DueRun, FirstStart, IdentityRow, InvitationRow, JobSummary, KeyRow,
+    MailPurpose, MailRow, MailTokenRow, MemberRow, NewBrowserSession, NewIdentity, NewInvitation, NewKey, NewMail,
     NewMailToken, NewOrg, NewPerson, NewSecret, OrgRow, PersonRow, PersonsOrgRow, RunResult, TotpRow,
     WorkspaceRow, org_ids,
 };

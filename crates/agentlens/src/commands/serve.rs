@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use agentlens_identity::SignIn;
 use agentlens_ingest::queue::memory::MemoryQueue;
 use agentlens_ingest::queue::redis::{ChangeRelay, RedisQueue};
 use agentlens_ingest::worker::Worker;
@@ -55,7 +56,9 @@ pub(crate) async fn run(options: ServeOptions, common: &Common) -> Result<(), St
     report_lost_orgs(&store).await?;
     let metrics = Arc::new(Metrics::default());
     let keys = Arc::new(KeyCache::new(store.clone(), secret.clone()).with_relay(relay.is_some()));
-    let people = People::new(options.people.settings(listeners.address)?, &secret)
+    let allowed = AllowList::new(options.outbound.outbound_allow.clone());
+    let sign_in = SignIn::new(allowed).map_err(|error| error.to_string())?;
+    let people = People::new(options.people.settings(listeners.address)?, &secret, sign_in)
         .map_err(|error| format!("AGENTLENS_BREACHED_PASSWORDS: {error}"))?;
     let sessions = Arc::new(SessionCache::new(store.clone(), people.tokens.clone()));
     let feed =

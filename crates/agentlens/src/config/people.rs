@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use agentlens_domain::entitlements::Entitlements;
 use agentlens_domain::people::email::{EmailAddress, ascii_domain};
+use agentlens_identity::{ClientCredentials, GithubEndpoints, GoogleEndpoints, Provider, Secret};
 use agentlens_mail::{Mailer, PublicUrl, Sender, SmtpServer};
 use agentlens_server::people::{Deployment, PeopleSettings};
 
@@ -65,6 +66,32 @@ pub(crate) struct PeopleOptions {
     /// password.
     #[arg(long, env = "AGENTLENS_BREACHED_PASSWORDS")]
     breached_passwords: Option<PathBuf>,
+    /// The id of this server's OAuth client at Google. With it, people can sign in through Google; the redirect address to register is the
+    /// public address with /v1/sign-in/google/callback.
+    #[arg(long, env = "AGENTLENS_GOOGLE_CLIENT_ID")]
+    google_client_id: Option<String>,
+    /// The secret of that client.
+    #[arg(long, env = "AGENTLENS_GOOGLE_CLIENT_SECRET", hide_env_values = true)]
+    google_client_secret: Option<String>,
+    /// A file that holds that secret.
+    #[arg(long, env = "AGENTLENS_GOOGLE_CLIENT_SECRET_FILE")]
+    google_client_secret_file: Option<PathBuf>,
+    /// Where a double of Google is, for tests.
+    #[arg(long, env = "AGENTLENS_TEST_GOOGLE_URL", hide = true)]
+    test_google_url: Option<String>,
+    /// The id of this server's OAuth app at GitHub. With it, people can sign in through GitHub; the redirect address to register is the
+    /// public address with /v1/sign-in/github/callback.
+    #[arg(long, env = "AGENTLENS_GITHUB_CLIENT_ID")]
+    github_client_id: Option<String>,
+    /// The secret of that app.
+    #[arg(long, env = "AGENTLENS_GITHUB_CLIENT_SECRET", hide_env_values = true)]
+    github_client_secret: Option<String>,
+    /// A file that holds that secret.
+    #[arg(long, env = "AGENTLENS_GITHUB_CLIENT_SECRET_FILE")]
+    github_client_secret_file: Option<PathBuf>,
+    /// Where a double of GitHub is, for tests.
+    #[arg(long, env = "AGENTLENS_TEST_GITHUB_URL", hide = true)]
+    test_github_url: Option<String>,
     /// Limits of what an org may have, for tests: members=3,api_keys=10.
     #[arg(long, env = "AGENTLENS_LIMITS", hide = true)]
     limits: Option<Entitlements>,
@@ -103,6 +130,8 @@ impl PeopleOptions {
             allowed_domains: self.sign_up_domains.iter().map(|entry| as_listed(entry)).collect(),
             refused_addresses: refused_addresses.iter().map(|entry| as_listed(entry)).collect(),
             breached_passwords: self.breached_passwords.clone(),
+            google: self.google()?,
+            github: self.github()?,
             has_mail_server: self.smtp_url()?.is_some(),
             sign_up_alarm: self.sign_up_alarm,
             operator_mail: self.operator_mail.clone(),
@@ -125,6 +154,44 @@ impl PeopleOptions {
         self.limits.clone().unwrap_or_default()
     }
 
+    fn google(&self) -> Result<Option<Provider>, String> {
+        let secret = resolve(
+            "AGENTLENS_GOOGLE_CLIENT_SECRET",
+            self.google_client_secret.as_deref(),
+            self.google_client_secret_file.as_deref(),
+        )?;
+        let client = credentials("AGENTLENS_GOOGLE_CLIENT", self.google_client_id.as_deref(), secret)?;
+        let endpoints = match &self.test_google_url {
+            None => GoogleEndpoints::default(),
+            Some(url) => GoogleEndpoints {
+                authorization: format!("{url}/o/oauth2/v2/auth"),
+                token: format!("{url}/token"),
+                jwks: format!("{url}/oauth2/v3/certs"),
+                ..GoogleEndpoints::default()
+            },
+        };
+        Ok(client.map(|client| Provider::Google { client, endpoints }))
+    }
+
+    fn github(&self) -> Result<Option<Provider>, String> {
+        let secret = resolve(
+            "AGENTLENS_GITHUB_CLIENT_SECRET",
+            self.github_client_secret.as_deref(),
+            self.github_client_secret_file.as_deref(),
+        )?;
+        let client = credentials("AGENTLENS_GITHUB_CLIENT", self.github_client_id.as_deref(), secret)?;
+        let endpoints = match &self.test_github_url {
+            None => GithubEndpoints::default(),
+            Some(url) => GithubEndpoints {
+                authorization: format!("{url}/login/oauth/authorize"),
+                token: format!("{url}/login/oauth/access_token"),
+                api: format!("{url}/api"),
+                ..GithubEndpoints::default()
+            },
+        };
+        Ok(client.map(|client| Provider::Github { client, endpoints }))
+    }
+
     fn public_url(&self, address: SocketAddr) -> Result<PublicUrl, String> {
         if let Some(url) = &self.public_url {
             return Ok(url.clone());
@@ -138,5 +205,21 @@ impl PeopleOptions {
 
     fn smtp_url(&self) -> Result<Option<String>, String> {
         resolve("AGENTLENS_SMTP_URL", self.smtp_url.as_deref(), self.smtp_url_file.as_deref())
+    }
+}
+
+/// A registration at a provider: both halves of it, or none. `name` is what both variables begin with.
+fn credentials(
+    name: &str,
+    id: Option<&str>,
+    secret: Option<String>,
+) -> Result<Option<ClientCredentials>, String> {
+    let id = id.map(str::trim).filter(|id| !id.is_empty());
+    match (id, secret) {
+        (None, None) => Ok(None),
+        (Some(id), Some(secret)) => {
+            Ok(Some(ClientCredentials { id: id.to_owned(), secret: Secret::new(secret) }))
+        }
+        _ => Err(format!("{name}_ID and {name}_SECRET must be given together")),
     }
 }

@@ -36,6 +36,11 @@ macro_rules! on_the_cloud_form {
     };
 }
 
+// Both crates try the same providers; each uses a part of what they can do.
+#[path = "../../../identity/tests/doubles/mod.rs"]
+#[expect(dead_code, unreachable_pub, reason = "the tests of the crate `identity` use the rest")]
+mod doubles;
+
 mod agents;
 mod analytics;
 mod attacks;
@@ -77,6 +82,7 @@ mod parameters;
 mod people;
 mod permissions;
 mod prices;
+mod providers;
 mod samples;
 mod search;
 mod server;

@@ -106,6 +106,24 @@ impl FromRequestParts<AppState> for Form {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         refuse_other_sites(&parts.headers, state.people.public_origin())?;
+        Self::read(parts, state)
+    }
+}
+
+/// A browser that a provider has sent back. It comes from another site, so it proves nothing by itself: the flow's cookie does.
+pub struct Returned(pub Form);
+
+impl FromRequestParts<AppState> for Returned {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        Form::read(parts, state).map(Self)
+    }
+}
+
+impl Form {
+    /// Reads the cookies, and counts the request among those of its network.
+    fn read(parts: &Parts, state: &AppState) -> Result<Self, ApiError> {
         let client = client_of(parts)?;
         state.people.forms().count(client.network(), state.now_us()).map_err(too_many_forms)?;
         let cookies = state.people.cookies();

@@ -52,6 +52,12 @@ impl Cookies {
         found.next().is_none().then_some(first)
     }
 
+    /// Whether a header sets this cookie.
+    pub(crate) fn is_of(self, value: &HeaderValue, kind: CookieKind) -> bool {
+        let name = value.to_str().ok().and_then(|text| text.split_once('=')).map(|(name, _)| name);
+        name == Some(self.name(kind).as_str())
+    }
+
     /// Sets a cookie.
     pub fn set(self, headers: &mut HeaderMap, kind: CookieKind, value: &str) {
         self.append(headers, kind, value, kind.max_age_s());

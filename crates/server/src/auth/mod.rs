@@ -26,7 +26,7 @@ use agentlens_domain::permissions::{self, Actor, Caller, Origin};
 use agentlens_store::{Org, Workspace};
 
 pub(crate) use account::PROOF_US;
-pub use account::{Account, Form, ProvedAccount, Stranger};
+pub use account::{Account, Form, ProvedAccount, Returned, Stranger};
 pub use deleted_org::DeletedOrg;
 
 use crate::error::{ApiError, note_caller};

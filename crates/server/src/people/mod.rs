@@ -1,6 +1,7 @@
 //! What signing in needs beside the store: keys of tokens, hashing of passwords, rates of forms, and how this server is set up.
 
 mod alarm;
+pub(crate) mod providers;
 pub(crate) mod steps;
 
 use std::fs::File;
@@ -20,6 +21,7 @@ use agentlens_domain::people::guessing::DeviceKeys;
 use agentlens_domain::people::tokens::TokenKeys;
 use agentlens_domain::rates::Rate;
 use agentlens_domain::sealed_box::SecretBox;
+use agentlens_identity::{Provider, SignIn};
 use agentlens_mail::PublicUrl;
 
 pub(crate) use self::alarm::Burst;
@@ -62,6 +64,10 @@ pub struct PeopleSettings {
     pub refused_addresses: Vec<String>,
     /// A file of SHA-1 hashes of breached passwords, sorted.
     pub breached_passwords: Option<PathBuf>,
+    /// Google, if this server is registered there.
+    pub google: Option<Provider>,
+    /// GitHub, if this server is registered there.
+    pub github: Option<Provider>,
     /// Whether mail can be sent. Without, links are in the log.
     pub has_mail_server: bool,
     /// From how many sign-ups within ten minutes on there is an alarm.
@@ -80,6 +86,27 @@ impl PeopleSettings {
         let is_refused = |text: &String| text.eq_ignore_ascii_case(email.key()) || is_of(text);
         (self.allowed_domains.is_empty() || self.allowed_domains.iter().any(is_of))
             && !self.refused_addresses.iter().any(is_refused)
+    }
+
+    /// Refuses an address that can't make an account by itself: the server takes no sign-ups, or not with this address.
+    pub(crate) fn check_sign_up(&self, email: &EmailAddress) -> Result<(), ApiError> {
+        self.check_is_open()?;
+        if self.admits(email) {
+            return Ok(());
+        }
+        Err(ApiError::forbidden_because("address_refused", "Addresses of this domain can't sign up here"))
+    }
+
+    /// Refuses where nobody can make an account.
+    pub(crate) fn check_is_open(&self) -> Result<(), ApiError> {
+        let refusal = if self.deployment == Deployment::SelfHosted {
+            ("sign_up_closed", "People come to this server by invitation only")
+        } else if self.are_sign_ups_stopped {
+            ("sign_up_stopped", "This server takes no new sign-ups now")
+        } else {
+            return Ok(());
+        };
+        Err(ApiError::forbidden_because(refusal.0, refusal.1))
     }
 
     /// Refuses who does not accept the terms of this server, if it has any.
@@ -104,6 +131,8 @@ pub struct People {
     pub devices: DeviceKeys,
     /// Encrypts what must be read again, such as seeds of codes.
     pub secrets: SecretBox,
+    /// Signs people in through providers.
+    pub sign_in: SignIn,
     forms: RateLimit<ClientNetwork>,
     mails: RateLimit<[u8; 32]>,
     sign_ups: SignUpAlarm,
@@ -116,13 +145,14 @@ impl People {
     ///
     /// # Errors
     /// When the file of breached passwords can't be read.
-    pub fn new(settings: PeopleSettings, secret: &ServerSecret) -> std::io::Result<Self> {
+    pub fn new(settings: PeopleSettings, secret: &ServerSecret, sign_in: SignIn) -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let open = |path: &PathBuf| BreachedPasswords::open(BufReader::new(File::open(path)?));
         Ok(Self {
             tokens: TokenKeys::of(secret),
             devices: DeviceKeys::of(secret),
             secrets: SecretBox::of(secret),
+            sign_in,
             forms: RateLimit::new(FORMS),
             mails: RateLimit::new(MAILS),
             sign_ups: SignUpAlarm::new(settings.sign_up_alarm),

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use agentlens_domain::ids::{OrgId, UserId, ulid_at};
@@ -36,14 +36,68 @@ pub(crate) struct SignedIn {
     pub(crate) user_id: Option<String>,
 }
 
-/// Begins the session of a person who has proved who they are: its cookie, and the one by which this browser is known later.
+/// How long a sign-in may wait for its second factor, or for a provider.
+pub(crate) const FLOW_US: i64 = 10 * 60 * 1_000_000;
+/// The kind of flow that waits for a code.
+pub(crate) const SECOND_FACTOR: &str = "second_factor";
+
+/// Who has proved a first factor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FirstFactor {
+    /// The address of the account.
+    pub(crate) email: String,
+    /// How, as one word.
+    pub(crate) method: String,
+    /// The org's identity provider that vouched for the person.
+    pub(crate) connection_id: Option<String>,
+}
+
+impl FirstFactor {
+    /// A proof that no org's identity provider gave.
+    pub(crate) fn of(email: &EmailAddress, method: &str) -> Self {
+        Self { email: email.as_str().to_owned(), method: method.to_owned(), connection_id: None }
+    }
+}
+
+/// Begins to wait for a code of the second factor; the answer's headers set the cookie of that.
+pub(crate) async fn ask_for_code(
+    state: &AppState,
+    user: &UserId,
+    first: &FirstFactor,
+) -> Result<HeaderMap, ApiError> {
+    let (flow, digest) = new_token(state, TokenPurpose::Flow);
+    let until_us = state.now_us() + FLOW_US;
+    let first = serde_json::to_string(first).unwrap_or_default();
+    let control = state.store.control();
+    control.insert_login_flow(&digest, SECOND_FACTOR, Some(user), &first, until_us).await?;
+    let mut headers = HeaderMap::new();
+    state.people.cookies().set(&mut headers, CookieKind::Flow, &flow);
+    Ok(headers)
+}
+
+/// Begins the session of a person who has proved who they are.
 pub(crate) async fn start_session(
     state: &AppState,
     form: &Form,
     user: &UserId,
-    email: &EmailAddress,
-    methods: &str,
+    first: &FirstFactor,
+    code: Option<&str>,
 ) -> Result<Response, ApiError> {
+    let headers = session_cookies(state, form, user, first, code).await?;
+    let answer = SignedIn { needs_code: false, user_id: Some(user.to_string()) };
+    Ok((headers, Json(answer)).into_response())
+}
+
+/// Begins the session: its cookie, and the one by which this browser is known later. `code` is how a second factor was proved.
+pub(crate) async fn session_cookies(
+    state: &AppState,
+    form: &Form,
+    user: &UserId,
+    first: &FirstFactor,
+    code: Option<&str>,
+) -> Result<HeaderMap, ApiError> {
+    let email = EmailAddress::parse(&first.email).map_err(|_| ApiError::internal())?;
+    let methods = [Some(first.method.as_str()), code].into_iter().flatten().collect::<Vec<_>>().join(" ");
     let control = state.store.control();
     let (token, digest) = new_token(state, TokenPurpose::Session);
     let now_us = state.now_us();
@@ -52,15 +106,15 @@ pub(crate) async fn start_session(
         digest,
         idle_us: IDLE_US,
         expires_us: now_us + SESSION_US,
-        methods: methods.to_owned(),
-        connection_id: None,
+        methods: methods.clone(),
+        connection_id: first.connection_id.clone(),
     };
     let origin = Origin { session_id: Some(session.session_id.clone()), ..form.origin.clone() };
     // The orgs first: where a session is, their logs tell of it.
     for org in org_ids(&control.orgs_of(user).await?) {
         let actor = Actor::Person { user_id: user.clone(), role: Role::Viewer };
         let caller = Caller { org, workspace: None, actor, origin: origin.clone() };
-        control.note_sign_in(&caller, user, methods).await?;
+        control.note_sign_in(&caller, user, &methods).await?;
     }
     let replaced = form.session.as_deref().and_then(|text| Secret::parse(TokenPurpose::Session, text));
     let replaced = replaced.map(|token| *state.people.tokens.digest(&token).as_bytes());
@@ -68,9 +122,8 @@ pub(crate) async fn start_session(
     let (cookies, mut headers) = (state.people.cookies(), HeaderMap::new());
     cookies.set(&mut headers, CookieKind::Session, &token);
     cookies.clear(&mut headers, CookieKind::Flow);
-    know_browser(state, form, email, &mut headers);
-    let answer = SignedIn { needs_code: false, user_id: Some(user.to_string()) };
-    Ok((headers, Json(answer)).into_response())
+    know_browser(state, form, &email, &mut headers);
+    Ok(headers)
 }
 
 /// Gives a browser the cookie by which its guesses at this account are counted apart from those of strangers.

@@ -24,6 +24,10 @@ const ALIASES: [(&str, &str); 2] = [("/v1/events", "/api/events"), ("/api/obs/in
 /// Ids of agents may contain slashes. Their route is tried if no other matches.
 const AGENTS: (&str, &str) = ("/api/agents/", "/api/agents/{id}");
 
+/// What the paths end with to which providers send browsers back. Each adds parameters of its own, which clients must ignore (RFC 6749,
+/// section 4.1.2).
+const CALLBACK: &str = "/callback";
+
 /// The documented path of a request's operation.
 fn documented_path(request: &Request) -> Option<&str> {
     let Some(matched) = request.extensions().get::<MatchedPath>() else {
@@ -61,6 +65,9 @@ impl KnownParameters {
     /// The parameters of a request that its route does not have; none if the route is not documented.
     fn unknown(&self, request: &Request) -> Vec<String> {
         let Some(path) = documented_path(request) else { return Vec::new() };
+        if path.ends_with(CALLBACK) {
+            return Vec::new();
+        }
         let method = if *request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         let Some(known) = self.0.get(&(path.to_owned(), method)) else { return Vec::new() };
         let Ok(Query(sent)) = Query::<Vec<(String, String)>>::try_from_uri(request.uri()) else {

@@ -27,8 +27,8 @@ pub use keys::{KeyRow, NewKey, NewSecret};
 pub use members::MemberRow;
 pub use orgs::{NewOrg, OrgRow};
 pub use people::{
-    BrowserSessionRow, MailPurpose, MailRow, MailTokenRow, NewBrowserSession, NewMail, NewMailToken,
-    NewPerson, PersonRow, PersonsOrgRow, TotpRow, org_ids,
+    BrowserSessionRow, IdentityRow, MailPurpose, MailRow, MailTokenRow, NewBrowserSession, NewIdentity,
+    NewMail, NewMailToken, NewPerson, PersonRow, PersonsOrgRow, TotpRow, org_ids,
 };
 pub use workspaces::WorkspaceRow;
 

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderMap;
-use reqwest::{Client, RequestBuilder, Response};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Request, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 use super::{PATIENCE, described, until};
@@ -63,7 +64,7 @@ impl Answer {
 impl Api {
     pub(super) fn new(address: String, key: String) -> Self {
         // The server is on this machine: a proxy of the environment must not come between.
-        Self { client: Client::builder().no_proxy().build().unwrap(), address, key }
+        Self { client: Client::builder().no_proxy().redirect(Policy::none()).build().unwrap(), address, key }
     }
 
     /// The same server for another key.
@@ -94,7 +95,11 @@ impl Api {
 
     /// Sends a request.
     pub(crate) async fn answer(&self, request: RequestBuilder) -> Answer {
-        let request = request.build().unwrap();
+        self.answer_built(request.build().unwrap()).await
+    }
+
+    /// Sends a request that is ready.
+    pub(crate) async fn answer_built(&self, request: Request) -> Answer {
         let (method, path) = (request.method().as_str().to_lowercase(), request.url().path().to_owned());
         let answer = Answer::read(self.client.execute(request).await.unwrap()).await;
         described::assert_described(&method, &path, answer.status);

@@ -13,17 +13,24 @@ pub(crate) struct Browser {
     api: Api,
     cookies: Mutex<BTreeMap<String, String>>,
     org: Option<String>,
+    origin: String,
 }
 
 impl Browser {
     /// A new one, which no one has signed in with.
     pub(crate) fn new(api: &Api) -> Self {
-        Self { api: api.clone(), cookies: Mutex::default(), org: None }
+        Self { api: api.clone(), cookies: Mutex::default(), org: None, origin: api.address().to_owned() }
     }
 
     /// The same browser on the page of an org.
     pub(crate) fn in_org(mut self, org: &str) -> Self {
         self.org = Some(org.to_owned());
+        self
+    }
+
+    /// The same browser on a page of a server whose public address is another one.
+    pub(crate) fn at(mut self, origin: &str) -> Self {
+        origin.clone_into(&mut self.origin);
         self
     }
 
@@ -36,7 +43,7 @@ impl Browser {
 
     /// A request as a page of the server sends it.
     pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        let mut request = self.api.bare(method, path).header("origin", self.api.address());
+        let mut request = self.api.bare(method, path).header("origin", &self.origin);
         let cookies = self.cookies.lock().unwrap();
         if !cookies.is_empty() {
             let pairs: Vec<String> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -55,6 +62,15 @@ impl Browser {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
         let answer = self.api.answer(request).await;
+        self.keep_cookies(&answer);
+        answer
+    }
+
+    /// Follows a link from another site to the server.
+    pub(crate) async fn come_from_elsewhere(&self, path: &str) -> Answer {
+        let mut request = self.request("GET", path).header("sec-fetch-site", "cross-site").build().unwrap();
+        request.headers_mut().remove("origin");
+        let answer = self.api.answer_built(request).await;
         self.keep_cookies(&answer);
         answer
     }

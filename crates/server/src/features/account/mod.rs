@@ -1,6 +1,7 @@
 //! The account of the person who is signed in: who they are, where they are signed in, and what guards the account.
 
 mod factors;
+mod identities;
 mod sessions;
 
 use axum::Json;
@@ -40,6 +41,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(prove))
         .merge(sessions::routes())
         .merge(factors::routes())
+        .merge(identities::routes())
 }
 
 /// The person who is signed in.

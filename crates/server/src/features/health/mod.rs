@@ -50,12 +50,18 @@ struct ServerInfo {
     version: &'static str,
     /// The features that are available. The MCP server offers the tools of these features.
     features: [&'static str; 8],
+    /// The providers that people can sign in through: `POST /v1/sign-in/{provider}`.
+    sign_in_providers: Vec<&'static str>,
 }
 
 /// Get the server's features.
 #[utoipa::path(get, path = "/api/server-info", tag = "server", responses((status = 200, description = "The available features", body = ServerInfo)), security(()))]
-async fn get_server_info() -> Json<ServerInfo> {
-    Json(ServerInfo { version: VERSION, features: FEATURES })
+async fn get_server_info(State(state): State<AppState>) -> Json<ServerInfo> {
+    let settings = &state.people.settings;
+    let providers = [("google", &settings.google), ("github", &settings.github)];
+    let sign_in_providers =
+        providers.into_iter().filter(|(_, provider)| provider.is_some()).map(|(name, _)| name).collect();
+    Json(ServerInfo { version: VERSION, features: FEATURES, sign_in_providers })
 }
 
 /// The version.

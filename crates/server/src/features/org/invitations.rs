@@ -25,7 +25,7 @@ use super::read_name;
 use crate::auth::{Account, Form, MembersManage, OrgScope};
 use crate::error::{ApiError, ErrorBody};
 use crate::json_body::JsonBody;
-use crate::people::steps::{mail_to, new_token, start_session};
+use crate::people::steps::{FirstFactor, mail_to, new_token, start_session};
 use crate::state::AppState;
 
 /// How long an invitation can be accepted.
@@ -361,5 +361,5 @@ async fn join(
     let limit = state.entitlements.limit(CountLimit::Members);
     let accepted = control.accept_invitation(&caller, digest, Accepting::New(person), limit).await;
     accepted.map_err(too_late)?;
-    Ok(start_session(&state, &form, &user, &email, "password").await?.into_response())
+    Ok(start_session(&state, &form, &user, &FirstFactor::of(&email, "password"), None).await?.into_response())
 }

@@ -3,6 +3,7 @@
 //! No answer and no time that it takes tells whether an address has an account: where there is none, a password is checked all the
 //! same, and mail goes out in any case.
 
+mod providers;
 mod reset;
 mod sign_up;
 
@@ -23,15 +24,13 @@ use crate::auth::cookies::CookieKind;
 use crate::auth::{Account, Form};
 use crate::error::{ApiError, ErrorBody};
 use crate::json_body::JsonBody;
-use crate::people::steps::{SignedIn, must_wait, new_token, note_refusal, start_session, take_code};
+use crate::people::steps::{
+    FirstFactor, SECOND_FACTOR, SignedIn, ask_for_code, must_wait, note_refusal, start_session, take_code,
+};
 use crate::state::AppState;
 
-/// How long a sign-in may wait for its second factor.
-const FLOW_US: i64 = 10 * 60 * 1_000_000;
 /// Codes that may be tried for one sign-in.
 const MAX_CODE_TRIES: i64 = 5;
-/// The kind of flow that waits for a code.
-const SECOND_FACTOR: &str = "second_factor";
 
 /// The routes of this feature.
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -39,6 +38,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(sign_in))
         .routes(routes!(send_code))
         .routes(routes!(sign_out))
+        .merge(providers::routes())
         .merge(sign_up::routes())
         .merge(reset::routes())
 }
@@ -78,17 +78,14 @@ async fn sign_in(
         return Err(ApiError::unauthorized("wrong_login", "The address or the password is wrong"));
     };
     let user = UserId::parse(&person.user_id).map_err(|_| ApiError::internal())?;
+    let first = FirstFactor::of(&email, "password");
     if person.has_second_factor {
         // The guesses are forgotten once the code is right too.
-        let (flow, digest) = new_token(&state, TokenPurpose::Flow);
-        let until_us = state.now_us() + FLOW_US;
-        control.insert_login_flow(&digest, SECOND_FACTOR, Some(&user), email.as_str(), until_us).await?;
-        let mut headers = HeaderMap::new();
-        state.people.cookies().set(&mut headers, CookieKind::Flow, &flow);
+        let headers = ask_for_code(&state, &user, &first).await?;
         return Ok((headers, Json(SignedIn { needs_code: true, user_id: None })).into_response());
     }
     control.forget_guesses(&counter).await?;
-    start_session(&state, &form, &user, &email, "password").await
+    start_session(&state, &form, &user, &first, None).await
 }
 
 /// A code for a sign-in.
@@ -113,8 +110,9 @@ async fn send_code(
     let digest =
         flow.map(|flow| *state.people.tokens.digest(&flow).as_bytes()).ok_or_else(|| begun.clone())?;
     let found = control.try_login_flow(&digest, SECOND_FACTOR, MAX_CODE_TRIES).await?;
-    let Some((email, Some(user))) = found else { return Err(begun) };
-    let email = EmailAddress::parse(&email).map_err(|_| ApiError::internal())?;
+    let Some((first, Some(user))) = found else { return Err(begun) };
+    let first: FirstFactor = serde_json::from_str(&first).map_err(|_| ApiError::internal())?;
+    let email = EmailAddress::parse(&first.email).map_err(|_| ApiError::internal())?;
     let counter = state.people.devices.counter(&email, form.device.as_deref());
     let Some(method) = take_code(&state, &user, &sent.code).await? else {
         note_refusal(&state, &user, &form.origin, "wrong code");
@@ -127,7 +125,7 @@ async fn send_code(
         return Err(begun);
     }
     control.forget_guesses(&counter).await?;
-    start_session(&state, &form, &user, &email, &format!("password {method}")).await
+    start_session(&state, &form, &user, &first, Some(method)).await
 }
 
 /// Sign out: the session of this browser ends.

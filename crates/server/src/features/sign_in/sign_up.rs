@@ -24,8 +24,8 @@ use agentlens_store::{MailPurpose, NewMailToken, NewPerson, StoreError};
 use crate::auth::Form;
 use crate::error::{ApiError, ErrorBody};
 use crate::json_body::JsonBody;
-use crate::people::steps::{SignedIn, mail_to, must_wait, new_token, start_session};
-use crate::people::{Burst, Deployment};
+use crate::people::Burst;
+use crate::people::steps::{FirstFactor, SignedIn, mail_to, must_wait, new_token, start_session};
 use crate::state::AppState;
 
 /// How long the link of a sign-up works.
@@ -77,31 +77,16 @@ async fn sign_up(
     JsonBody(sent): JsonBody<SignUp>,
 ) -> Result<(StatusCode, Json<MailSent>), ApiError> {
     let settings = &state.people.settings;
-    if settings.deployment == Deployment::SelfHosted {
-        return Err(ApiError::forbidden_because(
-            "sign_up_closed",
-            "People come to this server by invitation only",
-        ));
-    }
-    if settings.are_sign_ups_stopped {
-        return Err(ApiError::forbidden_because("sign_up_stopped", "This server takes no new sign-ups now"));
-    }
+    settings.check_is_open()?;
     let email = EmailAddress::parse(&sent.email)
         .map_err(|error| ApiError::invalid_field("email", error.to_string()))?;
-    if !settings.admits(&email) {
-        return Err(ApiError::forbidden_because(
-            "address_refused",
-            "Addresses of this domain can't sign up here",
-        ));
-    }
+    settings.check_sign_up(&email)?;
     settings.check_terms(sent.terms_version.as_deref())?;
     let name = Name::parse(NameOf::Person, &sent.name)
         .map_err(|error| ApiError::invalid_field("name", error.to_string()))?;
     let owner = PasswordOwner { name: name.as_str(), address: email.as_str(), org: "" };
     let password_hash = state.people.hash_new("password", sent.password, owner).await?;
-    if let Some(burst) = state.people.count_sign_up(state.now_us()) {
-        tell_operators(&state, burst).await?;
-    }
+    count(&state).await?;
     if state.people.may_mail("sign-up", email.key(), state.now_us()) {
         let waiting = Waiting {
             email: email.as_str().to_owned(),
@@ -115,7 +100,9 @@ async fn sign_up(
     Ok((StatusCode::ACCEPTED, Json(MailSent { message, link_is_in_log: !settings.has_mail_server })))
 }
 
-async fn tell_operators(state: &AppState, burst: Burst) -> Result<(), ApiError> {
+/// Counts a sign-up; where there are unusually many, the operators are told.
+pub(super) async fn count(state: &AppState) -> Result<(), ApiError> {
+    let Some(burst) = state.people.count_sign_up(state.now_us()) else { return Ok(()) };
     let Some(operator) = &state.people.settings.operator_mail else { return Ok(()) };
     let Burst { sign_ups, minutes, limit } = burst;
     let mail = mail_to(operator.as_str(), &Message::SignUpAlarm { sign_ups, minutes, limit });
@@ -198,5 +185,5 @@ async fn verify(
         Err(error) => return Err(error.into()),
     }
     control.forget_guesses(&counter).await?;
-    start_session(&state, &form, &user, &email, "password").await
+    start_session(&state, &form, &user, &FirstFactor::of(&email, "password"), None).await
 }

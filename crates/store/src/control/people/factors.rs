@@ -1,6 +1,4 @@
-//! The second factor, and other ways to sign in.
-
-use serde_json::json;
+//! The second factor.
 
 use agentlens_domain::changes::Topic;
 use agentlens_domain::ids::UserId;
@@ -116,35 +114,6 @@ impl Control {
     pub async fn count_recovery_codes(&self, user: &UserId) -> Result<i64, StoreError> {
         let count = "select count(*) from recovery_codes where user_id = $1 and used_us is null";
         Ok(self.find(count, args![user.as_str()]).await?.unwrap_or(0))
-    }
-
-    /// The person whom a provider knows by a subject.
-    pub async fn find_identity(&self, provider: &str, subject: &str) -> Result<Option<UserId>, StoreError> {
-        let find = "select user_id from user_identities where provider = $1 and subject = $2";
-        let found: Option<String> = self.find(find, args![provider, subject]).await?;
-        Ok(found.and_then(|id| UserId::parse(&id).ok()))
-    }
-
-    /// Lets the caller sign in through a provider. Refused if the identity is another person's.
-    pub async fn link_identity(
-        &self,
-        caller: &Caller,
-        provider: &str,
-        subject: &str,
-        email: Option<String>,
-    ) -> Result<(), StoreError> {
-        let (provider, subject, now_us) = (provider.to_owned(), subject.to_owned(), self.clock.now_us());
-        self.write(caller, "identities.link", move |tx| {
-            Box::pin(async move {
-                let insert = "insert into user_identities (user_id, provider, subject, email, created_us) values ($1, $2, $3, $4, $5) on conflict do nothing";
-                if tx.execute(insert, args![&provider, &subject, email.clone(), now_us]).await? == 0 {
-                    return Err(StoreError::Exists("identity"));
-                }
-                let after = json!({ "subject": subject, "email": email });
-                Ok(Record::of(provider).after(after).returning(()))
-            })
-        })
-        .await
     }
 }
 

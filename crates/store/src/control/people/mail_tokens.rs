@@ -76,6 +76,12 @@ pub(super) async fn void_of_person(tx: &Tx<'_>) -> Result<(), StoreError> {
     tx.execute("delete from mail_tokens where user_id = $1", args![]).await.map(|_| ())
 }
 
+/// Voids all sign-ups with an address.
+pub(super) async fn void_sign_ups(tx: &Tx<'_>, email_key: &str) -> Result<(), StoreError> {
+    let void = "delete from mail_tokens where email_key = $2 and purpose = 'sign_up' and $1 <> ''";
+    tx.execute(void, args![email_key]).await.map(|_| ())
+}
+
 impl Control {
     /// Stores a secret and the mail that carries it, or a mail alone. Of secrets to reset a password, only the newest can be used. One for
     /// a sign-up doesn't void older ones, or a stranger could void a link by asking for another: each holds the password that
@@ -134,8 +140,7 @@ impl Control {
             Box::pin(async move {
                 take(tx, &digest, MailPurpose::SignUp, now_us).await?;
                 person.insert(tx, now_us).await?;
-                let void = "delete from mail_tokens where email_key = $2 and purpose = 'sign_up' and $1 <> ''";
-                tx.execute(void, args![&person.email_key]).await?;
+                void_sign_ups(tx, &person.email_key).await?;
                 let after = serde_json::json!({ "email": person.email, "name": person.name, "terms_version": person.terms_version });
                 Ok(crate::write::Record::of(person.user_id.as_str()).after(after).returning(()))
             })

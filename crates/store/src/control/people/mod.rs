@@ -2,11 +2,13 @@
 
 mod factors;
 mod guesses;
+mod identities;
 mod mail;
 mod mail_tokens;
 mod sessions;
 
 pub use factors::TotpRow;
+pub use identities::{IdentityRow, NewIdentity};
 pub use mail::{MailRow, NewMail};
 pub use mail_tokens::{MailPurpose, MailTokenRow, NewMailToken};
 pub use sessions::{BrowserSessionRow, NewBrowserSession};
