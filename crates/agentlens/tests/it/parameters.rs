@@ -21,7 +21,9 @@ on_both_engines!(
 async fn gets(world: &World) -> Vec<(String, Vec<String>)> {
     let document = world.read("/openapi.json").await;
     let paths = document["paths"].as_object().unwrap();
-    let gets = paths.iter().filter(|(path, item)| item.get("get").is_some() && *path != "/api/stream");
+    // Providers add parameters of their own to the address that they send browsers back to.
+    let is_other = |path: &str| path == "/api/stream" || path.ends_with("/callback");
+    let gets = paths.iter().filter(|(path, item)| item.get("get").is_some() && !is_other(path));
     gets.map(|(path, item)| {
         let parameters = item["get"]["parameters"].as_array().cloned().unwrap_or_default();
         let queries = parameters.iter().filter(|parameter| parameter["in"] == "query");
