@@ -106,6 +106,8 @@ impl Control {
                 if has_password == 0 && left == 0 {
                     return Err(StoreError::LastWayToSignIn);
                 }
+                // A sign-in that waits for its code may have begun with it.
+                tx.execute("delete from login_flows where user_id = $1", args![]).await?;
                 super::sessions::end_all(tx, kept_session.as_deref()).await?;
                 Ok(Record::of(provider).changing(Topic::People).returning(()))
             })
