@@ -112,6 +112,8 @@ mod tests {
             allowed_domains: Vec::new(),
             refused_addresses: Vec::new(),
             breached_passwords: None,
+            google: None,
+            github: None,
             has_mail_server: true,
             sign_up_alarm: 100,
             operator_mail: None,

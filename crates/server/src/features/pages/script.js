@@ -255,6 +255,43 @@
     signOut();
   });
 
+  // Where a sign-in through a provider led, as the server says it behind `#`.
+  const outcomes = {
+    link_required: "This address has an account. Sign in with your password; the provider can be added to the account then",
+    address_unverified: "The provider has not verified your address",
+    sign_up_closed: "People come to this server by invitation only",
+    sign_up_stopped: "This server takes no new sign-ups now",
+    address_refused: "Addresses of this domain can't sign up here",
+    terms_required: "This server has terms that must be accepted: sign up with your address",
+    too_many_attempts: "Too many codes were tried. Try again later",
+    sign_in_cancelled: "The sign-in was cancelled at the provider",
+  };
+
+  function showOutcome(code) {
+    if (code === "code_required") return show("code");
+    show("sign-in");
+    const error = Object.hasOwn(outcomes, code) ? outcomes[code] : "The sign-in through the provider failed. Begin again";
+    refused({ json: { error } });
+  }
+
+  /** Offers the providers that this server knows, below the form for signing in. */
+  async function offerProviders() {
+    const info = await send("GET", "/api/server-info");
+    const names = { google: "Google", github: "GitHub" };
+    for (const provider of info.json.sign_in_providers ?? []) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = `Sign in with ${names[provider] ?? provider}`;
+      button.addEventListener("click", async () => {
+        clearErrors();
+        const answer = await send("POST", `/v1/sign-in/${provider}`, {});
+        if (answer.ok) location.assign(answer.json.url);
+        else refused(answer);
+      });
+      element("sign-in").append(button);
+    }
+  }
+
   function begin() {
     // Forms of another address than the public one are refused, so say where this page works.
     const origin = document.body.dataset.origin;
@@ -263,7 +300,10 @@
       const next = [address, token ? `${address}#${token}` : address];
       return notice("This page has another address", "Go on at the public address of this server:", { next });
     }
-    if (page === "login") return showSignedIn();
+    if (page === "login") {
+      offerProviders();
+      return token ? showOutcome(token) : showSignedIn();
+    }
     if (!token) {
       return notice("The link is not whole", "Open it once more from your mail, or copy all of it.", { next: ["Sign in", "/login"] });
     }
