@@ -25,7 +25,7 @@ use crate::json_body::JsonBody;
 use crate::people::providers::{
     Begin, Flow, SendBrowser, Way, begin, go_to, go_to_sign_in, identify, take_flow, with_fragment,
 };
-use crate::people::steps::{FirstFactor, ask_for_code, counter_of, session_cookies};
+use crate::people::steps::{FirstFactor, ask_for_code, counter_of, note_refusal, session_cookies};
 use crate::state::AppState;
 
 /// The routes of signing in through providers.
@@ -155,7 +155,10 @@ async fn sign_in(
         },
     };
     let person = control.find_person(&user).await?.filter(|person| person.disabled_us.is_none());
-    let Some(person) = person else { return go_to_sign_in(state, "sign_in_refused", HeaderMap::new()) };
+    let Some(person) = person else {
+        note_refusal(state, &user, &form.origin, "disabled");
+        return go_to_sign_in(state, "sign_in_refused", HeaderMap::new());
+    };
     enter(state, form, flow, &person, &identity.provider_key).await
 }
 
@@ -194,7 +197,9 @@ async fn sign_up(
     let (control, settings) = (state.store.control(), &state.people.settings);
     let email = identity.verified_email().and_then(|text| EmailAddress::parse(text).ok());
     let Some(email) = email else { return Ok(Err("address_unverified")) };
-    if control.find_person_by_email(email.key()).await?.is_some() {
+    if let Some(person) = control.find_person_by_email(email.key()).await? {
+        let user = UserId::parse(&person.user_id).map_err(|_| ApiError::internal())?;
+        note_refusal(state, &user, &form.origin, "the provider was not added to the account");
         return Ok(Err("link_required"));
     }
     if let Err(refused) = settings.check_sign_up(&email) {
