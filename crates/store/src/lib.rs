@@ -33,10 +33,10 @@ use agentlens_domain::sealed_box::SecretBox;
 
 pub use audit::{Audit, AuditFilter, AuditPage, AuditPlace, AuditReport, AuditRow, LoggedEntry};
 pub use control::{
-    Accepting, BrowserSessionRow, Change, Control, DeletedOrgRow, DeletionRow, NewDeletion, DueRun, FirstStart, IdentityRow, InvitationRow, JobSummary, KeyRow,
-    MailPurpose, MailRow, MailTokenRow, MemberRow, NewBrowserSession, NewIdentity, NewInvitation, NewKey, NewMail,
-    NewMailToken, NewOrg, NewPerson, NewSecret, OrgRow, PersonRow, PersonsOrgRow, RunResult, TotpRow,
-    WorkspaceRow, org_ids,
+    Accepting, BrowserSessionRow, Change, Control, DeletedOrgRow, DeletionRow, DueRun, FirstStart,
+    IdentityRow, InvitationRow, JobSummary, KeyRow, MailPurpose, MailRow, MailTokenRow, MemberRow,
+    NewBrowserSession, NewDeletion, NewIdentity, NewInvitation, NewKey, NewMail, NewMailToken, NewOrg,
+    NewPerson, NewSecret, OrgRow, PersonRow, PersonsOrgRow, RunResult, TotpRow, WorkspaceRow, org_ids,
 };
 pub use directory::{DataDirectory, DirectoryLock};
 pub use error::{StoreError, names_a_full_disk};
