@@ -26,6 +26,7 @@ import redis
 READY_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
 REDIS_DATABASES_TRIED = 16
+DROPS_TRIED = 20
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Server:
     form: str
     url: str
     api_key: str
+    log: Path
 
 
 def binary() -> str:
@@ -52,14 +54,14 @@ def generate_key() -> str:
 
 
 @contextmanager
-def running(form: str, directory: Path) -> Iterator[Server]:
+def running(form: str, directory: Path, *more: str) -> Iterator[Server]:
     if form == "embedded":
-        with _process(form, directory, []) as server:
+        with _process(form, directory, list(more)) as server:
             yield server
         return
     with _fresh_database() as (owner_url, app_url), _fresh_redis() as redis_url:
         arguments = ["--database-url", app_url, "--database-owner-url", owner_url, "--redis-url", redis_url]
-        arguments += ["--secret-key", "5e" * 32]
+        arguments += ["--secret-key", "5e" * 32, *more]
         with _process(form, directory, arguments) as server:
             yield server
 
@@ -74,7 +76,7 @@ def _process(form: str, directory: Path, arguments: list[str]) -> Iterator[Serve
             command, env=_environment(AGENTLENS_BOOTSTRAP_API_KEY=key), stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
     try:
-        yield Server(form, _wait_until_ready(process, log_path), key)
+        yield Server(form, _wait_until_ready(process, log_path), key, log_path)
         assert process.poll() is None, f"the server died with {process.returncode}:\n{_tail(log_path)}"
         process.send_signal(signal.SIGTERM)
         status = process.wait(STOP_TIMEOUT_S)
@@ -111,7 +113,19 @@ def _fresh_database() -> Iterator[tuple[str, str]]:
         try:
             yield _with_path(owner_url, name), _with_path(app_url, name)
         finally:
+            _drop(connection, name)
+
+
+def _drop(connection: psycopg.Connection, name: str) -> None:
+    """Drops a database. Its owner can't end a vacuum that PostgreSQL itself has begun there, so that is waited for."""
+    for attempt in range(DROPS_TRIED):
+        try:
             connection.execute(f"drop database {name} with (force)")
+            return
+        except psycopg.errors.InsufficientPrivilege:
+            if attempt + 1 == DROPS_TRIED:
+                raise
+            time.sleep(0.5)
 
 
 @contextmanager
