@@ -142,14 +142,14 @@ impl Store {
                 deleted
             }
         };
-        let people = self.purge_people(due).await?;
+        self.purge_people(due).await?;
         deleted += self.purge_mail(due).await?;
         for place in CONTROL_PLACES {
             deleted += self.purge_place(due, place).await?;
         }
         // The news that these people are gone must reach every node before it is deleted too.
         tokio::time::sleep(UNTIL_EVERY_NODE_KNOWS).await;
-        self.purge_news(due, people).await?;
+        self.purge_news(due).await?;
         self.control.forget_deleted_org(&due.receipt_id).await?;
         self.finish(&due.receipt_id).await?;
         Ok(deleted)
@@ -196,21 +196,19 @@ impl Store {
         }
     }
 
-    /// Deletes the people who have no other org, with everything by which they sign in; returns their ids.
-    async fn purge_people(&self, due: &DuePurge) -> Result<Vec<String>, StoreError> {
+    /// Deletes the people who have no other org, with everything by which they sign in.
+    async fn purge_people(&self, due: &DuePurge) -> Result<(), StoreError> {
         let members = "select user_id from org_members where org_id = $1 order by user_id";
         let members: Vec<String> = self.control.fetch_of(&due.org, members, args![]).await?;
-        let (is_postgres, now_us, mut gone) = (!self.is_embedded(), self.clock().now_us(), Vec::new());
+        let (is_postgres, now_us) = (!self.is_embedded(), self.clock().now_us());
         for user in members {
-            let (receipt, person) = (due.receipt_id.clone(), user.clone());
+            let (receipt, person) = (due.receipt_id.clone(), user);
             let purge = self.control.transact_purge(&due.org, move |tx| {
                 Box::pin(async move { purge_person(tx, &receipt, &person, is_postgres, now_us).await })
             });
-            if purge.await? {
-                gone.push(user);
-            }
+            purge.await?;
         }
-        Ok(gone)
+        Ok(())
     }
 
     /// Deletes what is kept of mail to people whom the org invited, and who are not told more.
@@ -227,12 +225,13 @@ impl Store {
         purge.await
     }
 
-    async fn purge_news(&self, due: &DuePurge, people: Vec<String>) -> Result<(), StoreError> {
-        let purge = self.control.transact_purge(&due.org, move |tx| {
+    /// Deletes the news of the org, and of people who are no longer there: also of those whom a run deleted that broke off.
+    async fn purge_news(&self, due: &DuePurge) -> Result<(), StoreError> {
+        let purge = self.control.transact_purge(&due.org, |tx| {
             Box::pin(async move {
-                for org in people {
-                    tx.execute("delete from changes where org_id = $2 and $1 <> ''", args![org]).await?;
-                }
+                let of_people = "delete from changes where $1 <> '' and substr(org_id, 1, 5) = 'user_'
+                     and not exists (select 1 from users u where u.user_id = changes.org_id)";
+                tx.execute(of_people, args![]).await?;
                 tx.execute("delete from changes where org_id = $1", args![]).await.map(|_| ())
             })
         });
