@@ -1,5 +1,5 @@
 //! `authenticate`: what it costs to find out who asks. Requests that are refused right after that (a form without its content type, 415)
-//! are compared with requests that anyone may send, over one connection, one after another.
+//! are compared with forms that are refused at once because they come from no page of the server, over one connection, one after another.
 
 use std::path::PathBuf;
 
@@ -14,8 +14,8 @@ use crate::keys::Keys;
 use crate::procstat::Watched;
 use crate::report::{publish, round};
 
-/// What anyone may ask for.
-const OPEN: &str = "/api/version";
+/// A form that anyone may send, and that nobody without a browser sends.
+const OPEN: &str = "/v1/sign-in";
 /// A form of people and keys that may manage workspaces; without a content type nothing happens after the permission was checked.
 const GUARDED: &str = "/v1/workspaces";
 
@@ -28,6 +28,9 @@ pub(crate) struct AuthenticateArgs {
     /// The value of the cookie of a session, `al_session_...`.
     #[arg(long, value_name = "VALUE")]
     cookie: Option<String>,
+    /// The org that the session's requests name, as the dashboard does.
+    #[arg(long, default_value = "default")]
+    org: String,
     /// Requests of each kind in a round.
     #[arg(long, default_value_t = 20_000)]
     requests: u32,
@@ -63,7 +66,8 @@ async fn measure(args: &AuthenticateArgs) -> Result<Value> {
     if let Some(cookie) = &args.cookie {
         let cookie = HeaderValue::from_str(&format!("al_session={cookie}"))?;
         let page = HeaderValue::from_str(args.url.trim_end_matches('/'))?;
-        kinds.push(("cookie", Asking::Cookie(vec![(COOKIE, cookie), (ORIGIN, page)])));
+        let org = (HeaderName::from_static("agentlens-org"), HeaderValue::from_str(&args.org)?);
+        kinds.push(("cookie", Asking::Cookie(vec![(COOKIE, cookie), (ORIGIN, page), org])));
     }
     let mut connection = origin.connect().await?;
     let mut costs: Vec<Vec<f64>> = vec![Vec::new(); kinds.len()];
@@ -93,19 +97,19 @@ async fn cost_us(connection: &mut Connection, asking: &Asking<'_>, args: &Authen
     let before = total();
     for _ in 0..args.requests {
         let (answer, wanted) = match asking {
-            Asking::Nobody => (connection.get(OPEN, None).await?, 200),
-            Asking::Key(key) => (connection.post_to(&guarded(&[]), Some(key), Bytes::new()).await?, 415),
+            Asking::Nobody => (connection.post_to(&at(OPEN, &[]), None, Bytes::new()).await?, 403),
+            Asking::Key(key) => (connection.post_to(&at(GUARDED, &[]), Some(key), Bytes::new()).await?, 415),
             Asking::Cookie(headers) => {
-                (connection.post_to(&guarded(headers), None, Bytes::new()).await?, 415)
+                (connection.post_to(&at(GUARDED, headers), None, Bytes::new()).await?, 415)
             }
         };
-        ensure!(answer.status.as_u16() == wanted, "{GUARDED} answered {}, not {wanted}", answer.status);
+        ensure!(answer.status.as_u16() == wanted, "the server answered {}, not {wanted}", answer.status);
     }
     Ok((total() - before) * 1e6 / f64::from(args.requests))
 }
 
-fn guarded(headers: &[(HeaderName, HeaderValue)]) -> Target {
-    Target { path: GUARDED.to_owned(), headers: headers.to_vec() }
+fn at(path: &str, headers: &[(HeaderName, HeaderValue)]) -> Target {
+    Target { path: path.to_owned(), headers: headers.to_vec() }
 }
 
 fn median(values: &mut [f64]) -> f64 {
