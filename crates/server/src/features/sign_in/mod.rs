@@ -114,10 +114,10 @@ async fn send_code(
     let first: FirstFactor = serde_json::from_str(&first).map_err(|_| ApiError::internal())?;
     let email = EmailAddress::parse(&first.email).map_err(|_| ApiError::internal())?;
     let counter = state.people.devices.counter(&email, form.device.as_deref());
+    // Who knows the password may go on guessing codes: these count like passwords, before they are looked at.
+    control.count_guess(&counter).await?.map_err(must_wait)?;
     let Some(method) = take_code(&state, &user, &sent.code).await? else {
         note_refusal(&state, &user, &form.origin, "wrong code");
-        // Who knows the password goes on guessing codes: these count like passwords.
-        control.count_guess(&counter).await?.map_err(must_wait)?;
         return Err(ApiError::unauthorized("wrong_code", "The code is wrong or was used already"));
     };
     // Of two that send a right code at once, one signs in.
